@@ -9,11 +9,13 @@ import { lineReader, TASK_SOCKET_FD, type TaskAnswer, type TaskDone, type TaskOr
 /** Shares of the whole that are told. */
 const STEPS = 200;
 
-export type Report = (done: number, total: number) => void;
+export type TaskReport = (done: number, total: number) => void;
 
 /** `work` confines the process itself before it reads a byte of its sources. */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller says what its order is
-export function serveTask<Order extends TaskOrder>(work: (order: Order, report: Report) => TaskDone): void {
+export function serveTask<Order extends TaskOrder>(
+  work: (order: Order, report: TaskReport) => TaskDone,
+): void {
   const socket = new Socket({ fd: TASK_SOCKET_FD, readable: true, writable: true });
   const end = (): boolean => process.kill(process.pid, 'SIGKILL');
   socket.on('close', end);
@@ -42,7 +44,7 @@ function answer(work: () => TaskDone): TaskAnswer {
 }
 
 /** The work never yields, so what is told is written past the socket's own queue. */
-function reporter(): Report {
+function reporter(): TaskReport {
   let told = 0;
   return (done, total) => {
     const step = Math.floor((done / total) * STEPS);

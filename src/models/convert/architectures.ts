@@ -60,7 +60,7 @@ const DECODER: readonly TensorRule[] = [
 ];
 
 /** The output layer; absent where it is the embedding's. */
-export const HEAD = rule('lm_head', 'output', ['vocabulary', 'embedding']);
+export const HEAD_RULE = rule('lm_head', 'output', ['vocabulary', 'embedding']);
 
 const NORMS: readonly TensorRule[] = [
   rule('input_layernorm', 'attn_norm', ['embedding']),
@@ -229,7 +229,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
 };
 
 function withHead(architecture: Architecture): Architecture {
-  return { ...architecture, tensors: [...architecture.tensors, HEAD] };
+  return { ...architecture, tensors: [...architecture.tensors, HEAD_RULE] };
 }
 
 /** llama.cpp computes these without a window, which would be another model. */

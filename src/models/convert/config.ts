@@ -2,27 +2,27 @@
 // `transformers` for that architecture, and stand where they are used; anything else that changes a model's results must be there.
 
 import { invalidDescription } from './folder.ts';
-import { isList, isObject, type Json, type JsonObject } from './json.ts';
+import { isJsonList, isObject, type ModelJson, type ModelJsonObject } from './json.ts';
 
 /** No model has wider vectors, more layers or a longer context. */
-export const MAX_WIDTH = 1 << 20;
+export const MAX_MODEL_WIDTH = 1 << 20;
 export const MAX_LAYERS = 512;
 export const MAX_CONTEXT = 1 << 28;
 
 /** A JSON object of a file, whose fields are asked for by name. A field that is null is absent, as `transformers` has it. */
 export class Fields {
   readonly #file: string;
-  readonly #object: JsonObject;
+  readonly #object: ModelJsonObject;
   /** Before the names of fields in messages. */
   readonly #prefix: string;
 
-  constructor(file: string, object: JsonObject, prefix = '') {
+  constructor(file: string, object: ModelJsonObject, prefix = '') {
     this.#file = file;
     this.#object = object;
     this.#prefix = prefix;
   }
 
-  value(name: string): Json | undefined {
+  value(name: string): ModelJson | undefined {
     const value = Object.hasOwn(this.#object, name) ? this.#object[name] : undefined;
     return value === null ? undefined : value;
   }
@@ -72,9 +72,9 @@ export class Fields {
     return value;
   }
 
-  list(name: string): readonly Json[] | undefined {
+  list(name: string): readonly ModelJson[] | undefined {
     const value = this.value(name);
-    if (value !== undefined && !isList(value)) throw this.wrong(name, 'is not a list');
+    if (value !== undefined && !isJsonList(value)) throw this.wrong(name, 'is not a list');
     return value;
   }
 

@@ -4,14 +4,14 @@
 
 import { Fields } from './config.ts';
 import { invalidDescription } from './folder.ts';
-import { isList, isObject, type Json, type JsonObject } from './json.ts';
+import { isJsonList, isObject, type ModelJson, type ModelJsonObject } from './json.ts';
 import { toRegExp } from './oniguruma.ts';
 
 const FILE = 'tokenizer.json';
 const MAX_STEPS = 32;
 
 /** Token ids of `text`, with the special tokens of the post-processor. */
-export function encodeText(tokenizer: JsonObject, text: string): readonly number[] {
+export function encodeCheckText(tokenizer: ModelJsonObject, text: string): readonly number[] {
   const root = new Fields(FILE, tokenizer);
   const model = root.object('model');
   if (model === undefined) throw root.wrong('model', 'is missing');
@@ -28,14 +28,14 @@ export function encodeText(tokenizer: JsonObject, text: string): readonly number
   return withSpecials(root.object('post_processor'), ids);
 }
 
-interface Piece {
+interface VocabularyPiece {
   readonly text: string;
   /** Of an added token. */
   readonly id?: number | undefined;
 }
 
 /** Added tokens are found before anything else is done to a text; the longest one that begins first. */
-function splitAdded(root: Fields, text: string): readonly Piece[] {
+function splitAdded(root: Fields, text: string): readonly VocabularyPiece[] {
   const added = new Map<string, number>();
   for (const entry of root.list('added_tokens') ?? []) {
     if (!isObject(entry)) continue;
@@ -45,7 +45,7 @@ function splitAdded(root: Fields, text: string): readonly Piece[] {
   const present = [...added.keys()]
     .filter((token) => text.includes(token))
     .toSorted((a, b) => b.length - a.length);
-  const pieces: Piece[] = [];
+  const pieces: VocabularyPiece[] = [];
   let rest = 0;
   for (let at = 0; present.length > 0 && at < text.length;) {
     const token = present.find((each) => text.startsWith(each, at));
@@ -289,9 +289,9 @@ function bytePairs(
   };
 }
 
-function pairOf(model: Fields, merge: Json): string {
+function pairOf(model: Fields, merge: ModelJson): string {
   if (typeof merge === 'string') return merge;
-  if (isList(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string')
+  if (isJsonList(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string')
     return `${merge[0]} ${merge[1]}`;
   throw model.wrong('merges', 'has an element that is neither a text nor a pair of texts');
 }

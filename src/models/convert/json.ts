@@ -4,8 +4,9 @@
 import { openJsonScan } from '../../base/json-scan.ts';
 import { invalidDescription, type Folder } from './folder.ts';
 
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
-export type JsonObject = { readonly [key: string]: Json };
+export type ModelJson =
+  null | boolean | number | string | readonly ModelJson[] | { readonly [key: string]: ModelJson };
+export type ModelJsonObject = { readonly [key: string]: ModelJson };
 
 export interface JsonBounds {
   readonly maxBytes: number;
@@ -22,17 +23,17 @@ export function parseJsonObject(
   bytes: Uint8Array,
   maxWeight: number,
   refuse: (message: string) => Error,
-): JsonObject {
+): ModelJsonObject {
   try {
     openJsonScan({ maxWeight, maxDepth: MAX_DEPTH }).push(bytes);
   } catch {
     throw refuse(`it has more values than are read, or nests deeper than ${MAX_DEPTH} levels`);
   }
-  let value: Json;
+  let value: ModelJson;
   try {
     // JSON.parse makes values of this type only.
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as Json;
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as ModelJson;
   } catch {
     throw refuse('it is not JSON in UTF-8');
   }
@@ -46,24 +47,28 @@ export function readJson(
   folder: Folder,
   name: string,
   bounds: JsonBounds = SMALL_JSON,
-): JsonObject | undefined {
+): ModelJsonObject | undefined {
   const bytes = readWhole(folder, name, bounds.maxBytes);
   if (bytes === undefined) return undefined;
   return parseJsonObject(bytes, bounds.maxWeight, (message) => invalidDescription(name, message));
 }
 
 /** A list, as modules.json is. */
-export function readJsonList(folder: Folder, name: string): readonly Json[] | undefined {
+export function readJsonList(folder: Folder, name: string): readonly ModelJson[] | undefined {
   const bytes = readWhole(folder, name, SMALL_JSON.maxBytes);
   if (bytes === undefined) return undefined;
   const wrapped = Buffer.concat([Buffer.from('{"list":'), bytes, Buffer.from('}')]);
   const refuse = (message: string): Error => invalidDescription(name, message);
   const { list } = parseJsonObject(wrapped, SMALL_JSON.maxWeight, refuse);
-  if (!isList(list)) throw invalidDescription(name, 'it is not a JSON list');
+  if (!isJsonList(list)) throw invalidDescription(name, 'it is not a JSON list');
   return list;
 }
 
-export function readText(folder: Folder, name: string, maxBytes = SMALL_JSON.maxBytes): string | undefined {
+export function readTextMember(
+  folder: Folder,
+  name: string,
+  maxBytes = SMALL_JSON.maxBytes,
+): string | undefined {
   const bytes = readWhole(folder, name, maxBytes);
   if (bytes === undefined) return undefined;
   try {
@@ -84,11 +89,11 @@ export function readWhole(folder: Folder, name: string, maxBytes: number): Buffe
   return bytes;
 }
 
-export function isObject(value: Json | undefined): value is JsonObject {
+export function isObject(value: ModelJson | undefined): value is ModelJsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-export function isList(value: Json | undefined): value is readonly Json[] {
+export function isJsonList(value: ModelJson | undefined): value is readonly ModelJson[] {
   return Array.isArray(value);
 }
 
@@ -105,10 +110,10 @@ function countColons(bytes: Uint8Array): number {
   return count;
 }
 
-function countKeys(value: Json): number {
+function countKeys(value: ModelJson): number {
   if (typeof value !== 'object' || value === null) return 0;
   let count = 0;
-  if (isList(value)) for (const each of value) count += countKeys(each);
+  if (isJsonList(value)) for (const each of value) count += countKeys(each);
   else
     for (const each of Object.values(value)) {
       count += 1;

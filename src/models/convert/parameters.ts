@@ -1,7 +1,15 @@
 // Metadata of each architecture beside the tokens, in the order and with the rules of `set_gguf_parameters` in the official converter
 // (`conversion/{base,llama,qwen,bert,gemma,phi}.py`), and the sizes that the shapes of its tensors follow from.
 
-import { MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH, readRope, scalingOf, type Fields, type Rope } from './config.ts';
+import {
+  MAX_CONTEXT,
+  MAX_LAYERS,
+  MAX_MODEL_WIDTH,
+  readRope,
+  scalingOf,
+  type Fields,
+  type Rope,
+} from './config.ts';
 import type { Folder } from './folder.ts';
 import { ropeFactorsOfLlama3, ropeFactorsOfPhi3 } from './rope-factors.ts';
 import type { Metadata, PlannedTensor, Sizes } from './plan.ts';
@@ -44,22 +52,22 @@ interface CoreRules {
 }
 
 function coreOf(config: Fields, { defaultHeadsKv, defaultHead }: CoreRules): Core {
-  const embedding = config.integer('hidden_size', MAX_WIDTH);
-  const heads = config.integer('num_attention_heads', MAX_WIDTH);
-  const headsKv = config.optionalInteger('num_key_value_heads', MAX_WIDTH) ?? defaultHeadsKv ?? heads;
+  const embedding = config.integer('hidden_size', MAX_MODEL_WIDTH);
+  const heads = config.integer('num_attention_heads', MAX_MODEL_WIDTH);
+  const headsKv = config.optionalInteger('num_key_value_heads', MAX_MODEL_WIDTH) ?? defaultHeadsKv ?? heads;
   if (heads % headsKv !== 0)
     throw config.wrong('num_key_value_heads', `is no divisor of ${heads} attention heads`);
-  const given = config.optionalInteger('head_dim', MAX_WIDTH) ?? defaultHead;
+  const given = config.optionalInteger('head_dim', MAX_MODEL_WIDTH) ?? defaultHead;
   if (given === undefined && embedding % heads !== 0)
     throw config.wrong('hidden_size', `is not a multiple of ${heads} attention heads`);
   const head = given ?? embedding / heads;
-  if (head * heads > MAX_WIDTH)
-    throw config.wrong('head_dim', `of ${heads} heads is more than ${MAX_WIDTH} together`);
+  if (head * heads > MAX_MODEL_WIDTH)
+    throw config.wrong('head_dim', `of ${heads} heads is more than ${MAX_MODEL_WIDTH} together`);
   return {
     layers: config.integer('num_hidden_layers', MAX_LAYERS),
     context: config.integer('max_position_embeddings', MAX_CONTEXT),
     embedding,
-    feedForward: config.integer('intermediate_size', MAX_WIDTH * 16),
+    feedForward: config.integer('intermediate_size', MAX_MODEL_WIDTH * 16),
     heads,
     headsKv,
     head,
@@ -262,14 +270,14 @@ export function addNomic(input: ParameterInput): ParameterResult {
   const trained = config.optionalInteger('max_trained_positions', MAX_CONTEXT) ?? 2048;
   if (positions !== 8192 || trained !== 2048)
     throw config.wrong('n_positions', 'with max_trained_positions is not 8192 with 2048');
-  const embedding = config.integer('n_embd', MAX_WIDTH);
-  const heads = config.integer('n_head', MAX_WIDTH);
+  const embedding = config.integer('n_embd', MAX_MODEL_WIDTH);
+  const heads = config.integer('n_head', MAX_MODEL_WIDTH);
   if (embedding % heads !== 0) throw config.wrong('n_embd', `is not a multiple of ${heads} attention heads`);
   const core: Core = {
     layers: config.integer('n_layer', MAX_LAYERS),
     context: 2048,
     embedding,
-    feedForward: config.integer('n_inner', MAX_WIDTH * 16),
+    feedForward: config.integer('n_inner', MAX_MODEL_WIDTH * 16),
     heads,
     headsKv: heads,
     head: embedding / heads,

@@ -3,7 +3,14 @@
 // leave a hole or do not end with the file, and sizes no double can count. Of several files the index says which belong.
 
 import { invalidDescription, invalidWeights, readExactly, unsupportedModel, type Folder } from './folder.ts';
-import { isList, isObject, parseJsonObject, readJson, type Json, type JsonObject } from './json.ts';
+import {
+  isJsonList,
+  isObject,
+  parseJsonObject,
+  readJson,
+  type ModelJson,
+  type ModelJsonObject,
+} from './json.ts';
 
 /** Bytes of an element. The whole list of the format; which of them a model may use is decided where it is used. */
 const DTYPE_BYTES = {
@@ -59,7 +66,7 @@ export function readTensors(folder: Folder): readonly SafeTensor[] {
   const shards = shardsOf(folder, map);
   const tensors: SafeTensor[] = [];
   for (const shard of shards)
-    for (const tensor of readHeader(folder, shard)) {
+    for (const tensor of readSafetensorsHeader(folder, shard)) {
       if (!Object.hasOwn(map, tensor.name))
         throw invalidWeights(shard, `tensor ${tensor.name} is not in weight_map of ${INDEX}`);
       if (map[tensor.name] !== shard)
@@ -87,10 +94,10 @@ function readSingle(folder: Folder): readonly SafeTensor[] {
   }
   const alien = weights.find((name) => name !== SINGLE);
   if (alien !== undefined) throw invalidDescription(alien, `${INDEX} is missing, so it belongs to no model`);
-  return readHeader(folder, SINGLE);
+  return readSafetensorsHeader(folder, SINGLE);
 }
 
-function shardsOf(folder: Folder, map: JsonObject): readonly string[] {
+function shardsOf(folder: Folder, map: ModelJsonObject): readonly string[] {
   const shards = new Set<string>();
   for (const shard of Object.values(map)) {
     if (typeof shard !== 'string' || !/^[\w.-]{1,200}\.safetensors$/.test(shard))
@@ -108,7 +115,7 @@ function shardsOf(folder: Folder, map: JsonObject): readonly string[] {
 }
 
 /** The tensors of one file, by name. */
-export function readHeader(folder: Folder, name: string): readonly SafeTensor[] {
+export function readSafetensorsHeader(folder: Folder, name: string): readonly SafeTensor[] {
   const file = folder.get(name);
   if (file === undefined) throw invalidDescription(name, 'the folder has no such file');
   const prefix = new Uint8Array(8);
@@ -143,7 +150,7 @@ interface Place {
   readonly size: number;
 }
 
-function readEntry(place: Place, key: string, value: Json): SafeTensor {
+function readEntry(place: Place, key: string, value: ModelJson): SafeTensor {
   const file = place.name;
   if (key.length > MAX_NAME || !/^[\x21-\x7e]+$/.test(key))
     throw invalidWeights(file, `a tensor's name is not 1 to ${MAX_NAME} printable ASCII characters`);
@@ -152,7 +159,7 @@ function readEntry(place: Place, key: string, value: Json): SafeTensor {
     throw wrong('expected dtype, shape and data_offsets');
   const { dtype, shape, data_offsets: offsets } = value;
   if (typeof dtype !== 'string' || !isDtype(dtype)) throw wrong('dtype is none of the format');
-  if (!isList(shape) || shape.length > MAX_DIMENSIONS)
+  if (!isJsonList(shape) || shape.length > MAX_DIMENSIONS)
     throw wrong(`shape is not a list of at most ${MAX_DIMENSIONS} sizes`);
   let elements = 1;
   const sizes: number[] = [];
@@ -162,7 +169,7 @@ function readEntry(place: Place, key: string, value: Json): SafeTensor {
     if (!Number.isSafeInteger(elements)) throw wrong('shape has more than 2^53 elements');
     sizes.push(size);
   }
-  if (!isList(offsets) || offsets.length !== 2) throw wrong('data_offsets is not a list of two');
+  if (!isJsonList(offsets) || offsets.length !== 2) throw wrong('data_offsets is not a list of two');
   const [begin, end] = offsets;
   if (!isSize(begin) || !isSize(end)) throw wrong('data_offsets has no whole numbers from 0 to 2^53');
   if (begin > end) throw wrong(`data_offsets end at ${end}, before they begin at ${begin}`);
@@ -201,7 +208,7 @@ function isDtype(name: string): name is Dtype {
   return Object.hasOwn(DTYPE_BYTES, name);
 }
 
-function isSize(value: Json | undefined): value is number {
+function isSize(value: ModelJson | undefined): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 

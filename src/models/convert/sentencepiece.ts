@@ -4,7 +4,7 @@
 
 import { invalidDescription } from './folder.ts';
 
-export interface Piece {
+export interface VocabularyPiece {
   readonly text: string;
   /** A single. */
   readonly score: number;
@@ -16,8 +16,8 @@ const MAX_PIECES = 1 << 20;
 const MAX_PIECE_BYTES = 1024;
 const [VARINT, FIXED64, BYTES, FIXED32] = [0, 1, 2, 5];
 
-export function readPieces(name: string, bytes: Uint8Array): readonly Piece[] {
-  const pieces: Piece[] = [];
+export function readPieces(name: string, bytes: Uint8Array): readonly VocabularyPiece[] {
+  const pieces: VocabularyPiece[] = [];
   const texts = new Set<string>();
   for (const field of fieldsOf(name, bytes)) {
     if (field.number !== 1) continue;
@@ -33,7 +33,7 @@ export function readPieces(name: string, bytes: Uint8Array): readonly Piece[] {
   return pieces;
 }
 
-function readPiece(name: string, index: number, bytes: Uint8Array): Piece {
+function readPiece(name: string, index: number, bytes: Uint8Array): VocabularyPiece {
   let text = '';
   let score = 0;
   let kind = 1;

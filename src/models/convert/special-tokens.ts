@@ -4,7 +4,15 @@
 
 import { Fields } from './config.ts';
 import { invalidDescription, type Folder } from './folder.ts';
-import { isList, isObject, readJson, readText, SMALL_JSON, type Json, type JsonObject } from './json.ts';
+import {
+  isJsonList,
+  isObject,
+  readJson,
+  readTextMember,
+  SMALL_JSON,
+  type ModelJson,
+  type ModelJsonObject,
+} from './json.ts';
 import type { Metadata } from './plan.ts';
 
 const TOKENIZER = 'tokenizer.json';
@@ -27,7 +35,7 @@ const ADD_KEYS = new Set(['bos', 'eos', 'sep']);
 export interface SpecialOptions {
   readonly folder: Folder;
   /** tokenizer.json, where the folder has one. */
-  readonly tokenizer: JsonObject | undefined;
+  readonly tokenizer: ModelJsonObject | undefined;
   /** config.json */
   readonly config: Fields;
   readonly withMerges: boolean;
@@ -45,7 +53,7 @@ class SpecialTokens {
   readonly #ids = new Map<string, number>();
   readonly #adds = new Map<string, boolean>();
   #kinds = ['bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask'];
-  #template: Json | undefined;
+  #template: ModelJson | undefined;
   #lowercase: boolean | undefined;
   #stripAccents: boolean | undefined;
 
@@ -75,7 +83,7 @@ class SpecialTokens {
       metadata.set('tokenizer.ggml.normalizer.strip_accents', { bool: this.#stripAccents });
   }
 
-  #setId(kind: string, id: Json | undefined): void {
+  #setId(kind: string, id: ModelJson | undefined): void {
     if (typeof id !== 'number' || !Number.isInteger(id)) return;
     if (id < 0 || id > 0xffffffff) throw invalidDescription('config.json', `${kind}_token_id is ${id}`);
     const { vocabulary } = this.#options;
@@ -86,7 +94,7 @@ class SpecialTokens {
     const { tokenizer } = this.#options;
     if (tokenizer !== undefined) this.#readNormalizer(new Fields(TOKENIZER, tokenizer).object('normalizer'));
     const config = readJson(this.#folder, TOKENIZER_CONFIG);
-    const names = new Map<string, Json>(Object.entries(config ?? {}));
+    const names = new Map<string, ModelJson>(Object.entries(config ?? {}));
     if (tokenizer !== undefined)
       this.#readPostProcessor(new Fields(TOKENIZER, tokenizer), names, config !== undefined);
     if (config === undefined) return;
@@ -97,7 +105,7 @@ class SpecialTokens {
       if (typeof add === 'boolean') this.#adds.set(kind, add);
       const entry = names.get(`${kind}_token`);
       const content = isObject(entry) ? entry['content'] : entry;
-      if (typeof content !== 'string' || !isList(added)) continue;
+      if (typeof content !== 'string' || !isJsonList(added)) continue;
       const token = added.find((each) => isObject(each) && each['content'] === content);
       this.#setId(kind, isObject(token) ? token['id'] : undefined);
     }
@@ -117,7 +125,7 @@ class SpecialTokens {
   }
 
   /** `names` are the fields of tokenizer_config.json, into which this writes what the post-processor shows. */
-  #readPostProcessor(root: Fields, names: Map<string, Json>, configured: boolean): void {
+  #readPostProcessor(root: Fields, names: Map<string, ModelJson>, configured: boolean): void {
     const special: Specials = {
       bos: tokenOf(names.get('bos_token')),
       cls: tokenOf(names.get('cls_token')),
@@ -144,18 +152,18 @@ class SpecialTokens {
     }
   }
 
-  #readRoberta(step: JsonObject, names: Map<string, Json>, special: Specials): void {
+  #readRoberta(step: ModelJsonObject, names: Map<string, ModelJson>, special: Specials): void {
     for (const kind of ['bos', 'eos', 'sep']) this.#adds.set(kind, true);
-    const first = (value: Json | undefined, otherwise: Token): Token =>
-      tokenOf(isList(value) ? value[0] : otherwise);
+    const first = (value: ModelJson | undefined, otherwise: Token): Token =>
+      tokenOf(isJsonList(value) ? value[0] : otherwise);
     if (special.cls === undefined) special.cls = setName(names, 'cls_token', first(step['cls'], special.bos));
     if (special.sep === undefined) special.sep = setName(names, 'sep_token', first(step['sep'], special.eos));
   }
 
-  #readTemplate(step: JsonObject, reading: Reading): void {
+  #readTemplate(step: ModelJsonObject, reading: Reading): void {
     const { names, special, configured } = reading;
-    const single = isList(step['single']) ? step['single'] : [];
-    const pair = isList(step['pair']) ? step['pair'] : [];
+    const single = isJsonList(step['single']) ? step['single'] : [];
+    const pair = isJsonList(step['pair']) ? step['pair'] : [];
     const first = single.length > 1 ? specialOf(single[0]) : undefined;
     const last = single.length > 1 ? specialOf(single.at(-1)) : undefined;
     if (first !== undefined) {
@@ -183,7 +191,7 @@ class SpecialTokens {
 
   /** `A [sep] [eos] B`: whether a separator is added between two texts. */
   #readPair(
-    pair: readonly Json[],
+    pair: readonly ModelJson[],
     { first, last }: { readonly first: string | undefined; readonly last: string | undefined },
     { names, special, configured }: Reading,
   ): void {
@@ -194,7 +202,7 @@ class SpecialTokens {
     if (sequenceOf(inner[0]) !== 'A' || sequenceOf(inner.at(-1)) !== 'B') return;
     const between = inner.slice(1, -1);
     if (between.length === 0) return;
-    const separates = (part: Json | undefined): boolean => {
+    const separates = (part: ModelJson | undefined): boolean => {
       const token = specialOf(part);
       return token !== undefined && (token === special.sep || token === special.eos);
     };
@@ -204,10 +212,10 @@ class SpecialTokens {
     if (add && special.sep === undefined && configured) setName(names, 'sep_token', special.eos);
   }
 
-  #findTemplate(names: ReadonlyMap<string, Json>): Json | undefined {
+  #findTemplate(names: ReadonlyMap<string, ModelJson>): ModelJson | undefined {
     const own = names.get('chat_template');
     if (own !== undefined) return own ?? undefined;
-    const file = readText(this.#folder, 'chat_template.jinja', MAX_TEMPLATE_BYTES);
+    const file = readTextMember(this.#folder, 'chat_template.jinja', MAX_TEMPLATE_BYTES);
     if (file !== undefined) return file;
     const json = readJson(this.#folder, 'chat_template.json', SMALL_JSON);
     return json === undefined ? undefined : (json['chat_template'] ?? undefined);
@@ -222,40 +230,40 @@ interface Specials {
   sep: Token;
 }
 
-type Token = string | JsonObject | undefined;
+type Token = string | ModelJsonObject | undefined;
 
 interface Reading {
-  readonly names: Map<string, Json>;
+  readonly names: Map<string, ModelJson>;
   readonly special: Specials;
   readonly configured: boolean;
 }
 
 /** A token is a text or described by an object, which then equals no text: so the official rules compare. */
-function tokenOf(value: Json | undefined): Token {
+function tokenOf(value: ModelJson | undefined): Token {
   return isObject(value) || (typeof value === 'string' && value !== '') ? value : undefined;
 }
 
-function setName<T extends Token>(names: Map<string, Json>, name: string, value: T): T {
+function setName<T extends Token>(names: Map<string, ModelJson>, name: string, value: T): T {
   if (value !== undefined) names.set(name, value);
   return value;
 }
 
-function specialOf(part: Json | undefined): string | undefined {
+function specialOf(part: ModelJson | undefined): string | undefined {
   const special = isObject(part) ? part['SpecialToken'] : undefined;
   const id = isObject(special) ? special['id'] : undefined;
   return typeof id === 'string' && id !== '' ? id : undefined;
 }
 
-function sequenceOf(part: Json | undefined): Json | undefined {
+function sequenceOf(part: ModelJson | undefined): ModelJson | undefined {
   const sequence = isObject(part) ? part['Sequence'] : undefined;
   return isObject(sequence) ? sequence['id'] : undefined;
 }
 
 /** A text, or a list of named ones: `default` is the model's, the others stand beside it. */
-function addTemplate(metadata: Metadata, template: Json | undefined): void {
+function addTemplate(metadata: Metadata, template: ModelJson | undefined): void {
   if (typeof template === 'string' && template !== '')
     metadata.set('tokenizer.chat_template', { string: template });
-  if (!isList(template)) return;
+  if (!isJsonList(template)) return;
   const names: string[] = [];
   let standard: string | undefined;
   for (const each of template) {
@@ -274,13 +282,18 @@ function addTemplate(metadata: Metadata, template: Json | undefined): void {
 }
 
 /** Of tokenizer.json, else of merges.txt. Pairs become texts, in which a space of a token is written as byte-level BPE does. */
-function mergesOf(folder: Folder, tokenizer: JsonObject | undefined): readonly string[] {
+function mergesOf(folder: Folder, tokenizer: ModelJsonObject | undefined): readonly string[] {
   const model = tokenizer === undefined ? undefined : new Fields(TOKENIZER, tokenizer).object('model');
   const merges = model?.list('merges') ?? [];
-  if (merges.length === 0) return mergesOfText(readText(folder, 'merges.txt', 64 * 1024 * 1024) ?? '');
+  if (merges.length === 0) return mergesOfText(readTextMember(folder, 'merges.txt', 64 * 1024 * 1024) ?? '');
   return merges.map((merge, i) => {
     if (typeof merge === 'string') return merge;
-    if (isList(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string')
+    if (
+      isJsonList(merge) &&
+      merge.length === 2 &&
+      typeof merge[0] === 'string' &&
+      typeof merge[1] === 'string'
+    )
       return `${merge[0].replaceAll(' ', 'Ġ')} ${merge[1].replaceAll(' ', 'Ġ')}`;
     throw invalidDescription(TOKENIZER, `model.merges[${i}] is neither a text nor a pair of texts`);
   });

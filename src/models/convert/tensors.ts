@@ -1,7 +1,7 @@
 // Matches the tensors of the files with the rules of an architecture: each has one rule, each rule its tensor, every shape is what
 // config.json makes of it. Only F32, F16 and BF16 are converted; anything else, as quantised weights have it, is refused.
 
-import { HEAD, type Architecture, type Size, type TensorRule } from './architectures.ts';
+import { HEAD_RULE, type Architecture, type Size, type TensorRule } from './architectures.ts';
 import type { FloatType } from './floats.ts';
 import { invalidWeights } from './folder.ts';
 import { elementsOf, type PlannedTensor, type Sizes } from './plan.ts';
@@ -45,7 +45,7 @@ export function planTensors(used: readonly SafeTensor[], options: TensorOptions)
   for (const [name, { gguf, kind, rule }] of rules) {
     if (seen.has(`${gguf}.${kind}`)) continue;
     if (kind === 'bias' && rule.bias === 'maybe') continue;
-    if (rule === HEAD && options.tied) continue;
+    if (rule === HEAD_RULE && options.tied) continue;
     throw invalidWeights('*.safetensors', `tensor ${name} is missing`);
   }
   mustPair(seen, rules);

@@ -2,9 +2,9 @@
 // or WordPiece of `tokenizer.json`. After `set_vocab` of the official converter for each architecture.
 
 import { Fields } from './config.ts';
-import { encodeText } from './encode.ts';
+import { encodeCheckText } from './encode.ts';
 import { invalidDescription, unsupportedModel, type Folder } from './folder.ts';
-import { isObject, readJson, readWhole, TOKENIZER_JSON, type JsonObject } from './json.ts';
+import { isObject, readJson, readWhole, TOKENIZER_JSON, type ModelJsonObject } from './json.ts';
 import type { Metadata } from './plan.ts';
 import { CHECK_TEXT, preTokenizerOf } from './pre-tokenizers.ts';
 import { readPieces } from './sentencepiece.ts';
@@ -57,7 +57,7 @@ interface Token {
   readonly type: number;
 }
 
-function addBytePairs(input: TokenInput, tokenizer: JsonObject | undefined): void {
+function addBytePairs(input: TokenInput, tokenizer: ModelJsonObject | undefined): void {
   const { folder, metadata, config } = input;
   if (tokenizer === undefined) throw invalidDescription(TOKENIZER, `the folder has neither it nor ${MODEL}`);
   const model = new Fields(TOKENIZER, tokenizer).object('model');
@@ -74,7 +74,7 @@ function addBytePairs(input: TokenInput, tokenizer: JsonObject | undefined): voi
   addSpecialTokens(metadata, { folder, tokenizer, config, withMerges: true, vocabulary: undefined });
 }
 
-function addWordPieces(input: TokenInput, tokenizer: JsonObject | undefined): void {
+function addWordPieces(input: TokenInput, tokenizer: ModelJsonObject | undefined): void {
   const { folder, metadata, config } = input;
   if (tokenizer === undefined) throw invalidDescription(TOKENIZER, 'the folder has no such file');
   const type = new Fields(TOKENIZER, tokenizer).object('model')?.string('type');
@@ -92,8 +92,8 @@ function addWordPieces(input: TokenInput, tokenizer: JsonObject | undefined): vo
   addSpecialTokens(metadata, { folder, tokenizer, config, withMerges: false, vocabulary: tokens.length });
 }
 
-function preTokenizer(tokenizer: JsonObject): string {
-  const name = preTokenizerOf(encodeText(tokenizer, CHECK_TEXT));
+function preTokenizer(tokenizer: ModelJsonObject): string {
+  const name = preTokenizerOf(encodeCheckText(tokenizer, CHECK_TEXT));
   if (name === undefined)
     throw unsupportedModel(
       `${TOKENIZER}: llama.cpp knows no pre-tokenizer that makes these tokens of the check text`,
@@ -102,7 +102,7 @@ function preTokenizer(tokenizer: JsonObject): string {
 }
 
 /** Token of every id below the size of the vocabulary; ids without a name are unused. */
-function readVocabulary({ folder, vocabulary }: TokenInput, tokenizer: JsonObject): readonly Token[] {
+function readVocabulary({ folder, vocabulary }: TokenInput, tokenizer: ModelJsonObject): readonly Token[] {
   const root = new Fields(TOKENIZER, tokenizer);
   const own = root.object('model')?.value('vocab');
   if (!isObject(own)) throw root.wrong('model.vocab', 'is not an object');
@@ -173,7 +173,7 @@ interface ScoredToken {
   score: number;
 }
 
-function addPieces(input: TokenInput, tokenizer: JsonObject | undefined): void {
+function addPieces(input: TokenInput, tokenizer: ModelJsonObject | undefined): void {
   const { folder, metadata, config, vocabulary, rules } = input;
   const pieces = readPieces(MODEL, readWhole(folder, MODEL, MAX_MODEL_BYTES) ?? new Uint8Array());
   const tokens = Array.from({ length: vocabulary }, (_, id): ScoredToken => {

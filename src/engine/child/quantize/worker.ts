@@ -12,7 +12,7 @@ import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { POINTER } from '../llama/declarations.ts';
 import { growNativeStack, llamaFolder, loadLlama } from '../llama/library.ts';
-import { serveTask, type Report } from '../task.ts';
+import { serveTask, type TaskReport } from '../task.ts';
 
 /** include/llama.h, llama_model_quantize_params. */
 const params = koffi.struct({
@@ -88,11 +88,11 @@ function quantizer(): (order: QuantizeOrder) => number {
 /** llama.cpp writes a line in several calls. */
 class Log {
   readonly fallbacks: Fallback[] = [];
-  readonly #report: Report;
+  readonly #report: TaskReport;
   #line = '';
   #reason: string | undefined;
 
-  constructor(report: Report) {
+  constructor(report: TaskReport) {
     this.#report = report;
   }
 

@@ -4,7 +4,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ApiError } from '../../../../src/base/errors.ts';
-import type { readHeader } from '../../../../src/models/convert/safetensors.ts';
+import type { readSafetensorsHeader } from '../../../../src/models/convert/safetensors.ts';
 import { readTensors } from '../../../../src/models/convert/safetensors.ts';
 import { inMemory } from '../../../fixtures/models/hf-folder.ts';
 import { fileOf, headerOf, safetensors, type TensorSpec } from '../../../fixtures/models/safetensors.ts';
@@ -19,7 +19,7 @@ const TENSORS: readonly TensorSpec[] = [
 const DATA = Buffer.concat(TENSORS.map(({ data }) => data));
 const HEADER = headerOf(TENSORS);
 
-function read(bytes: Buffer): ReturnType<typeof readHeader> {
+function read(bytes: Buffer): ReturnType<typeof readSafetensorsHeader> {
   return readTensors(inMemory(new Map([[FILE, bytes]])));
 }
 
@@ -144,7 +144,7 @@ test('property: whatever a header says, its tensors tile the file or it is refus
   fc.assert(
     fc.property(headers, (header) => {
       const bytes = fileOf(header, DATA);
-      let tensors: ReturnType<typeof readHeader>;
+      let tensors: ReturnType<typeof readSafetensorsHeader>;
       try {
         tensors = read(bytes);
       } catch (error) {
