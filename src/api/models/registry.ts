@@ -37,7 +37,7 @@ function wireModel(model: ModelStatus): object {
     size_bytes: model.sizeBytes,
     context_length: model.contextLength,
     residency: model.residency,
-    ...(model.kvType !== undefined && { kv_type: model.kvType }),
+    kv_type: model.kvType,
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     ...(model.details !== undefined && {
