@@ -169,8 +169,8 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
         toolCalls:
           calls.length === 0
             ? undefined
-            : calls.map((call, k) => ({
-                id: call.id ?? `call_${position}_${k}`,
+            : calls.map((call, at) => ({
+                id: call.id ?? `call_${position}_${at}`,
                 name: call.function.name,
                 arguments: call.function.arguments ?? '{}',
               })),

@@ -47,10 +47,10 @@ function repr(value: Value): string {
 function quoted(text: string): string {
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   const named: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
-  const inner = text.replaceAll(/[\\\n\r\t'"]|[\p{Cc}]/gu, (c) => {
-    if (c === quote) return `\\${c}`;
-    if (c === "'" || c === '"') return c;
-    return named[c] ?? `\\x${(c.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`;
+  const inner = text.replaceAll(/[\\\n\r\t'"]|[\p{Cc}]/gu, (char) => {
+    if (char === quote) return `\\${char}`;
+    if (char === "'" || char === '"') return char;
+    return named[char] ?? `\\x${(char.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`;
   });
   return quote + inner + quote;
 }
@@ -245,7 +245,7 @@ function textMethod(text: string, name: string): Method | undefined {
   if (sides === undefined) return undefined;
   return ([given]) => {
     const wanted = given === undefined ? null : textOf(given);
-    const strips = (c: string): boolean => (wanted === null ? /\s/.test(c) : wanted.includes(c));
+    const strips = (char: string): boolean => (wanted === null ? /\s/.test(char) : wanted.includes(char));
     let [from, to] = [0, text.length];
     if (sides[0]) while (from < to && strips(text.charAt(from))) from += 1;
     if (sides[1]) while (to > from && strips(text.charAt(to - 1))) to -= 1;
