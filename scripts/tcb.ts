@@ -143,6 +143,16 @@ export function readLedger(): Ledger {
         about: 'holds texts and weights; no key, no file, no network',
         lines: reached('src/engine/child/worker.ts'),
       },
+      {
+        name: 'converter',
+        about: 'reads a folder of weights; reads and writes descriptors it was given, no network',
+        lines: reached('src/engine/child/convert/worker.ts'),
+      },
+      {
+        name: 'quantiser',
+        about: 'holds one model file; its input, its output and the program, no network',
+        lines: reached('src/engine/child/quantize/worker.ts'),
+      },
       { name: 'root part', about: 'the only root process of the guest after boot; asks the TEE for reports', lines: reached('src/attestd/main.ts') }, // prettier-ignore
       {
         name: 'guest',

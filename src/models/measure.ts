@@ -268,7 +268,8 @@ export async function pump(
     const copied = chunk.subarray(first, Math.max(first, to - here));
     const written = target === undefined ? undefined : writeAll(target, copied, here + first - from + base);
     next = source.read(turn === 0 ? buffers[0] : buffers[1], 0, CHUNK_BYTES, at);
-    next.catch(() => undefined); // awaited at the top of the loop; a failure before that must not count as unhandled
+    // Awaited at the top of the loop; a failure before that must not count as unhandled.
+    next.catch(() => undefined);
     try {
       hash.update(chunk);
       await written;

@@ -25,7 +25,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   converter: {
     entry: PROCESSES.converter,
     files: 29,
-    lines: 4450,
+    lines: 4_550,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/task)|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },

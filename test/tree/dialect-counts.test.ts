@@ -8,12 +8,13 @@ import { sourcesBelow } from '../../scripts/closures.ts';
 
 /**
  * At most so many by folder. Spreads stay where absence is written to a wire: documents, claims, collateral,
- * JSON of the API, manifests of packages.
+ * JSON of the API, manifests of packages. Wide comments stay in src where wrapping would take a file over 400
+ * lines, and in the root part, whose 416 lines are pinned.
  */
 const LIMITS: Readonly<Record<Counted, Readonly<Record<string, number>>>> = {
-  'comment-width': { attestation: 0, src: 48, image: 0, scripts: 0, test: 1 },
+  'comment-width': { attestation: 0, src: 45, image: 0, scripts: 0, test: 0 },
   'conditional-spread': { attestation: 28, src: 20, image: 0, scripts: 7, test: 31 },
-  'single-letter': { attestation: 0, src: 2, image: 0, scripts: 0, test: 253 },
+  'single-letter': { attestation: 0, src: 0, image: 0, scripts: 0, test: 253 },
 };
 
 describe.each(FOLDERS)('%s', (folder) => {

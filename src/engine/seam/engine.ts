@@ -1,8 +1,8 @@
 // The seam between the server and a loaded model. One Engine is one child process (engine/child/worker); the
 // server uses an engine only through this interface, which the null engine of the bench implements too.
 // Failures are ApiErrors (src/base/errors.ts) with these codes:
-//   context_length_exceeded 400 · invalid_grammar 400 · engine_overloaded 429 · engine_crashed 503 (retry helps)
-//   model_load_failed 500 · wrong_model_type 400.
+//   context_length_exceeded 400 · invalid_grammar 400 · engine_overloaded 429
+//   engine_crashed 503 (retry helps) · model_load_failed 500 · wrong_model_type 400.
 // An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot
 // within two decode steps.
 

@@ -61,7 +61,8 @@ for (const [network, prefix] of [
   ['::', 3],
   ['4000::', 2],
   ['8000::', 1],
-  ['2001::', 23], // IETF protocol assignments, with Teredo, benchmarking, AMT, ORCHID, AS112-v6, drone remote id
+  // IETF protocol assignments, with Teredo, benchmarking, AMT, ORCHID, AS112-v6, drone remote id.
+  ['2001::', 23],
   ['2001:db8::', 32], // documentation
   ['2620:4f:8000::', 48], // AS112
   ['3fff::', 20], // documentation

@@ -5,6 +5,7 @@
 
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import type { Constraint, ConstraintVocabulary } from './constraint.ts';
+import { firstOf, startedAt } from './text-stream.ts';
 
 export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'answer';
 
@@ -225,18 +226,4 @@ function latin1(text: string): string {
 function blanksOf(bytes: Uint8Array): number {
   const at = bytes.findIndex((byte) => byte > 32);
   return at < 0 ? bytes.length : at;
-}
-
-function firstOf(text: string, wanted: readonly string[]): number {
-  return wanted.reduce((first, each) => {
-    const at = text.indexOf(each);
-    return at >= 0 && (first < 0 || at < first) ? at : first;
-  }, -1);
-}
-
-/** Where a proper prefix of one of `marks` ends the text; the text's length when none does. */
-function startedAt(text: string, marks: readonly string[]): number {
-  for (let at = Math.max(0, text.length - 64); at < text.length; at += 1)
-    if (marks.some((mark) => mark.startsWith(text.slice(at)))) return at;
-  return text.length;
 }

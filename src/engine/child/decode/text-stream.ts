@@ -123,7 +123,7 @@ function startsOne(text: string, starts: readonly string[]): boolean {
 }
 
 /** The first place where one of some texts stands, or -1. */
-function firstOf(text: string, wanted: readonly string[]): number {
+export function firstOf(text: string, wanted: readonly string[]): number {
   let first = -1;
   for (const each of wanted) {
     const at = text.indexOf(each);
@@ -133,7 +133,7 @@ function firstOf(text: string, wanted: readonly string[]): number {
 }
 
 /** Where a proper prefix of one of `starts` ends the text; the text's length when none does. */
-function startedAt(text: string, starts: readonly string[]): number {
+export function startedAt(text: string, starts: readonly string[]): number {
   let first = text.length;
   for (const start of starts) {
     for (let take = Math.min(start.length - 1, text.length); take > 0; take -= 1) {

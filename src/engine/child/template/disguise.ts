@@ -20,11 +20,11 @@ export function disguiseFor(specials: readonly SpecialToken[]): Disguise {
   const characters = new Set<string>();
   for (const special of specials) {
     if (!special.control) continue;
-    const telling = Array.from(special.text).filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
-    for (const c of telling.length > 0
+    const telling = Array.from(special.text).filter((char) => !/[\s"'\\\p{L}\p{N}]/u.test(char));
+    for (const char of telling.length > 0
       ? telling
-      : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c)))
-      characters.add(c);
+      : Array.from(special.text).filter((char) => !/[\s"'\\]/.test(char)))
+      characters.add(char);
   }
   // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so
   // that text which holds it comes back unchanged.

@@ -46,7 +46,8 @@ describe.skipIf(!supported)('a real engine child', () => {
     const status = proc('status');
     const locked = 1024 * Number(/^VmLck:\s+(\d+) kB$/m.exec(status)?.[1]);
     expect(locked).toBe(engine.info.lockedBytes);
-    const mayLock = (BigInt(`0x${/^CapEff:\s+(\w+)$/m.exec(status)?.[1]}`) & (1n << 14n)) !== 0n; // CAP_IPC_LOCK
+    // CAP_IPC_LOCK
+    const mayLock = (BigInt(`0x${/^CapEff:\s+(\w+)$/m.exec(status)?.[1]}`) & (1n << 14n)) !== 0n;
     const unlimited = /Max locked memory\s+unlimited/.test(proc('limits'));
     // 8 slots × 2048 tokens of keys and values, unrounded.
     if (mayLock || unlimited) expect(locked).toBeGreaterThan(1024 * 1024);
