@@ -125,7 +125,7 @@ test('fields that are read and ignored are let go while the answer is made', asy
   });
   // As bytes, which no snapshot lists: a client in this process would hold its text for as long as it waits.
   const call = `{"type":"function","function":{"name":"f","arguments":"{}","parsed_arguments":{"x":"IGNORED"}}}`;
-  const assistant = `{"role":"assistant","content":"x","annotations":[{"x":"IGNORED"}],"parsed":{"x":"IGNORED"},"reasoning_content":"IGNORED","tool_calls":[${call}]}`;
+  const assistant = `{"role":"assistant","content":"x","annotations":[{"x":"IGNORED"}],"parsed":{"x":"IGNORED"},"tool_calls":[${call}]}`;
   const json = `{"model":"demo","stream":true,"metadata":{"x":"IGNORED"},"user":"IGNORED","messages":[{"role":"user","content":"KEPT"},${assistant}]}`;
   const pieces = json.split(/(IGNORED|KEPT)/).map((piece) => {
     if (piece === 'KEPT') return Buffer.from(kept);

@@ -14,6 +14,8 @@ beforeAll(async () => {
   symlinkSync((await ensureDemoModels(['demo-chat']))['demo-chat'].path, join(folder, 'm.gguf'));
   writeFileSync(join(folder, 'broken.jinja'), '{% for m in messages %}{{ m.content }}');
   writeFileSync(join(folder, 'silent.jinja'), `{{ raise_exception('never') }}`);
+  writeFileSync(join(folder, 'constant.jinja'), 'hello');
+  writeFileSync(join(folder, 'endless.jinja'), '{% for i in range(1000000000) %}x{% endfor %}');
   writeFileSync(
     join(folder, 'good.jinja'),
     `{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}`,
@@ -48,6 +50,14 @@ test.each([
   [
     `[tee]\nmode = "none"\n${chat('silent.jinja')}`,
     /^assay: a\.toml:7: .*silent\.jinja": is no chat template: it cannot render a question$/,
+  ],
+  [
+    `[tee]\nmode = "none"\n${chat('constant.jinja')}`,
+    /^assay: a\.toml:7: .*constant\.jinja": is no chat template: it leaves the question out$/,
+  ],
+  [
+    `[tee]\nmode = "none"\n${chat('endless.jinja')}`,
+    /^assay: a\.toml:7: .*endless\.jinja": is no chat template: .+$/,
   ],
   [
     '[tee]\nmode = "sev-snp"',

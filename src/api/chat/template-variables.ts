@@ -13,7 +13,7 @@ import {
   optionalOrEmpty,
   refuse,
 } from '../../base/shape.ts';
-import type { Read } from '../../base/shape.ts';
+import type { Read, Shape } from '../../base/shape.ts';
 import { asUsual } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
@@ -60,6 +60,10 @@ const variables = map(
 
 const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh'] as const;
 
+function budget(about: string): Shape<number> {
+  return integer({ min: 0, max: 1_000_000, about });
+}
+
 export const templateFields = {
   chat_template_kwargs: optionalOrEmpty(variables),
   enable_thinking: optional(
@@ -71,22 +75,23 @@ export const templateFields = {
       '`none` is the same as `enable_thinking: false`, any other value as `true`; the template gets the value too. A model without reasoning takes `none` only.',
     ),
   ),
-  thinking_budget: optional(
-    integer({
-      min: 0,
-      max: 1_000_000,
-      about: 'Tokens of reasoning, after which it is closed and the answer begins.',
-    }),
-  ),
+  thinking_budget: optional(budget('Tokens of reasoning, after which it is closed and the answer begins.')),
   think: optional(flag('The same as `enable_thinking`.')),
   thinking: optionalOrEmpty(
-    object({ type: choice(['enabled', 'disabled']) }, '`type`: the same as `enable_thinking` true or false.'),
+    object(
+      {
+        type: choice(['enabled', 'disabled', 'adaptive']),
+        budget_tokens: optional(budget('The same as `thinking_budget`.')),
+      },
+      '`type`: the same as `enable_thinking` true or false; `adaptive` leaves it to the model.',
+    ),
   ),
   reasoning: optionalOrEmpty(
     object(
       {
         effort: optionalOrEmpty(choice(EFFORTS, 'The same as `reasoning_effort`.')),
         enabled: optional(flag('The same as `enable_thinking`.')),
+        max_tokens: optional(budget('The same as `thinking_budget`.')),
         exclude: asUsual(false),
       },
       '`effort`: the same as `reasoning_effort`; `enabled`: the same as `enable_thinking`.',
@@ -105,12 +110,28 @@ function switchOf(effort: (typeof EFFORTS)[number] | undefined): boolean | undef
   return effort === undefined ? undefined : effort !== 'none';
 }
 
+const THINKS = { enabled: true, disabled: false, adaptive: undefined } as const;
+
+/** The budget of a request, by any of its names; two that differ are refused. */
+export function budgetOf(body: Thinking): number | undefined {
+  const given = [
+    ['thinking_budget', body.thinking_budget],
+    ['thinking.budget_tokens', body.thinking?.budget_tokens],
+    ['reasoning.max_tokens', body.reasoning?.max_tokens],
+  ] as const;
+  const [first, ...others] = given.filter(([, tokens]) => tokens !== undefined);
+  const other = others.find(([, tokens]) => tokens !== first?.[1]);
+  if (first !== undefined && other !== undefined)
+    throw refuse('invalid_value', other[0], `${first[0]} and ${other[0]} differ`);
+  return first?.[1];
+}
+
 /** Every way to say whether the model is to think. */
 const ASKED: readonly (readonly [name: string, (body: Thinking) => boolean | undefined])[] = [
   ['reasoning_effort', (body) => switchOf(body.reasoning_effort)],
   ['enable_thinking', (body) => body.enable_thinking],
   ['think', (body) => body.think],
-  ['thinking', ({ thinking }) => (thinking === undefined ? undefined : thinking.type === 'enabled')],
+  ['thinking', ({ thinking }) => THINKS[thinking?.type ?? 'adaptive']],
   ['reasoning.effort', (body) => switchOf(body.reasoning?.effort)],
   ['reasoning.enabled', (body) => body.reasoning?.enabled],
 ];

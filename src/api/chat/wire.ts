@@ -5,7 +5,7 @@ import type { EngineInfo, GenerateRequest } from '../../engine/seam/engine.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
 import type { Loosenings } from '../../grammar/compile.ts';
 import { messages, toChatMessages } from './messages.ts';
-import { effortOf, templateFields, templateVariables } from './template-variables.ts';
+import { budgetOf, effortOf, templateFields, templateVariables } from './template-variables.ts';
 import { chatDialectFields } from '../generation/dialects.ts';
 import {
   checkStreamOptions,
@@ -98,7 +98,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
         stop: body.stop ?? [],
         calls: use === null ? undefined : callMarks(use, content !== undefined, info.toolFormat),
         grammar,
-        reasoningBudget: body.thinking_budget,
+        reasoningBudget: budgetOf(body),
         logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
         cacheScope,
       };

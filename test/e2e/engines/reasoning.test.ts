@@ -58,6 +58,24 @@ test('a budget ends the block, and the answer follows', async () => {
   expect([thoughts, content]).toEqual([message.reasoning_content, message.content]);
 });
 
+test(
+  'wherever a limit cuts, no part of the end of the block is reasoning',
+  { timeout: 120_000 },
+  async () => {
+    const thoughtsAt = async (max_tokens: number): Promise<readonly string[]> => {
+      const body = { ...CHAT, max_tokens };
+      const { choices } = await client.chat.completions.create(body);
+      let streamed = '';
+      for await (const chunk of await client.chat.completions.create({ ...body, stream: true }))
+        streamed += (chunk.choices[0]?.delta as Reasoned | undefined)?.reasoning_content ?? '';
+      return [(choices[0]?.message as Reasoned).reasoning_content ?? '', streamed];
+    };
+    const whole = await thoughtsAt(40);
+    for (let limit = 7; limit < 16; limit += 1)
+      expect([limit, await thoughtsAt(limit)]).toEqual([limit, whole]);
+  },
+);
+
 test('a form holds for the answer alone', async () => {
   const schema = {
     type: 'object',

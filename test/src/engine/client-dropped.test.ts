@@ -37,8 +37,10 @@ test('cancelled vectors leave no gauge behind either', async () => {
     const long = engine.embed(
       Array.from({ length: 512 }, () => 'the key of the door '.repeat(20)),
       stop.signal,
+      'one caller',
     );
-    await engine.embed(['a'], new AbortController().signal);
+    // Another caller's turn comes long before the end of it.
+    await engine.embed(['a'], new AbortController().signal, 'another');
     stop.abort(new Error('gone'));
     await expect(long).rejects.toThrow('gone');
     await engine.dropped();

@@ -103,7 +103,7 @@ export function createChoice(options: ChoiceOptions): Choice {
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     let last = '';
     if (reasoning !== undefined) {
-      const split = reasoning.reader.end();
+      const split = reasoning.reader.end(reason === 'length');
       think(split.reasoning);
       if (split.content.length > 0) last = text.push(split.content);
     }

@@ -63,13 +63,14 @@ export class ReasoningReader {
     return this.#open();
   }
 
-  /** The text held back, when the answer has ended. */
-  end(): Split {
+  /** The text held back, when the answer has ended. `cut`: a limit ended it; what may begin a mark is then framing. */
+  end(cut = false): Split {
     const held = this.#held;
     this.#held = '';
     if (this.phase === 'thinking')
-      return { reasoning: this.#decode(held) + this.#decoder.decode(), content: NO_BYTES };
-    return { reasoning: '', content: this.phase === 'before' ? Buffer.concat(this.#shown) : NO_BYTES };
+      return { reasoning: (cut ? '' : this.#decode(held)) + this.#decoder.decode(), content: NO_BYTES };
+    const said = this.phase === 'before' && !(cut && held.trim() !== '');
+    return { reasoning: '', content: said ? Buffer.concat(this.#shown) : NO_BYTES };
   }
 
   /** Whether a token may go on with a mark that opens the block or frames the answer. */

@@ -320,9 +320,15 @@ export function templateProblem(source: string): string | null {
   try {
     const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };
     // Only the fallback has such texts.
-    return createChatTemplate(source, vocabulary).stops.length > 0 ? 'it cannot render a question' : null;
+    if (createChatTemplate(source, vocabulary).stops.length > 0) return 'it cannot render a question';
+    const renderer = new Renderer(source, vocabulary, DEFAULT_BOUNDS);
+    const meter = renderer.meter();
+    const written = renderer.probe([PROBE_USER], absenceFor(renderer, meter) ?? {}, meter);
+    return renderer.disguise.off(written).includes(PROBE_USER.content) ? null : 'it leaves the question out';
   } catch (error) {
-    return error instanceof Error ? (error.message.split('\n')[0] ?? '') : 'it cannot be read';
+    // The library stumbles over some texts: its words tell a reader of the configuration little.
+    if (!(error instanceof Error) || error instanceof TypeError) return 'it does not parse';
+    return error.message.split('\n')[0] ?? '';
   }
 }
 

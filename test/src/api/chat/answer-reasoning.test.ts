@@ -93,6 +93,16 @@ describe('reasoning', () => {
   });
 
   test.each([
+    [{ thinking: { type: 'enabled', budget_tokens: 9 } }],
+    [{ reasoning: { max_tokens: 9 } }],
+    [{ thinking_budget: 9, thinking: { type: 'adaptive', budget_tokens: 9 } }],
+  ])('the budget by the names of other APIs: %j', async (given) => {
+    await start();
+    expect((await post(api, '/v1/chat/completions', { ...CHAT, ...given })).status).toBe(200);
+    expect(api.engine.requests.at(-1)).toMatchObject({ reasoningBudget: 9 });
+  });
+
+  test.each([
     [{ reasoning_effort: 'high' }, { enable_thinking: true, thinking: true, reasoning_effort: 'high' }],
     [{ reasoning_effort: 'minimal' }, { enable_thinking: true, thinking: true, reasoning_effort: 'low' }],
     [{ reasoning_effort: 'none' }, { enable_thinking: false, thinking: false }],

@@ -161,6 +161,12 @@ describe('thinking', () => {
     [{ reasoning_effort: 'much' }, 'invalid_value', 'reasoning_effort'],
     [{ reasoning_effort: 'high', enable_thinking: false }, 'invalid_value', 'enable_thinking'],
     [{ thinking_budget: -1 }, 'integer_below_min_value', 'thinking_budget'],
+    [{ reasoning: { max_tokens: -1 } }, 'integer_below_min_value', 'reasoning.max_tokens'],
+    [
+      { thinking_budget: 1, thinking: { type: 'enabled', budget_tokens: 2 } },
+      'invalid_value',
+      'thinking.budget_tokens',
+    ],
     [{ reasoning_effort: 'none', enable_thinking: true }, 'invalid_value', 'enable_thinking'],
     [
       { chat_template_kwargs: { thinking: true }, enable_thinking: false },

@@ -99,6 +99,20 @@ describe('a block', () => {
     );
   });
 
+  test.each<[text: string, phase: Phase, reasoning: string, content: string]>([
+    ['Hm.\n</thi', 'thinking', 'Hm.', ''],
+    ['Hm.\n', 'thinking', 'Hm.', ''],
+    ['Hm. <', 'thinking', 'Hm.', ''],
+    ['<thi', 'before', '', ''],
+    ['\n<', 'before', '', ''],
+    ['<thin ice', 'before', '', '<thin ice'],
+  ])('what may begin a mark where a limit cuts is framing: %j', (text, phase, reasoning, content) => {
+    const reader = new ReasoningReader(THINK, phase, []);
+    const parts = [reader.read(Buffer.from(text), Buffer.from(text)), reader.end(true)];
+    expect(parts.map((part) => part.reasoning).join('')).toBe(reasoning);
+    expect(Buffer.concat(parts.map((part) => part.content)).toString()).toBe(content);
+  });
+
   test('a call ends it where calls may come', () => {
     const text = 'I call.\n<tool_call>{}';
     expect(split([Buffer.from(text)], THINK, 'thinking', ['<tool_call>'])).toMatchObject({
