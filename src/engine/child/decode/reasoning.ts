@@ -5,7 +5,7 @@
 
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import type { Constraint, ConstraintVocabulary } from './constraint.ts';
-import { firstOf, startedAt } from './text-stream.ts';
+import { firstMarkIn, markBegunAt } from './text-stream.ts';
 
 export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'answer';
 
@@ -63,7 +63,7 @@ export class ReasoningReader {
     return this.#open();
   }
 
-  /** The text held back, when the answer has ended. `cut`: a limit ended it; what may begin a mark is then framing. */
+  /** The text held back, when the answer has ended. `cut`: by a limit; what may begin a mark is then framing. */
   end(cut = false): Split {
     const held = this.#held;
     this.#held = '';
@@ -135,7 +135,7 @@ export class ReasoningReader {
     this.#held += text;
     if (!this.#wrote) this.#held = this.#held.trimStart();
     const end = this.#held.indexOf(this.#end);
-    const call = firstOf(this.#held, this.#calls);
+    const call = firstMarkIn(this.#held, this.#calls);
     if (call >= 0 && (end < 0 || call < end)) {
       const reasoning = this.#decode(this.#held.slice(0, call).trimEnd());
       const { content } = this.#answered(this.#held.slice(call));
@@ -152,7 +152,7 @@ export class ReasoningReader {
       const { content } = rest === '' ? { content: NO_BYTES } : this.#open();
       return { reasoning, content };
     }
-    const certain = this.#held.slice(0, startedAt(this.#held, [this.#end, ...this.#calls]));
+    const certain = this.#held.slice(0, markBegunAt(this.#held, [this.#end, ...this.#calls]));
     const blanks = certain.length - certain.trimEnd().length;
     const take = certain.length - (blanks <= MAX_BLANKS ? blanks : 0);
     this.#held = this.#held.slice(take);

@@ -63,20 +63,20 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
     return text;
   };
 
-  const release = (): string => stopBy(held.length) ?? take(startedAt(held, wanted));
+  const release = (): string => stopBy(held.length) ?? take(markBegunAt(held, wanted));
 
   /** While a call may come: `release`, but only of text that is certain to be content. */
   const releaseWords = (marks: CallMarks, ahead: Ahead): string => {
     const lead = phase === 'blanks' ? take(held.search(/\S|$/)) : '';
     if (held === '') return lead;
     phase = 'words';
-    const call = marks.anchored ? anchoredAt(held, marks.starts) : firstOf(held, marks.starts);
+    const call = marks.anchored ? anchoredAt(held, marks.starts) : firstMarkIn(held, marks.starts);
     if (marks.anchored && call < 0) {
       if (ahead !== 'end' && startsOne(held, marks.starts)) return lead;
       phase = 'plain';
       return lead + release();
     }
-    const framing = call >= 0 ? call : startedAt(held, marks.starts);
+    const framing = call >= 0 ? call : markBegunAt(held, marks.starts);
     const words = ahead === 'end' || (ahead === 'cut' && framing === held.length);
     const certain = call < 0 && words ? held.length : beforeBlanks(held, framing);
     const ended = stopBy(certain);
@@ -85,8 +85,8 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
       phase = 'call';
       return lead + take(held.length);
     }
-    const met = firstOf(held, wanted);
-    return lead + take(Math.min(certain, met < 0 ? certain : met, startedAt(held, wanted)));
+    const met = firstMarkIn(held, wanted);
+    return lead + take(Math.min(certain, met < 0 ? certain : met, markBegunAt(held, wanted)));
   };
 
   const add = (text: string, ahead: Ahead): string => {
@@ -123,7 +123,7 @@ function startsOne(text: string, starts: readonly string[]): boolean {
 }
 
 /** The first place where one of some texts stands, or -1. */
-export function firstOf(text: string, wanted: readonly string[]): number {
+export function firstMarkIn(text: string, wanted: readonly string[]): number {
   let first = -1;
   for (const each of wanted) {
     const at = text.indexOf(each);
@@ -133,7 +133,7 @@ export function firstOf(text: string, wanted: readonly string[]): number {
 }
 
 /** Where a proper prefix of one of `starts` ends the text; the text's length when none does. */
-export function startedAt(text: string, starts: readonly string[]): number {
+export function markBegunAt(text: string, starts: readonly string[]): number {
   let first = text.length;
   for (const start of starts) {
     for (let take = Math.min(start.length - 1, text.length); take > 0; take -= 1) {
