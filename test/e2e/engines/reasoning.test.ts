@@ -66,9 +66,12 @@ test(
       const body = { ...CHAT, max_tokens };
       const { choices } = await client.chat.completions.create(body);
       let streamed = '';
-      for await (const chunk of await client.chat.completions.create({ ...body, stream: true }))
-        streamed += (chunk.choices[0]?.delta as Reasoned | undefined)?.reasoning_content ?? '';
-      return [(choices[0]?.message as Reasoned).reasoning_content ?? '', streamed];
+      for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) {
+        const delta: Reasoned | undefined = chunk.choices[0]?.delta;
+        streamed += delta?.reasoning_content ?? '';
+      }
+      const message: Reasoned | undefined = choices[0]?.message;
+      return [message?.reasoning_content ?? '', streamed];
     };
     const whole = await thoughtsAt(40);
     for (let limit = 7; limit < 16; limit += 1)

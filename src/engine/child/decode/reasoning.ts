@@ -63,7 +63,7 @@ export class ReasoningReader {
     return this.#open();
   }
 
-  /** The text held back, when the answer has ended. `cut`: by a limit; what may begin a mark is then framing. */
+  /** The text held back, when the answer has ended. `cut` by a limit, the beginning of a mark is framing. */
   end(cut = false): Split {
     const held = this.#held;
     this.#held = '';
