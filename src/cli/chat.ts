@@ -358,6 +358,9 @@ class Conversation {
       this.#lines.prompt();
       return;
     }
+    // Typed text is dropped, as a shell does.
+    this.#lines.write(null, { ctrl: true, name: 'e' });
+    this.#lines.write(null, { ctrl: true, name: 'u' });
     process.stderr.write('\n(Ctrl-C again ends)\n');
     this.#lines.prompt();
   }

@@ -3,6 +3,7 @@
 // failed, 2 wrong configuration or usage. Imports only node:, so that a start that fails to load its code
 // still ends with one line.
 
+import { readFileSync } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
 
 // SIGUSR1 makes Node open its debugger to every process of the machine, with prompts and keys in reach. With
@@ -26,10 +27,21 @@ declare const WebAssembly: { readonly Memory: new (size: { readonly initial: num
  */
 function isAddressSpaceLeft(): boolean {
   try {
+    if (addressSpaceLimit() < 16 * 1024 ** 3) return false;
     void new WebAssembly.Memory({ initial: 1 });
     return true;
   } catch {
     return false;
+  }
+}
+
+/** In bytes; what Linux says of this process, elsewhere there is no limit to see. */
+function addressSpaceLimit(): number {
+  try {
+    const limits = readFileSync('/proc/self/limits', 'utf8');
+    return Number(/^Max address space\s+(\d+)/m.exec(limits)?.[1] ?? Infinity);
+  } catch {
+    return Infinity;
   }
 }
 

@@ -102,9 +102,11 @@ describe.skipIf(process.platform !== 'linux')('little memory', () => {
   });
 
   test('little address space, for every command', async () => {
-    const under = ['/bin/sh', '-c', 'ulimit -v 3000000 && exec "$0" "$@"'] as const;
-    for (const args of [ARGS, ['config', 'check']])
-      expect(await finished(args, { under })).toEqual({
+    const cases = [ARGS, ['config', 'check']].flatMap((args) =>
+      ['3000000', '11500000'].map((limit) => [args, `ulimit -v ${limit} && exec "$0" "$@"`] as const),
+    );
+    for (const [args, line] of cases)
+      expect(await finished(args, { under: ['/bin/sh', '-c', line] })).toEqual({
         code: 2,
         out: '',
         err: 'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',

@@ -30,6 +30,15 @@ const TAKEN: ReadonlySet<string> = new Set([
   'raise_exception',
   'strftime_now',
   'range',
+  'namespace',
+  'loop',
+  'self',
+  'true',
+  'false',
+  'none',
+  'True',
+  'False',
+  'None',
 ]);
 /** This happens without the parameter too. */
 const AS_USUAL: ReadonlyMap<string, unknown> = new Map<string, unknown>([

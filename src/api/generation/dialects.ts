@@ -3,10 +3,11 @@
 // that ask for the usual are accepted; a value that would change the answer and cannot be honoured is
 // refused by name, as everything else that is not known.
 
-import { decimal, integer, list, text } from '../../base/shape.ts';
-import { asUsual, inert } from '../unsupported.ts';
+import { decimal, flag, integer, list, object, optional, text } from '../../base/shape.ts';
+import { asUsual, inert, unsupportedParameter } from '../unsupported.ts';
 
 const UNUSED = 'it tunes a sampler that is off.';
+const FORM = 'use response_format';
 const tuning = inert(decimal({ min: -1e9, max: 1e9 }), UNUSED);
 
 export const dialectFields = {
@@ -25,7 +26,7 @@ export const dialectFields = {
   typical_p: asUsual(1),
   tfs_z: asUsual(1),
   top_a: asUsual(0),
-  top_n_sigma: asUsual(-1),
+  top_n_sigma: asUsual(-1, 0),
   dynatemp_range: asUsual(0),
   dynatemp_exponent: tuning,
   xtc_probability: asUsual(0),
@@ -39,9 +40,22 @@ export const dialectFields = {
   length_penalty: asUsual(1),
   allowed_token_ids: asUsual([]),
   bad_words: asUsual([]),
+  samplers: asUsual([]),
+  random_seed: unsupportedParameter('use seed'),
+  // The form of an answer, by the names of before response_format.
+  guided_json: unsupportedParameter(FORM),
+  guided_regex: unsupportedParameter(FORM),
+  guided_choice: unsupportedParameter(FORM),
+  guided_grammar: unsupportedParameter(FORM),
+  grammar: unsupportedParameter(FORM),
   // Caches and extra output.
   cache_prompt: asUsual(true),
   n_keep: asUsual(0),
+  n_predict: asUsual(-1),
+  id_slot: asUsual(-1),
+  priority: asUsual(0),
+  truncate_prompt_tokens: unsupportedParameter('a prompt is never cut'),
+  mm_processor_kwargs: unsupportedParameter(''),
   n_probs: asUsual(0),
   min_keep: asUsual(0),
   prompt_logprobs: asUsual(0, false),
@@ -52,6 +66,9 @@ export const dialectFields = {
   plugins: asUsual([]),
   models: asUsual([]),
   provider: asUsual({}),
+  options: asUsual({}),
+  safe_prompt: asUsual(false),
+  usage: inert(object({ include: optional(flag('')) }), 'usage is always told.'),
 } as const;
 
 /** Those that only a chat does not know: a text completion has them with a meaning. */
@@ -62,4 +79,7 @@ export const chatDialectFields = {
   add_generation_prompt: asUsual(true),
   continue_final_message: asUsual(false),
   include_reasoning: asUsual(true),
+  reasoning_format: asUsual('auto', 'deepseek'),
+  add_special_tokens: asUsual(false),
+  documents: unsupportedParameter('put them into the messages'),
 } as const;

@@ -72,7 +72,7 @@ export const getModel = route({
   method: 'GET',
   path: '/v1/models/:id',
   // An id whose slashes are not encoded.
-  aliases: ['/v1/models/*'],
+  aliases: ['/v1/models/*', '/models/*'],
   access: 'key',
   limited: true,
   summary: 'One model.',

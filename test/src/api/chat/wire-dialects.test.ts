@@ -177,6 +177,8 @@ describe('thinking', () => {
     [{ chat_template_kwargs: 'thinking' }, 'invalid_type', 'chat_template_kwargs'],
     [{ chat_template_kwargs: { 'a b': 1 } }, 'invalid_value', 'chat_template_kwargs'],
     [{ chat_template_kwargs: { messages: [] } }, 'unsupported_parameter', 'chat_template_kwargs.messages'],
+    [{ chat_template_kwargs: { loop: {} } }, 'unsupported_parameter', 'chat_template_kwargs.loop'],
+    [{ chat_template_kwargs: { true: 0 } }, 'unsupported_parameter', 'chat_template_kwargs.true'],
     [
       { chat_template_kwargs: { add_generation_prompt: false } },
       'unsupported_parameter',
@@ -198,7 +200,7 @@ test.each(['audio', 'moderation', 'prediction', 'web_search_options'])(
 );
 
 describe('unknown names at the top stay refused', () => {
-  test.each(['guided_json', 'n_predict', 'repetition_penalti'])('%s', async (name) => {
+  test.each(['guided_json_schema', 'n_predicted', 'repetition_penalti'])('%s', async (name) => {
     expect(await refusal({ ...CHAT, [name]: null })).toMatchObject({
       code: 'unknown_parameter',
       param: name,

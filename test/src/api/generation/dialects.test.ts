@@ -31,6 +31,9 @@ const AS_USUAL: readonly object[] = [
   { dry_sequence_breakers: ['\n', ':'] },
   { use_beam_search: false, length_penalty: 1, prompt_logprobs: null },
   { transforms: [], plugins: [], models: [], provider: {} },
+  { n_predict: -1, id_slot: -1, priority: 0, samplers: [], top_n_sigma: 0 },
+  { guided_json: null, guided_choice: [], grammar: '', random_seed: null, truncate_prompt_tokens: null },
+  { options: {}, safe_prompt: false, usage: { include: true } },
   { repetition_penalty: 1 },
   { repetition_penalty: 1, repeat_penalty: 1 },
 ];
@@ -58,6 +61,10 @@ describe.each(BOTH)('what happens anyway, of %j', (body, path) => {
     ['stop_token_ids', [7]],
     ['provider', { order: ['other'] }],
     ['models', ['other']],
+    ['guided_json', { type: 'other' }],
+    ['grammar', 'root ::= "other"'],
+    ['random_seed', 7],
+    ['n_predict', 5],
   ])('%s: %j would change the answer', async (name, value) => {
     const error = await refusal({ ...body, [name]: value }, path);
     expect(error).toMatchObject({ code: 'unsupported_parameter', param: name });
@@ -87,6 +94,7 @@ test.each<object>([
   { echo: false },
   { add_generation_prompt: true, continue_final_message: false },
   { include_reasoning: true },
+  { reasoning_format: 'auto', add_special_tokens: false, documents: [] },
   { reasoning: {} },
   { reasoning: { exclude: false } },
   { thinking: {} },
@@ -150,6 +158,15 @@ test.each([
   const response = await post(api, path, body);
   expect([response.status, typeof (await response.json())]).toEqual([200, 'object']);
   expect((await fetch(`${api.url}${path}`)).headers.get('allow')).toBe('POST');
+});
+
+test('/models/ID is /v1/models/ID', async () => {
+  const answers = await Promise.all(
+    ['/models/demo', '/v1/models/demo'].map((path) => fetch(`${api.url}${path}`)),
+  );
+  expect(answers.map(({ status }) => status)).toEqual([200, 200]);
+  const [short, long] = await Promise.all(answers.map((each) => each.json()));
+  expect(short).toEqual(long);
 });
 
 test('/models is /v1/models', async () => {
