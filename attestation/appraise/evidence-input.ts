@@ -11,6 +11,7 @@ import { type HintOf, hintsOnDemand, noHint } from './hints-on-demand.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
+import { TDX_OPTIONAL, TDX_REQUIRED } from '../protocol/document.ts';
 import type { SnpPolicy } from '../snp/policy.ts';
 import type { verifySnp } from '../snp/verify.ts';
 import type { TdxPolicy } from '../tdx/policy.ts';
@@ -143,19 +144,7 @@ async function verifySnpInput(given: JsonObject, verify: typeof verifySnp): Prom
 }
 
 async function verifyTdxInput(given: JsonObject, verify: typeof verifyTdx): Promise<EvidenceResult> {
-  const collateral = shape.object(
-    given['collateral'],
-    'collateral',
-    [
-      'tcb_info',
-      'tcb_info_issuer_chain',
-      'qe_identity',
-      'qe_identity_issuer_chain',
-      'pck_crl',
-      'root_ca_crl',
-    ],
-    ['pck_chain', 'pck_crl_issuer_chain'],
-  );
+  const collateral = shape.object(given['collateral'], 'collateral', TDX_REQUIRED, TDX_OPTIONAL);
   const text = (key: string): string => shape.string(collateral[key], `collateral ${key}`, MAX_COLLATERAL);
   const optional = (key: string): string | undefined =>
     collateral[key] === undefined ? undefined : text(key);

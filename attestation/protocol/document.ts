@@ -130,7 +130,7 @@ const REQUIRED = [
 ];
 const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
 
-const TDX_REQUIRED = [
+export const TDX_REQUIRED = [
   'tcb_info',
   'tcb_info_issuer_chain',
   'qe_identity',
@@ -138,7 +138,7 @@ const TDX_REQUIRED = [
   'pck_crl',
   'root_ca_crl',
 ];
-const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
+export const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
 const ALL_ENDORSEMENTS = ['vek', 'chain', 'crl', ...TDX_REQUIRED, ...TDX_OPTIONAL];
 
 const DECODE = { hex: fromHex, base64: fromBase64, base64url: fromBase64Url } as const;
