@@ -24,6 +24,7 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
+import { converters } from './converters.ts';
 import { greeting, openToAll, whyOpen } from './greeting.ts';
 import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
@@ -139,6 +140,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
       version: version(),
       openEngine: openEngine(engines),
       checkTemplate: (source) => checkTemplate(engines, source),
+      converters: converters(),
       signal: stop.asked,
       onFatal: stop.fail,
     });
