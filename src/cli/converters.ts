@@ -2,7 +2,7 @@
 
 import { openConverter } from '../engine/convert.ts';
 import { openQuantizer } from '../engine/quantize.ts';
-import type { Converters } from '../models/derive.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 
 export function converters(): Converters {
   return {

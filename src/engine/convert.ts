@@ -2,7 +2,7 @@
 // process that converts, and gives what it made. Refusals of the folder are ApiErrors.
 
 import { fileURLToPath } from 'node:url';
-import type { ConvertModel } from './seam/convert.ts';
+import type { ConvertModel } from './seam/converters.ts';
 import { runTask } from './task.ts';
 
 export interface ConverterOptions {

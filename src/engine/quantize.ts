@@ -4,7 +4,8 @@
 
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
-import { QUANTIZE_TYPES, type Fallback, type QuantizeModel } from './seam/quantize.ts';
+import type { QuantizeModel } from './seam/converters.ts';
+import { QUANTIZE_TYPES, type Fallback } from './seam/quantize.ts';
 import { runTask } from './task.ts';
 
 export interface QuantizerOptions {

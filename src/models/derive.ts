@@ -6,8 +6,9 @@ import { createHash } from 'node:crypto';
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
 import { storageError } from '../base/durable-files.ts';
-import type { ConvertModel, ConvertType } from '../engine/seam/convert.ts';
-import type { QuantizeModel, QuantizeName } from '../engine/seam/quantize.ts';
+import type { ConvertType } from '../engine/seam/convert.ts';
+import type { Converters } from '../engine/seam/converters.ts';
+import type { QuantizeName } from '../engine/seam/quantize.ts';
 import { inspectModel } from './inspect.ts';
 import { identityOf, measure, sameFile } from './measure.ts';
 import { digestSources, type ModelFolder, type SourceDigest } from './model-folder.ts';
@@ -18,12 +19,6 @@ import type { Derivation, FileIdentity } from './model.ts';
  * would give other bytes than before: it is part of what a result is kept under.
  */
 export const CONVERTER = 'assay/1 llama.cpp/0.4.0';
-
-/** The two confined processes. */
-export interface Converters {
-  readonly convert: ConvertModel;
-  readonly quantize: QuantizeModel;
-}
 
 export interface DeriveRequest {
   readonly folder: ModelFolder;
@@ -44,7 +39,7 @@ export interface DerivedFile {
   readonly otherTypes: number;
 }
 
-/** The digests of a folder that did not change while they were taken, and `check`, which throws when it has. */
+/** The digests of a folder's files; `check` throws when one of them has changed since. */
 export async function measureSources(
   { sources }: ModelFolder,
   signal: AbortSignal,
@@ -62,7 +57,7 @@ export async function measureSources(
   return { digests, check };
 }
 
-/** What the same result would be kept under. */
+/** The key of the result: the same for the same files, type and converter. */
 export function derivationKey(digests: readonly SourceDigest[], isq: QuantizeName | undefined): string {
   const sources = digests.map(({ name, sha256 }) => [name, sha256]);
   return createHash('sha256')

@@ -4,8 +4,9 @@
 
 import { rm } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import type { QuantizeName } from '../engine/seam/quantize.ts';
-import { derivationKey, derivationOf, deriveFile, measureSources, type Converters } from './derive.ts';
+import { derivationKey, derivationOf, deriveFile, measureSources } from './derive.ts';
 import type { ModelFolder } from './model-folder.ts';
 import type { Derivation } from './model.ts';
 import { Derivations } from './store/derivations.ts';
@@ -117,9 +118,10 @@ function unlessAborted(task: Promise<void>, signal: AbortSignal): Promise<void> 
     const leave = (): void => reject(signal.reason as Error);
     if (signal.aborted) return leave();
     signal.addEventListener('abort', leave, { once: true });
-    void task.then(() => {
+    const go = (): void => {
       signal.removeEventListener('abort', leave);
       resolve();
-    });
+    };
+    void task.then(go);
   });
 }

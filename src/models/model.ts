@@ -10,7 +10,7 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
-/** What a path names: files of llama.cpp, or a folder as it is published on a hub, which is converted. */
+/** The kinds of path: files of llama.cpp, or a folder as it is published on a hub, which is converted. */
 export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface';
 
 /** How the engine keeps keys and values. */
@@ -46,7 +46,7 @@ export interface ModelDefaults {
 
 /** How weights were made of the files of a folder. The same files and type give the same bytes anywhere. */
 export interface Derivation {
-  /** What made them, with its version: another one may make other bytes. */
+  /** Name and version of the program that made them: another one may make other bytes. */
   readonly converter: string;
   /** As llama.cpp names it: `BF16`, `Q4_K_M`. */
   readonly type: string;

@@ -82,9 +82,9 @@ export interface ModelService<E> {
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;
   /**
-   * 400 file_not_found · invalid_gguf · invalid_safetensors · invalid_model_config · unsupported_model_format ·
-   * path_not_allowed, invalid_value (kv_type), unsupported_parameter (isq), 409 model_already_exists, 507
-   * storage_full. An abort ends a conversion and leaves nothing.
+   * 400 file_not_found, invalid_gguf, invalid_safetensors, invalid_model_config, path_not_allowed,
+   * unsupported_model_format, invalid_value (kv_type), unsupported_parameter (isq); 409 model_already_exists;
+   * 507 storage_full. An abort ends a conversion and removes its files.
    */
   register(
     request: {

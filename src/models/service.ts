@@ -11,12 +11,11 @@ import { describeSource, type ModelToAdd } from './model-source.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { FileIdentity, KvCacheType, RegisteredModel, RegistryEntry } from './model.ts';
-import { pullEvent, pullStatus, untilAborted } from './pull-answers.ts';
+import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
 import type { Closable, LifecycleEvent } from './slot.ts';
-import { parseModelName } from './store/names.ts';
 import type { ModelStore } from './store/store.ts';
 import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
 
@@ -197,13 +196,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
-      yield pullEvent(event);
+      yield eventOfPull(event);
     }
   }
 
   async pullStatus(name: string): Promise<PullStatus | undefined> {
     const state = await this.#options.pulls?.status(name);
-    return state === undefined ? undefined : pullStatus(name, state);
+    return state === undefined ? undefined : statusOfPull(name, state);
   }
 
   async cancelPull(name: string): Promise<boolean> {

@@ -14,7 +14,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
   const { model } = entry;
   const { derived } = model;
   const blobs: ManifestBlob[] = entry.files.map(({ role, sha256, size, path }) =>
-    // What was made of a folder is in the store.
+    // A file that was made of a folder is in the store.
     derived === undefined ? { role, sha256, size, path } : { role, sha256, size },
   );
   for (const { sha256, size } of derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });

@@ -9,7 +9,7 @@ import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
 import { Deriver } from '../models/deriver.ts';
-import type { Converters } from '../models/derive.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';

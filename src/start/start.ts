@@ -18,7 +18,7 @@ import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
-import type { Converters } from '../models/derive.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import type { Models } from '../models/service.ts';
 
 export interface StartOptions {

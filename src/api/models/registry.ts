@@ -19,7 +19,7 @@ import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { Derivation, KvCacheType, ModelDefaults } from '../../models/model.ts';
+import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
@@ -38,11 +38,8 @@ function wireModel(model: ModelStatus): object {
     context_length: model.contextLength,
     residency: model.residency,
     kv_type: model.kvType,
-    ...(model.derived !== undefined && { derived: wireDerivation(model.derived) }),
-    ...(projector !== undefined && {
-      // There is no vision yet.
-      projector: { sha256: projector.sha256, size_bytes: projector.size, used: false },
-    }),
+    derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
+    projector: projector === undefined ? undefined : wireProjector(projector),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     ...(model.details !== undefined && {
@@ -55,6 +52,11 @@ function wireModel(model: ModelStatus): object {
       },
     }),
   };
+}
+
+/** It is hashed and attested, and not used: there is no vision yet. */
+function wireProjector({ sha256, size }: RegisteredBlob): object {
+  return { sha256, size_bytes: size, used: false };
 }
 
 function wireDerivation({ converter, type, sha256, sources, otherTypes }: Derivation): object {

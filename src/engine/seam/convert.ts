@@ -1,4 +1,4 @@
-// A conversion as the server asks for it, and its order and result, as the process that converts knows them.
+// The order of a conversion and its result, as the server and the process that converts know them.
 
 import type { TaskOrder } from './task.ts';
 
@@ -18,16 +18,3 @@ export interface ConvertedModel {
   readonly tensors: number;
   readonly bytes: number;
 }
-
-export interface ConvertRequest {
-  readonly type: ConvertType;
-  /** Open for reading; they stay the caller's. */
-  readonly sources: readonly { readonly name: string; readonly size: number; readonly fd: number }[];
-  /** Open for writing, empty. */
-  readonly outputFd: number;
-  readonly unopened?: readonly string[] | undefined;
-  readonly onProgress?: ((written: number, total: number) => void) | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export type ConvertModel = (request: ConvertRequest) => Promise<ConvertedModel>;

@@ -53,18 +53,3 @@ export interface Fallback {
   readonly wanted: string;
   readonly used: string;
 }
-
-export interface QuantizeRequest {
-  readonly type: QuantizeName;
-  /** A GGUF file of F32, F16 or BF16 that was checked, open for reading. */
-  readonly sourceFd: number;
-  /** A new, empty file, open for writing. */
-  readonly outputFd: number;
-  readonly threads?: number | undefined;
-  readonly onProgress?: ((tensors: number, of: number) => void) | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export type QuantizeModel = (
-  request: QuantizeRequest,
-) => Promise<{ readonly fallbacks: readonly Fallback[] }>;

@@ -1,4 +1,4 @@
-// What conversions made: models/derived/<key>.json says which blob came of which files and type, so that the
+// Results of conversions: models/derived/<key>.json says which blob came of which files and type, so that the
 // same folder is not converted again. A record is of use only while the store holds its blob; others are
 // removed when the folder is opened.
 

@@ -125,8 +125,8 @@ export interface ManifestBlob {
   /** Bytes. */
   readonly size: number;
   /**
-   * Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. Those of a
-   * source are not kept.
+   * Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. The
+   * bytes of a source are not kept.
    */
   readonly path?: string | undefined;
 }

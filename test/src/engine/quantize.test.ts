@@ -12,12 +12,8 @@ import { LlamaContext } from '../../../src/engine/child/llama/context.ts';
 import { libcSymbol, loadLlama } from '../../../src/engine/child/llama/library.ts';
 import { loadLlamaModel, openModelFile } from '../../../src/engine/child/llama/model.ts';
 import { openQuantizer } from '../../../src/engine/quantize.ts';
-import {
-  QUANTIZE_TYPES,
-  type Fallback,
-  type QuantizeName,
-  type QuantizeRequest,
-} from '../../../src/engine/seam/quantize.ts';
+import type { QuantizeRequest } from '../../../src/engine/seam/converters.ts';
+import { QUANTIZE_TYPES, type Fallback, type QuantizeName } from '../../../src/engine/seam/quantize.ts';
 import { convertFolder } from '../../../src/models/convert/convert.ts';
 import { readHeader, type GgufHeader } from '../../../src/models/gguf/header.ts';
 import { fileSource, readGguf } from '../../../src/models/gguf/read.ts';

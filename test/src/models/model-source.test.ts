@@ -1,6 +1,6 @@
-// Models registered as folders: what is made of a folder as a hub has it, its digests as the verifier
-// computes them, what outlives a restart, what a conversion that ends early leaves; and a folder of GGUF files
-// with a projector. The confined processes run from dist/.
+// Models registered as folders: the file that comes of a folder as a hub has it, its digests as the verifier
+// computes them, a restart, a conversion that ends early; and a folder of GGUF files with a projector. The
+// confined processes run from dist/.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync, copyFileSync } from 'node:fs';
@@ -195,12 +195,12 @@ describe('a conversion that ends early', () => {
 
 describe('refused', () => {
   test.each([
-    ['a file', 'chat.gguf', undefined, 'file_not_found', 'path'],
-    ['nothing', 'none', undefined, 'file_not_found', 'path'],
-    ['elsewhere', '../data', undefined, 'path_not_allowed', 'path'],
-    ['an isq that is none', 'folder', 'HQQ4', 'unsupported_parameter', 'default_parameters.isq'],
-    ['an isq that needs a matrix', 'folder', 'IQ1_S', 'unsupported_parameter', 'default_parameters.isq'],
-  ])('%s', async (_title, name, isq, code, param) => {
+    ['a file', 'chat.gguf', undefined, ['file_not_found', 'path']],
+    ['nothing', 'none', undefined, ['file_not_found', 'path']],
+    ['elsewhere', '../data', undefined, ['path_not_allowed', 'path']],
+    ['an isq that is none', 'folder', 'HQQ4', ['unsupported_parameter', 'default_parameters.isq']],
+    ['an isq that needs a matrix', 'folder', 'IQ1_S', ['unsupported_parameter', 'default_parameters.isq']],
+  ])('%s', async (_title, name, isq, [code, param]) => {
     placed(HF_FOLDERS.bert());
     const path = join(fixture.roots, name);
     const error = await apiRefusal(fixture.models.register({ name: 'm', path, format: 'safetensors', isq }));
