@@ -46,6 +46,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs: STALL_MS,
     pacing: true,
+    // A recurrent memory cannot forget the tokens of a wrong guess.
+    drafting:
+      !model.recurrent &&
+      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),

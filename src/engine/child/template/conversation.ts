@@ -6,11 +6,10 @@ import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
-/** A part of a content whose template reads reasoning there. */
-type Part =
-  { readonly type: 'thinking'; readonly thinking: string } | { readonly type: 'text'; readonly text: string };
+/** Parts of a content whose template reads reasoning there, each with a `type` and the text under its name. */
+type Parts = readonly Readonly<Record<string, string>>[];
 
-export type Shaped = { role: string; content: string | readonly Part[] } & Record<string, unknown>;
+export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;
 
 interface Writing {
   readonly disguise: Disguise;
@@ -26,14 +25,14 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
   const thoughts = disguise.on(reasoning);
   if (thought !== 'parts') return { ...turn, [thought]: thoughts };
   const words = wordsOf(turn);
-  const text: readonly Part[] = words === '' ? [] : [{ type: 'text', text: words }];
+  const text: Parts = words === '' ? [] : [{ type: 'text', text: words }];
   return { ...turn, content: [{ type: 'thinking', thinking: thoughts }, ...text] };
 }
 
 /** The content of a turn without its reasoning. */
 function wordsOf({ content }: Shaped): string {
   if (typeof content === 'string') return content;
-  return content.map((part) => (part.type === 'text' ? part.text : '')).join('');
+  return content.map((part) => part['text'] ?? '').join('');
 }
 
 /** For templates that know tools: the shape of the transformers library, for which they are written. */
