@@ -6,7 +6,7 @@ import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
-/** Parts of a content whose template reads reasoning there, each with a `type` and the text under its name. */
+/** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
 type Parts = readonly Readonly<Record<string, string>>[];
 
 export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;

@@ -52,7 +52,7 @@ describe('lookup', () => {
 /** Milliseconds of a step with a guess of that length. */
 type Cost = (length: number) => number;
 
-/** Milliseconds to decode so many tokens, each step alone 1 ms; `agrees`: tokens of a guess that are right. */
+/** Milliseconds for so many tokens, each step alone 1 ms; `agrees`: tokens of a guess that are right. */
 function spend(tokens: number, cost: Cost, agrees: (step: number, length: number) => number): number {
   const policy = new DraftPolicy();
   let ms = 0;
