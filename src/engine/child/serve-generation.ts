@@ -10,7 +10,7 @@ import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
-import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
+import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
@@ -46,6 +46,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs: STALL_MS,
     pacing: true,
+    // A recurrent memory cannot forget the tokens of a wrong guess.
+    drafting:
+      !model.recurrent &&
+      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
@@ -117,26 +121,30 @@ function jobMaker({
     const sampling = { ...plain, logitBias: biases === undefined ? undefined : new Map(biases) };
     const seed = sampling.seed ?? randomInt(2 ** 47);
     const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
-    const constrain = (): Constraint | null =>
-      grammar === undefined
-        ? null
-        : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
+    const constrain = (gbnf: string, triggers?: readonly string[]): Constraint =>
+      createConstraint(vocabulary, () => startGrammar(gbnf), triggers);
+    const whole = (): Constraint | null =>
+      grammar === undefined ? null : constrain(grammar.gbnf, grammar.triggers);
     const lazy = (grammar?.triggers ?? []).length > 0;
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
       const format = template.reasoning;
-      if (format === null || phase === 'answer') return { constraint: constrain() };
-      const reader = new ReasoningReader(format, phase, lazy ? (grammar?.triggers ?? []) : []);
+      if (format === null || phase === 'answer') return { constraint: whole() };
+      const calls = callsWithin(request.calls?.starts ?? []);
+      const reader = new ReasoningReader(format, phase, calls);
       const after =
         grammar === undefined || lazy
           ? null
           : afterReasoning(
               reader,
-              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), undefined),
+              {
+                start: () => constrain(grammar.gbnf),
+                within: () => (calls.length === 0 ? null : constrain(grammar.gbnf, calls)),
+              },
               vocabulary,
             );
       return {
-        constraint: after ?? constrain(),
+        constraint: after ?? whole(),
         reasoning: {
           reader,
           budget: request.reasoningBudget ?? Infinity,
