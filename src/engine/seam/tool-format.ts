@@ -3,7 +3,30 @@
 // open call (between call)* close, where `syntax` says how one call is written.
 
 /** Every format: `generic` is ours, for a model whose template writes none that we know. */
-export type ToolFormatKind = 'hermes' | 'llama3' | 'mistral' | 'generic';
+export type ToolFormatKind =
+  | 'apertus'
+  | 'apriel'
+  | 'cohere'
+  | 'command-r-plus'
+  | 'deepseek-r1'
+  | 'deepseek-v3'
+  | 'functionary'
+  | 'functionary-recipient'
+  | 'functools'
+  | 'generic'
+  | 'gigachat'
+  | 'gigachat-token'
+  | 'granite'
+  | 'harmony'
+  | 'hermes'
+  | 'kimi-k2'
+  | 'llama3'
+  | 'minimax-m1'
+  | 'mistral'
+  | 'mistral-args'
+  | 'mistral-call-id'
+  | 'nemotron-v2'
+  | 'solar';
 
 export interface ToolFormat {
   readonly kind: ToolFormatKind;
@@ -11,11 +34,15 @@ export interface ToolFormat {
   readonly open: string;
   readonly between: string;
   readonly close: string;
+  /** Text that begins a further message of the same answer; a call may stand in one of its own. */
+  readonly turn: string;
   readonly syntax: CallSyntax;
   /** An answer holds one call at most. */
   readonly single: boolean;
   /** The first text that only a call has; where a lazy grammar begins. */
   readonly triggers: readonly string[];
+  /** A call may begin inside the reasoning, which then ends there. */
+  readonly inReasoning: boolean;
   /** Texts that frame the words of an answer and are no part of them. */
   readonly silent: readonly string[];
 }
@@ -30,8 +57,8 @@ export interface ObjectCall {
   /** The key of the name; null: the name is itself the key of the arguments, {"N": J}. */
   readonly name: 'name' | 'tool_name' | null;
   readonly arguments: 'arguments' | 'parameters';
-  /** The first key of the object, where the model numbers its calls. */
-  readonly id: { readonly key: string; readonly form: CallIdForm } | null;
+  /** A key for an id: the first of the object, or one that may stand behind the arguments. */
+  readonly id: { readonly at: 'first' | 'last'; readonly key: string; readonly form: CallIdForm } | null;
 }
 
 /** start N after J end, each of `wordings` one of the ways to write it */
@@ -87,7 +114,15 @@ export interface CallMarks {
 }
 
 /** What most formats have in common. */
-export const PLAIN_FORMAT = { open: '', between: '', close: '', single: false, silent: [] } as const;
+export const PLAIN_FORMAT = {
+  open: '',
+  between: '',
+  close: '',
+  turn: '',
+  single: false,
+  inReasoning: true,
+  silent: [],
+} as const;
 
 export const TAGGED_OBJECT: ObjectCall = {
   kind: 'object',
@@ -105,13 +140,3 @@ export const GENERIC_TOOL_FORMAT: ToolFormat = {
   syntax: TAGGED_OBJECT,
   triggers: ['<tool_call>'],
 };
-
-/** The instructions of the generic format to the model, as a system message. */
-export function toolInstructions(tools: string): string {
-  return (
-    'You may call functions. Their signatures, one JSON object per line:\n' +
-    `<tools>\n${tools}\n</tools>\n` +
-    'To call one, answer with a JSON object with the function name and its arguments inside <tool_call></tool_call> tags:\n' +
-    '<tool_call>\n{"name": <function name>, "arguments": <arguments object>}\n</tool_call>'
-  );
-}

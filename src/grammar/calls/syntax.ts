@@ -62,13 +62,15 @@ export function written(text: string): readonly Expression[] {
 function objectCall(builder: GrammarBuilder, syntax: ObjectCall, tools: readonly CallBody[]): Expression {
   const { id, name: nameKey, arguments: argumentsKey } = syntax;
   const member = (key: string): Expression => `${terminal(`${JSON.stringify(key)}:`)} ${SPACE}`;
-  const first = id === null ? [] : [`${member(id.key)} "\\"" ${idExpression(id.form)} "\\"," ${SPACE}`];
+  const idMember = id === null ? '' : `${member(id.key)} "\\"" ${idExpression(id.form)} "\\""`;
+  const first = id?.at === 'first' ? [`${idMember} "," ${SPACE}`] : [];
+  const last = id?.at === 'last' ? [`("," ${SPACE} ${idMember})?`] : [];
   const calls = tools.map(({ name, body }) => {
     const named =
       nameKey === null
         ? [member(name)]
         : [member(nameKey), terminal(JSON.stringify(name)), `"," ${SPACE}`, member(argumentsKey)];
-    return builder.rule(`call-${name}`, ['"{"', ...first, ...named, body, '"}"'].join(' '));
+    return builder.rule(`call-${name}`, ['"{"', ...first, ...named, body, ...last, '"}"'].join(' '));
   });
   return framed(builder, syntax, calls);
 }

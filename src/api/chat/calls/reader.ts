@@ -4,7 +4,7 @@
 
 import type { ToolFormat } from '../../../engine/seam/engine.ts';
 import type { Callable, ToolReader } from './events.ts';
-import { createObjectReader } from './object.ts';
+import { createJsonReader } from './json.ts';
 
 /** `tools`: those that may be called. What names none of them is an answer that happens to look like a call. */
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
@@ -13,8 +13,8 @@ export function createToolReader(format: ToolFormat, tools: readonly Callable[])
   const { syntax } = format;
   switch (syntax.kind) {
     case 'object':
-      return createObjectReader(format.triggers, names);
     case 'named':
+      return createJsonReader(format, syntax, names);
     case 'tagged':
     case 'literal':
       throw new TypeError(`no reader of ${syntax.kind} calls`);

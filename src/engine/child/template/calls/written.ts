@@ -15,9 +15,19 @@ export function holdsCall(format: ToolFormat, rendered: string, call: WrittenCal
   return callTexts(format.syntax, call).some((each) => text.includes(squeeze(format.open + each)));
 }
 
+/** Calls as a model writes them, in the first wording of the format. */
+export function wholeCalls(format: ToolFormat, calls: readonly WrittenCall[]): string {
+  const { syntax, open, between, close } = format;
+  const texts = calls.map((call) => {
+    const [text = ''] = callTexts(syntax, call);
+    return text + (syntax.kind === 'object' ? '}' : '') + syntax.end;
+  });
+  return open + texts.join(between) + close;
+}
+
 /** All texts of a format, for the control tokens among them: a reader of the answer needs these. */
-export function framingOf({ open, between, close, syntax, triggers, silent }: ToolFormat): string {
-  return [open, between, close, ...triggers, ...silent, ...framingTexts(syntax)].join('\n');
+export function framingOf({ open, between, close, turn, syntax, triggers, silent }: ToolFormat): string {
+  return [open, between, close, turn, ...triggers, ...silent, ...framingTexts(syntax)].join('\n');
 }
 
 function squeeze(text: string): string {
@@ -66,7 +76,7 @@ function framingTexts(syntax: CallSyntax): readonly string[] {
 function objectText(syntax: ObjectCall, call: WrittenCall): string {
   const name = JSON.stringify(call.name);
   if (syntax.name === null) return `{${name}:${call.arguments}`;
-  const id = syntax.id === null ? '' : `"${syntax.id.key}":${JSON.stringify(call.id)},`;
+  const id = syntax.id?.at !== 'first' ? '' : `"${syntax.id.key}":${JSON.stringify(call.id)},`;
   return `{${id}"${syntax.name}":${name},"${syntax.arguments}":${call.arguments}`;
 }
 
