@@ -145,7 +145,7 @@ function pick(given: readonly ToolSchema[], names: readonly string[], path: stri
  * it may take another form.
  */
 export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): CallMarks {
-  if (use.required) return { starts: format.triggers, anchored: true };
+  if (use.required) return { starts: format.triggers, anchored: true, only: true };
   if (!content) return { starts: format.triggers, anchored: false };
   // Either calls or content of that form. Where a call begins with its object, without framing, only a
   // tool's name tells them apart.

@@ -111,6 +111,8 @@ export interface CallMarks {
   readonly starts: readonly string[];
   /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
+  /** The answer is calls and nothing else. */
+  readonly only?: boolean | undefined;
 }
 
 /** What most formats have in common. */
