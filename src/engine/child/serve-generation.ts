@@ -12,6 +12,7 @@ import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
+import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
@@ -98,8 +99,7 @@ function jobMaker({
   info,
   startGrammar,
 }: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
-  const { open, callStart, callEnd, close } = info.toolFormat;
-  const framing = open + callStart + callEnd + close;
+  const framing = framingOf(info.toolFormat);
   const shown = new Set(
     model.specials.filter((special) => framing.includes(special.text)).map((special) => special.token),
   );
@@ -126,20 +126,27 @@ function jobMaker({
     const whole = (): Constraint | null =>
       grammar === undefined ? null : constrain(grammar.gbnf, grammar.triggers);
     const lazy = (grammar?.triggers ?? []).length > 0;
+    const { calls, prompt: asked } = request;
+    // Without calls the marks of a format are no text of the answer; a raw prompt gets what it asks for.
+    const visible = (token: number): boolean =>
+      shown.has(token) && (calls !== undefined || asked.kind !== 'chat');
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
-      const format = template.reasoning;
-      if (format === null || phase === 'answer') return { constraint: whole() };
-      const calls = callsWithin(request.calls?.starts ?? []);
-      const reader = new ReasoningReader(format, phase, calls);
+      const own = template.reasoning;
+      if (own === null || phase === 'answer') return { constraint: whole() };
+      // Calls stand in the place of the answer, without its framing.
+      const format = calls?.only === true ? { ...own, answer: [], close: own.end } : own;
+      const { inReasoning } = info.toolFormat;
+      const marks = inReasoning ? callsWithin((lazy ? grammar?.triggers : calls?.starts) ?? []) : [];
+      const reader = new ReasoningReader(format, phase, marks);
       const after =
-        grammar === undefined || lazy
+        grammar === undefined || (lazy && inReasoning)
           ? null
           : afterReasoning(
               reader,
               {
-                start: () => constrain(grammar.gbnf),
-                within: () => (calls.length === 0 ? null : constrain(grammar.gbnf, calls)),
+                start: () => constrain(grammar.gbnf, grammar.triggers),
+                within: () => (marks.length === 0 ? null : constrain(grammar.gbnf, marks)),
               },
               vocabulary,
             );
@@ -163,9 +170,9 @@ function jobMaker({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
         ...written(),
         stop,
-        calls: request.calls,
+        calls,
         logprobs: request.logprobs,
-        piece: (token) => model.piece(token, shown.has(token)),
+        piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,
       }),
