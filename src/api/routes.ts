@@ -5,6 +5,7 @@ import { attestation } from './attestation.ts';
 import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
+import { responses } from './responses/route.ts';
 import { health } from './health.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
 import { metricsRoute } from './metrics.ts';
@@ -15,6 +16,7 @@ import { detokenize, tokenize } from './tokens/route.ts';
 export function allRoutes(context: RouteContext): readonly Route[] {
   return [
     chat,
+    responses(),
     completions,
     embeddings,
     rerank,

@@ -31,6 +31,8 @@ export interface SchemaOptions {
 /** Only schemas with `strict: false` are loosened. */
 export interface ToolSchema extends ToolSpec {
   readonly strict?: boolean | undefined;
+  /** Where its schema is in the request; default: as a chat has it. */
+  readonly param?: string | undefined;
 }
 
 /** By the name of the tool, the keywords of its schema that are not enforced. */
@@ -127,7 +129,7 @@ function argumentsOf(
   const bodies: Expression[] = [];
   const loose: { readonly i: number; readonly tool: ToolSchema; readonly size: number }[] = [];
   for (const [i, tool] of tools.entries()) {
-    const options = { builder, document: tool.parameters, param: `tools[${i}].function.parameters` };
+    const options = { builder, document: tool.parameters, param: paramOf(tool, i) };
     if (tool.strict === false) loose.push({ i, tool, size: sizeOf(tool.parameters) });
     else
       bodies[i] = guarded(options.param, () =>
@@ -135,7 +137,7 @@ function argumentsOf(
       );
   }
   for (const { i, tool } of loose.sort((a, b) => a.size - b.size)) {
-    const options = { builder, document: tool.parameters, param: `tools[${i}].function.parameters`, seen };
+    const options = { builder, document: tool.parameters, param: paramOf(tool, i), seen };
     const done = named(tool.name, () =>
       loosely(options, form.any(seen.values), (compiler) => form.compile(compiler)),
     );
@@ -171,6 +173,10 @@ function loosely(
 }
 
 /** The number of values in a schema, about proportional to its compile cost. Walks without recursion. */
+function paramOf(tool: ToolSchema, i: number): string {
+  return tool.param ?? `tools[${i}].function.parameters`;
+}
+
 function sizeOf(schema: unknown): number {
   let size = 0;
   const todo: unknown[] = [schema];

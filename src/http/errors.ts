@@ -64,7 +64,7 @@ export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',
     'there is no such route; the API is below /v1, and GET /v1/models lists the models. ' +
-      '/v1/responses and /v1/messages do not exist here yet: use /v1/chat/completions',
+      '/v1/messages does not exist here yet: use /v1/chat/completions or /v1/responses',
   );
 }
 

@@ -6,15 +6,15 @@ import type { ServerResponse } from 'node:http';
 import { ApiError } from '../base/errors.ts';
 
 export interface EventStream {
-  /** Queues one event; `data` is one line of text. Ignored after the end. */
-  send(data: string): void;
+  /** Queues one event; `data` is one line of text, `name` its `event:` line. Ignored after the end. */
+  send(data: string, name?: string): void;
   /**
    * Resolves once the sent bytes fit the socket's buffer again; rejects with the signal's reason when it
    * aborts.
    */
   flush(): Promise<void>;
   /** The terminal event, then the end of the response. Only the first call counts. */
-  end(data: string): void;
+  end(data: string, name?: string): void;
   readonly ended: boolean;
 }
 
@@ -69,9 +69,9 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
     get ended() {
       return ended;
     },
-    send(data) {
+    send(data, name) {
       if (ended) return;
-      pending += `data: ${data}\n\n`;
+      pending += eventText(data, name);
       if (!scheduled) {
         scheduled = true;
         setImmediate(drain);
@@ -100,13 +100,17 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
         options.signal.addEventListener('abort', aborted, { once: true });
       });
     },
-    end(data) {
+    end(data, name) {
       if (ended) return;
       ended = true;
       clearInterval(beat);
       if (response.destroyed) return;
-      response.end(`${pending}data: ${data}\n\n`);
+      response.end(pending + eventText(data, name));
       pending = '';
     },
   };
+}
+
+function eventText(data: string, name: string | undefined): string {
+  return name === undefined ? `data: ${data}\n\n` : `event: ${name}\ndata: ${data}\n\n`;
 }

@@ -81,6 +81,7 @@ const API_ORDER: Readonly<Record<string, readonly string[]>> = {
   vectors: ['generation'],
   models: ['generation'],
   tokens: ['generation', 'chat'],
+  responses: ['generation', 'chat'],
 };
 const API_SHARED = /^src\/api\/(model-access|response-schemas|unsupported)\.ts$/;
 

@@ -1,96 +1,18 @@
 // The answer of /v1/chat/completions, whole or as a stream of chunks (OpenAI API reference, "Create chat
-// completion"). Both are one fold of the engine's events: each choice turns them into pieces, which are
-// gathered or sent. Exactly one finish per choice.
+// completion"). Both are one fold of the engine's events: each choice turns them into pieces (choice.ts),
+// which are gathered or sent. Exactly one finish per choice.
 
-import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
+import type { GenerateEvent } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
-import { type ChoiceFold, type Delta, type Finish, foldEvents } from '../generation/fold.ts';
+import { foldEvents } from '../generation/fold.ts';
 import type { ChunkSink } from '../generation/stream.ts';
-import type { ToolEvent, ToolReader } from './calls/events.ts';
-import type { ChatPlan } from './wire.ts';
+import { ChatChoice, type ChoiceOptions, type Piece } from './choice.ts';
+import type { ChatPlan } from './plan.ts';
 
-type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
-
-function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
-  return {
-    token,
-    logprob,
-    bytes,
-    top_logprobs: top.map((each) => ({ token: each.token, logprob: each.logprob, bytes: each.bytes })),
-  };
-}
-
-type Piece =
-  | { readonly kind: 'content'; readonly text: string }
-  /** Thoughts before the answer. */
-  | { readonly kind: 'reasoning'; readonly text: string }
-  /** A new call; its arguments follow. */
-  | { readonly kind: 'call'; readonly call: number; readonly id: string; readonly name: string }
-  | { readonly kind: 'arguments'; readonly call: number; readonly text: string }
-  | { readonly kind: 'finish'; readonly reason: string };
-
-/** `logprobs`: of the tokens read since the piece before. */
-type WritePiece = (piece: Piece, logprobs: readonly object[]) => void;
-
-export interface ChatAnswerOptions {
+export interface ChatAnswerOptions extends ChoiceOptions {
   readonly plan: ChatPlan;
-  readonly newReader: (() => ToolReader) | null;
   readonly answer: AnswerId;
   readonly counts: Counts;
-  readonly newCallId: () => string;
-}
-
-class ChatChoice implements ChoiceFold {
-  readonly #plan: ChatPlan;
-  readonly #reader: ToolReader | null;
-  readonly #newCallId: () => string;
-  readonly #write: WritePiece;
-  #logprobs: object[] = [];
-  #calls = 0;
-  /** The newest call is dropped: the request takes only one. */
-  #muted = false;
-
-  constructor({ plan, newReader, newCallId }: ChatAnswerOptions, write: WritePiece) {
-    this.#plan = plan;
-    this.#reader = newReader?.() ?? null;
-    this.#newCallId = newCallId;
-    this.#write = write;
-  }
-
-  delta({ text, reasoning, logprobs = [] }: Delta): void {
-    if (this.#plan.logprobs) for (const each of logprobs) this.#logprobs.push(wireLogprob(each));
-    if (reasoning === true) this.#put({ kind: 'reasoning', text });
-    else if (this.#reader !== null) for (const event of this.#reader.push(text)) this.#take(event);
-    else if (text !== '' || this.#logprobs.length > 0) this.#put({ kind: 'content', text });
-  }
-
-  finish({ reason }: Finish): void {
-    for (const event of this.#reader?.end(reason === 'length') ?? []) this.#take(event);
-    // Logprobs of tokens whose text was held back and then dropped (the framing of calls)
-    // still belong to the answer.
-    this.#put({ kind: 'finish', reason: finishReason(reason, this.#calls, this.#reader) });
-  }
-
-  #take(event: ToolEvent): void {
-    if (event.kind === 'content') this.#put({ kind: 'content', text: event.text });
-    else if (event.kind === 'call') {
-      this.#muted = this.#calls > 0 && !this.#plan.parallel;
-      if (this.#muted) return;
-      this.#calls += 1;
-      this.#put({ kind: 'call', call: this.#calls - 1, id: event.id ?? this.#newCallId(), name: event.name });
-    } else if (!this.#muted) this.#put({ kind: 'arguments', call: this.#calls - 1, text: event.text });
-  }
-
-  #put(piece: Piece): void {
-    const logprobs = this.#logprobs;
-    this.#logprobs = [];
-    this.#write(piece, logprobs);
-  }
-}
-
-/** `tool_calls` tells the client that the calls are complete. */
-function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolReader | null): string {
-  return calls > 0 && reason === 'stop' && reader?.unfinished !== true ? 'tool_calls' : reason;
 }
 
 interface Gathered {
@@ -207,15 +129,15 @@ export async function streamChat(
       new ChatChoice(options, (piece, logprobs) => {
         const content = logprobs.length === 0 ? 'null' : JSON.stringify({ content: logprobs, refusal: null });
         const finish = piece.kind === 'finish' ? JSON.stringify(piece.reason) : 'null';
-        sink.send(frame.choice(index, deltaOf(piece), content, finish));
+        sink.send({ data: frame.choice(index, deltaOf(piece), content, finish) });
       }),
   );
   for (const index of choices.keys())
-    sink.send(
-      frame.choice(index, `{"role":"assistant","content":${opening},"refusal":null}`, 'null', 'null'),
-    );
+    sink.send({
+      data: frame.choice(index, `{"role":"assistant","content":${opening},"refusal":null}`, 'null', 'null'),
+    });
   await foldEvents(events, choices, () => sink.flush());
-  if (options.includeUsage) sink.send(frame.usage(options.counts));
+  if (options.includeUsage) sink.send({ data: frame.usage(options.counts) });
 }
 
 /** The constant part of a stream's chunks is serialised once. */

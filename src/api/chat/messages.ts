@@ -25,7 +25,7 @@ import type { Infer, Shape } from '../../base/shape.ts';
 import { unsupportedParameter } from '../unsupported.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
-const MAX_MESSAGES = 4096;
+export const MAX_MESSAGES = 4096;
 
 function words(about?: string): Shape<string> {
   return text({ max: MAX_TEXT, about });
@@ -51,21 +51,30 @@ const reasoningPart = map(
   openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
   () => undefined,
 );
-const noPart = unsupportedParameter('message parts are text');
+const noPart = unsupportedParameter('the models have no vision and no hearing, message parts are text');
 
-const content = map(
+export const content = map(
   either(
     {
       string: words(),
-      array: list(tagged('type', { ...textParts, image_url: noPart, input_audio: noPart, file: noPart }), {
-        max: 1024,
-      }),
+      array: list(
+        tagged('type', {
+          ...textParts,
+          refusal: refusalPart,
+          image_url: noPart,
+          input_image: noPart,
+          input_audio: noPart,
+          file: noPart,
+          input_file: noPart,
+        }),
+        { max: 1024 },
+      ),
     },
     'a string or an array of content parts',
   ),
   joined,
 );
-const assistantContent = map(
+export const assistantContent = map(
   either(
     {
       string: words(),
@@ -92,13 +101,13 @@ function joined(value: string | readonly (string | undefined)[]): string {
 const name = optionalOrEmpty(text({ max: 256 }));
 
 /** OpenAI sends strings; some clients send the object itself. */
-const callArguments = map(
+export const callArguments = map(
   either({ string: words(), object: anyObject('The arguments themselves.') }, 'a string or an object'),
   (value) => (typeof value === 'string' ? value : JSON.stringify(value)),
 );
 
 /** Some servers put more than a name into the ids of their calls, kilobytes of it. */
-const callId = optional(text({ max: 65_536 }));
+export const callId = optional(text({ max: 65_536 }));
 
 const calledFunction = openObject({
   name: text({ min: 1, max: 256 }),

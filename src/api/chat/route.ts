@@ -37,7 +37,7 @@ export const chat = route({
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
     reserveTokens(call, { asked: plan.maxTokens, count: plan.n, context: model.contextLength });
-    const answer = answerId(call, 'chatcmpl', model);
+    const answer = answerId(call, 'chatcmpl-', model);
     const newCallId = (): string => `call_${deps.randomHex(12)}`;
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
@@ -56,12 +56,11 @@ export const chat = route({
       const baseBytes = Buffer.byteLength(
         chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'),
       );
-      await streamAnswer(
-        call,
-        events,
-        { wanted: body.stream_options?.include_obfuscation, baseBytes },
-        (paced, sink) => streamChat(paced, { ...options, includeUsage, sink }),
-      );
+      await streamAnswer(call, events, {
+        padded: body.stream_options?.include_obfuscation,
+        baseBytes,
+        write: (paced, sink) => streamChat(paced, { ...options, includeUsage, sink }),
+      });
       return undefined;
     });
   },

@@ -23,14 +23,14 @@ import {
 import type { Infer } from '../../base/shape.ts';
 import { unsupportedParameter } from '../unsupported.ts';
 
-const MAX_TOOLS = 128;
+export const MAX_TOOLS = 128;
 /**
  * "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no
  * argument, not any argument.
  */
-const NO_PARAMETERS = { type: 'object', properties: {}, additionalProperties: false } as const;
+export const NO_PARAMETERS = { type: 'object', properties: {}, additionalProperties: false } as const;
 
-const toolName = text({
+export const toolName = text({
   max: 64,
   pattern: /^[a-zA-Z0-9_-]{1,64}$/,
   form: 'a name of letters, digits, _ and - (at most 64)',
@@ -133,7 +133,12 @@ export function toToolUse(body: {
   };
 }
 
-function pick(given: readonly ToolSchema[], names: readonly string[], path: string): readonly ToolSchema[] {
+/** The tools of these names; a name that is not among them is refused at `path`. */
+export function pick(
+  given: readonly ToolSchema[],
+  names: readonly string[],
+  path: string,
+): readonly ToolSchema[] {
   const picked = given.filter((tool) => names.includes(tool.name));
   if (picked.length < new Set(names).size)
     throw refuse('invalid_value', path, `${path} names a tool that is not in tools`);

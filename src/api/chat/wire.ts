@@ -1,9 +1,7 @@
 // POST /v1/chat/completions on the wire: the shape of a request (OpenAI API reference, "Create chat
-// completion"), and the engine request it becomes.
+// completion"), and the plan it becomes.
 
-import type { EngineInfo, GenerateRequest } from '../../engine/seam/engine.ts';
-import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
-import type { Loosenings } from '../../grammar/compile.ts';
+import { formatGrammar, responseFormat } from './response-format.ts';
 import { messages, toChatMessages } from './messages.ts';
 import { budgetOf, effortOf, templateFields, templateVariables } from './template-variables.ts';
 import { chatDialectFields } from '../generation/dialects.ts';
@@ -18,9 +16,8 @@ import {
 } from '../generation/sampling.ts';
 import { choice, flag, integer, list, object, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import type { ToolReader } from './calls/events.ts';
-import { createToolReader } from './calls/reader.ts';
-import { callMarks, toolChoice, tools, toToolUse } from './tools.ts';
+import { type ChatPlan, planAnswer } from './plan.ts';
+import { toolChoice, tools, toToolUse } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import { inert } from '../unsupported.ts';
 
@@ -49,69 +46,42 @@ export const chatRequest = object({
 
 export type ChatRequest = Infer<typeof chatRequest>;
 
-/** A request after every check that needs no model. */
-export interface ChatPlan {
-  readonly n: number;
-  readonly maxTokens: number | undefined;
-  /** Whether the answer has log probabilities. */
-  readonly logprobs: boolean;
-  readonly parallel: boolean;
-  /** Null: the answer is not read for tool calls. */
-  reader(info: EngineInfo): (() => ToolReader) | null;
-  /** `tell` gets the keywords of the schemas that are not enforced. */
-  request(info: EngineInfo, tell?: (loosened: Loosenings) => void): GenerateRequest;
-}
-
 export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope: string): ChatPlan {
   checkStreamOptions(body);
   if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true)
     throw refuse('invalid_value', 'top_logprobs', 'top_logprobs is only allowed when logprobs is true');
-  const use = toToolUse(body);
-  const content = formatGrammar(body.response_format);
-  const limit = answerLimit(body, defaults);
-  const sampling = toSampling(body, defaults);
-  const chat = toChatMessages(body.messages);
-  const variables = templateVariables(body);
-  return {
+  return planAnswer({
+    use: toToolUse(body),
+    content: formatGrammar(body.response_format),
+    maxTokens: answerLimit(body, defaults),
+    sampling: toSampling(body, defaults),
+    messages: toChatMessages(body.messages),
+    prefill: prefillOf(body),
+    variables: templateVariables(body),
+    effort: {
+      value: effortOf(body),
+      param: body.reasoning_effort === undefined ? 'reasoning.effort' : 'reasoning_effort',
+    },
+    reasoningBudget: budgetOf(body),
     n: body.n ?? 1,
-    maxTokens: limit,
-    logprobs: body.logprobs === true,
-    parallel: use?.parallel ?? true,
-    reader(info) {
-      if (use === null) return null;
-      return () => createToolReader(info.toolFormat, use.tools);
-    },
-    request(info, tell) {
-      assertReasons(info, body);
-      const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
-      tell?.(loosened);
-      return {
-        prompt: {
-          kind: 'chat',
-          messages: chat,
-          tools: use?.tools,
-          templateVariables: variables,
-        },
-        sampling,
-        n: body.n ?? 1,
-        maxTokens: limit,
-        stop: body.stop ?? [],
-        calls: use === null ? undefined : callMarks(use, content !== undefined, info.toolFormat),
-        grammar,
-        reasoningBudget: budgetOf(body),
-        logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
-        cacheScope,
-      };
-    },
-  };
+    stop: body.stop ?? [],
+    logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
+    cacheScope,
+  });
 }
 
-/** An effort asks for reasoning, which a model without it cannot give. */
-function assertReasons(info: EngineInfo, body: ChatRequest): void {
-  const effort = effortOf(body);
-  if (effort === undefined || effort === 'none' || info.reasoning !== null) return;
-  const param = body.reasoning_effort === undefined ? 'reasoning.effort' : 'reasoning_effort';
-  throw refuse('unsupported_parameter', param, `this model has no reasoning: ${param} may only be 'none'`);
+/** Undefined: as usual. */
+function prefillOf(body: ChatRequest): boolean | undefined {
+  const { continue_final_message: wanted, add_generation_prompt: fresh } = body;
+  if (wanted === true && body.messages.at(-1)?.role !== 'assistant') {
+    const param = 'continue_final_message';
+    throw refuse('invalid_value', param, `${param} needs a last message of the assistant`);
+  }
+  if (fresh === false && wanted !== true) {
+    const param = 'add_generation_prompt';
+    throw refuse('unsupported_parameter', param, `${param} is false without continue_final_message`);
+  }
+  return wanted;
 }
 
 /**

@@ -149,11 +149,14 @@ export async function streamCompletion(
   const { sink } = options;
   const frame = completionFrame(options.answer, options.includeUsage);
   const choices = choicesOf(options, (index, piece) => {
-    if (piece.kind === 'finish') sink.send(frame.choice(index, '', 'null', JSON.stringify(piece.reason)));
-    else sink.send(frame.choice(index, piece.text, JSON.stringify(piece.logprobs), 'null'));
+    const data =
+      piece.kind === 'finish'
+        ? frame.choice(index, '', 'null', JSON.stringify(piece.reason))
+        : frame.choice(index, piece.text, JSON.stringify(piece.logprobs), 'null');
+    sink.send({ data });
   });
   await foldEvents(events, choices, () => sink.flush());
-  if (options.includeUsage) sink.send(frame.usage(options.counts));
+  if (options.includeUsage) sink.send({ data: frame.usage(options.counts) });
 }
 
 export function completionFrame(answer: AnswerId, includeUsage: boolean) {

@@ -44,7 +44,7 @@ export const completions = route({
     const { body, exchange } = call;
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
-    const answer = answerId(call, 'cmpl', model);
+    const answer = answerId(call, 'cmpl-', model);
     reserveTokens(call, {
       asked: plan.request('').maxTokens,
       count: plan.n * plan.prompts.length,
@@ -78,12 +78,11 @@ export const completions = route({
         const baseBytes = Buffer.byteLength(
           completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'),
         );
-        await streamAnswer(
-          call,
-          events,
-          { wanted: body.stream_options?.include_obfuscation, baseBytes },
-          (paced, sink) => streamCompletion(paced, { ...options, includeUsage, sink }),
-        );
+        await streamAnswer(call, events, {
+          padded: body.stream_options?.include_obfuscation,
+          baseBytes,
+          write: (paced, sink) => streamCompletion(paced, { ...options, includeUsage, sink }),
+        });
         return undefined;
       } finally {
         stop.abort();

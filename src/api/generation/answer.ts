@@ -13,7 +13,7 @@ export interface AnswerId {
 
 export function answerId({ deps }: Call, prefix: string, model: ModelStatus): AnswerId {
   return {
-    id: `${prefix}-${deps.randomHex(16)}`,
+    id: prefix + deps.randomHex(16),
     created: Math.floor(deps.now() / 1000),
     model: model.id,
     fingerprint: `fp_${model.sha256.slice(0, 12)}`,

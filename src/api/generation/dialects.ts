@@ -76,8 +76,10 @@ export const chatDialectFields = {
   ...dialectFields,
   best_of: asUsual(1),
   echo: asUsual(false),
-  add_generation_prompt: asUsual(true),
-  continue_final_message: asUsual(false),
+  add_generation_prompt: optional(flag('False only together with `continue_final_message`.')),
+  continue_final_message: optional(
+    flag('Whether the answer continues a last message of the assistant. Default: it does.'),
+  ),
   include_reasoning: asUsual(true),
   reasoning_format: asUsual('auto', 'deepseek'),
   add_special_tokens: asUsual(false),

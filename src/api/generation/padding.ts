@@ -7,9 +7,15 @@ import { randomBytes } from 'node:crypto';
 /** Bytes of text, tool call framing or logprobs one event holds before it becomes longer than the others. */
 const SLOT = 128;
 
+/** The same of an event that repeats a whole text: coarser, so that it tells little of the length. */
+export const WHOLE = 1024;
+
 export interface Padding {
-  /** An event's JSON object → the same object with filler. */
-  pad(json: string): string;
+  /**
+   * An event's JSON object → the same object with filler. `unit`: bytes of a slot; `beside`: bytes of the event
+   * outside its JSON.
+   */
+  pad(json: string, unit?: number, beside?: number): string;
 }
 
 /** `baseBytes`: length of this stream's event with an empty text. */
@@ -17,10 +23,10 @@ export function createPadding(baseBytes: number): Padding {
   // Not compressible, so that a proxy that compresses does not undo it. The letters carry no information.
   const filler = randomBytes((SLOT * 3) / 4 + 48).toString('base64url');
   return {
-    pad(json) {
-      const bytes = Buffer.byteLength(json);
-      const slots = Math.max(1, Math.ceil((bytes - baseBytes) / SLOT));
-      const missing = baseBytes + slots * SLOT - bytes;
+    pad(json, unit = SLOT, beside = 0) {
+      const bytes = Buffer.byteLength(json) + beside;
+      const slots = Math.max(1, Math.ceil((bytes - baseBytes) / unit));
+      const missing = baseBytes + slots * unit - bytes;
       // An event shorter than the base (a finish chunk) is at most a slot short of it.
       const text =
         missing <= filler.length

@@ -176,7 +176,10 @@ export const unsupportedChatFields = {
 type SamplingBody = { readonly [K in keyof typeof samplingFields]: Infer<(typeof samplingFields)[K]> };
 
 /** Request parameters, then the model's defaults, then OpenAI's. */
-export function toSampling(body: SamplingBody, defaults: ModelDefaults): Sampling {
+export function toSampling(
+  body: Omit<SamplingBody, 'n' | 'stop' | 'stream' | 'stream_options' | 'keep_alive' | 'user'>,
+  defaults: ModelDefaults,
+): Sampling {
   return {
     temperature: body.temperature ?? defaults.temperature ?? 1,
     topP: body.top_p ?? defaults.topP ?? 1,

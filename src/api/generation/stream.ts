@@ -6,14 +6,31 @@ import type { GenerateEvent } from '../../engine/seam/engine.ts';
 import { errorBody, toApiError } from '../../http/errors.ts';
 import type { Call } from '../../http/route.ts';
 import { type EventStream, openEventStream } from '../../http/sse.ts';
-import { createPadding } from './padding.ts';
+import { createPadding, WHOLE } from './padding.ts';
 import { gathered } from './stream-batching.ts';
 
+/** One event: its JSON (or `[DONE]`), and its `event:` line where the dialect has one. */
+export interface StreamEvent {
+  readonly data: string;
+  readonly name?: string | undefined;
+}
+
 export interface ChunkSink {
-  /** One event's JSON. */
-  send(json: string): void;
+  /** `unit`: see Padding. */
+  send(event: StreamEvent, unit?: number): void;
   /** Waits for a slow reader. */
   flush(): Promise<void>;
+}
+
+/** How a dialect writes and ends its streams. */
+export interface StreamForm {
+  /** Whether the request asks for padding; absent: as the server is configured. */
+  readonly padded: boolean | undefined;
+  /** Length of an event with an empty text, its name included. */
+  readonly baseBytes: number;
+  write(events: AsyncIterable<GenerateEvent>, sink: ChunkSink): Promise<void>;
+  /** The terminal event; default: `[DONE]`, or the error envelope. */
+  readonly last?: (error: ApiError | null) => StreamEvent;
 }
 
 /** Takes the response over from the framework; from here on errors are events. */
@@ -35,25 +52,33 @@ export function streamFailure({ exchange }: Pick<Call, 'exchange'>, thrown: unkn
   return error;
 }
 
-/** `write` sends the chunks of the answer; padding, batching and the terminal event are done here. */
+/** The answer as a stream of events; padding, batching and exactly one terminal event are done here. */
 export async function streamAnswer(
   call: Call,
   events: AsyncIterable<GenerateEvent>,
-  padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
-  write: (events: AsyncIterable<GenerateEvent>, sink: ChunkSink) => Promise<void>,
+  { padded, baseBytes, write, last = chatLast }: StreamForm,
 ): Promise<void> {
   const { streamPadding, streamBatchMs } = call.deps.config;
   call.reply.header('openai-processing-ms', String(Math.round(performance.now() - call.exchange.startedAt)));
   const stream = openStream(call);
-  const padder = (padding.wanted ?? streamPadding) ? createPadding(padding.baseBytes) : null;
+  const padder = (padded ?? streamPadding) ? createPadding(baseBytes) : null;
+  const pad = ({ data, name }: StreamEvent, unit?: number): string =>
+    padder === null ? data : padder.pad(data, unit, name?.length);
   const paced = streamBatchMs === 0 ? events : gathered(events, streamBatchMs);
+  // A named event is one of the dialect's own, as long as the others; an unnamed one stands as it is.
+  const end = (event: StreamEvent): void =>
+    stream.end(event.name === undefined ? event.data : pad(event, WHOLE), event.name);
   try {
     await write(paced, {
-      send: (json) => stream.send(padder === null ? json : padder.pad(json)),
+      send: (event, unit) => stream.send(pad(event, unit), event.name),
       flush: () => stream.flush(),
     });
-    stream.end('[DONE]');
+    end(last(null));
   } catch (thrown) {
-    stream.end(JSON.stringify(errorBody(streamFailure(call, thrown))));
+    end(last(streamFailure(call, thrown)));
   }
+}
+
+function chatLast(error: ApiError | null): StreamEvent {
+  return { data: error === null ? '[DONE]' : JSON.stringify(errorBody(error)) };
 }

@@ -22,6 +22,14 @@ import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 
+/** By the words that clients of local servers look for. */
+const CAPABILITIES: Readonly<Record<ModelStatus['type'], readonly string[]>> = {
+  chat: ['completion', 'chat', 'tools', 'structured_output'],
+  completion: ['completion', 'chat', 'tools', 'structured_output'],
+  embedding: ['embedding'],
+  rerank: ['rerank'],
+};
+
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
   const projector = model.blobs.find(({ role }) => role === 'projector');
@@ -36,6 +44,7 @@ function wireModel(model: ModelStatus): object {
     kind: model.kind,
     size_bytes: model.sizeBytes,
     context_length: model.contextLength,
+    capabilities: CAPABILITIES[model.type],
     residency: model.residency,
     kv_type: model.kvType,
     derived: model.derived === undefined ? undefined : wireDerivation(model.derived),

@@ -27,7 +27,7 @@ export function promptTokens(
 
 function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): RenderedPrompt {
   return prompt.kind === 'chat'
-    ? template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables)
+    ? template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables, prompt.prefill)
     : { tokens: plainTokens(model, prompt), phase: 'answer' };
 }
 

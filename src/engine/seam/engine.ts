@@ -95,6 +95,8 @@ export type Prompt =
       readonly tools?: readonly ToolSpec[] | undefined;
       /** Variables for the chat template beside those it is always given, which they cannot replace. */
       readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
+      /** Whether the answer continues a last message of the assistant; default: it does. */
+      readonly prefill?: boolean | undefined;
     }
   | { readonly kind: 'text'; readonly text: string; readonly suffix?: string | undefined }
   | { readonly kind: 'tokens'; readonly tokens: readonly number[] };

@@ -24,6 +24,7 @@ import {
   type Shaped,
 } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
+import { answerOpening, prefillOf } from './prefill.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -51,7 +52,13 @@ export interface ChatTemplate {
    * `variables`: what a request sets for the template (`enable_thinking`); names that the template
    * is always given stay ours.
    */
-  prompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): RenderedPrompt;
+  /** `prefill` false: a last message of the assistant is not continued. */
+  prompt(
+    messages: readonly ChatMessage[],
+    tools: readonly ToolSpec[],
+    variables?: Variables,
+    prefill?: boolean,
+  ): RenderedPrompt;
   /** The tokens of that prompt. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
 }
@@ -222,6 +229,7 @@ class JinjaTemplate implements ChatTemplate {
     messages: readonly ChatMessage[],
     tools: readonly ToolSpec[],
     variables: Variables = {},
+    prefill?: boolean,
   ): RenderedPrompt {
     const { disguise } = this.#renderer;
     // The names are the template's; their values are text of a request like any other.
@@ -231,7 +239,8 @@ class JinjaTemplate implements ChatTemplate {
     const { lacking } = this.#findings;
     const offered = this.#ownTools && tools.length > 0 ? this.#renderer.offered(tools, lacking) : {};
     const given = { ...set, ...lacking, ...offered };
-    const shaped = this.#shaped(messages, tools);
+    const { history, words } = prefillOf(messages, prefill);
+    const shaped = this.#shaped(history, tools);
     // Templates refuse histories they were not trained on (two user turns, a system message in the
     // middle). Such a history is answered too: once more with the turns merged and the system text at
     // the head of the first one, and at last with the whole conversation as one question, which is
@@ -241,6 +250,10 @@ class JinjaTemplate implements ChatTemplate {
     for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
       try {
         const rendered = this.#renderer.render(attempt(), given, meter);
+        if (words !== null) {
+          const opened = rendered + answerOpening(this.reasoning, rendered) + disguise.on(words);
+          return { tokens: this.#tokenize(opened), phase: 'answer' };
+        }
         const phase = this.reasoning === null ? 'answer' : promptPhase(this.reasoning, rendered);
         return { tokens: this.#tokenize(rendered), phase };
       } catch (error) {

@@ -1,5 +1,6 @@
 // /v1/completions: what a stream says of its tokens is what the whole answer says of them.
 
+import type { StreamEvent } from '../../../../src/api/generation/stream.ts';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
@@ -48,7 +49,7 @@ async function streamed(events: readonly GenerateEvent[], n: number): Promise<re
       all[index]?.text_offset.push(...(logprobs?.text_offset ?? []));
     }
   };
-  const sink = { send: take, flush: () => Promise.resolve() };
+  const sink = { send: ({ data }: StreamEvent) => take(data), flush: () => Promise.resolve() };
   await streamCompletion(replay(events), {
     plan: plan(n),
     answer: ANSWER,

@@ -1,0 +1,89 @@
+// What every dialect of a conversation asks for, checked as far as that needs no model, and the engine request
+// it becomes once the model is there. Refuses an effort of a model without reasoning.
+
+import type { ChatMessage, EngineInfo, GenerateRequest, Sampling } from '../../engine/seam/engine.ts';
+import type { Loosenings } from '../../grammar/compile.ts';
+import { refuse } from '../../base/shape.ts';
+import type { ToolReader } from './calls/events.ts';
+import { createToolReader } from './calls/reader.ts';
+import { type FormatGrammar, requestGrammar } from './response-format.ts';
+import { callMarks, type ToolUse } from './tools.ts';
+
+export interface Asked {
+  readonly messages: readonly ChatMessage[];
+  /** Whether a last message of the assistant is continued; undefined: it is. */
+  readonly prefill?: boolean | undefined;
+  /** Null: no tool may be called. */
+  readonly use: ToolUse | null;
+  readonly content: FormatGrammar | undefined;
+  readonly sampling: Sampling;
+  readonly n: number;
+  /** Undefined: up to the end of the context. */
+  readonly maxTokens: number | undefined;
+  readonly stop: readonly string[];
+  readonly variables: Readonly<Record<string, unknown>> | undefined;
+  /** `param`: the field of the request it came by. */
+  readonly effort: { readonly value: string | undefined; readonly param: string };
+  readonly reasoningBudget: number | undefined;
+  /** Alternatives of each token; undefined: no log probabilities. */
+  readonly logprobs: number | undefined;
+  readonly cacheScope: string;
+}
+
+/** A request after every check that needs no model. */
+export interface ChatPlan {
+  readonly n: number;
+  readonly maxTokens: number | undefined;
+  readonly sampling: Sampling;
+  /** Whether the answer has log probabilities. */
+  readonly logprobs: boolean;
+  readonly parallel: boolean;
+  /** Null: the answer is not read for tool calls. */
+  reader(info: EngineInfo): (() => ToolReader) | null;
+  /** `tell` gets the keywords of the schemas that are not enforced. */
+  request(info: EngineInfo, tell?: (loosened: Loosenings) => void): GenerateRequest;
+}
+
+export function planAnswer(asked: Asked): ChatPlan {
+  const { use, content, messages, n, maxTokens, sampling } = asked;
+  return {
+    n,
+    maxTokens,
+    sampling,
+    logprobs: asked.logprobs !== undefined,
+    parallel: use?.parallel ?? true,
+    reader(info) {
+      if (use === null) return null;
+      return () => createToolReader(info.toolFormat, use.tools);
+    },
+    request(info, tell) {
+      assertReasons(info, asked.effort);
+      const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
+      tell?.(loosened);
+      return {
+        prompt: {
+          kind: 'chat',
+          messages,
+          tools: use?.tools,
+          templateVariables: asked.variables,
+          prefill: asked.prefill,
+        },
+        sampling,
+        n,
+        maxTokens,
+        stop: asked.stop,
+        calls: use === null ? undefined : callMarks(use, content !== undefined, info.toolFormat),
+        grammar,
+        reasoningBudget: asked.reasoningBudget,
+        logprobs: asked.logprobs,
+        cacheScope: asked.cacheScope,
+      };
+    },
+  };
+}
+
+/** An effort asks for reasoning, which a model without it cannot give. */
+function assertReasons(info: EngineInfo, { value, param }: Asked['effort']): void {
+  if (value === undefined || value === 'none' || info.reasoning !== null) return;
+  throw refuse('unsupported_parameter', param, `this model has no reasoning: ${param} may only be 'none'`);
+}

@@ -1,0 +1,206 @@
+// Input items of /v1/responses → messages for the engine's template. The reasoning, the words and the calls that
+// the model wrote in one go are one message again. Other fields of items are ignored, as in a chat. Refuses
+// items of tools that OpenAI runs, and references to items, since nothing is stored.
+
+import type { ChatMessage } from '../../engine/seam/engine.ts';
+import {
+  choice,
+  either,
+  isRecord,
+  list,
+  literal,
+  openObject,
+  optional,
+  optionalOrEmpty,
+  tagged,
+  text,
+} from '../../base/shape.ts';
+import type { Infer, Shape } from '../../base/shape.ts';
+import { assistantContent, callArguments, callId, content, MAX_MESSAGES } from '../chat/messages.ts';
+import { unsupportedParameter } from '../unsupported.ts';
+import { customArguments } from './custom-input.ts';
+import { calledName } from './tools.ts';
+
+const MAX_TEXT = 16 * 1024 * 1024;
+const words = text({ max: MAX_TEXT });
+const type = optional(literal('message'));
+
+const message = tagged('role', {
+  user: openObject({ type, role: literal('user'), content }),
+  system: openObject({ type, role: literal('system'), content }),
+  developer: openObject({ type, role: literal('developer'), content }),
+  assistant: openObject({ type, role: literal('assistant'), content: assistantContent }),
+});
+
+const name = text({ min: 1, max: 256 });
+const namespace = optionalOrEmpty(text({ max: 256 }));
+const functionCall = openObject({
+  type: literal('function_call'),
+  call_id: callId,
+  name,
+  namespace,
+  arguments: optionalOrEmpty(callArguments),
+});
+const customCall = openObject({
+  type: literal('custom_tool_call'),
+  call_id: callId,
+  name,
+  namespace,
+  input: words,
+});
+const result = openObject({
+  type: choice(['function_call_output', 'custom_tool_call_output']),
+  call_id: callId,
+  output: optional(content),
+});
+const reasoning = openObject({
+  type: literal('reasoning'),
+  encrypted_content: optionalOrEmpty(
+    text({
+      max: 2 * MAX_TEXT,
+      about: 'As an answer of this server gave it: of the same key and model, since the server started.',
+    }),
+  ),
+  content: optional(
+    list(openObject({ type: choice(['reasoning_text', 'text']), text: optional(words) }), { max: 1024 }),
+  ),
+});
+
+const foreign = unsupportedParameter('items are messages, function and custom tool calls, and reasoning');
+const stored = unsupportedParameter('nothing is stored here, send the item itself (`store: false`)');
+const FOREIGN = ['file_search_call', 'computer_call', 'computer_call_output', 'web_search_call', 'tool_search_call', 'tool_search_output', 'compaction', 'image_generation_call', 'code_interpreter_call', 'local_shell_call', 'local_shell_call_output', 'shell_call', 'shell_call_output', 'apply_patch_call', 'apply_patch_call_output', 'mcp_list_tools', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call'] as const; // prettier-ignore
+
+const typed = tagged('type', {
+  message,
+  function_call: functionCall,
+  custom_tool_call: customCall,
+  function_call_output: result,
+  custom_tool_call_output: result,
+  reasoning,
+  item_reference: stored,
+  ...Object.fromEntries(FOREIGN.map((each) => [each, foreign])),
+});
+
+type Item =
+  | Infer<typeof message>
+  | Infer<typeof functionCall>
+  | Infer<typeof customCall>
+  | Infer<typeof result>
+  | Infer<typeof reasoning>;
+
+/** A message may leave its type out. */
+const item: Shape<Item> = {
+  schema: typed.schema,
+  read(value, path) {
+    const untyped = isRecord(value) && (value['type'] === undefined || value['type'] === null);
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the other members always refuse
+    return untyped ? message.read(value, path) : (typed.read(value, path) as Item);
+  },
+};
+
+export const input = either(
+  { string: words, array: list(item, { max: MAX_MESSAGES }) },
+  'a string or an array of items',
+  'The conversation so far: a text, or items.',
+);
+
+/** `open`: the text of sealed reasoning, and where it is in the request. */
+export function toMessages(
+  instructions: string | undefined,
+  given: Infer<typeof input>,
+  open: (sealed: string, param: string) => string,
+): readonly ChatMessage[] {
+  const history = new History();
+  if (instructions !== undefined && instructions !== '')
+    history.add({ role: 'system', content: instructions });
+  if (typeof given === 'string') history.add({ role: 'user', content: given });
+  else for (const [i, each] of given.entries()) history.item(each, `input[${i}]`, open);
+  return history.messages();
+}
+
+interface Turn {
+  reasoning?: string | undefined;
+  content?: string | undefined;
+  readonly calls: { readonly id: string; readonly name: string; readonly arguments: string }[];
+}
+
+class History {
+  readonly #messages: ChatMessage[] = [];
+  /** What the model said last, until another than the model speaks. */
+  #turn: Turn | null = null;
+
+  add(each: ChatMessage): void {
+    this.#close();
+    this.#messages.push(each);
+  }
+
+  messages(): readonly ChatMessage[] {
+    this.#close();
+    return this.#messages;
+  }
+
+  item(each: Item, path: string, open: (sealed: string, param: string) => string): void {
+    if ('role' in each) {
+      if (each.role === 'assistant') this.#say(each.content);
+      else this.add({ role: each.role === 'user' ? 'user' : 'system', content: each.content });
+      return;
+    }
+    switch (each.type) {
+      case 'function_call':
+        this.#call(each, each.arguments ?? '{}', path);
+        break;
+      case 'custom_tool_call':
+        this.#call(each, customArguments(each.input), path);
+        break;
+      case 'reasoning': {
+        const { encrypted_content: sealed, content: parts = [] } = each;
+        const plain = parts.map((part) => part.text ?? '').join('\n');
+        this.#think(sealed === undefined ? plain : open(sealed, `${path}.encrypted_content`));
+        break;
+      }
+      case 'function_call_output':
+      case 'custom_tool_call_output':
+        this.add({ role: 'tool', content: each.output ?? '', toolCallId: each.call_id });
+    }
+  }
+
+  #think(thoughts: string): void {
+    const { content: said, calls } = this.#open();
+    if (said !== undefined || calls.length > 0) this.#close();
+    const turn = this.#open();
+    turn.reasoning = [turn.reasoning ?? '', thoughts].filter((part) => part !== '').join('\n');
+  }
+
+  #say(said: string): void {
+    if (this.#open().calls.length > 0) this.#close();
+    const turn = this.#open();
+    turn.content = turn.content === undefined ? said : `${turn.content}\n${said}`;
+  }
+
+  #call(
+    { call_id: id, name: own, namespace: of }: Infer<typeof functionCall> | Infer<typeof customCall>,
+    given: string,
+    path: string,
+  ): void {
+    this.#open().calls.push({ id: id ?? `call_${path}`, name: calledName(own, of), arguments: given });
+  }
+
+  #open(): Turn {
+    this.#turn ??= { calls: [] };
+    return this.#turn;
+  }
+
+  #close(): void {
+    const turn = this.#turn;
+    this.#turn = null;
+    if (turn === null) return;
+    const { content: said, reasoning: thoughts, calls } = turn;
+    if (said === undefined && calls.length === 0 && (thoughts ?? '') === '') return;
+    this.#messages.push({
+      role: 'assistant',
+      content: said ?? '',
+      reasoning: thoughts === '' ? undefined : thoughts,
+      toolCalls: calls.length === 0 ? undefined : calls,
+    });
+  }
+}

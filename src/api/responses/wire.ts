@@ -1,0 +1,226 @@
+// POST /v1/responses on the wire: the shape of a request (OpenAI API reference, "Create a model response"), the
+// plan it becomes, and the fields that the answer repeats. Stateless: what would need a stored answer is refused.
+
+import { formatGrammar, plainFormats, schemaFields } from '../chat/response-format.ts';
+import { budgetOf, templateFields, templateVariables } from '../chat/template-variables.ts';
+import { type ChatPlan, planAnswer } from '../chat/plan.ts';
+import { inertFields, maxTokens, modelId, samplingFields, toSampling } from '../generation/sampling.ts';
+import {
+  anyObject,
+  choice,
+  flag,
+  integer,
+  list,
+  literal,
+  map,
+  object,
+  optional,
+  optionalOrEmpty,
+  refuse,
+  tagged,
+  text,
+} from '../../base/shape.ts';
+import type { Infer } from '../../base/shape.ts';
+import type { ModelStatus } from '../../models/seam.ts';
+import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
+import { input, toMessages } from './items.ts';
+import type { ReasoningSeal } from './sealed-reasoning.ts';
+import { toolChoice, tools, type Toolbox, toToolbox } from './tools.ts';
+
+const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore
+const { service_tier, prompt_cache_retention } = inertFields;
+const { chat_template_kwargs, thinking_budget } = templateFields;
+const STATELESS = 'this server stores no responses, send the whole conversation as input';
+
+const format = tagged('type', {
+  ...plainFormats,
+  json_schema: map(object({ type: literal('json_schema'), ...schemaFields }), ({ type, ...json_schema }) => ({
+    type,
+    json_schema,
+  })),
+});
+
+const metadata = map(
+  anyObject('Up to 16 strings of at most 512 characters, given back with the answer; nothing is stored.'),
+  (given, path): Readonly<Record<string, string>> => {
+    const entries = Object.entries(given).map(([key, value]): [string, string] => {
+      if (typeof value !== 'string' || value.length > 512 || key.length > 64)
+        throw refuse(
+          'invalid_value',
+          path,
+          `${path} has a value that is no string of at most 512 characters`,
+        );
+      return [key, value];
+    });
+    if (entries.length > 16) throw refuse('invalid_value', path, `${path} has more than 16 entries`);
+    return Object.fromEntries(entries);
+  },
+);
+
+const INCLUDED = ['reasoning.encrypted_content', 'message.output_text.logprobs'] as const;
+/** They are of items that no answer here has. */
+const NEVER = ['file_search_call.results', 'web_search_call.results', 'web_search_call.action.sources', 'message.input_image.image_url', 'computer_call_output.output.image_url', 'code_interpreter_call.outputs'] as const; // prettier-ignore
+
+export const responseRequest = object({
+  model: modelId,
+  input,
+  instructions: optional(text({ max: 16 * 1024 * 1024, about: 'The first system message.' })),
+  temperature,
+  top_p,
+  top_k,
+  min_p,
+  presence_penalty,
+  frequency_penalty,
+  repeat_penalty,
+  repetition_penalty,
+  seed,
+  logit_bias,
+  max_output_tokens: optional(
+    maxTokens("Longest answer, reasoning included; -1: up to the end of the context. Default: the model's, else the same."), // prettier-ignore
+  ),
+  tools: optional(tools),
+  tool_choice: optionalOrEmpty(toolChoice),
+  parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
+  text: optionalOrEmpty(
+    object({
+      format: optionalOrEmpty(format),
+      verbosity: supportedAs(['medium'], 'As the model writes anyway.'),
+    }),
+  ),
+  reasoning: optionalOrEmpty(
+    object(
+      {
+        effort: templateFields.reasoning_effort,
+        summary: inert(choice(['auto', 'concise', 'detailed']), 'reasoning is given as it is written.'),
+        generate_summary: inert(choice(['auto', 'concise', 'detailed']), 'the older name of summary.'),
+      },
+      '`effort`: `none` switches thinking off, any other value on; a model without reasoning takes `none` only.',
+    ),
+  ),
+  include: optional(
+    list(choice([...INCLUDED, ...NEVER]), {
+      max: 16,
+      about:
+        '`reasoning.encrypted_content` and `message.output_text.logprobs`; the others are of no item here.',
+    }),
+  ),
+  top_logprobs: optional(
+    integer({ min: 0, max: 20, about: 'Likeliest alternatives per token; gives log probabilities.' }),
+  ),
+  truncation: supportedAs(['disabled'], 'A prompt is never cut.'),
+  stream,
+  stream_options: optionalOrEmpty(
+    object({
+      include_obfuscation: optional(
+        flag('Pad events to a fixed size. Default: as the server is configured (on).'),
+      ),
+    }),
+  ),
+  keep_alive,
+  chat_template_kwargs,
+  thinking_budget,
+  metadata: optionalOrEmpty(metadata),
+  user: optional(text({ max: 1024, about: 'Given back with the answer; nothing is kept per end user.' })),
+  safety_identifier: optional(text({ max: 1024, about: 'The same.' })),
+  prompt_cache_key: optional(
+    text({ max: 1024, about: 'Given back; prompts are always cached, within one API key.' }),
+  ),
+  client_metadata: inert(anyObject(''), 'nothing is stored.'),
+  max_tool_calls: inert(
+    integer({ min: 0, max: 1_000_000 }),
+    'it counts calls of tools that the server runs.',
+  ),
+  store: inertFields.store,
+  service_tier,
+  prompt_cache_retention,
+  background: unsupportedParameter(STATELESS),
+  previous_response_id: unsupportedParameter(STATELESS),
+  conversation: unsupportedParameter(STATELESS),
+  context_management: unsupportedParameter('a conversation is never changed'),
+  prompt: unsupportedParameter('this server stores no prompts'),
+  moderation: unsupportedParameter('this server judges no texts'),
+});
+
+export type ResponseRequest = Infer<typeof responseRequest>;
+
+export interface ResponsePlan {
+  readonly chat: ChatPlan;
+  readonly toolbox: Toolbox;
+  /** Whether reasoning is sealed into the answer. */
+  readonly sealed: boolean;
+  /** The fields of the request that the answer repeats. */
+  readonly echo: object;
+}
+
+export function planResponse(
+  body: ResponseRequest,
+  model: Pick<ModelStatus, 'defaults' | 'sha256'>,
+  { scope, seal }: { readonly scope: string; readonly seal: ReasoningSeal },
+): ResponsePlan {
+  const { stream_options: options, include = [] } = body;
+  if (options?.include_obfuscation === true && body.stream !== true)
+    throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
+  const toolbox = toToolbox(body);
+  const owner = { scope, modelSha256: model.sha256 };
+  const logprobs = include.includes('message.output_text.logprobs') || (body.top_logprobs ?? 0) > 0;
+  const thinking = { ...NO_THINKING, chat_template_kwargs: body.chat_template_kwargs, thinking_budget: body.thinking_budget, reasoning: { ...NO_REASONING, effort: body.reasoning?.effort } }; // prettier-ignore
+  const chat = planAnswer({
+    use: toolbox.use,
+    content: formatGrammar(body.text?.format, FORMAT_PLACE),
+    maxTokens: body.max_output_tokens === undefined ? model.defaults.maxTokens : (body.max_output_tokens ?? undefined), // prettier-ignore
+    sampling: toSampling(body, model.defaults),
+    messages: toMessages(body.instructions, body.input, (sealed, param) => seal.open(sealed, owner, param)),
+    variables: templateVariables(thinking),
+    effort: { value: body.reasoning?.effort, param: 'reasoning.effort' },
+    reasoningBudget: budgetOf(thinking),
+    n: 1,
+    stop: [],
+    logprobs: logprobs ? (body.top_logprobs ?? 0) : undefined,
+    cacheScope: scope,
+  });
+  return {
+    chat,
+    toolbox,
+    sealed: include.includes('reasoning.encrypted_content'),
+    echo: echoOf(body, chat, toolbox),
+  };
+}
+
+const FORMAT_PLACE = { name: 'text.format', object: 'text.format.schema', schema: 'text.format.schema' };
+const NO_REASONING = { enabled: undefined, max_tokens: undefined, exclude: undefined };
+const NO_THINKING = {
+  enable_thinking: undefined,
+  reasoning_effort: undefined,
+  think: undefined,
+  thinking: undefined,
+};
+
+function echoOf(body: ResponseRequest, { sampling }: ChatPlan, { echo }: Toolbox): object {
+  const { format: given = { type: 'text' as const } } = body.text ?? {};
+  const schema = given.type === 'json_schema' ? given.json_schema : undefined;
+  return {
+    background: false,
+    instructions: body.instructions ?? null,
+    max_output_tokens: body.max_output_tokens ?? null,
+    metadata: body.metadata ?? {},
+    parallel_tool_calls: body.parallel_tool_calls ?? true,
+    previous_response_id: null,
+    prompt_cache_key: body.prompt_cache_key,
+    reasoning: { effort: body.reasoning?.effort ?? null, summary: null },
+    safety_identifier: body.safety_identifier,
+    service_tier: 'default',
+    store: false,
+    temperature: sampling.temperature,
+    text: {
+      format:
+        schema === undefined ? given : { ...schema, type: 'json_schema', strict: schema.strict ?? true },
+      verbosity: 'medium',
+    },
+    tool_choice: body.tool_choice ?? 'auto',
+    tools: echo,
+    top_logprobs: body.top_logprobs ?? 0,
+    top_p: sampling.topP,
+    truncation: 'disabled',
+    user: body.user,
+  };
+}
