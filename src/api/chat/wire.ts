@@ -73,7 +73,8 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
 /** Undefined: as usual. */
 function prefillOf(body: ChatRequest): boolean | undefined {
   const { continue_final_message: wanted, add_generation_prompt: fresh } = body;
-  if (wanted === true && body.messages.at(-1)?.role !== 'assistant') {
+  const continuable = body.messages.at(-1)?.role === 'assistant';
+  if (wanted === true && !continuable) {
     const param = 'continue_final_message';
     throw refuse('invalid_value', param, `${param} needs a last message of the assistant`);
   }
@@ -81,7 +82,7 @@ function prefillOf(body: ChatRequest): boolean | undefined {
     const param = 'add_generation_prompt';
     throw refuse('unsupported_parameter', param, `${param} is false without continue_final_message`);
   }
-  return wanted;
+  return continuable ? wanted : undefined;
 }
 
 /**

@@ -65,7 +65,7 @@ export const responseAnswer = object({
   incomplete_details: nullable(object({ reason: literal('max_output_tokens') })),
   model: words,
   output: list(outputItem, { max: MANY }),
-  usage: nullable(
+  usage: optional(
     object({
       input_tokens: count,
       input_tokens_details: object({ cached_tokens: count }),

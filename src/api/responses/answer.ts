@@ -159,7 +159,7 @@ export class ResponseAnswer {
       incomplete_details: this.#status === 'incomplete' ? { reason: 'max_output_tokens' } : null,
       model: answer.model,
       output: this.#items,
-      usage: ended ? usageOf(counts) : null,
+      usage: ended ? usageOf(counts) : undefined,
       ...plan.echo,
     };
   }
