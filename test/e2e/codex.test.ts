@@ -1,0 +1,86 @@
+// The Codex CLI through the verifying proxy: it reads a file, edits it and answers. The model is a script behind
+// the engine's seam; the server, its API and the proxy are the real ones.
+
+import { mkdtemp, readFile, mkdir, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { GenerateRequest } from '../../src/engine/seam/engine.ts';
+import type { Misbehaviour } from '../fixtures/attestation/attested-server.ts';
+import { MODEL_ID } from '../fixtures/attestation/attested-server.ts';
+import { startBoth } from '../fixtures/attestation/local-proxy.ts';
+import { type ApiServer, startApi } from '../fixtures/http/api-server.ts';
+import { haveCodex, runCodex } from '../fixtures/codex/codex.ts';
+
+let api: ApiServer;
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'assay-codex-'));
+});
+afterEach(async () => {
+  await api.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+function command(cmd: string): readonly string[] {
+  const call = `<tool_call>\n${JSON.stringify({ name: 'exec_command', arguments: { cmd } })}\n</tool_call>`;
+  return ['I will look. ', ...(call.match(/.{1,12}/gs) ?? [])];
+}
+
+/** What the model writes, by the results of commands it was given so far. */
+function script({ prompt }: GenerateRequest): readonly string[] {
+  const results = prompt.kind === 'chat' ? prompt.messages.filter(({ role }) => role === 'tool') : [];
+  if (results.length === 0) return command('cat greeting.txt');
+  if (results.length === 1) return command('printf "good evening\\n" > greeting.txt && cat greeting.txt');
+  return [
+    'The file says ',
+    results.at(-1)?.content.includes('good evening') === true ? 'good evening' : '?',
+    '.',
+  ];
+}
+
+/** Hands a request on to the API, and its answer back as it comes. */
+const relay: Misbehaviour['respond'] = ({ method, path, headers, body }, { socket }) => {
+  const text = Buffer.from(body);
+  const own = new Set(['connection', 'transfer-encoding', 'content-length']);
+  const passed = [...headers].filter(([name]) => !own.has(name));
+  const lines = [...passed, ['connection', 'close'], ['content-length', text.length]].map((line) =>
+    line.join(': '),
+  );
+  const upstream = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
+  upstream.on('error', () => socket.destroy());
+  upstream.write(`${method} ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
+  upstream.write(text);
+  upstream.pipe(socket);
+};
+
+test.skipIf(!haveCodex)('reads a file, edits it, answers', { timeout: 60_000 }, async () => {
+  api = await startApi({ engines: { [MODEL_ID]: { script, contextLength: 100_000 } } });
+  const { proxy } = await startBoth({ respond: relay });
+  await mkdir(join(folder, 'work'));
+  await writeFile(join(folder, 'work', 'greeting.txt'), 'good morning\n');
+  const run = await runCodex('Make greeting.txt say good evening.', {
+    baseUrl: `${proxy.url}/v1`,
+    model: MODEL_ID,
+    folder,
+  });
+  expect([run.code, run.log]).toEqual([0, run.log]);
+  expect(await readFile(join(folder, 'work', 'greeting.txt'), 'utf8')).toBe('good evening\n');
+  const said = run.events.map((event) => JSON.stringify(event));
+  expect(said.filter((event) => event.includes('agent_message')).at(-1)).toContain(
+    'The file says good evening.',
+  );
+  expect(
+    said.filter((event) => event.includes('command_execution') && event.includes('"exit_code":0')),
+  ).toHaveLength(2);
+  // No protocol error on either side. Codex warns of a model it has never heard of, and of its plugins, which it
+  // looks for on the internet.
+  const known = /WARN codex_(models_manager::model_info|core_plugins::\w+): /;
+  const warnings = run.log.split('\n').filter((line) => /^\S+Z +[A-Z]+ /.test(line) && !known.test(line));
+  expect(warnings).toEqual([]);
+  expect(run.events.filter(({ type }) => type === 'turn.failed')).toEqual([]);
+  expect(api.records.map(({ route, status, aborted }) => [route, status, aborted])).toEqual(
+    Array.from({ length: 3 }, () => ["/v1/responses", 200, false]),
+  );
+});
