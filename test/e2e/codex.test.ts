@@ -11,7 +11,7 @@ import type { Misbehaviour } from '../fixtures/attestation/attested-server.ts';
 import { MODEL_ID } from '../fixtures/attestation/attested-server.ts';
 import { startBoth } from '../fixtures/attestation/local-proxy.ts';
 import { type ApiServer, startApi } from '../fixtures/http/api-server.ts';
-import { haveCodex, runCodex } from '../fixtures/codex/codex.ts';
+import { haveCodex, runCodex } from '../fixtures/agents/codex.ts';
 
 let api: ApiServer;
 let folder: string;
