@@ -20,6 +20,7 @@ import {
   modelSuccesses,
   textSuccesses,
 } from '../fixtures/e2e/canary-successes.ts';
+import { responseOf, responseRefusals, responseSuccesses } from '../fixtures/e2e/canary-responses.ts';
 import { childrenOf } from '../fixtures/e2e/real-server.ts';
 import { leaksOfProcess, WatchedServer } from '../fixtures/e2e/watched-server.ts';
 
@@ -48,6 +49,7 @@ describe('no content in any sink', () => {
 
   test('success: every field of every route, and what the model writes', async () => {
     written.push(...(await chatSuccesses(watched)));
+    written.push(...(await responseSuccesses(watched)));
     await textSuccesses(watched);
     await headerSuccesses(watched);
     await modelSuccesses(watched);
@@ -100,6 +102,7 @@ describe('no content in any sink', () => {
 
   test('refusals: unknown names, wrong types and values, bad JSON, bad paths, bad keys', async () => {
     await chatRefusals(watched);
+    await responseRefusals(watched);
     await textRefusals(watched);
     await modelRefusals(watched);
     await pathAndKeyRefusals(watched);
@@ -113,6 +116,7 @@ describe('no content in any sink', () => {
       'invalid_api_key',
       'invalid_json',
       'context_length_exceeded',
+      'invalid_encrypted_content',
     ])
       expect(codes).toContain(code);
   });
@@ -168,6 +172,8 @@ describe('no content in any sink', () => {
     const rounds = (): readonly (readonly [string, unknown])[] => [
       ['/v1/chat/completions', { ...chatOf(), max_tokens: 40 }],
       ['/v1/chat/completions', { ...chatOf(), max_tokens: 40, stream: true, n: 2 }],
+      ['/v1/responses', { ...responseOf(), max_output_tokens: 40 }],
+      ['/v1/responses', { ...responseOf(), max_output_tokens: 40, stream: true }],
       ['/v1/completions', { model: 'demo-context', prompt: canary(what), max_tokens: 40 }],
       ['/v1/embeddings', { model: 'demo-embed', input: canary(what) }],
       [
@@ -221,7 +227,7 @@ describe('no content in any sink', () => {
       Object.entries(sinks).filter(([sink, text]) => keepsPulledNames(sink) && /canarypulled/.test(text))
         .length,
     ).toBeGreaterThan(3);
-    expect(written).toHaveLength(8);
+    expect(written).toHaveLength(12);
     expect(CANARIES.length).toBeGreaterThan(400);
 
     const leaks = Object.entries(sinks).flatMap(([sink, text]) =>

@@ -59,6 +59,14 @@ function headersOf(key: string | null): Record<string, string> {
   };
 }
 
+/** Under the names of chat or of responses. */
+interface Usage {
+  readonly prompt_tokens?: number;
+  readonly prompt_tokens_details?: { readonly cached_tokens: number };
+  readonly input_tokens?: number;
+  readonly input_tokens_details?: { readonly cached_tokens: number };
+}
+
 /** One request of any route, and the engine's work for it. No other request runs meanwhile. */
 async function work(
   url: string,
@@ -74,15 +82,15 @@ async function work(
     dispatcher,
   });
   const answer = (await response.json()) as {
-    usage: { prompt_tokens: number; prompt_tokens_details?: { cached_tokens: number } };
+    usage: Usage;
     choices?: { text?: string; logprobs?: { token_logprobs: number[] } | null }[];
   };
   expect(response.status, JSON.stringify(answer)).toBe(200);
   const after = await counted(url, key, body.model);
   return {
     answer,
-    promptTokens: answer.usage.prompt_tokens,
-    cachedTokens: answer.usage.prompt_tokens_details?.cached_tokens,
+    promptTokens: answer.usage.prompt_tokens ?? answer.usage.input_tokens ?? NaN,
+    cachedTokens: (answer.usage.prompt_tokens_details ?? answer.usage.input_tokens_details)?.cached_tokens,
     engine: { cached: after.cached - before.cached, steps: after.steps - before.steps },
   };
 }
@@ -184,6 +192,7 @@ describe('two keys on one model', () => {
     { name: 'completions, n = 3', model: 'demo-context', path: '/v1/completions', body: (prompt) => ({ prompt, max_tokens: 4, n: 3 }), cached: true },
     { name: 'chat', model: 'demo-chat', path: '/v1/chat/completions', body: (content) => ({ messages: [{ role: 'user', content }], max_tokens: 4 }), cached: true },
     { name: 'chat, n = 3', model: 'demo-chat', path: '/v1/chat/completions', body: (content) => ({ messages: [{ role: 'user', content }], max_tokens: 4, n: 3 }), cached: true },
+    { name: 'responses', model: 'demo-chat', path: '/v1/responses', body: (input) => ({ input, max_output_tokens: 4 }), cached: true },
     { name: 'embeddings', model: 'demo-embed', path: '/v1/embeddings', body: (input) => ({ input }), cached: false },
     { name: 'rerank', model: 'demo-rerank', path: '/v1/rerank', body: (query) => ({ query, documents: [query.slice(0, 40), query.slice(-40)] }), cached: false },
   ]; // prettier-ignore

@@ -62,11 +62,35 @@ const junk = fc.oneof(
     .map((message) => [message]),
   fc.record(
     {
-      type: fc.constantFrom('json_schema', 'function', 'json_object', 'text'),
+      type: fc.constantFrom('json_schema', 'function', 'json_object', 'text', 'allowed_tools', 'custom'),
       json_schema: fc.jsonValue({ maxDepth: 3 }),
       function: fc.jsonValue({ maxDepth: 2 }),
+      format: fc.jsonValue({ maxDepth: 2 }),
+      mode: fc.constantFrom('auto', 'required'),
+      tools: fc.jsonValue({ maxDepth: 2 }),
+      name: fc.constantFrom('f', '', 5),
     },
     { requiredKeys: [] },
+  ),
+  fc.array(
+    fc.record(
+      {
+        type: fc.constantFrom('function_call', 'function_call_output', 'custom_tool_call', 'reasoning', 'message', 'item_reference', 'function', 'custom', 'namespace', 'web_search', 'mcp'), // prettier-ignore
+        role: fc.constantFrom('user', 'assistant', 'x'),
+        content: fc.jsonValue({ maxDepth: 2 }),
+        name: fc.constantFrom('f', 'g', ''),
+        call_id: fc.jsonValue({ maxDepth: 1 }),
+        arguments: fc.jsonValue({ maxDepth: 2 }),
+        input: fc.string(),
+        output: fc.jsonValue({ maxDepth: 2 }),
+        encrypted_content: fc.base64String(),
+        parameters: fc.jsonValue({ maxDepth: 3 }),
+        format: fc.jsonValue({ maxDepth: 2 }),
+        tools: fc.jsonValue({ maxDepth: 2 }),
+      },
+      { requiredKeys: ['type'] },
+    ),
+    { maxLength: 4 },
   ),
 );
 
@@ -87,6 +111,7 @@ const requests = fc
 
 const SOUND: Record<string, object> = {
   '/v1/chat/completions': { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
+  '/v1/responses': { model: 'demo', input: 'Hi' },
   '/v1/completions': { model: 'demo', prompt: 'Hi' },
   '/v1/embeddings': { model: 'text-embed', input: 'Hi' },
   '/v1/rerank': { model: 'reranker', query: 'a', documents: ['b'] },

@@ -48,6 +48,13 @@ const ROUTES = [
     body: { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
   },
   {
+    path: '/v1/responses',
+    file: 'resources/responses/responses.d.ts',
+    params: 'ResponseCreateParamsBase',
+    least: 25,
+    body: { model: 'demo', input: 'Hi' },
+  },
+  {
     path: '/v1/completions',
     file: 'resources/completions.d.ts',
     params: 'CompletionCreateParamsBase',

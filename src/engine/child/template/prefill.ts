@@ -23,7 +23,18 @@ export function answerOpening(format: ReasoningFormat | null, rendered: string):
   if (format === null) return '';
   const phase = promptPhase(format, rendered);
   if (phase === 'thinking') return format.close;
-  if (phase === 'answer') return '';
-  // The prompt has begun a message already; the frame that begins another one is not the one to take.
-  return format.answer.find((frame) => !frame.startsWith('<|start|>')) ?? '';
+  return phase === 'answer' ? '' : frameAfter(format.answer, rendered);
+}
+
+/** Characters of a frame that a prompt has begun: fewer may be chance. */
+const MIN_BEGUN = 8;
+
+/** The rest of a frame that the prompt has begun, else a whole one that is written in control tokens. */
+function frameAfter(frames: readonly string[], rendered: string): string {
+  const tail = rendered.trimEnd();
+  for (const frame of frames) {
+    for (let length = frame.length; length >= MIN_BEGUN; length -= 1)
+      if (tail.endsWith(frame.slice(0, length))) return frame.slice(length);
+  }
+  return frames.find((frame) => frame.startsWith('<|')) ?? '';
 }
