@@ -162,6 +162,7 @@ function fillIn(document: string): string {
   const tables: Record<string, string> = { routes: routeTable(), codes: codeTable() };
   for (const path of [
     '/v1/chat/completions',
+    '/v1/responses',
     '/v1/completions',
     '/v1/embeddings',
     '/v1/rerank',

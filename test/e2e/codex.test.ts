@@ -81,6 +81,6 @@ test.skipIf(!haveCodex)('reads a file, edits it, answers', { timeout: 60_000 }, 
   expect(warnings).toEqual([]);
   expect(run.events.filter(({ type }) => type === 'turn.failed')).toEqual([]);
   expect(api.records.map(({ route, status, aborted }) => [route, status, aborted])).toEqual(
-    Array.from({ length: 3 }, () => ["/v1/responses", 200, false]),
+    Array.from({ length: 3 }, () => ['/v1/responses', 200, false]),
   );
 });
