@@ -37,9 +37,9 @@ const runnable = blocks.flatMap((block) => {
 });
 /** Settings of another program, which its own test runs with. */
 const settings = blocks.filter(({ language }) => language === 'toml');
-const missing = blocks.length - runnable.length - settings.length;
-if (missing > 0)
-  console.warn(`\n! ${missing} examples of docs/api.md are not run: their clients are not installed\n`);
+const MISSING = blocks.length - runnable.length - settings.length;
+if (MISSING > 0)
+  console.warn(`\n! ${MISSING} examples of docs/api.md are not run: their clients are not installed\n`);
 
 let server: RealServer;
 let proxy: RunningProxy;

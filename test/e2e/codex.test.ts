@@ -1,5 +1,5 @@
-// The Codex CLI through the verifying proxy: it reads a file, edits it and answers. The model is a script behind
-// the engine's seam; the server, its API and the proxy are the real ones.
+// The Codex CLI through the verifying proxy: it reads a file, edits it and answers. The model is a script
+// behind the engine's seam; the server, its API and the proxy are the real ones.
 
 import { mkdtemp, readFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -28,7 +28,7 @@ function command(cmd: string): readonly string[] {
   return ['I will look. ', ...(call.match(/.{1,12}/gs) ?? [])];
 }
 
-/** What the model writes, by the results of commands it was given so far. */
+/** The words of the model, by the results of commands it was given so far. */
 function script({ prompt }: GenerateRequest): readonly string[] {
   const results = prompt.kind === 'chat' ? prompt.messages.filter(({ role }) => role === 'tool') : [];
   if (results.length === 0) return command('cat greeting.txt');
@@ -74,8 +74,8 @@ test.skipIf(!haveCodex)('reads a file, edits it, answers', { timeout: 60_000 }, 
   expect(
     said.filter((event) => event.includes('command_execution') && event.includes('"exit_code":0')),
   ).toHaveLength(2);
-  // No protocol error on either side. Codex warns of a model it has never heard of, and of its plugins, which it
-  // looks for on the internet.
+  // No protocol error on either side. Codex warns of a model it has never heard of, and of its plugins, which
+  // it looks for on the internet.
   const known = /WARN codex_(models_manager::model_info|core_plugins::\w+): /;
   const warnings = run.log.split('\n').filter((line) => /^\S+Z +[A-Z]+ /.test(line) && !known.test(line));
   expect(warnings).toEqual([]);

@@ -6,10 +6,10 @@ import type { GenerateEvent } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
 import { foldEvents } from '../generation/fold.ts';
 import type { ChunkSink } from '../generation/stream.ts';
-import { ChatChoice, type ChoiceOptions, type Piece } from './choice.ts';
+import { ChatChoice, type ChatChoiceOptions, type AnswerPiece } from './choice.ts';
 import type { ChatPlan } from './plan.ts';
 
-export interface ChatAnswerOptions extends ChoiceOptions {
+export interface ChatAnswerOptions extends ChatChoiceOptions {
   readonly plan: ChatPlan;
   readonly answer: AnswerId;
   readonly counts: Counts;
@@ -23,7 +23,7 @@ interface Gathered {
   finish: string;
 }
 
-function gather(into: Gathered, piece: Piece, logprobs: readonly object[]): void {
+function gather(into: Gathered, piece: AnswerPiece, logprobs: readonly object[]): void {
   for (const each of logprobs) into.logprobs.push(each);
   switch (piece.kind) {
     case 'content':
@@ -95,7 +95,7 @@ export async function collectChat(
 }
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
-function deltaOf(piece: Piece): string {
+function deltaOf(piece: AnswerPiece): string {
   switch (piece.kind) {
     case 'content':
       return `{"content":${JSON.stringify(piece.text)}}`;

@@ -17,7 +17,7 @@ function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
   };
 }
 
-export type Piece =
+export type AnswerPiece =
   | { readonly kind: 'content'; readonly text: string }
   /** Thoughts before the answer. */
   | { readonly kind: 'reasoning'; readonly text: string }
@@ -27,16 +27,16 @@ export type Piece =
   | { readonly kind: 'finish'; readonly reason: string };
 
 /** `logprobs`: of the tokens read since the piece before. */
-export type WritePiece = (piece: Piece, logprobs: readonly object[]) => void;
+export type WritePiece = (piece: AnswerPiece, logprobs: readonly object[]) => void;
 
-export interface ChoiceOptions {
+export interface ChatChoiceOptions {
   readonly plan: Pick<ChatPlan, 'logprobs' | 'parallel'>;
   readonly newReader: (() => ToolReader) | null;
   readonly newCallId: () => string;
 }
 
 export class ChatChoice implements ChoiceFold {
-  readonly #plan: ChoiceOptions['plan'];
+  readonly #plan: ChatChoiceOptions['plan'];
   readonly #reader: ToolReader | null;
   readonly #newCallId: () => string;
   readonly #write: WritePiece;
@@ -45,7 +45,7 @@ export class ChatChoice implements ChoiceFold {
   /** The newest call is dropped: the request takes only one. */
   #muted = false;
 
-  constructor({ plan, newReader, newCallId }: ChoiceOptions, write: WritePiece) {
+  constructor({ plan, newReader, newCallId }: ChatChoiceOptions, write: WritePiece) {
     this.#plan = plan;
     this.#reader = newReader?.() ?? null;
     this.#newCallId = newCallId;
@@ -76,7 +76,7 @@ export class ChatChoice implements ChoiceFold {
     } else if (!this.#muted) this.#put({ kind: 'arguments', call: this.#calls - 1, text: event.text });
   }
 
-  #put(piece: Piece): void {
+  #put(piece: AnswerPiece): void {
     const logprobs = this.#logprobs;
     this.#logprobs = [];
     this.#write(piece, logprobs);

@@ -12,8 +12,8 @@ export const WHOLE = 1024;
 
 export interface Padding {
   /**
-   * An event's JSON object → the same object with filler. `unit`: bytes of a slot; `beside`: bytes of the event
-   * outside its JSON.
+   * An event's JSON object → the same object with filler. `unit`: bytes of a slot; `beside`: bytes of the
+   * event outside its JSON.
    */
   pad(json: string, unit?: number, beside?: number): string;
 }

@@ -30,7 +30,7 @@ export interface StreamForm {
   readonly baseBytes: number;
   write(events: AsyncIterable<GenerateEvent>, sink: ChunkSink): Promise<void>;
   /** The terminal event; default: `[DONE]`, or the error envelope. */
-  readonly last?: (error: ApiError | null) => StreamEvent;
+  readonly last?: ((error: ApiError | null) => StreamEvent) | undefined;
 }
 
 /** Takes the response over from the framework; from here on errors are events. */

@@ -1,11 +1,11 @@
-// The answer of /v1/responses, whole or as typed events with sequence numbers (OpenAI API reference, "Streaming
-// events"). Both are one fold of the pieces that every dialect of a conversation has (chat/choice). The terminal
-// event is response.completed, response.incomplete or error.
+// The answer of /v1/responses, whole or as typed events with sequence numbers (OpenAI API reference,
+// "Streaming events"). Both are one fold of the pieces that every dialect of a conversation has
+// (chat/choice). The terminal event is response.completed, response.incomplete or error.
 
 import type { ApiError } from '../../base/errors.ts';
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 import { errorBody } from '../../http/errors.ts';
-import { ChatChoice, type ChoiceOptions, type Piece } from '../chat/choice.ts';
+import { ChatChoice, type ChatChoiceOptions, type AnswerPiece } from '../chat/choice.ts';
 import type { AnswerId, Counts } from '../generation/answer.ts';
 import { foldEvents } from '../generation/fold.ts';
 import { WHOLE } from '../generation/padding.ts';
@@ -16,14 +16,14 @@ import {
   type ItemStatus,
   MessageItem,
   type OutputItem,
-  type Place,
+  type ItemPlace,
   ReasoningItem,
 } from './output.ts';
 import type { ResponsePlan } from './wire.ts';
 
 export interface ResponseOptions {
   readonly plan: ResponsePlan;
-  readonly newReader: ChoiceOptions['newReader'];
+  readonly newReader: ChatChoiceOptions['newReader'];
   readonly answer: AnswerId;
   readonly counts: Counts;
   readonly newId: (prefix: string) => string;
@@ -89,7 +89,7 @@ export class ResponseAnswer {
     );
   }
 
-  #take(piece: Piece, logprobs: readonly object[]): void {
+  #take(piece: AnswerPiece, logprobs: readonly object[]): void {
     switch (piece.kind) {
       case 'content':
         this.#into('content', (place) => new MessageItem(place)).add(piece.text, logprobs);
@@ -119,7 +119,7 @@ export class ResponseAnswer {
   /** The item that is being written, or a new one where it is of another kind. */
   #into(
     kind: 'content' | 'reasoning' | 'call',
-    make: (place: Place) => OutputItem,
+    make: (place: ItemPlace) => OutputItem,
     tool?: string,
   ): OutputItem {
     if (this.#open?.kind === kind) return this.#open.item;
@@ -128,13 +128,13 @@ export class ResponseAnswer {
     const custom = tool !== undefined && plan.toolbox.called.get(tool)?.kind === 'custom';
     const ofCall = custom ? 'ctc' : 'fc';
     const prefix = { content: 'msg', reasoning: 'rs', call: ofCall }[kind];
-    const write: Place['write'] = this.#sink === null ? null : (...event) => this.#write(...event);
+    const write: ItemPlace['write'] = this.#sink === null ? null : (...event) => this.#write(...event);
     const item = make({ id: newId(prefix), index: this.#items.length, write });
     this.#open = { kind, item };
     return item;
   }
 
-  #callItem(place: Place, callId: string, name: string): OutputItem {
+  #callItem(place: ItemPlace, callId: string, name: string): OutputItem {
     const called = this.#options.plan.toolbox.called.get(name) ?? { kind: 'function', name };
     const call = { ...called, callId };
     return call.kind === 'custom' ? new CustomItem(place, call) : new FunctionItem(place, call);

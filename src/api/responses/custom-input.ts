@@ -47,7 +47,7 @@ export class CustomInput {
     return this.#input.slice(before);
   }
 
-  /** What is left when the arguments are whole and in another form than expected. */
+  /** The rest of the input, when the arguments are whole and in another form than expected. */
   end(): string {
     if (this.#ended) return '';
     let value: unknown;

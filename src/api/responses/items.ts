@@ -1,6 +1,6 @@
-// Input items of /v1/responses → messages for the engine's template. The reasoning, the words and the calls that
-// the model wrote in one go are one message again. Other fields of items are ignored, as in a chat. Refuses
-// items of tools that OpenAI runs, and references to items, since nothing is stored.
+// Input items of /v1/responses → messages for the engine's template. The reasoning, the words and the calls
+// that the model wrote in one go are one message again. Other fields of items are ignored, as in a chat.
+// Refuses items of tools that OpenAI runs, and references to items, since no item is stored.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {
@@ -126,7 +126,7 @@ interface Turn {
 
 class History {
   readonly #messages: ChatMessage[] = [];
-  /** What the model said last, until another than the model speaks. */
+  /** The words, thoughts and calls of the model since another spoke. */
   #turn: Turn | null = null;
 
   add(each: ChatMessage): void {

@@ -1,10 +1,13 @@
-// The items of a response while they are written: each announces itself, its pieces and its end as events of the
-// OpenAI API ("Streaming events"), and becomes an item of the answer. Without a writer only the items are made.
+// The items of a response while they are written: each announces itself, its pieces and its end as events of
+// the OpenAI API ("Streaming events"), and becomes an item of the answer. Without a writer only the items are
+// made.
 
 import { CustomInput } from './custom-input.ts';
 import type { Called } from './tools.ts';
 
-/** Writes one event: the fields beside its type and number as JSON members. `whole`: it repeats a whole text. */
+/**
+ * Writes one event: the fields beside its type and number as JSON members. `whole`: it repeats a whole text.
+ */
 export type WriteEvent = (type: string, members: string, whole?: boolean) => void;
 
 export type ItemStatus = 'in_progress' | 'completed' | 'incomplete';
@@ -17,23 +20,23 @@ export interface OutputItem {
 }
 
 /** The place of an item in the answer. */
-export interface Place {
+export interface ItemPlace {
   readonly id: string;
   readonly index: number;
   /** Null: the answer is gathered. */
   readonly write: WriteEvent | null;
 }
 
-function added({ index, write }: Place, item: object): void {
+function added({ index, write }: ItemPlace, item: object): void {
   write?.('response.output_item.added', `"output_index":${index},"item":${JSON.stringify(item)}`);
 }
 
-function done({ index, write }: Place, item: object): object {
+function done({ index, write }: ItemPlace, item: object): object {
   write?.('response.output_item.done', `"output_index":${index},"item":${JSON.stringify(item)}`, true);
   return item;
 }
 
-function partPlace({ id, index }: Place): string {
+function partPlace({ id, index }: ItemPlace): string {
   return `"item_id":${JSON.stringify(id)},"output_index":${index},"content_index":0`;
 }
 
@@ -45,12 +48,12 @@ interface OutputText {
 }
 
 export class MessageItem implements OutputItem {
-  readonly #place: Place;
+  readonly #place: ItemPlace;
   readonly #at: string;
   readonly #logprobs: object[] = [];
   #text = '';
 
-  constructor(place: Place) {
+  constructor(place: ItemPlace) {
     this.#place = place;
     this.#at = partPlace(place);
     added(place, this.#item('in_progress', []));
@@ -90,13 +93,13 @@ export class MessageItem implements OutputItem {
 }
 
 export class ReasoningItem implements OutputItem {
-  readonly #place: Place;
+  readonly #place: ItemPlace;
   readonly #at: string;
   readonly #seal: ((text: string) => string) | null;
   #text = '';
 
   /** `seal`: makes the encrypted content; null: it was not asked for. */
-  constructor(place: Place, seal: ((text: string) => string) | null) {
+  constructor(place: ItemPlace, seal: ((text: string) => string) | null) {
     this.#place = place;
     this.#at = partPlace(place);
     this.#seal = seal;
@@ -140,12 +143,12 @@ function callFields({ callId, name, namespace }: Call): object {
 }
 
 export class FunctionItem implements OutputItem {
-  readonly #place: Place;
+  readonly #place: ItemPlace;
   readonly #call: Call;
   readonly #at: string;
   #arguments = '';
 
-  constructor(place: Place, call: Call) {
+  constructor(place: ItemPlace, call: Call) {
     this.#place = place;
     this.#call = call;
     this.#at = `"item_id":${JSON.stringify(place.id)},"output_index":${place.index}`;
@@ -175,12 +178,12 @@ export class FunctionItem implements OutputItem {
 }
 
 export class CustomItem implements OutputItem {
-  readonly #place: Place;
+  readonly #place: ItemPlace;
   readonly #call: Call;
   readonly #at: string;
   readonly #input = new CustomInput();
 
-  constructor(place: Place, call: Call) {
+  constructor(place: ItemPlace, call: Call) {
     this.#place = place;
     this.#call = call;
     this.#at = `"item_id":${JSON.stringify(place.id)},"output_index":${place.index}`;

@@ -21,7 +21,10 @@ export interface SealedFor {
 export class ReasoningSeal {
   readonly #key = randomBytes(32);
 
-  /** base64url of: version, nonce, ciphertext, tag. A random nonce may repeat only after 2³² seals (SP 800-38D). */
+  /**
+   * base64url of: version, nonce, ciphertext, tag. A random nonce may repeat only after 2³² seals (SP
+   * 800-38D).
+   */
   seal(text: string, owner: SealedFor): string {
     const nonce = randomBytes(NONCE_BYTES);
     const cipher = createCipheriv(CIPHER, this.#key, nonce, { authTagLength: TAG_BYTES });

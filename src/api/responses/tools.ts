@@ -1,6 +1,7 @@
-// Tools of /v1/responses (OpenAI API reference, "Create a model response"): functions, custom tools, which take
-// free text, and namespaces of both. Inside, all of them are functions of one list. Tools that OpenAI runs on its
-// own servers are refused by name; web_search beside other tools is left out, and the answer says so.
+// Tools of /v1/responses (OpenAI API reference, "Create a model response"): functions, custom tools, which
+// take free text, and namespaces of both. Inside, all of them are functions of one list. Tools that OpenAI
+// runs on its own servers are refused by name; web_search beside other tools is left out, and the answer says
+// so.
 
 import { NO_PARAMETERS, MAX_TOOLS, pick, toolName, type ToolUse } from '../chat/tools.ts';
 import type { Loosening, ToolSchema } from '../../grammar/compile.ts';
@@ -73,7 +74,7 @@ function each<const N extends string, T>(names: readonly N[], value: T): Readonl
 
 const search = openObject({ type: choice(SEARCHES, 'Left out beside other tools, refused alone.') });
 
-export const tools = list(
+export const responseTools = list(
   tagged('type', {
     function: functionTool,
     custom: customTool,
@@ -87,7 +88,7 @@ export const tools = list(
 const namedTool = openObject({ type: choice(['function', 'custom']), name: toolName });
 const noChoice = unsupportedParameter('this server runs no tools of its own');
 
-export const toolChoice = either(
+export const responseToolChoice = either(
   {
     string: choice(['none', 'auto', 'required']),
     object: tagged('type', {
@@ -121,13 +122,13 @@ export interface Toolbox {
   readonly called: ReadonlyMap<string, Called>;
   /** As the answer repeats them: without those that were left out. */
   readonly echo: readonly object[];
-  /** What is not enforced of a custom tool, and what was left out. */
+  /** The parts of custom tools that are not enforced, and the tools that were left out. */
   readonly loosened: ReadonlyMap<string, readonly Loosening[]>;
 }
 
 interface Body {
-  readonly tools: Infer<typeof tools> | undefined;
-  readonly tool_choice: Infer<typeof toolChoice> | undefined;
+  readonly tools: Infer<typeof responseTools> | undefined;
+  readonly tool_choice: Infer<typeof responseToolChoice> | undefined;
   readonly parallel_tool_calls: boolean | undefined;
 }
 

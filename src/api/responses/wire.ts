@@ -1,5 +1,6 @@
-// POST /v1/responses on the wire: the shape of a request (OpenAI API reference, "Create a model response"), the
-// plan it becomes, and the fields that the answer repeats. Stateless: what would need a stored answer is refused.
+// POST /v1/responses on the wire: the shape of a request (OpenAI API reference, "Create a model response"),
+// the plan it becomes, and the fields that the answer repeats. Stateless: what would need a stored answer is
+// refused.
 
 import { formatGrammar, plainFormats, schemaFields } from '../chat/response-format.ts';
 import { budgetOf, templateFields, templateVariables } from '../chat/template-variables.ts';
@@ -25,7 +26,7 @@ import type { ModelStatus } from '../../models/seam.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { input, toMessages } from './items.ts';
 import type { ReasoningSeal } from './sealed-reasoning.ts';
-import { toolChoice, tools, type Toolbox, toToolbox } from './tools.ts';
+import { responseToolChoice, responseTools, type Toolbox, toToolbox } from './tools.ts';
 
 const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore
 const { service_tier, prompt_cache_retention } = inertFields;
@@ -78,8 +79,8 @@ export const responseRequest = object({
   max_output_tokens: optional(
     maxTokens("Longest answer, reasoning included; -1: up to the end of the context. Default: the model's, else the same."), // prettier-ignore
   ),
-  tools: optional(tools),
-  tool_choice: optionalOrEmpty(toolChoice),
+  tools: optional(responseTools),
+  tool_choice: optionalOrEmpty(responseToolChoice),
   parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
   text: optionalOrEmpty(
     object({

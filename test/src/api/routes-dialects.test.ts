@@ -25,10 +25,10 @@ const WAYS = DIALECTS.flatMap(([name, path, body]) =>
   [false, true].map((stream): [string, string, object] => [
     `${name}, stream ${stream}`,
     path,
-    { model: 'demo', ...body, ...(stream && { stream }) },
+    { model: 'demo', ...body, stream },
   ]),
 );
-/** What is answered once it is over: the terminal event where there is one. */
+/** Stands in an answer that is over, whole or as its terminal event. */
 const ENDS = /"finish_reason":"stop"|"status":"completed"/;
 
 function as(key: string): RequestInit {
@@ -126,14 +126,9 @@ describe.each(WAYS)('%s', (_, path, body) => {
       there.open();
       return untilAborted(signal);
     };
-    await start({
-      engine: {
-        ...(phase === 'prefill' && { prefill: hold }),
-        ...(phase === 'decode' && {
-          beforeToken: (at, signal) => (at < 2 ? Promise.resolve() : hold(signal)),
-        }),
-      },
-    });
+    const third = (at: number, signal: AbortSignal): Promise<void> =>
+      at < 2 ? Promise.resolve() : hold(signal);
+    await start({ engine: phase === 'prefill' ? { prefill: hold } : { beforeToken: third } });
     await leaving(new AbortController(), there.opened);
     await api.ended();
     await api.models.idle();

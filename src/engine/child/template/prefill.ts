@@ -1,5 +1,5 @@
-// A conversation whose last message is the assistant's: the answer continues it. The template renders what comes
-// before, and the words are put behind the start of the answer, with the reasoning closed.
+// A conversation whose last message is the assistant's: the answer continues it. The template renders what
+// comes before, and the words are put behind the start of the answer, with the reasoning closed.
 
 import type { ChatMessage } from '../../seam/engine.ts';
 import { promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';

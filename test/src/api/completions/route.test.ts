@@ -1,8 +1,8 @@
 // /v1/completions: what a stream says of its tokens is what the whole answer says of them.
 
-import type { StreamEvent } from '../../../../src/api/generation/stream.ts';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
+import type { StreamEvent } from '../../../../src/api/generation/stream.ts';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
 import { collectCompletion, streamCompletion } from '../../../../src/api/completions/answer.ts';
 import { completionRequest, planCompletion } from '../../../../src/api/completions/wire.ts';

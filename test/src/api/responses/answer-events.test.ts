@@ -25,7 +25,7 @@ async function start(options: ApiServerOptions = {}): Promise<void> {
 }
 
 const PLAIN = { stream_options: { include_obfuscation: false } };
-const weather = {
+const WEATHER = {
   type: 'function',
   name: 'weather',
   strict: true,
@@ -36,8 +36,8 @@ const weather = {
     additionalProperties: false,
   },
 };
-const note = { type: 'custom', name: 'note' };
-const many = { type: 'namespace', name: 'many', tools: [{ ...weather, name: 'find' }] };
+const NOTE = { type: 'custom', name: 'note' };
+const MANY = { type: 'namespace', name: 'many', tools: [{ ...WEATHER, name: 'find' }] };
 const THINKS = detectReasoning('<think></think>');
 
 function called(name: string, given: object): readonly string[] {
@@ -63,7 +63,7 @@ const cases: readonly [string, ApiServerOptions, object][] = [
   ],
   ['length', {}, { max_output_tokens: 2, ...PLAIN }],
   ['silent', { engine: { script: () => [] } }, PLAIN],
-  ['tools', { engine: { script: () => CALLS } }, { tools: [weather, note, many], ...PLAIN }],
+  ['tools', { engine: { script: () => CALLS } }, { tools: [WEATHER, NOTE, MANY], ...PLAIN }],
   [
     'reasoning',
     { engine: { reasoning: THINKS, script: () => ['<think>', 'Well', ', so', '</think>', 'Yes', '.'] } },
@@ -151,7 +151,7 @@ test('property: whatever is written and wherever it is cut, the events are typed
   await fc.assert(
     fc.asyncProperty(scripts, fc.nat({ max: 30 }), fc.boolean(), async (tokens, limit, cut) => {
       script = tokens;
-      const body = { tools: [weather, note, many], ...(cut && { max_output_tokens: limit + 1 }), ...PLAIN };
+      const body = { tools: [WEATHER, NOTE, MANY], max_output_tokens: cut ? limit + 1 : undefined, ...PLAIN };
       const events = await streamed(api, body);
       for (const event of events) expectTyped(event);
       const done = events.filter(({ type }) => type === 'response.output_item.done').map(({ item }) => item);

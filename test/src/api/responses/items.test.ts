@@ -15,7 +15,7 @@ async function messages(input: unknown, more: object = {}): Promise<unknown> {
   return prompt.kind === 'chat' ? JSON.parse(JSON.stringify(prompt.messages)) : null;
 }
 
-const user = { role: 'user', content: 'Hi' };
+const USER = { role: 'user', content: 'Hi' };
 const CALL = { type: 'function_call', id: 'fc_1', call_id: 'call_1', name: 'f', arguments: '{"a":1}' };
 const RESULT = { type: 'function_call_output', call_id: 'call_1', output: 'done' };
 const THOUGHT = {
@@ -26,17 +26,17 @@ const THOUGHT = {
 };
 const SAID = { type: 'message', id: 'msg_1', role: 'assistant', status: 'completed', content: [{ type: 'output_text', text: 'I look.', annotations: [], logprobs: [] }] }; // prettier-ignore
 
-const rows: readonly [string, unknown, object, readonly object[]][] = [
-  ['a text', 'Hi', {}, [user]],
+const ROWS: readonly [string, unknown, object, readonly object[]][] = [
+  ['a text', 'Hi', {}, [USER]],
   [
     'instructions come first',
     'Hi',
     { instructions: 'Be brief.' },
-    [{ role: 'system', content: 'Be brief.' }, user],
+    [{ role: 'system', content: 'Be brief.' }, USER],
   ],
-  ['empty instructions are none', 'Hi', { instructions: '' }, [user]],
-  ['a message without a type', [user], {}, [user]],
-  ['a message whose type is null', [{ type: null, ...user }], {}, [user]],
+  ['empty instructions are none', 'Hi', { instructions: '' }, [USER]],
+  ['a message without a type', [USER], {}, [USER]],
+  ['a message whose type is null', [{ type: null, ...USER }], {}, [USER]],
   [
     'parts, joined',
     [
@@ -54,16 +54,16 @@ const rows: readonly [string, unknown, object, readonly object[]][] = [
   ],
   [
     'a developer is the system',
-    [{ role: 'developer', content: 'x' }, user],
+    [{ role: 'developer', content: 'x' }, USER],
     {},
-    [{ role: 'system', content: 'x' }, user],
+    [{ role: 'system', content: 'x' }, USER],
   ],
   [
     'one go of the model is one message',
-    [user, THOUGHT, SAID, CALL, { ...CALL, call_id: 'call_2' }, RESULT],
+    [USER, THOUGHT, SAID, CALL, { ...CALL, call_id: 'call_2' }, RESULT],
     {},
     [
-      user,
+      USER,
       {
         role: 'assistant',
         content: 'I look.',
@@ -78,10 +78,10 @@ const rows: readonly [string, unknown, object, readonly object[]][] = [
   ],
   [
     'words and thoughts after calls begin another',
-    [user, CALL, SAID, CALL, THOUGHT, SAID],
+    [USER, CALL, SAID, CALL, THOUGHT, SAID],
     {},
     [
-      user,
+      USER,
       { role: 'assistant', content: '', toolCalls: [{ id: 'call_1', name: 'f', arguments: '{"a":1}' }] },
       {
         role: 'assistant',
@@ -93,10 +93,10 @@ const rows: readonly [string, unknown, object, readonly object[]][] = [
   ],
   [
     'a custom call and its result',
-    [user, { type: 'custom_tool_call', call_id: 'c', name: 'note', input: 'a "b"' }, { type: 'custom_tool_call_output', call_id: 'c', output: [{ type: 'input_text', text: 'ok' }] }], // prettier-ignore
+    [USER, { type: 'custom_tool_call', call_id: 'c', name: 'note', input: 'a "b"' }, { type: 'custom_tool_call_output', call_id: 'c', output: [{ type: 'input_text', text: 'ok' }] }], // prettier-ignore
     {},
     [
-      user,
+      USER,
       {
         role: 'assistant',
         content: '',
@@ -107,10 +107,10 @@ const rows: readonly [string, unknown, object, readonly object[]][] = [
   ],
   [
     'a call of a namespace',
-    [user, { ...CALL, namespace: 'many' }],
+    [USER, { ...CALL, namespace: 'many' }],
     {},
     [
-      user,
+      USER,
       {
         role: 'assistant',
         content: '',
@@ -118,12 +118,12 @@ const rows: readonly [string, unknown, object, readonly object[]][] = [
       },
     ],
   ],
-  ['thoughts alone that say nothing', [user, { type: 'reasoning', id: 'r', summary: [{ type: 'summary_text', text: 's' }] }], {}, [user]], // prettier-ignore
-  ['a refusal is words', [user, { role: 'assistant', content: [{ type: 'refusal', refusal: 'No.' }] }], {}, [user, { role: 'assistant', content: 'No.' }]], // prettier-ignore
-  ['a result that nobody asked for', [RESULT, user], {}, [{ role: 'tool', content: 'done', toolCallId: 'call_1' }, user]], // prettier-ignore
+  ['thoughts alone that say nothing', [USER, { type: 'reasoning', id: 'r', summary: [{ type: 'summary_text', text: 's' }] }], {}, [USER]], // prettier-ignore
+  ['a refusal is words', [USER, { role: 'assistant', content: [{ type: 'refusal', refusal: 'No.' }] }], {}, [USER, { role: 'assistant', content: 'No.' }]], // prettier-ignore
+  ['a result that nobody asked for', [RESULT, USER], {}, [{ role: 'tool', content: 'done', toolCallId: 'call_1' }, USER]], // prettier-ignore
 ];
 
-test.each(rows)('%s', async (_, input, more, expected) => {
+test.each(ROWS)('%s', async (_, input, more, expected) => {
   expect(await messages(input, more)).toEqual(expected);
 });
 

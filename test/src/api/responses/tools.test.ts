@@ -16,14 +16,14 @@ beforeEach(() => {
 const { seenBy, refusal } = askedOf(() => api);
 
 const LOOSE = { type: 'array', items: { type: 'string' }, uniqueItems: true };
-const f = { type: 'function', name: 'f', parameters: { type: 'object', properties: {} }, strict: true };
-const note = { type: 'custom', name: 'note', description: 'Takes a note.' };
-const lark = {
-  ...note,
+const F = { type: 'function', name: 'f', parameters: { type: 'object', properties: {} }, strict: true };
+const NOTE = { type: 'custom', name: 'note', description: 'Takes a note.' };
+const LARK = {
+  ...NOTE,
   name: 'patch',
   format: { type: 'grammar', syntax: 'lark', definition: 'start: "x"' },
 };
-const many = { type: 'namespace', name: 'many', description: 'Many.', tools: [f, { ...note, name: 'g' }] };
+const MANY = { type: 'namespace', name: 'many', description: 'Many.', tools: [F, { ...NOTE, name: 'g' }] };
 
 async function offered(body: object): Promise<unknown> {
   const { prompt, calls } = await seenBy({ ...RESPONSE, ...body }, '/v1/responses');
@@ -32,34 +32,34 @@ async function offered(body: object): Promise<unknown> {
 }
 
 test.each<[string, object, readonly string[], boolean?]>([
-  ['functions, custom tools, namespaces', { tools: [f, note, many] }, ['f', 'note', 'many__f', 'many__g']],
-  ['none', { tools: [f], tool_choice: 'none' }, []],
-  ['required', { tools: [f, note], tool_choice: 'required' }, ['f', 'note'], true],
-  ['a named function', { tools: [f, note], tool_choice: { type: 'function', name: 'f' } }, ['f'], true],
+  ['functions, custom tools, namespaces', { tools: [F, NOTE, MANY] }, ['f', 'note', 'many__f', 'many__g']],
+  ['none', { tools: [F], tool_choice: 'none' }, []],
+  ['required', { tools: [F, NOTE], tool_choice: 'required' }, ['f', 'note'], true],
+  ['a named function', { tools: [F, NOTE], tool_choice: { type: 'function', name: 'f' } }, ['f'], true],
   [
     'a named custom tool',
-    { tools: [f, note], tool_choice: { type: 'custom', name: 'note' } },
+    { tools: [F, NOTE], tool_choice: { type: 'custom', name: 'note' } },
     ['note'],
     true,
   ],
   [
     'allowed tools',
-    { tools: [f, note, lark], tool_choice: { type: 'allowed_tools', mode: 'auto', tools: [{ type: 'function', name: 'f' }, { type: 'custom', name: 'note' }] } }, // prettier-ignore
+    { tools: [F, NOTE, LARK], tool_choice: { type: 'allowed_tools', mode: 'auto', tools: [{ type: 'function', name: 'f' }, { type: 'custom', name: 'note' }] } }, // prettier-ignore
     ['f', 'note'],
   ],
   [
     'allowed tools, one of them required',
-    { tools: [f, note], tool_choice: { type: 'allowed_tools', mode: 'required', tools: [{ type: 'function', name: 'f' }] } }, // prettier-ignore
+    { tools: [F, NOTE], tool_choice: { type: 'allowed_tools', mode: 'required', tools: [{ type: 'function', name: 'f' }] } }, // prettier-ignore
     ['f'],
     true,
   ],
-  ['a search beside other tools', { tools: [f, { type: 'web_search', external_web_access: true }] }, ['f']],
+  ['a search beside other tools', { tools: [F, { type: 'web_search', external_web_access: true }] }, ['f']],
 ])('%s', async (_, body, names, only) => {
   expect(await offered(body)).toEqual({ names, only });
 });
 
 test('a custom tool is a function of one text, told its grammar', async () => {
-  const { prompt } = await seenBy({ ...RESPONSE, tools: [lark] }, '/v1/responses');
+  const { prompt } = await seenBy({ ...RESPONSE, tools: [LARK] }, '/v1/responses');
   const [tool] = prompt.kind === 'chat' ? (prompt.tools ?? []) : [];
   expect(tool).toMatchObject({
     name: 'patch',
@@ -69,7 +69,7 @@ test('a custom tool is a function of one text, told its grammar', async () => {
 });
 
 test('what is not enforced and what is left out are told', async () => {
-  const tools = [lark, { type: 'web_search' }, { ...f, strict: false, parameters: { type: 'object', properties: { a: LOOSE } } }]; // prettier-ignore
+  const tools = [LARK, { type: 'web_search' }, { ...F, strict: false, parameters: { type: 'object', properties: { a: LOOSE } } }]; // prettier-ignore
   const response = await post(api, '/v1/responses', { ...RESPONSE, tools });
   expect(response.headers.get('x-assay-loosened')?.split(', ').toSorted()).toEqual([
     'f#/properties/a/uniqueItems',
@@ -84,7 +84,7 @@ test('what is not enforced and what is left out are told', async () => {
 });
 
 test('a regex holds the input of a custom tool', async () => {
-  const tools = [{ ...note, format: { type: 'grammar', syntax: 'regex', definition: '[a-c]{2}|x' } }];
+  const tools = [{ ...NOTE, format: { type: 'grammar', syntax: 'regex', definition: '[a-c]{2}|x' } }];
   const { grammar } = await seenBy({ ...RESPONSE, tools, tool_choice: 'required' }, '/v1/responses');
   expect(grammar?.gbnf).toContain('[a-c]');
 });
@@ -94,7 +94,7 @@ test('calls come out under the names of the request', async () => {
     (name) => `<tool_call>\n${JSON.stringify({ name, arguments: { input: 'x' } })}\n</tool_call>\n`,
   );
   const { output } = (await (
-    await post(api, '/v1/responses', { ...RESPONSE, tools: [f, note, many] })
+    await post(api, '/v1/responses', { ...RESPONSE, tools: [F, NOTE, MANY] })
   ).json()) as {
     readonly output: readonly object[];
   };
@@ -118,20 +118,20 @@ describe('refused', () => {
       'apply_patch',
       'tool_search',
     ].map((type): [object, string, string] => [
-      { tools: [f, { type }] },
+      { tools: [F, { type }] },
       'unsupported_parameter',
       'tools[1]',
     ]),
     [{ tools: [{ type: 'web_search' }] }, 'unsupported_parameter', 'tools[0]'],
-    [{ tools: [f], tool_choice: { type: 'web_search' } }, 'unsupported_parameter', 'tool_choice'],
-    [{ tools: [f], tool_choice: { type: 'function', name: 'g' } }, 'invalid_value', 'tool_choice.name'],
-    [{ tools: [f], tool_choice: { type: 'custom', name: 'f' } }, 'invalid_value', 'tool_choice.name'],
+    [{ tools: [F], tool_choice: { type: 'web_search' } }, 'unsupported_parameter', 'tool_choice'],
+    [{ tools: [F], tool_choice: { type: 'function', name: 'g' } }, 'invalid_value', 'tool_choice.name'],
+    [{ tools: [F], tool_choice: { type: 'custom', name: 'f' } }, 'invalid_value', 'tool_choice.name'],
     [{ tool_choice: 'required' }, 'invalid_value', 'tool_choice'],
-    [{ tools: [f, f] }, 'invalid_value', 'tools[1].name'],
-    [{ tools: [many, many] }, 'invalid_value', 'tools[1].tools[0].name'],
+    [{ tools: [F, F] }, 'invalid_value', 'tools[1].name'],
+    [{ tools: [MANY, MANY] }, 'invalid_value', 'tools[1].tools[0].name'],
     [{ tools: [{ type: 'x' }] }, 'invalid_value', 'tools[0].type'],
-    [{ tools: [{ ...f, parameters: { type: 'object', properties: { a: LOOSE } } }] }, 'invalid_schema', 'tools[0].parameters.properties.a.uniqueItems'], // prettier-ignore
-    [{ tools: [note, { ...note, name: 'b', format: { type: 'grammar', syntax: 'regex', definition: '(?<=a)b' } }] }, 'invalid_schema', 'tools[1].format.definition.properties.input.pattern'], // prettier-ignore
+    [{ tools: [{ ...F, parameters: { type: 'object', properties: { a: LOOSE } } }] }, 'invalid_schema', 'tools[0].parameters.properties.a.uniqueItems'], // prettier-ignore
+    [{ tools: [NOTE, { ...NOTE, name: 'b', format: { type: 'grammar', syntax: 'regex', definition: '(?<=a)b' } }] }, 'invalid_schema', 'tools[1].format.definition.properties.input.pattern'], // prettier-ignore
   ])('%j', async (body, code, param) => {
     const response = await post(api, '/v1/responses', { ...RESPONSE, ...body });
     expect([response.status, ((await response.json()) as { error: object }).error]).toMatchObject([

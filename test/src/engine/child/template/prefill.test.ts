@@ -1,11 +1,15 @@
-// A last message of the assistant is continued: the prompt ends with its words, behind the start of an answer.
+// A last message of the assistant is continued: the prompt ends with its words, behind the start of an
+// answer.
 
 import { describe, expect, test } from 'vitest';
+import type { ChatMessage } from '../../../../../src/engine/seam/engine.ts';
 import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
 import { MISTRAL, QWEN, show, user, vocabulary } from '../../../../fixtures/engine/chat-templates.ts';
 import { corpus } from '../../../../fixtures/engine/template-corpus.ts';
 
-const said = (content: string) => ({ role: 'assistant' as const, content });
+function said(content: string): ChatMessage {
+  return { role: 'assistant', content };
+}
 
 function prompt(source: string, content: string, prefill?: boolean): string {
   const template = createChatTemplate(source, vocabulary);
