@@ -1,5 +1,5 @@
-// The wishes of a request in any dialect of a conversation, checked as far as that needs no model, and the engine
-// request it becomes once the model is there. Refuses an effort of a model without reasoning.
+// The wishes of a request in any dialect of a conversation, checked as far as that needs no model, and the
+// engine request it becomes once the model is there. Refuses an effort of a model without reasoning.
 
 import type { ChatMessage, EngineInfo, GenerateRequest, Sampling } from '../../engine/seam/engine.ts';
 import type { Loosenings } from '../../grammar/compile.ts';

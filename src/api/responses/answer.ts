@@ -69,7 +69,7 @@ export class ResponseAnswer {
     // The SDKs of OpenAI read an error from the object, the type has it in the event itself.
     const { error: told } = errorBody(error);
     const { code, message, param } = told;
-    return this.#event('error', `${JSON.stringify({ code, message, param, error: told }).slice(1, -1)}`);
+    return this.#event('error', JSON.stringify({ code, message, param, error: told }).slice(1, -1));
   }
 
   /** Bytes of an event without text, for the padding. */
