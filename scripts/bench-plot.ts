@@ -1,0 +1,199 @@
+// Charts of a report of `make bench-engine --json FILE`, as SVG for docs/performance.md: `node --import tsx
+// scripts/bench-plot.ts FILE FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per
+// second by the number of streams). The colours follow the reader's colour scheme.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+export interface BenchRow {
+  readonly model: string;
+  /** The engine at its seam, or the whole server over attested TLS. */
+  readonly via: 'seam' | 'https';
+  readonly name: string;
+  readonly unit: 'tok/s' | 'ms' | '1/s';
+  readonly threads: number;
+  /** One value for each round. */
+  readonly assay: readonly number[];
+  /** None where there was no peer. */
+  readonly llamaServer: readonly number[];
+  /** Above 1 ours is faster. */
+  readonly ratio: number | undefined;
+  /** Their processor time over ours. */
+  readonly processorRatio: number | undefined;
+}
+
+export interface BenchReport {
+  readonly processor: string;
+  readonly processors: number;
+  readonly node: string;
+  readonly rounds: number;
+  readonly rows: readonly BenchRow[];
+}
+
+const WIDTH = 720;
+const LABEL = 300;
+const MARGIN = 16;
+const STYLE = `
+  svg { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #d1d9e0; --ours: #0a6e5c; --theirs: #9a6700 }
+  @media (prefers-color-scheme: dark) {
+    svg { --paper: #0d1117; --ink: #f0f6fc; --faint: #3d444d; --ours: #3fb9a2; --theirs: #d4a72c }
+  }
+  text { font: 12px system-ui, sans-serif; fill: var(--ink) }
+  .title { font-weight: 600 }
+  .paper { fill: var(--paper) }
+  .ours { fill: var(--ours); stroke: var(--ours) }
+  .theirs { fill: var(--theirs); stroke: var(--theirs) }
+  polyline { fill: none !important; stroke-width: 2 }
+  .axis { stroke: var(--faint) }
+`;
+
+function escaped(text: string): string {
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;');
+}
+
+function text(x: number, y: number, content: string, attributes = ''): string {
+  return `<text x="${rounded(x)}" y="${rounded(y)}"${attributes}>${escaped(content)}</text>`;
+}
+
+function rounded(value: number): string {
+  return String(Math.round(value * 10) / 10);
+}
+
+function shown(value: number): string {
+  return value.toFixed(value < 100 ? 1 : 0);
+}
+
+function median(values: readonly number[]): number | undefined {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+function document(height: number, parts: readonly string[]): string {
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${rounded(height)}" width="${WIDTH}" height="${rounded(height)}" role="img">
+<style>${STYLE}</style>
+<rect class="paper" width="${WIDTH}" height="${rounded(height)}"/>
+${parts.join('\n')}
+</svg>
+`;
+}
+
+function legend(y: number): string[] {
+  return [
+    `<rect class="ours" x="${MARGIN}" y="${y - 9}" width="10" height="10"/>`,
+    text(MARGIN + 16, y, 'Assay'),
+    `<rect class="theirs" x="${MARGIN + 80}" y="${y - 9}" width="10" height="10"/>`,
+    text(MARGIN + 96, y, 'llama-server'),
+  ];
+}
+
+/** Two bars for each case; the longer one of a case fills the width, since cases have units of their own. */
+export function caseChart({ rows, ...machine }: BenchReport): string {
+  const parts = [
+    text(MARGIN, 24, 'Assay and llama-server, median of each case', ' class="title"'),
+    text(MARGIN, 42, `${machine.processor}, ${machine.processors} processors, ${machine.rounds} rounds`),
+    ...legend(62),
+  ];
+  const room = WIDTH - LABEL - 110;
+  let y = 84;
+  let model = '';
+  for (const row of rows) {
+    const title = `${row.model}, ${row.via === 'https' ? 'whole server over attested TLS' : 'engine'}`;
+    if (title !== model) {
+      model = title;
+      y += 12;
+      parts.push(text(MARGIN, y, title, ' class="title"'));
+      y += 12;
+    }
+    parts.push(text(MARGIN, y + 14, row.unit === 'ms' ? `${row.name} (less is better)` : row.name));
+    const bars = [
+      ['ours', median(row.assay)],
+      ['theirs', median(row.llamaServer)],
+    ] as const;
+    const most = Math.max(...bars.map(([, value]) => value ?? 0), Number.MIN_VALUE);
+    for (const [side, value] of bars) {
+      if (value !== undefined) {
+        const width = (room * value) / most;
+        parts.push(
+          `<rect class="${side}" x="${LABEL}" y="${rounded(y)}" width="${rounded(width)}" height="9" stroke="none"/>`,
+          text(LABEL + width + 6, y + 9, `${shown(value)} ${row.unit}`),
+        );
+      }
+      y += 11;
+    }
+    y += 8;
+  }
+  return document(y + MARGIN, parts);
+}
+
+interface Line {
+  readonly side: 'ours' | 'theirs';
+  readonly points: readonly (readonly [streams: number, rate: number])[];
+}
+
+/** `decode, N streams` of one model, by N. */
+function linesOf(rows: readonly BenchRow[]): readonly Line[] {
+  const by = (side: Line['side'], of: (row: BenchRow) => readonly number[]): Line => ({
+    side,
+    points: rows
+      .flatMap((row): (readonly [number, number])[] => {
+        const streams = /^decode, (\d+) streams?$/.exec(row.name)?.[1];
+        const rate = median(of(row));
+        return streams === undefined || rate === undefined ? [] : [[Number(streams), rate]];
+      })
+      .toSorted(([a], [b]) => a - b),
+  });
+  return [by('ours', (row) => row.assay), by('theirs', (row) => row.llamaServer)].filter(
+    ({ points }) => points.length > 1,
+  );
+}
+
+/** Tokens per second of all streams together, by their number: one panel for each model. */
+export function streamChart({ rows }: BenchReport): string {
+  const parts = [
+    text(MARGIN, 24, 'Tokens per second by concurrent streams', ' class="title"'),
+    ...legend(44),
+  ];
+  const panel = { height: 150, left: 70, right: WIDTH - 60 };
+  let y = 60;
+  for (const model of new Set(rows.map((row) => row.model))) {
+    const lines = linesOf(rows.filter((row) => row.model === model));
+    if (lines.length === 0) continue;
+    const all = lines.flatMap(({ points }) => points);
+    const most = Math.max(...all.map(([, rate]) => rate));
+    const widest = Math.max(...all.map(([streams]) => streams));
+    const top = y + 34;
+    const bottom = top + panel.height;
+    const at = ([streams, rate]: readonly [number, number]): readonly [number, number] => [
+      panel.left + ((panel.right - panel.left) * streams) / widest,
+      bottom - (panel.height * rate) / most,
+    ];
+    parts.push(
+      text(MARGIN, y + 20, model, ' class="title"'),
+      `<path class="axis" d="M${panel.left} ${top}V${bottom}H${panel.right}" fill="none"/>`,
+      text(panel.left - 8, top + 5, shown(most), ' text-anchor="end"'),
+      text(panel.left - 8, bottom + 4, '0', ' text-anchor="end"'),
+    );
+    for (const streams of new Set(all.map(([count]) => count)))
+      parts.push(text(at([streams, 0])[0], bottom + 16, String(streams), ' text-anchor="middle"'));
+    for (const { side, points } of lines) {
+      const places = points.map((point) => at(point).map(rounded).join(','));
+      parts.push(`<polyline class="${side}" points="${places.join(' ')}"/>`);
+    }
+    y = bottom + 24;
+  }
+  return document(y + MARGIN, parts);
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const [file = '', folder = ''] = process.argv.slice(2);
+  // Our own file, written by bench-engine.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+  const report = JSON.parse(readFileSync(file, 'utf8')) as BenchReport;
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'cases.svg'), caseChart(report));
+  writeFileSync(join(folder, 'streams.svg'), streamChart(report));
+}
