@@ -1,11 +1,8 @@
-// `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns;
-// prints medians and ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the
-// clock's: on a busy machine only that one says something, with one thread. Models of random weights are asked
-// at the engine's seam (VIA=https: through the whole server); published ones always through the whole server,
-// over attested TLS, against plain HTTP.
-// The peer is LLAMA_SERVER=/path/to/llama-server, else what `make llama-server` built. `--json FILE` writes
-// every value; THREADS, ROUNDS and CASES (part of a model's and case's name) change the defaults; BUSY=n lets
-// n busy loops compete for the processors. It has no assertions.
+// `make bench-engine`: this server against llama-server, in turns (docs/performance.md); prints medians and
+// ratios (above 1.00 is ours faster), the second one of processor time: on a busy machine only that one says
+// something, with one thread. Random weights are asked at the engine's seam (VIA=https: through the whole
+// server), published ones always through the whole server. `--json FILE` writes every value; THREADS, ROUNDS
+// and CASES (part of a model's and case's name) change the defaults; BUSY=n: n busy loops compete.
 
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -23,7 +20,7 @@ import { findLlamaServer } from './real-models/llama-server.ts';
 const { values: flags } = parseArgs({ options: { json: { type: 'string' } } });
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const peer = findLlamaServer();
-const rows: BenchRow[] = [];
+const ROWS: BenchRow[] = [];
 
 let salt = 0;
 /** Tokens of words, different at every call. */
@@ -144,7 +141,7 @@ async function measure(model: Model, each: Case, sides: readonly Side[]): Promis
     ratio: ratioOf(each.unit, median(assay), median(llamaServer)),
     processorRatio: used[1] === undefined ? undefined : used[1] / (used[0] ?? NaN),
   };
-  rows.push(row);
+  ROWS.push(row);
   printRow(row);
 }
 
@@ -185,11 +182,11 @@ console.log(
     `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio processor`,
 );
 const via = process.env['VIA'] === 'https' ? 'https' : 'seam';
-const random = { via, threads, slots: 8, context: 4096, ends: [0, 1, 2, 3] } as const;
-await compare({ ...random, title: 'random 254M, Q8_0', path: medium, type: 'completion' }, text);
-await compare({ ...random, title: 'random BERT 22M, Q8_0', path: embed, type: 'embedding' }, vectors);
+const RANDOM = { via, threads, slots: 8, context: 4096, ends: [0, 1, 2, 3] } as const;
+await compare({ ...RANDOM, title: 'random 254M, Q8_0', path: medium, type: 'completion' }, text);
+await compare({ ...RANDOM, title: 'random BERT 22M, Q8_0', path: embed, type: 'embedding' }, vectors);
 await compare(
-  { ...random, title: 'demo-context', path: demo['demo-context'].path, type: 'completion', threads: 1 },
+  { ...RANDOM, title: 'demo-context', path: demo['demo-context'].path, type: 'completion', threads: 1 },
   tiny,
 );
 for (const { title, path, type, ends } of await publishedModels()) {
@@ -205,7 +202,7 @@ if (flags.json !== undefined) {
     processors: cpus().length,
     node: process.version,
     rounds,
-    rows,
+    rows: ROWS,
   };
   writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
 }

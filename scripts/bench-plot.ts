@@ -1,6 +1,6 @@
-// Charts of a report of `make bench-engine --json FILE`, as SVG for docs/performance.md: `node --import tsx
-// scripts/bench-plot.ts FILE FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per
-// second by the number of streams). The colours follow the reader's colour scheme.
+// Charts of a report of `make bench-engine JSON=FILE`, as SVG: `node --import tsx scripts/bench-plot.ts FILE
+// FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per second by the number of
+// streams). The colours follow the reader's colour scheme.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -56,8 +56,8 @@ function escaped(text: string): string {
     .replaceAll('"', '&quot;');
 }
 
-function text(x: number, y: number, content: string, attributes = ''): string {
-  return `<text x="${rounded(x)}" y="${rounded(y)}"${attributes}>${escaped(content)}</text>`;
+function text(left: number, base: number, content: string, attributes = ''): string {
+  return `<text x="${rounded(left)}" y="${rounded(base)}"${attributes}>${escaped(content)}</text>`;
 }
 
 function rounded(value: number): string {
@@ -81,12 +81,12 @@ ${parts.join('\n')}
 `;
 }
 
-function legend(y: number): string[] {
+function legend(base: number): string[] {
   return [
-    `<rect class="ours" x="${MARGIN}" y="${y - 9}" width="10" height="10"/>`,
-    text(MARGIN + 16, y, 'Assay'),
-    `<rect class="theirs" x="${MARGIN + 80}" y="${y - 9}" width="10" height="10"/>`,
-    text(MARGIN + 96, y, 'llama-server'),
+    `<rect class="ours" x="${MARGIN}" y="${base - 9}" width="10" height="10"/>`,
+    text(MARGIN + 16, base, 'Assay'),
+    `<rect class="theirs" x="${MARGIN + 80}" y="${base - 9}" width="10" height="10"/>`,
+    text(MARGIN + 96, base, 'llama-server'),
   ];
 }
 

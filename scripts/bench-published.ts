@@ -1,5 +1,5 @@
-// Published models of `make bench-engine`: those that `make real-models` left in the cache. MiniLM comes as its
-// Hugging Face folder and is converted once, so that both sides read the same GGUF.
+// Published models of `make bench-engine`: those that `make real-models` left in the cache. MiniLM comes as
+// its Hugging Face folder and is converted once, so that both sides read the same GGUF.
 
 import {
   closeSync,

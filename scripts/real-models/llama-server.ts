@@ -1,5 +1,5 @@
-// `make llama-server`: the peer of `make bench-engine`, built once from the pinned sources of llama.cpp into a
-// cache outside the tree. Only the server is compiled. Its CPU kernels are the files this server loads too
+// `make llama-server`: the peer of `make bench-engine`, built once from the pinned sources of llama.cpp into
+// a cache outside the tree. Only the server is compiled. Its CPU kernels are the files this server loads too
 // (libggml-cpu-*.so, copied beside it; ggml loads the one for this processor), so the comparison is of
 // servers and not of compilers. Needs cmake and a C++ compiler; builds with JOBS=n, one by default.
 
@@ -7,7 +7,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { llamaFolder } from '../../src/engine/child/llama/library.ts';
+import { llamaFolder } from '../../src/engine/seam/library-folder.ts';
 import { cacheFolder } from './install.ts';
 import { bundleCommit, llamaSources } from './llama-sources.ts';
 

@@ -31,7 +31,7 @@ describe('bars', () => {
     const value = fc.double({ min: 0.01, max: 1e6, noNaN: true });
     fc.assert(
       fc.property(fc.array(fc.tuple(value, value), { minLength: 1, maxLength: 5 }), (pairs) => {
-        const svg = caseChart(report(pairs.map(([a, b]) => ({ assay: [a], llamaServer: [b] }))));
+        const svg = caseChart(report(pairs.map(([our, their]) => ({ assay: [our], llamaServer: [their] }))));
         const [ours, theirs] = [widths(svg, 'ours'), widths(svg, 'theirs')];
         expect(ours).toHaveLength(pairs.length);
         for (const [i, [a, b]] of pairs.entries()) {
@@ -79,10 +79,10 @@ describe('lines', () => {
     const [ours, theirs] = [...streamChart(report(rows)).matchAll(/<polyline [^>]*points="([^"]+)"/g)].map(
       ([, points = '']) => points.split(' ').map((point) => point.split(',').map(Number)),
     );
-    // Four points on a straight line from near the origin to the right upper corner, and one of half the slope.
-    expect(ours?.map(([x]) => x)).toEqual([106.9, 217.5, 365, 660]);
-    expect(ours?.map(([, y]) => y)).toEqual([234.6, 206.5, 169, 94]);
-    expect(theirs?.map(([, y]) => y)).toEqual([239.3, 225.3, 206.5, 169]);
+    // Four points on a straight line to the right upper corner, and one of half the slope.
+    expect(ours?.map(([left]) => left)).toEqual([106.9, 217.5, 365, 660]);
+    expect(ours?.map(([, top]) => top)).toEqual([234.6, 206.5, 169, 94]);
+    expect(theirs?.map(([, top]) => top)).toEqual([239.3, 225.3, 206.5, 169]);
   });
 
   test('a model with one number of streams has no panel', () => {

@@ -7,12 +7,13 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
+import { llamaFolder } from '../../seam/library-folder.ts';
 import { QUANTIZE_TYPES, type Fallback, type QuantizeOrder } from '../../seam/quantize.ts';
 import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { POINTER } from '../llama/declarations.ts';
-import { growNativeStack, llamaFolder, loadLlama } from '../llama/library.ts';
+import { growNativeStack, loadLlama } from '../llama/library.ts';
 import { serveTask, type TaskReport } from '../task.ts';
 
 /** include/llama.h, llama_model_quantize_params. */
