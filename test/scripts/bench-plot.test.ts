@@ -1,4 +1,4 @@
-// Charts of a bench report: lengths are in proportion to values, names are escaped, nothing is NaN.
+// Charts of a bench report: lengths are in proportion to values, names are escaped, no number is NaN.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

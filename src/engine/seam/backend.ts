@@ -19,7 +19,7 @@ export interface Device {
   readonly freeBytes: number;
 }
 
-/** What a model takes, for the layers a device has room for; from the strict GGUF reader. */
+/** Memory of a model, for the layers a device has room for; from the strict GGUF reader. */
 export interface ModelNeeds {
   readonly weightBytes: number;
   /** Keys and values of all slots. */

@@ -57,7 +57,7 @@ export interface LoadSpec {
   readonly kvType?: KvType | undefined;
   /** Overrides the GGUF's own chat template (and is then part of the model manifest). */
   readonly chatTemplate?: string | undefined;
-  /** What it takes, for the memory of the devices of a graphics card. */
+  /** Its memory, where it computes on graphics cards. */
   readonly needs?: ModelNeeds | undefined;
   /** Called with 0…1 while the weights load. */
   readonly onProgress?: ((fraction: number) => void) | undefined;

@@ -44,7 +44,7 @@ describe('an object shape', () => {
     [{ d: {} }, 'x.d.e', 'missing_required_parameter'],
     [{ d: 1 }, 'x.d', 'invalid_type'],
     [{ f: 1 }, 'x.f', 'unknown_parameter'],
-    // What every object inherits is no field of it.
+    // A member that every object inherits is no field of it.
     [{ d: Object.create({ e: 1 }) as object, toString: 1 }, 'x.toString', 'unknown_parameter'],
   ])('%j is refused at %s', (value, param, code) => {
     const strict = object({ d: object({ e: integer({ min: 0, max: 9 }) }) });
