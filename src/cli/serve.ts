@@ -24,6 +24,7 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
+import { converters } from './converters.ts';
 import { greeting, openToAll, whyOpen } from './greeting.ts';
 import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
@@ -136,6 +137,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
       device: config.engine.gpuDevice,
       layers: config.engine.gpuLayers,
     },
+    drafting: config.models.drafting,
   };
   try {
     return await start({
@@ -145,6 +147,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
       openEngine: openEngine(engines),
       checkTemplate: (source) => checkTemplate(engines, source),
       findDevices: () => findDevices(engines),
+      converters: converters(),
       signal: stop.asked,
       onFatal: stop.fail,
     });

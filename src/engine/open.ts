@@ -8,7 +8,7 @@ import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
 import type { Accelerator, Device } from './seam/backend.ts';
-import type { EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
+import type { Drafting, EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
 
 export interface EngineOptions {
@@ -36,6 +36,8 @@ export interface EngineOptions {
   readonly exact?: boolean | undefined;
   /** Where models compute; absent: on the CPU. */
   readonly accelerator?: Accelerator | undefined;
+  /** Absent: off. */
+  readonly drafting?: Drafting | undefined;
 }
 
 const DEFAULT_MAX_QUEUED = 64;
@@ -182,6 +184,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     exact: options.exact,
     accelerator: options.accelerator,
     needs: spec.needs,
+    drafting: options.drafting ?? 'off',
   });
   try {
     return await Promise.race([ready, failed]);

@@ -20,6 +20,7 @@ import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
@@ -28,6 +29,7 @@ export interface StartOptions {
   readonly checkTemplate: (source: string) => Promise<string | null>;
   /** The devices of the configured backend. */
   readonly findDevices: () => Promise<readonly Device[]>;
+  readonly converters: Converters;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
@@ -72,6 +74,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     config,
     openEngine: options.openEngine,
     checkTemplate: options.checkTemplate,
+    converters: options.converters,
     hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,

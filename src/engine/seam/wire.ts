@@ -5,6 +5,7 @@
 import { openJsonScan } from '../../base/json-scan.ts';
 import type { Accelerator, Backend, Device, ModelNeeds } from './backend.ts';
 import type {
+  Drafting,
   EngineInfo,
   EngineStats,
   GenerateEvent,
@@ -49,6 +50,7 @@ export type ToChild =
       readonly exact?: boolean | undefined;
       readonly accelerator?: Accelerator | undefined;
       readonly needs?: ModelNeeds | undefined;
+      readonly drafting: Drafting;
     }
   /** Instead of a load: which devices does this backend find? */
   | { readonly kind: 'devices'; readonly backend: Backend }
