@@ -3,11 +3,13 @@
 // `--json FILE` writes the series that scripts/bench-plot draws. It has no assertions. ROUNDS (default 3).
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
 import { startRealServer, type RealServer } from '../test/fixtures/e2e/real-server.ts';
+import type { ScaleReport, Series } from './bench-plot.ts';
 import { writeLongModel } from './bench-model.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 3);
@@ -16,12 +18,7 @@ const PROMPTS = [1, 2, 4, 8, 15.75].map((k) => k * 1024);
 const MODELS = [1, 10, 30, 100];
 const TOKENS = 64;
 
-interface Series {
-  readonly title: string;
-  readonly x: string;
-  readonly y: string;
-  readonly points: [number, number][];
-}
+type Measured = Series & { readonly points: [number, number][] };
 
 const folder = await mkdtemp(join(tmpdir(), 'assay-bench-scale-'));
 const long = join(tmpdir(), 'assay-bench-models', 'long-q8_0.gguf');
@@ -73,14 +70,14 @@ function prompt(length: number): number[] {
   return Array.from({ length }, (_, i) => 300 + ((i * 7919 + salt * 104_729) % 300));
 }
 
-const found: Series[] = [];
-function series(title: string, x: string, y: string): Series {
-  const made: Series = { title, x, y, points: [] };
+const found: Measured[] = [];
+function series(title: string, x: string, y: string): Measured {
+  const made: Measured = { title, x, y, points: [] };
   found.push(made);
   console.log(`\n${title}`);
   return made;
 }
-function point({ points, x, y }: Series, at: number, value: number): void {
+function point({ points, x, y }: Measured, at: number, value: number): void {
   points.push([at, value]);
   const [first = [at, value]] = points;
   const growth = value / first[1] / (at / first[0]);
@@ -159,6 +156,12 @@ for (const [title, y, points] of [
 }
 
 await rm(folder, { recursive: true, force: true });
-const file = process.argv[process.argv.indexOf('--json') + 1];
-if (process.argv.includes('--json') && file !== undefined)
-  await writeFile(file, `${JSON.stringify({ series: found }, undefined, 2)}\n`);
+const { values: flags } = parseArgs({ options: { json: { type: 'string' } } });
+const report: ScaleReport = {
+  processor: cpus()[0]?.model ?? '',
+  processors: cpus().length,
+  node: process.version,
+  rounds,
+  series: found,
+};
+if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
