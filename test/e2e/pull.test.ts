@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
+import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
 import { splitGguf } from '../fixtures/models/gguf-split.ts';
 import { startHub } from '../fixtures/models/hub.ts';
 import type { Hub } from '../fixtures/models/hub.ts';
@@ -183,20 +184,27 @@ describe('a model from the hub', { timeout: 400_000 }, () => {
 });
 
 describe('a pull', { timeout: 400_000 }, () => {
-  test('of a split model, by the address of its page, answers as the whole file does', async () => {
+  test('of a split model and its projector, by the address of its page, answers as the whole file does', async () => {
     const name = 'hf.co/assay/split:Q8_0';
     const old = hub.files;
     const parts = await splitGguf(chat.bytes, 3);
+    const projector = tinyGguf({ metadata: { 'general.type': { string: 'mmproj' } } });
     hub.files = [
       ...parts.map((bytes, i) => ({ name: `Q8_0/M-Q8_0-0000${i + 1}-of-00003.gguf`, bytes })),
-      { name: 'mmproj-Q8_0.gguf', bytes: Buffer.from('GGUF') },
+      { name: 'mmproj-Q8_0.gguf', bytes: projector },
     ];
     const pulled = await models('pull', name);
     hub.files = old;
     expect(pulled).toMatchObject({ code: 0, stderr: expect.not.stringContaining('error') as string });
     expect(await ask(name)).toBe(answer);
     const { text } = await call('GET', `/v1/models/${encodeURIComponent(name)}`);
-    expect(JSON.parse(text)).toMatchObject({ id: name, kind: 'manifest', residency: 'memory', loaded: true });
+    expect(JSON.parse(text)).toMatchObject({
+      id: name,
+      kind: 'manifest',
+      residency: 'memory',
+      loaded: true,
+      projector: { size_bytes: projector.length, used: false },
+    });
     await models('rm', name);
   });
 
