@@ -167,7 +167,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux', () => {
     await expect(run(wide, { type: 'Q8_0', signal })).rejects.toThrow('no longer wanted');
     const full = openSync('/dev/full', 'w');
     await expect(run(wide, { type: 'Q8_0', outputFd: full })).rejects.toMatchObject({
-      code: 'model_load_failed',
+      code: 'storage_full',
     });
     closeSync(full);
   });

@@ -3,7 +3,7 @@
 // writes fd 4. Its log tells the progress, and the tensors whose shape does not fit their type, which
 // llama.cpp gives another one.
 
-import { readdirSync } from 'node:fs';
+import { fstatSync, readdirSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
@@ -37,6 +37,7 @@ const PARAMS_BYTES = 64;
 /** Rows of a tensor in memory at once. */
 const MAX_BUFFER_BYTES = 1024 * 1024 * 1024;
 const MAX_FALLBACKS = 4096;
+const PROBE_BYTES = 1024 * 1024;
 
 serveTask<QuantizeOrder>((order, report) => {
   growNativeStack();
@@ -51,9 +52,22 @@ serveTask<QuantizeOrder>((order, report) => {
   );
   confineProcess('files');
   const rc = quantize(order);
-  if (rc !== 0) throw log.refusal(order.type);
+  if (rc !== 0) {
+    assertRoom();
+    throw log.refusal(order.type);
+  }
   return { kind: 'done', fallbacks: log.fallbacks } satisfies TaskDone;
 });
+
+/**
+ * llama.cpp says no more of a write than that it failed: on a full disk this one fails as well, with the reason.
+ */
+function assertRoom(): void {
+  const { size } = fstatSync(TASK_OUTPUT_FD);
+  const probe = new Uint8Array(PROBE_BYTES);
+  for (let done = 0; done < probe.length;)
+    done += writeSync(TASK_OUTPUT_FD, probe, done, probe.length - done, size + done);
+}
 
 /** The function, with its parameters checked against the header's defaults. */
 function quantizer(): (order: QuantizeOrder) => number {
