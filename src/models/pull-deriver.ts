@@ -1,5 +1,4 @@
-// The part of pulls that makes a model of a repository's files: the same conversion as of a folder, one at a time
-// together with those.
+// The part of pulls that makes a model of a repository's files: the conversion of a folder, one at a time.
 
 import { open } from 'node:fs/promises';
 import { readGguf } from './gguf/read.ts';

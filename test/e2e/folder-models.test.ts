@@ -185,7 +185,9 @@ function onlyPickle(): Files {
   return files.set('pytorch_model.bin', Buffer.from('80049512', 'hex'));
 }
 
-const nested = (levels: number): unknown => JSON.parse(`${'['.repeat(levels)}${']'.repeat(levels)}`);
+function nested(levels: number): unknown {
+  return JSON.parse(`${'['.repeat(levels)}${']'.repeat(levels)}`);
+}
 
 describe('hostile folders', () => {
   test.each<[string, () => Files, string, RegExp]>([

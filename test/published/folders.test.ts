@@ -1,5 +1,5 @@
 // The folder of all-MiniLM-L6-v2 as published, served: configured, and registered over attested TLS by both
-// names of the format. Its vectors are those of the transformers library (test/golden/minilm-embeddings.json).
+// names of the format. Its vectors are those that transformers gives (test/golden/minilm-embeddings.json).
 // Skipped where the weights are missing.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,9 +23,9 @@ const { rows } = JSON.parse(
 const weights = await publishedWeights('minilm');
 
 function cosine(a: readonly number[], b: Float32Array): number {
-  const products = (x: ArrayLike<number>, y: ArrayLike<number>): number =>
-    Array.from(x).reduce((sum, value, i) => sum + value * (y[i] ?? NaN), 0);
-  return products(a, b) / Math.sqrt(products(a, a) * products(b, b));
+  const dot = (one: ArrayLike<number>, other: ArrayLike<number>): number =>
+    Array.from(one).reduce((sum, value, i) => sum + value * (other[i] ?? NaN), 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
 describe.skipIf(weights === undefined)('the folder of all-MiniLM-L6-v2', () => {

@@ -32,7 +32,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 10,
-    lines: 1300,
+    lines: 1310,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -43,7 +43,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
   },
-  server: { entry: PROCESSES.server, files: 276, lines: 40_400, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 300, lines: 42_600, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

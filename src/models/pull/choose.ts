@@ -14,7 +14,7 @@ export interface ListedFile {
   readonly size: number;
   /** undefined: the hub gives none. */
   readonly sha256: string | undefined;
-  /** The id that git gives its bytes: SHA-1 over a header and them. Only for files the hub keeps in git itself. */
+  /** Of files the hub keeps in git itself: git's id of the bytes, SHA-1 over a header and them. */
   readonly gitId?: string | undefined;
 }
 

@@ -5,10 +5,10 @@ import { ApiError } from '../../base/errors.ts';
 import type { GgufInfo } from '../gguf/read.ts';
 import type { ManifestBlob, ManifestDerivation } from '../store/manifest.ts';
 import type { StoredBlob } from '../store/store.ts';
-import { download, dropEmpty, keyOf, type Fetching, type FetchOptions } from './fetch-model.ts';
+import { dropEmpty, fetchMissing, keyOf, type Fetching, type FetchOptions } from './fetch-model.ts';
 import type { HubFile } from './hub.ts';
 
-/** Makes models of files; who opens the service gives it. */
+/** Makes models of files. */
 export interface PullDeriver {
   /** Whether a conversion reads a file of this name of a repository. */
   isSource(name: string): boolean;
@@ -52,7 +52,7 @@ export async function fetchFolder(
     job.parts = [];
   };
   try {
-    await download(job, files, options);
+    await fetchMissing(job, files, options);
     const named = files.map((file) => ({ name: file.file, path: records.partPath(keyOf(file)) }));
     const { signal } = job.abort;
     const made = await deriver.derive({ files: named, tag, signal }).catch(async (error: unknown) => {

@@ -73,7 +73,7 @@ export async function fetchModel(
     job.heldBytes = bytesOfFiles([...held.keys()]);
     job.state = { ...job.state, completed: job.heldBytes };
     const pathOf = (file: HubModelFile): string => held.get(file)?.path ?? records.partPath(keyOf(file));
-    if (missing.length > 0) await download(job, missing, options);
+    if (missing.length > 0) await fetchMissing(job, missing, options);
     const info = await inspect(files, pathOf).catch(async (error: unknown) => {
       // Bytes with the promised digests that are no usable model never will be one.
       if (error instanceof ApiError && error.code === 'invalid_gguf')
@@ -92,7 +92,7 @@ export async function fetchModel(
 }
 
 /** Leaves each file complete and checked in its partial file. */
-export async function download(
+export async function fetchMissing(
   job: Fetching,
   missing: readonly HubFile[],
   options: FetchOptions,

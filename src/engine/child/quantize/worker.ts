@@ -59,9 +59,7 @@ serveTask<QuantizeOrder>((order, report) => {
   return { kind: 'done', fallbacks: log.fallbacks } satisfies TaskDone;
 });
 
-/**
- * llama.cpp says no more of a write than that it failed: on a full disk this one fails as well, with the reason.
- */
+/** llama.cpp does not say why a write failed: on a full disk this one fails as well, and says it. */
 function assertRoom(): void {
   const { size } = fstatSync(TASK_OUTPUT_FD);
   const probe = new Uint8Array(PROBE_BYTES);

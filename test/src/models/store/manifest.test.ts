@@ -80,8 +80,7 @@ describe('refused', () => {
   ])('%s', (_title, fields, reason) => {
     const json = JSON.stringify({ ...GOOD, ...fields });
     expect(() => decodeManifest(json, 'm.json')).toThrow(reason);
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what is wrong with it is the test
-    expect(() => checkManifest({ ...GOOD, ...fields } as ModelManifest)).toThrow(reason);
+    expect(() => checkManifest({ ...GOOD, ...fields })).toThrow(reason);
   });
 });
 
