@@ -132,6 +132,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
     workerEntry: new URL('../engine/child/worker.js', import.meta.url),
     loadTimeoutMs: config.models.loadTimeoutMs,
     maxQueued: config.limits.maxQueuePerModel,
+    drafting: config.models.drafting,
   };
   try {
     return await start({

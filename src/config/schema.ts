@@ -172,6 +172,13 @@ export const SECTIONS = {
     slots: measured(whole(1, 256, 'sequences a model decodes together', 8)),
     threads: operator(whole(0, 1024, 'CPU threads of one engine; 0: chosen by the engine', 0)),
     context_length: measured(whole(16, 16 * MI_B, 'longest context given to a model that allows more', 8192)),
+    drafting: measured(
+      oneOf(
+        ['exact', 'always', 'off'],
+        'whether a text that repeats itself or its prompt is guessed ahead where that measures faster (prompt lookup): `exact` only with the unrounded keys and values of small models, where the answer is the same token by token; `always` also where a batch may change the last digits of a logit',
+        { default: 'exact' },
+      ),
+    ),
     kv_type: measured(
       oneOf(
         ['f16', 'q8_0'],
