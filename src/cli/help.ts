@@ -82,7 +82,7 @@ ${SERVER_HELP}`,
       ),
       pull: models(
         'pull NAME [--force]',
-        'Fetches owner/repo:QUANT or owner/repo/file.gguf from the hub, optional @revision.',
+        'Fetches owner/repo:QUANT or owner/repo/file.gguf from the hub, optional @revision. A repository of safetensors is\nconverted, and quantised to QUANT.',
         '  --force          also when it is there already\n',
       ),
       rm: models('rm NAME', 'Removes a model from the server and its file from the store.'),
