@@ -31,8 +31,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 10,
-    lines: 1310,
+    files: 12,
+    lines: 1600,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },

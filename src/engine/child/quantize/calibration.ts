@@ -1,6 +1,6 @@
 // The text that an importance matrix is collected over: prose, dialogue, code, data and several languages, so
-// that no direction of the activations is left out. A change of it changes what models are quantised to: raise
-// CONVERTER with it.
+// that no direction of the activations is left out. A change of it changes the models that are quantised with
+// it: raise CONVERTER.
 
 export const CALIBRATION_TEXT = `
 The harbour was quiet before sunrise. Two fishermen mended a net on the quay and talked about the weather, the price of

@@ -7,7 +7,7 @@ import { POINTER, type ContextParams, type LlamaLibrary, type Pointer } from '..
 import { nativeAlloc, nativeView, openFileStream, closeStream } from '../llama/library.ts';
 import { CALIBRATION_TEXT } from './calibration.ts';
 
-/** Tokens read at once. Every one of them asks for an output, so a chunk needs as many vocabularies of floats. */
+/** Tokens read at once. Each has an output of as many floats as the vocabulary has tokens. */
 const CHUNK = 128;
 /** struct ggml_tensor of ggml.h, 336 bytes. */
 const TENSOR = { bytes: 336, type: 0, ne: 16, nb: 48, op: 80, src: 152, data: 248, name: 256 } as const;
@@ -36,7 +36,7 @@ export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): Impo
   const { library, threads } = options;
   const model = loadModel(llama, options.path);
   const sums = new Map<string, Sum>();
-  const params: ContextParams & { cb_eval?: Pointer } = llama.llama_context_default_params();
+  const params: ContextParams & { cb_eval?: Pointer | undefined } = llama.llama_context_default_params();
   params.n_ctx = CHUNK;
   params.n_batch = CHUNK;
   params.n_ubatch = CHUNK;
@@ -157,7 +157,7 @@ function meanOf({ squares, rows }: Sum): Float32Array {
   return Float32Array.from(squares, (each) => Math.max(each, floor) / rows);
 }
 
-/** `struct llama_model_imatrix_data { const char * name; const float * data; size_t size; }[]`, ended by zeros. */
+/** `llama_model_imatrix_data { const char * name; const float * data; size_t size; }[]`, ended by zeros. */
 export function nativeMatrix(matrix: ImportanceMatrix): Pointer {
   const { pointer, memory } = nativeAlloc(24 * (matrix.size + 1));
   const entries = new BigUint64Array(memory);

@@ -1,5 +1,5 @@
-// The importance matrix: a mean square for every column of every matrix of the layers and the output, equal to
-// what plain arithmetic makes of the first layer's input, and the same bytes again.
+// The importance matrix: a mean square for every column of every matrix of the layers and the output, for the
+// first layer equal to plain arithmetic over its input, and the same again.
 
 import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
