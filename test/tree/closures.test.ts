@@ -31,8 +31,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 11,
-    lines: 1360,
+    files: 13,
+    lines: 1660,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -43,7 +43,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 279, lines: 40_600, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 303, lines: 42_900, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,
