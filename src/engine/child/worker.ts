@@ -3,12 +3,14 @@
 // and programs before it reads the model and what only a load needs after, and writes no text of a request
 // anywhere. The parent sees of its stderr only llama.cpp's log of the load.
 
+import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
+import { ADAPTER_FD, encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { hardenProcess } from './harden.ts';
+import { loadAdapter, type LoadedAdapter } from './llama/adapters.ts';
 import { LlamaContext, type ContextOptions } from './llama/context.ts';
 import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import { grammarFactory } from './llama/grammar.ts';
@@ -55,8 +57,9 @@ async function start(load: Load): Promise<void> {
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
-    confineProcess('load');
+    confineProcess(load.adapters.length === 0 ? 'load' : 'load-files');
     const model = await loadLlamaModel(llama, file, progressReporter());
+    const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
@@ -67,6 +70,7 @@ async function start(load: Load): Promise<void> {
       () =>
         new LlamaContext(llama, model, {
           ...plan,
+          adapters,
           sequences: shape.slots,
           threads,
           threadpool,
@@ -79,6 +83,20 @@ async function start(load: Load): Promise<void> {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
   }
+}
+
+/** Loads an adapter, whose file only the launcher's rules let this process open, and closes it. */
+function adapterOn(
+  fd: number,
+  {
+    llama,
+    model,
+    scale,
+  }: { readonly llama: LlamaLibrary; readonly model: LoadedModel; readonly scale: number },
+): LoadedAdapter {
+  const adapter = loadAdapter(llama, model.handle, { path: `/proc/self/fd/${fd}`, scale });
+  closeSync(fd);
+  return adapter;
 }
 
 /** Reports each loaded hundredth to the parent. */

@@ -4,6 +4,7 @@
 
 import { openJsonScan } from '../../base/json-scan.ts';
 import type {
+  AdapterSpec,
   EngineInfo,
   EngineStats,
   GenerateEvent,
@@ -13,6 +14,10 @@ import type {
   Prompt,
   Sampling,
 } from './engine.ts';
+
+/** Where the child finds its model, and from where on its adapters. */
+export const MODEL_FD = 4;
+export const ADAPTER_FD = 5;
 
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** A shorter frame is small whatever its values are; nearly all frames are shorter. */
@@ -41,6 +46,8 @@ export type ToChild =
       readonly threads?: number | undefined;
       readonly kvType?: KvType | undefined;
       readonly chatTemplate?: string | undefined;
+      /** On the descriptors from ADAPTER_FD on. */
+      readonly adapters: readonly Omit<AdapterSpec, 'fd'>[];
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;
       readonly maxChunk?: number | undefined;

@@ -1,0 +1,24 @@
+// Entry point of an engine child whose model has adapters, before it is that: llama.cpp opens adapters by
+// name, so it may open these, on descriptors it was given, beside the program's own files and what tells of
+// this process and its machine (child/become). Its argument is the number of adapters.
+
+import { fileURLToPath } from 'node:url';
+import { ADAPTER_FD, MODEL_FD } from '../../seam/wire.ts';
+import { become } from '../become.ts';
+
+const count = Number(process.argv[2]);
+const descriptors = Array.from({ length: count }, (_, i) => ADAPTER_FD + i);
+
+become({
+  worker: fileURLToPath(new URL('../worker.js', import.meta.url)),
+  what: 'no adapter is loaded',
+  read: [
+    ...[MODEL_FD, ...descriptors].map((fd) => `/proc/self/fd/${fd}`),
+    '/proc/self/',
+    '/proc/meminfo',
+    '/sys/fs/cgroup/',
+    '/sys/devices/system/cpu/',
+  ],
+  write: [],
+  lastFd: ADAPTER_FD + count - 1,
+});
