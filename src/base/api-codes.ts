@@ -108,6 +108,7 @@ export const API_CODES = {
     409,
     'the base of the adapter is gone, or has other bytes than the adapter was loaded for',
   ),
+  too_many_adapters: caller(409, 'the model has as many adapters as it may'),
   model_has_adapters: caller(409, 'adapters of the model are loaded: unload them first'),
   pull_cancelled: caller(409, 'the pull was cancelled'),
   request_too_large: caller(413, 'the body is larger than `limits.max_body_bytes`'),

@@ -14,10 +14,10 @@ export type Residency = 'memory' | 'verity' | 'disk';
 export type KvCacheType = 'f16' | 'q8_0';
 
 /**
- * `residency` is not a file: it adds the word "disk" to the signed manifest of a model
- * outside measured memory.
+ * `residency` and `scale` are no files: the first adds the word "disk" to the signed manifest of a model outside
+ * measured memory, the second the factor of the adapter before it, as a decimal number.
  */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
+export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'scale' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
 export interface RegisteredBlob {
@@ -69,11 +69,13 @@ export interface RegisteredModel {
   /** As configured for the model or for all; absent: the engine chooses. */
   readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
+  /** Of an adapter: the id of its base. */
+  readonly parent?: string | undefined;
 }
 
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {
-  readonly role: Exclude<BlobRole, 'residency'>;
+  readonly role: Exclude<BlobRole, 'scale' | 'residency'>;
   readonly path: string;
   /** The file's identity when this process took its digest. */
   readonly identity?: FileIdentity | undefined;
@@ -107,6 +109,16 @@ export interface RegistryEntry {
    * and enforces it on load.
    */
   readonly hashed: boolean;
+  /** Of an adapter, whose only file is its own; `summary` is its base's. */
+  readonly adapter?: AdapterFacts | undefined;
+}
+
+export interface AdapterFacts {
+  /** The digest its base is attested with. */
+  readonly baseSha256: string;
+  readonly scale: number;
+  /** Of its own file; that of the model is the weaker of this and its base's. */
+  readonly residency: Residency;
 }
 
 /** Attributes that stay the same while a file is the same file. */

@@ -38,6 +38,7 @@ function wireModel(model: ModelStatus): object {
     context_length: model.contextLength,
     residency: model.residency,
     kv_type: model.kvType,
+    parent: model.parent,
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     ...(model.details !== undefined && {
@@ -108,7 +109,7 @@ const format = map(choice(FORMATS, 'Only gguf is served; it is also what is assu
   return value;
 });
 
-const newModelName = map(
+export const newModelName = map(
   text({
     min: 1,
     max: 256,
@@ -216,7 +217,7 @@ export const deleteModel = route({
   summary: 'Unload and deregister a model; blobs no other model needs are deleted.',
   tag: 'Models',
   answer: deletedAnswer,
-  errors: ['model_not_found'],
+  errors: ['model_not_found', 'model_has_adapters'],
   async handle({ deps, params, exchange }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];

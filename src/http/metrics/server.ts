@@ -94,7 +94,10 @@ export function createServerMetrics(observed: {
     () => observed.models.list().filter((model) => model.loaded).length,
   );
   registry.gauge('assay_model_requests_in_flight', 'Requests that hold a loaded model.', () =>
-    observed.models.list().reduce((sum, model) => sum + model.inFlight, 0),
+    // Those of an adapter hold its base.
+    observed.models
+      .list()
+      .reduce((sum, model) => (model.parent === undefined ? sum + model.inFlight : sum), 0),
   );
 
   const engines = new Map<string, Engine>();
