@@ -11,6 +11,8 @@ const MAX_ADAPTERS = 32;
 
 export class Bases {
   readonly #registry: Registry;
+  /** Why adapters that were to be loaded were not. Each is refused until it is registered again. */
+  readonly #broken = new WeakMap<RegisteredModel, ApiError>();
 
   constructor(registry: Registry) {
     this.#registry = registry;
@@ -20,6 +22,25 @@ export class Bases {
     return this.#registry
       .list()
       .filter(({ model, adapter }) => model.parent === base.id && adapter?.baseSha256 === base.sha256);
+  }
+
+  /** Those of them that an engine can have. */
+  loadableOf(base: RegisteredModel): readonly RegistryEntry[] {
+    return this.adaptersOf(base).filter(({ model }) => !this.isBroken(model));
+  }
+
+  setBroken(adapter: RegisteredModel, error: ApiError): void {
+    this.#broken.set(adapter, error);
+  }
+
+  isBroken(adapter: RegisteredModel): boolean {
+    return this.#broken.has(adapter);
+  }
+
+  /** Throws why an adapter cannot be used, before and after its engine was loaded. */
+  checkUsable(model: RegisteredModel): void {
+    const broken = this.#broken.get(model);
+    if (broken !== undefined) throw broken;
   }
 
   baseOf({ model, adapter }: RegistryEntry): RegistryEntry | undefined {

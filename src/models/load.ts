@@ -35,6 +35,8 @@ export interface LoadOptions<E> {
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
   readonly adapters?: readonly RegistryEntry[] | undefined;
+  /** An adapter whose file is not what it was: the model is loaded without it. */
+  readonly onBroken?: ((adapter: RegistryEntry, error: ApiError) => void) | undefined;
   /** For a file used in place: its identity at its last digest, and the callback for a new one. */
   readonly known?: FileIdentity | undefined;
   readonly onMeasured?: ((identity: FileIdentity) => void) | undefined;
@@ -53,7 +55,14 @@ export async function openModel<E extends Closable>(
     // Again, with the very bytes the engine will read: the file of a pinned model may not have existed
     // before.
     await inspectModel(staged.file);
-    for (const adapter of options.adapters ?? []) adapters.push(await stageAdapter(adapter, staged, options));
+    for (const adapter of options.adapters ?? []) {
+      try {
+        adapters.push(await stageAdapter(adapter, staged, options));
+      } catch (error) {
+        if (!(error instanceof ApiError) || !BROKEN.has(error.code)) throw error;
+        options.onBroken?.(adapter, error);
+      }
+    }
     const engine = await options.openEngine(
       {
         ...locationOf(staged, entry.files[0]!.path),
@@ -80,6 +89,14 @@ export async function openModel<E extends Closable>(
     for (const { close } of [staged, ...adapters.map(({ ready }) => ready)]) await close();
   }
 }
+
+/** What the file of an adapter can do to it; anything else ends the load. */
+const BROKEN: ReadonlySet<string> = new Set([
+  'file_not_found',
+  'model_digest_mismatch',
+  'invalid_gguf',
+  'adapter_mismatch',
+]);
 
 interface StagedAdapter {
   /** As requests name it to the engine: the digest of the composed model. */

@@ -88,7 +88,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     this.#lifecycle = new Lifecycle<E>({
       ...options,
       open: (model, load) => this.#open(model, load),
-      adaptersOf: (model) => this.#bases.adaptersOf(model),
+      adaptersOf: (model) => this.#bases.loadableOf(model),
       estimate: (model) => estimateBytes(this.#entryOf(model.id), options.slots),
     });
   }
@@ -280,7 +280,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const { model, adapter } = entry;
     if (adapter === undefined) return { ...model, ...this.#lifecycle.status(model.id, model) };
     const base = this.#bases.baseOf(entry);
-    if (base === undefined) return { ...model, loaded: false, inFlight: 0 };
+    if (base === undefined || this.#bases.isBroken(model)) return { ...model, loaded: false, inFlight: 0 };
     const status = this.#lifecycle.status(base.model.id, base.model, model);
     return { ...model, ...status, inFlight: this.#uses.countOf(model) };
   }
@@ -288,7 +288,14 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async #acquire(entry: RegistryEntry, options: AcquireOptions): Promise<Lease<E>> {
     const { model, adapter } = entry;
     if (adapter === undefined) return this.#lifecycle.acquire(model, options);
+    this.#bases.checkUsable(model);
     const lease = await this.#lifecycle.acquire(this.#bases.hostOf(entry).model, options, model);
+    try {
+      this.#bases.checkUsable(model);
+    } catch (error) {
+      lease.release();
+      throw error;
+    }
     const ended = this.#uses.begin(model);
     const release = (): void => {
       ended();
@@ -325,6 +332,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       const engine = await openModel(entry, {
         ...load,
         openEngine,
+        onBroken: ({ model: adapter }, error) => this.#bases.setBroken(adapter, error),
         stagingFolder,
         slots,
         threads: threads === 0 ? undefined : threads,

@@ -9,9 +9,9 @@ import { openEngine } from '../../../src/engine/open.ts';
 import type { Engine, GenerateEvent, LoadSpec } from '../../../src/engine/seam/engine.ts';
 import { readHeader } from '../../../src/models/gguf/header.ts';
 import { run, workerEntry } from '../../fixtures/engine/demo-engine.ts';
-import { adapterFile, randomPairs, TINY_TARGETS, type Pair } from '../../fixtures/models/gguf-adapter.ts';
+import { adapterFile, foldedTiny, randomPairs, TINY_TARGETS } from '../../fixtures/models/gguf-adapter.ts';
 import { source } from '../../fixtures/models/gguf-source.ts';
-import { tinyGguf, type Changes } from '../../fixtures/models/gguf-tiny.ts';
+import { tinyGguf } from '../../fixtures/models/gguf-tiny.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
 
 const RANK = 4;
@@ -29,24 +29,6 @@ const blue = randomPairs({
   rank: RANK,
   seed: 2,
 });
-
-/** W + factor · B·A for every pair, as tensors of the base. */
-function folded(pairs: readonly Pair[], factor: number): Buffer {
-  const tensors: NonNullable<Changes['tensors']> = Object.fromEntries(
-    pairs.map(({ name, columns, rows, a, b }) => {
-      const { offset, bytes } = header.tensors.find((tensor) => tensor.name === name)!;
-      const at = header.dataOffset + offset;
-      const values = new Float32Array(new Uint8Array(tiny.subarray(at, at + bytes)).buffer);
-      for (let row = 0; row < rows; row++)
-        for (let column = 0; column < columns; column++)
-          for (let k = 0; k < RANK; k++)
-            values[row * columns + column]! +=
-              factor * b.values[row * RANK + k]! * a.values[k * columns + column]!;
-      return [name, { values }];
-    }),
-  );
-  return tinyGguf({ tensors });
-}
 
 let folder: string;
 const engines: Engine[] = [];
@@ -122,7 +104,7 @@ describe.skipIf(process.platform !== 'linux')('adapters of one engine', () => {
   ] as const)(
     '%s writes what the model with the deltas in its weights writes',
     async (adapter, pairs, factor) => {
-      const alone = await engineOf(`folded ${adapter}`, folded(pairs, factor));
+      const alone = await engineOf(`folded ${adapter}`, await foldedTiny(pairs, factor));
       const oracle = await run(alone, asked);
       const result = await run(adapted, { ...asked, adapter });
       expect(result.tokens).toEqual(oracle.tokens);
