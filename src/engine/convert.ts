@@ -2,11 +2,13 @@
 // process that converts, and gives what it made. Refusals of the folder are ApiErrors.
 
 import { fileURLToPath } from 'node:url';
-import type { ConvertedModel, ConvertType } from './seam/convert.ts';
+import type { ConvertedBase, ConvertedModel, ConvertType } from './seam/convert.ts';
 import { runTask } from './task.ts';
 
 export interface ConvertRequest {
   readonly type: ConvertType;
+  /** Present: the folder is a PEFT adapter of it, which is written as F32. */
+  readonly base?: ConvertedBase | undefined;
   /** Open for reading; they stay the caller's. */
   readonly sources: readonly { readonly name: string; readonly size: number; readonly fd: number }[];
   /** Open for writing, empty. */
@@ -41,7 +43,7 @@ export function openConverter({
   timeoutMs = DEFAULT_TIMEOUT_MS,
 }: ConverterOptions): ConvertModel {
   const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
-  return async ({ type, sources, outputFd, unopened = [], onProgress, signal }) => {
+  return async ({ type, base, sources, outputFd, unopened = [], onProgress, signal }) => {
     const {
       architecture,
       type: made,
@@ -51,7 +53,7 @@ export function openConverter({
       what: 'the converter',
       command: [entry],
       fds: [outputFd, ...sources.map(({ fd }) => fd)],
-      order: { type, sources: sources.map(({ name, size }) => ({ name, size })), unopened },
+      order: { type, base, sources: sources.map(({ name, size }) => ({ name, size })), unopened },
       heapMib: HEAP_MIB,
       timeoutMs,
       refusals: REFUSALS,
