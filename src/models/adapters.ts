@@ -2,16 +2,19 @@
 // so that a client pins what answers it. It is described only for a base whose header it fits, and serves only
 // while that base has the same bytes. Everything else about it is its base's.
 
-import type { FileHandle } from 'node:fs/promises';
+import { stat, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { residencyOf, type ResidencyOptions } from './describe.ts';
+import { convertedBaseOf } from './derive-adapter.ts';
+import type { Deriver } from './deriver.ts';
 import { inspectAdapter, type AdapterInfo } from './gguf/adapter.ts';
 import { readHeader, type GgufHeader } from './gguf/header.ts';
 import { fileSource } from './gguf/read.ts';
 import { joinParts, readParts } from './gguf/split.ts';
 import { identityOf, measure, openRegular, sameFile } from './measure.ts';
+import { openModelFolder, type ModelFolder } from './model-folder.ts';
 import type {
   AdapterFacts,
   ModelFile,
@@ -21,26 +24,56 @@ import type {
   Residency,
 } from './model.ts';
 import { composedModel, textBlob } from './registry.ts';
+import type { BlobLease, StoredBlob } from './store/store.ts';
 
 export interface AdapterRequest {
   readonly name: string;
   readonly base: RegistryEntry;
-  /** Inside a model root. */
+  /** A GGUF file or a PEFT folder, inside a model root. */
   readonly path: string;
   readonly scale: number;
 }
 
-/** 400 file_not_found · invalid_gguf · adapter_mismatch · wrong_model_type, 500 model_file_changed. */
+export interface DescribedAdapter {
+  readonly entry: RegistryEntry;
+  /** Of what was made of a folder: the caller releases it. */
+  readonly held: BlobLease | undefined;
+}
+
+/**
+ * 400 file_not_found, invalid_gguf, adapter_mismatch, wrong_model_type, and of a PEFT folder what
+ * models/convert/adapter refuses; 500 model_file_changed.
+ */
 export async function adapterEntry(
   { name, base, path, scale }: AdapterRequest,
-  options: ResidencyOptions & { readonly clock: Clock },
+  options: ResidencyOptions & { readonly clock: Clock; readonly deriver: Deriver },
   signal: AbortSignal,
-): Promise<RegistryEntry> {
+): Promise<DescribedAdapter> {
   checkBase(base);
-  const measured = await measureAdapter(path, base, signal);
-  const residency = await residencyOf([measured.file], options);
-  const created = Math.floor(options.clock.now() / 1000);
-  return describeAdapter({ ...measured, id: name, created, scale, base, residency });
+  const header = await headerOfFiles(base.files);
+  const held = await converted(path, { header, deriver: options.deriver, signal });
+  try {
+    const measured = await measureAdapter(held?.path ?? path, header, signal);
+    const file: ModelFile = { ...measured.file, stored: held !== undefined };
+    const residency = await residencyOf([file], options);
+    const created = Math.floor(options.clock.now() / 1000);
+    const entry = describeAdapter({ ...measured, file, id: name, created, scale, base, residency });
+    return { entry, held };
+  } catch (error) {
+    held?.release();
+    throw error;
+  }
+}
+
+/** The adapter that a PEFT folder becomes; undefined where the path is no folder. */
+async function converted(
+  path: string,
+  options: { readonly header: GgufHeader; readonly deriver: Deriver; readonly signal: AbortSignal },
+): Promise<StoredBlob | undefined> {
+  const stats = await stat(path);
+  if (!stats.isDirectory()) return undefined;
+  const open = (): Promise<ModelFolder> => openModelFolder(path, 'adapter');
+  return options.deriver.deriveAdapter(open, convertedBaseOf(options.header), options.signal);
 }
 
 function checkBase({ model }: RegistryEntry): void {
@@ -59,11 +92,11 @@ interface AdapterFile {
 }
 
 /** Reads, checks and hashes an adapter's file. */
-async function measureAdapter(path: string, base: RegistryEntry, signal: AbortSignal): Promise<AdapterFile> {
+async function measureAdapter(path: string, base: GgufHeader, signal: AbortSignal): Promise<AdapterFile> {
   const file = await openRegular(path);
   try {
     const before = await identityOf(file);
-    const info = await inspectAdapter(await fileSource(file), await headerOfFiles(base.files));
+    const info = await inspectAdapter(await fileSource(file), base);
     const { sha256, size, identity } = await measure(file, { signal });
     if (!sameFile(before, identity))
       throw new ApiError('model_file_changed', 'the adapter changed while it was registered', {
@@ -132,6 +165,7 @@ export function describeAdapter(options: AdapterDescription): RegistryEntry {
     sizeBytes: own.sizeBytes + file.size,
     residency,
     parent: own.id,
+    derived: undefined,
     details: {
       architecture: info.architecture,
       parameters: info.parameters,

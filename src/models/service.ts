@@ -7,19 +7,14 @@ import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { adapterEntry } from './adapters.ts';
 import { AdapterUses, Bases } from './bases.ts';
-import {
-  allInsideRoots,
-  describeFile,
-  residencyOf,
-  type ModelToAdd,
-  type ResidencyOptions,
-} from './describe.ts';
-import { namesOfParts } from './gguf/part-name.ts';
+import { allInsideRoots, residencyOf, type ResidencyOptions } from './describe.ts';
+import type { Deriver } from './deriver.ts';
+import { describeSource, type ModelToAdd } from './model-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { FileIdentity, KvCacheType, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
-import { pullEvent, pullStatus, untilAborted } from './pull-events.ts';
+import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
@@ -33,6 +28,7 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   /** The engine as requests for one of its adapters use it, by the key of the OpenSpec. */
   readonly adapted: (engine: E, key: string) => E;
   readonly store: ModelStore;
+  readonly deriver: Deriver;
   /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
@@ -70,7 +66,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
   readonly #bases = new Bases(this.registry);
   readonly #options: ServiceOptions<E>;
-  /** Models of the configuration, by id. */
+  /** Models of the configuration, by id. What was made of their folders is held as long as this lives. */
   readonly #configured = new Map<string, RegistryEntry>();
   readonly #store: ModelStore;
   readonly #lifecycle: Lifecycle<E>;
@@ -95,46 +91,39 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
     try {
-      const entry = this.registry.add(await describeFile(source, this.#options, signal));
+      const described = await describeSource(source, this.#options, signal);
+      const entry = this.registry.add(described.entry);
       this.#configured.set(source.id, entry);
       return entry;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       // The operator configured the id and the path, so the error must name the model.
       const { status, code, param, shouldRetry } = error;
-      const message = `model "${source.id}", ${source.path}: ${error.message}`;
+      const message = `model "${source.id}", ${String(source.path)}: ${error.message}`;
       throw new ApiError(code, message, { status, param: param ?? undefined, shouldRetry, cause: error });
     }
   }
 
-  async register(request: Parameters<ModelService<E>['register']>[0]): Promise<ModelStatus> {
-    parseModelName(request.name);
-    if (request.format !== undefined && request.format !== 'gguf') {
-      throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
-        param: 'format',
+  async register(
+    { name, path, format, isq, defaultParameters, kvType }: Parameters<ModelService<E>['register']>[0],
+    signal = new AbortController().signal,
+  ): Promise<ModelStatus> {
+    const roots = this.#options.modelRoots;
+    const source = { id: name, path, format, isq, roots, defaults: defaultParameters, kvType };
+    const { entry, origin, held } = await describeSource(source, this.#options, signal);
+    try {
+      return await this.#changes.run(entry.model.id, async () => {
+        const existing = this.registry.get(entry.model.id);
+        // Refused here when it has other bytes; the same bytes are accepted without a change.
+        if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
+        const configured = this.#configuredAs(entry);
+        if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
+        await this.#store.put(manifestOf(entry, { kind: 'file', path: origin }));
+        return this.#statusOf(this.registry.add(entry));
       });
+    } finally {
+      held?.release();
     }
-    // Names of parts are told from the path as given: a link to a file of another name resolves to that name.
-    const given = typeof request.path === 'string' ? namesOfParts(request.path) : request.path;
-    const parts = await allInsideRoots(given, this.#options.modelRoots);
-    const path = parts[0]!;
-    const source = {
-      id: request.name,
-      path,
-      parts,
-      defaults: request.defaultParameters,
-      kvType: request.kvType,
-    };
-    const entry = await describeFile(source, this.#options, new AbortController().signal);
-    return this.#changes.run(entry.model.id, async () => {
-      const existing = this.registry.get(entry.model.id);
-      // Refused here when it has other bytes; the same bytes are accepted without a change.
-      if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
-      const configured = this.#configuredAs(entry);
-      if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
-      await this.#store.put(manifestOf(entry, { kind: 'file', path }));
-      return this.#statusOf(this.registry.add(entry));
-    });
   }
 
   async addAdapter(
@@ -144,16 +133,20 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     parseModelName(request.name, 'lora_name');
     const base = request.base === undefined ? this.#bases.only() : this.#entryOf(request.base);
     const [path = ''] = await allInsideRoots([request.path], this.#options.modelRoots);
-    const entry = await adapterEntry({ ...request, path, base }, this.#options, signal);
-    return this.#changes.run(entry.model.id, async () => {
-      if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
-      // Refused here when it has other bytes; the same bytes are accepted without a change.
-      if (this.registry.get(request.name) !== undefined)
-        return { model: this.registry.add(entry).model, added: false };
-      this.#bases.checkRoom(base.model);
-      await this.#store.put(manifestOf(entry, { kind: 'file', path }));
-      return { model: this.registry.add(entry).model, added: true };
-    });
+    const { entry, held } = await adapterEntry({ ...request, path, base }, this.#options, signal);
+    try {
+      return await this.#changes.run(entry.model.id, async () => {
+        if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
+        // Refused here when it has other bytes; the same bytes are accepted without a change.
+        if (this.registry.get(request.name) !== undefined)
+          return { model: this.registry.add(entry).model, added: false };
+        this.#bases.checkRoom(base.model);
+        await this.#store.put(manifestOf(entry, { kind: 'file', path }));
+        return { model: this.registry.add(entry).model, added: true };
+      });
+    } finally {
+      held?.release();
+    }
   }
 
   async removeAdapter(id: string): Promise<void> {
@@ -244,13 +237,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
-      yield pullEvent(event);
+      yield eventOfPull(event);
     }
   }
 
   async pullStatus(name: string): Promise<PullStatus | undefined> {
     const state = await this.#options.pulls?.status(name);
-    return state === undefined ? undefined : pullStatus(name, state);
+    return state === undefined ? undefined : statusOfPull(name, state);
   }
 
   async cancelPull(name: string): Promise<boolean> {

@@ -10,8 +10,9 @@ import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
-import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
+import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
+import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
@@ -46,6 +47,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs: STALL_MS,
     pacing: true,
+    // A recurrent memory cannot forget the tokens of a wrong guess.
+    drafting:
+      !model.recurrent &&
+      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
@@ -103,8 +108,7 @@ function jobMaker({
   startGrammar,
 }: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
   const adapters = new Map(load.adapters.map(({ key }, i) => [key, i + 1]));
-  const { open, callStart, callEnd, close } = info.toolFormat;
-  const framing = open + callStart + callEnd + close;
+  const framing = framingOf(info.toolFormat);
   const shown = new Set(
     model.specials.filter((special) => framing.includes(special.text)).map((special) => special.token),
   );
@@ -126,26 +130,37 @@ function jobMaker({
     const sampling = { ...plain, logitBias: biases === undefined ? undefined : new Map(biases) };
     const seed = sampling.seed ?? randomInt(2 ** 47);
     const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
-    const constrain = (): Constraint | null =>
-      grammar === undefined
-        ? null
-        : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
+    const constrain = (gbnf: string, triggers?: readonly string[]): Constraint =>
+      createConstraint(vocabulary, () => startGrammar(gbnf), triggers);
+    const whole = (): Constraint | null =>
+      grammar === undefined ? null : constrain(grammar.gbnf, grammar.triggers);
     const lazy = (grammar?.triggers ?? []).length > 0;
+    const { calls, prompt: asked } = request;
+    // Without calls the marks of a format are no text of the answer; a raw prompt gets what it asks for.
+    const visible = (token: number): boolean =>
+      shown.has(token) && (calls !== undefined || asked.kind !== 'chat');
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
-      const format = template.reasoning;
-      if (format === null || phase === 'answer') return { constraint: constrain() };
-      const reader = new ReasoningReader(format, phase, lazy ? (grammar?.triggers ?? []) : []);
+      const own = template.reasoning;
+      if (own === null || phase === 'answer') return { constraint: whole() };
+      // Calls stand in the place of the answer, without its framing.
+      const format = calls?.only === true ? { ...own, answer: [], close: own.end } : own;
+      const { inReasoning } = info.toolFormat;
+      const marks = inReasoning ? callsWithin((lazy ? grammar?.triggers : calls?.starts) ?? []) : [];
+      const reader = new ReasoningReader(format, phase, marks);
       const after =
-        grammar === undefined || lazy
+        grammar === undefined || (lazy && inReasoning)
           ? null
           : afterReasoning(
               reader,
-              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), undefined),
+              {
+                start: () => constrain(grammar.gbnf, grammar.triggers),
+                within: () => (marks.length === 0 ? null : constrain(grammar.gbnf, marks)),
+              },
               vocabulary,
             );
       return {
-        constraint: after ?? constrain(),
+        constraint: after ?? whole(),
         reasoning: {
           reader,
           budget: request.reasoningBudget ?? Infinity,
@@ -165,9 +180,9 @@ function jobMaker({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
         ...written(),
         stop,
-        calls: request.calls,
+        calls,
         logprobs: request.logprobs,
-        piece: (token) => model.piece(token, shown.has(token)),
+        piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,
       }),

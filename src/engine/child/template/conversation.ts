@@ -3,15 +3,21 @@
 
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
-import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
+import { toolInstructions } from './calls/instructions.ts';
 import type { Disguise } from './disguise.ts';
 
-export type Shaped = { role: string; content: string } & Record<string, unknown>;
+/** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
+type Parts = readonly Readonly<Record<string, string>>[];
+
+export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;
 
 interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
+  /** Whether the template takes arguments as JSON text, not as a mapping. */
+  readonly textArguments?: boolean | undefined;
 }
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
@@ -19,25 +25,34 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
   if (reasoning === undefined || reasoning === '' || thought === undefined || thought === null) return turn;
   // Harmony refuses a turn that has words and thoughts beside a call.
   if (thought === 'thinking' && content !== '' && toolCalls.length > 0) return turn;
-  turn[thought] = disguise.on(reasoning);
-  return turn;
+  const thoughts = disguise.on(reasoning);
+  if (thought !== 'parts') return { ...turn, [thought]: thoughts };
+  const words = wordsOf(turn);
+  const text: Parts = words === '' ? [] : [{ type: 'text', text: words }];
+  return { ...turn, content: [{ type: 'thinking', thinking: thoughts }, ...text] };
+}
+
+/** The content of a turn without its reasoning. */
+function wordsOf({ content }: Shaped): string {
+  if (typeof content === 'string') return content;
+  return content.map((part) => part['text'] ?? '').join('');
 }
 
 /** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(
-  message: ChatMessage,
-  disguise: Disguise,
-  thought?: ReasoningFormat['field'],
-): Shaped {
-  const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+export function ownShape(message: ChatMessage, writing: Writing): Shaped {
+  const { disguise, textArguments = false } = writing;
+  const said: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+  const shaped = addReasoning(said, message, writing);
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
-  addReasoning(shaped, message, { disguise, thought });
   if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
   if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
     shaped['tool_calls'] = message.toolCalls.map((call) => ({
       id: disguise.on(call.id),
       type: 'function',
-      function: { name: disguise.on(call.name), arguments: disguise.deep(parsedArguments(call.arguments)) },
+      function: {
+        name: disguise.on(call.name),
+        arguments: disguise.deep(textArguments ? call.arguments : parsedArguments(call.arguments)),
+      },
     }));
   }
   return shaped;
@@ -55,7 +70,7 @@ export function genericShape(
       return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
     const calls = (message.toolCalls ?? []).map((call) => {
       const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
-      return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
+      return `${TAGGED_OBJECT.start}${text}${TAGGED_OBJECT.end}`;
     });
     const content = disguiseContent(message, disguise);
     const turn: Shaped = {
@@ -64,14 +79,27 @@ export function genericShape(
     };
     return addReasoning(turn, message, writing);
   });
-  if (tools.length > 0) {
-    const instructions = disguise.on(
-      toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')),
-    );
-    const first = shaped[0];
-    if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
-    else shaped.unshift({ role: 'system', content: instructions });
-  }
+  return tellingTools(shaped, tools, GENERIC_TOOL_FORMAT, disguise);
+}
+
+/** With the tools and how to call them in the system message, for templates that do not tell them. */
+export function tellingTools(
+  shaped: Shaped[],
+  tools: readonly ToolSpec[],
+  format: ToolFormat,
+  disguise: Disguise,
+): Shaped[] {
+  if (tools.length === 0) return shaped;
+  const { told, example } = toolInstructions(
+    tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n'),
+    format,
+  );
+  // The example is our text: in a format of the model's own its marks are control tokens.
+  const own = format.kind === GENERIC_TOOL_FORMAT.kind ? disguise.on(example) : example;
+  const instructions = disguise.on(told) + own;
+  const first = shaped[0];
+  if (first?.role === 'system') first.content = `${wordsOf(first)}\n\n${instructions}`;
+  else shaped.unshift({ role: 'system', content: instructions });
   return shaped;
 }
 
@@ -80,7 +108,7 @@ export function genericShape(
  * user's.
  */
 export function alternating(messages: readonly Shaped[]): Shaped[] {
-  const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
+  const system = messages.filter((message) => message.role === 'system').map(wordsOf);
   const turns: Shaped[] = [];
   for (const message of messages) {
     if (message.role === 'system') continue;
@@ -88,30 +116,34 @@ export function alternating(messages: readonly Shaped[]): Shaped[] {
     const calls = message['tool_calls'];
     const content =
       calls === undefined
-        ? message.content
-        : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
+        ? wordsOf(message)
+        : [wordsOf(message), JSON.stringify(calls)].filter((part) => part !== '').join('\n');
     const last = turns.at(-1);
-    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
+    if (last?.role === role) last.content = `${wordsOf(last)}\n\n${content}`;
     else turns.push({ role, content });
   }
   if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
   const first = turns[0];
   if (first !== undefined && system.length > 0)
-    first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
+    first.content = [...system, wordsOf(first)].filter((part) => part !== '').join('\n\n');
   return turns;
 }
 
 /** A conversation of several turns as the text of one question. */
 export function oneTurn(turns: readonly Shaped[]): Shaped[] {
-  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
-  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
+  const said = turns.map((turn) => `${turn.role === 'assistant' ? 'Assistant' : 'User'}: ${wordsOf(turn)}`);
+  const [only, ...more] = turns;
+  return [
+    { role: 'user', content: only !== undefined && more.length === 0 ? wordsOf(only) : said.join('\n\n') },
+  ];
 }
 
 export function toolObject(tool: ToolSpec): unknown {
-  return {
-    type: 'function',
-    function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters },
-  };
+  return { type: 'function', function: toolFunction(tool) };
+}
+
+export function toolFunction(tool: ToolSpec): object {
+  return { name: tool.name, description: tool.description ?? '', parameters: tool.parameters };
 }
 
 /** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */

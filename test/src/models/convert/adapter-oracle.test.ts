@@ -8,6 +8,7 @@ import {
   existsSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   rmSync,
@@ -107,7 +108,6 @@ describe.skipIf(!haveAdapters).each(Object.entries(CASES))('%s, trained by PEFT'
   beforeAll(async () => {
     made = await adaptersOf(name);
     modelPath = join(work, `${name}.gguf`);
-    const { readdirSync } = await import('node:fs');
     writeFileSync(
       modelPath,
       converted(
@@ -170,9 +170,9 @@ describe.skipIf(!haveAdapters).each(Object.entries(CASES))('%s, trained by PEFT'
       >;
       const bytes = Buffer.from(results[kind]!, 'base64');
       const theirs = Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
-      const scale = Math.max(...theirs.map(Math.abs));
+      const scale = theirs.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
       const difference = (a: Float32Array): number =>
-        Math.max(...a.map((value, i) => Math.abs(value - theirs[i]!))) / scale;
+        a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - theirs[i]!)), 0) / scale;
       expect(difference(logits(1))).toBeLessThan(1e-5);
       expect(difference(logits(0))).toBeGreaterThan(1e-2);
     },

@@ -1,9 +1,9 @@
-// What a pull tells the routes: its events and its state as they are on the wire.
+// A pull as the routes see it: its events and its state in the API's words, and a way to stop watching it.
 
 import type { PullProgress, PullState } from './pull/pull.ts';
 import type { PullEvent, PullStatus } from './seam.ts';
 
-export function pullEvent(event: PullProgress): PullEvent {
+export function eventOfPull(event: PullProgress): PullEvent {
   switch (event.kind) {
     case 'resuming':
       return { status: 'resuming', offset: event.offset, total: event.total };
@@ -19,7 +19,7 @@ export function pullEvent(event: PullProgress): PullEvent {
   }
 }
 
-export function pullStatus(name: string, state: PullState): PullStatus {
+export function statusOfPull(name: string, state: PullState): PullStatus {
   const { status, completed, total, error, startedAt, finishedAt } = state;
   return {
     name,
