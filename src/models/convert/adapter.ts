@@ -93,6 +93,31 @@ const REFUSED = [
   'arrow_config',
   'megatron_config',
 ] as const;
+/** Fields that say nothing about the deltas, or are read here. Any other is refused unless it is inert. */
+const KNOWN: ReadonlySet<string> = new Set([
+  'peft_type',
+  'task_type',
+  'auto_mapping',
+  'base_model_name_or_path',
+  'revision',
+  'inference_mode',
+  'peft_version',
+  'r',
+  'lora_alpha',
+  'lora_dropout',
+  'use_rslora',
+  'rank_pattern',
+  'bias',
+  'target_modules',
+  'exclude_modules',
+  'layers_to_transform',
+  'layers_pattern',
+  'init_lora_weights',
+  'qalora_group_size',
+  'megatron_core',
+  'ensure_weight_tying',
+  'runtime_config',
+]);
 /** Those after which the base that the adapter was trained on is not the base as it was published. */
 const OTHER_BASE = /^(?:pissa|olora|corda|loftq|lora_ga)/i;
 
@@ -102,6 +127,9 @@ function readConfig(config: Fields): Scaling {
   for (const field of REFUSED)
     if (!isInert(config.value(field)))
       throw unsupportedModel(`${CONFIG}: ${field} is set, and adapters that have it are not converted`);
+  for (const field of config.names())
+    if (!KNOWN.has(field) && !isInert(config.value(field)))
+      throw unsupportedModel(`${CONFIG}: ${shown(field)} is not known, and may change what the adapter does`);
   const bias = config.string('bias') ?? 'none';
   if (bias !== 'none') throw unsupportedModel(`${CONFIG}: bias is not none: biases are not adapted`);
   const start = config.value('init_lora_weights');
@@ -115,6 +143,11 @@ function readConfig(config: Fields): Scaling {
   if (stabilised && ownRanks)
     throw unsupportedModel(`${CONFIG}: rank_pattern with use_rslora needs an alpha for each module`);
   return { alpha: stabilised ? alpha * Math.sqrt(rank) : alpha, rank: ownRanks ? undefined : rank };
+}
+
+/** A key of a stranger's file. */
+function shown(field: string): string {
+  return /^\w{1,64}$/.test(field) ? field : 'a field';
 }
 
 function isInert(value: unknown): boolean {
