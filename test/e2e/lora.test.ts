@@ -18,8 +18,10 @@ import {
   randomPairs,
   TINY_TARGETS,
   tinyAdapter,
+  type Pair,
 } from '../fixtures/models/gguf-adapter.ts';
 import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
+import { peftConfig, peftWeights } from '../fixtures/models/peft-folder.ts';
 
 const base = tinyGguf();
 const red = randomPairs({ targets: TINY_TARGETS, seed: 1 });
@@ -246,6 +248,80 @@ describe('adapters', () => {
     expect(await call('POST', '/v1/lora/unload', { lora_name: 'base' })).toMatchObject({
       status: 400,
       body: { error: { code: 'wrong_model_type', param: 'lora_name' } },
+    });
+  });
+
+  test('a PEFT folder is converted: it writes what its deltas say, and outlives the folder', async () => {
+    const peft = join(models, 'peft');
+    await mkdir(peft);
+    await writeFile(join(peft, 'adapter_config.json'), peftConfig({ r: 4, lora_alpha: 8 }));
+    const rowsOf = (tensor: Pair['a']): number[][] =>
+      Array.from({ length: tensor.shape[1]! }, (_, row) => [
+        ...tensor.values.subarray(row * tensor.shape[0]!, (row + 1) * tensor.shape[0]!),
+      ]);
+    const [query, up] = red;
+    // llama.cpp has the rows of a head as pairs, a folder as halves.
+    const b = rowsOf(query!.b);
+    const halves = b.map((_, row) => b[(row & 16) + 2 * (row & 7) + ((row >> 3) & 1)]!);
+    await writeFile(
+      join(peft, 'adapter_model.safetensors'),
+      peftWeights({
+        'layers.0.self_attn.q_proj': { a: rowsOf(query!.a), b: halves },
+        'layers.0.mlp.up_proj': { a: rowsOf(up!.a), b: rowsOf(up!.b) },
+      }),
+    );
+    const loaded = await load('peft');
+    expect(loaded).toMatchObject({ status: 200, body: { status: 'loaded', parent: 'base' } });
+    expect(await load('peft')).toMatchObject({ status: 200, body: { status: 'already_loaded' } });
+    expect(await textOf('peft')).toBe(await textOf('folded-red'));
+    await rm(peft, { recursive: true });
+    expect((await call('POST', '/v1/models/unload', { model: 'base' })).status).toBe(200);
+    expect(await textOf('peft')).toBe(await textOf('folded-red'));
+  });
+
+  test.each<readonly [what: string, files: Readonly<Record<string, Buffer>>, code: string, message: RegExp]>([
+    [
+      'a pickle',
+      { 'adapter_config.json': peftConfig({}), 'adapter_model.bin': Buffer.alloc(8) },
+      'unsupported_model_format',
+      /adapter_model\.bin is a pickle/,
+    ],
+    [
+      'DoRA',
+      {
+        'adapter_config.json': peftConfig({ use_dora: true }),
+        'adapter_model.safetensors': peftWeights({ 'layers.0.mlp.up_proj': [32, 64] }),
+      },
+      'unsupported_model_format',
+      /use_dora/,
+    ],
+    ['nothing', {}, 'invalid_model_config', /adapter_config\.json: the folder has no such file/],
+    [
+      'another width',
+      {
+        'adapter_config.json': peftConfig({}),
+        'adapter_model.safetensors': peftWeights({ 'layers.0.mlp.up_proj': [64, 64] }),
+      },
+      'adapter_mismatch',
+      /blk\.0\.ffn_up\.weight\.lora_a is \[64, 2, 1, 1\]/,
+    ],
+    [
+      'random bytes',
+      {
+        'adapter_config.json': peftConfig({}),
+        'adapter_model.safetensors': Buffer.from(base.subarray(0, 999)),
+      },
+      'invalid_safetensors',
+      /header is/,
+    ],
+  ])('a folder with %s is a typed 400 that names the field', async (what, files, code, message) => {
+    // prettier-ignore
+    const folderName = `peft-${what.replaceAll(' ', '-')}`;
+    await mkdir(join(models, folderName));
+    for (const [name, bytes] of Object.entries(files)) await writeFile(join(models, folderName, name), bytes);
+    expect(await load(folderName)).toMatchObject({
+      status: 400,
+      body: { error: { code, param: 'lora_path', message: expect.stringMatching(message) as string } },
     });
   });
 
