@@ -109,19 +109,23 @@ describe('refused adapters', () => {
     expect(await textOf('red')).toBe(await textOf('folded-red'));
   });
 
-  test.each<readonly [what: string, body: object, status: number, code: string, param: string | null]>([
-    ['a base that is none', { model: 'nothing' }, 404, 'model_not_found', 'model'],
-    ['an adapter as base', { model: 'blue' }, 400, 'wrong_model_type', 'model'],
-    ['an embedding model as base', { model: 'demo-embed' }, 400, 'wrong_model_type', 'model'],
-    ['no base among several', { model: undefined }, 400, 'missing_required_parameter', 'model'],
-    ['a demo model, which it does not fit', { model: 'demo-chat' }, 400, 'adapter_mismatch', 'lora_path'],
-    ['a path outside of the roots', { lora_path: '/etc/passwd' }, 400, 'path_not_allowed', 'lora_path'],
-    ['a scale that is none', { scale: -1 }, 400, 'decimal_below_min_value', 'scale'],
-    ['a reserved name', { lora_name: 'load' }, 400, 'invalid_value', 'lora_name'],
-    ['the name of a model', { lora_name: 'base' }, 409, 'model_already_exists', 'lora_name'],
-    ['the name of a configured model', { lora_name: 'demo-chat' }, 409, 'model_already_exists', 'lora_name'],
-    ['a field it does not have', { lora_int_id: 1 }, 400, 'unknown_parameter', 'lora_int_id'],
-  ])('refused: %s', async (_what, body, status, code, param) => {
+  test.each<readonly [what: string, body: object, refusal: readonly [number, string, string]]>([
+    ['a base that is none', { model: 'nothing' }, [404, 'model_not_found', 'model']],
+    ['an adapter as base', { model: 'blue' }, [400, 'wrong_model_type', 'model']],
+    ['an embedding model as base', { model: 'demo-embed' }, [400, 'wrong_model_type', 'model']],
+    ['no base among several', { model: undefined }, [400, 'missing_required_parameter', 'model']],
+    ['a demo model, which it does not fit', { model: 'demo-chat' }, [400, 'adapter_mismatch', 'lora_path']],
+    ['a path outside of the roots', { lora_path: '/etc/passwd' }, [400, 'path_not_allowed', 'lora_path']],
+    ['a scale that is none', { scale: -1 }, [400, 'decimal_below_min_value', 'scale']],
+    ['a reserved name', { lora_name: 'load' }, [400, 'invalid_value', 'lora_name']],
+    ['the name of a model', { lora_name: 'base' }, [409, 'model_already_exists', 'lora_name']],
+    [
+      'the name of a configured model',
+      { lora_name: 'demo-chat' },
+      [409, 'model_already_exists', 'lora_name'],
+    ],
+    ['a field it does not have', { lora_int_id: 1 }, [400, 'unknown_parameter', 'lora_int_id']],
+  ])('refused: %s', async (_what, body, [status, code, param]) => {
     const answer = await load('red.gguf', { lora_name: 'new', ...body });
     expect(answer, JSON.stringify(answer)).toMatchObject({ status, body: { error: { code, param } } });
   });

@@ -2,8 +2,7 @@
 // Landlock and execve: llama.cpp opens some files by name, and Landlock bounds the threads a thread starts,
 // not those that run. Without Landlock it refuses.
 
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import koffi from 'koffi';
 import { hardenProcess } from './harden.ts';
 import { restrictFiles } from './landlock.ts';
@@ -18,12 +17,12 @@ const LIBRARIES = [
   '/etc/ld.so.cache',
   '/etc/ssl/openssl.cnf',
 ];
-/** dist/src/engine/child is four folders below the packages. */
-const TOP = join(dirname(fileURLToPath(import.meta.url)), '../../../..');
 
 export interface NextProgram {
   /** JavaScript of this package. */
   readonly worker: string;
+  /** The folder of the package, with dist/ and node_modules/. */
+  readonly top: string;
   /** For messages: what is not done without Landlock. */
   readonly what: string;
   readonly read: readonly string[];
@@ -32,14 +31,14 @@ export interface NextProgram {
   readonly lastFd: number;
 }
 
-export function become({ worker, what, read, write, lastFd }: NextProgram): never {
+export function become({ worker, top, what, read, write, lastFd }: NextProgram): never {
   hardenProcess(process.ppid);
   const restricted = restrictFiles({
     programs: [
       process.execPath,
       ...LIBRARIES,
-      join(TOP, 'package.json'),
-      ...['dist/', 'node_modules/', 'attestation/'].map((folder) => join(TOP, folder)),
+      join(top, 'package.json'),
+      ...['dist/', 'node_modules/', 'attestation/'].map((folder) => join(top, folder)),
     ],
     read,
     write,

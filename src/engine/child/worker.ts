@@ -6,7 +6,8 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { ADAPTER_FD, encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
+import { ADAPTER_FD } from '../seam/model-fds.ts';
+import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { hardenProcess } from './harden.ts';

@@ -16,10 +16,6 @@ import type {
   Sampling,
 } from './engine.ts';
 
-/** Where the child finds its model, and from where on its adapters. */
-export const MODEL_FD = 4;
-export const ADAPTER_FD = 5;
-
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** A shorter frame is small whatever its values are; nearly all frames are shorter. */
 const SCANNED_FROM_BYTES = 1024 * 1024;

@@ -85,8 +85,14 @@ test.skipIf(process.platform !== 'linux')(
       encoding: 'utf8',
     });
     expect(JSON.parse(stdout || 'null'), stderr).toEqual([
-      ...[true, 'granted', 'EACCES', 'EPERM'],
-      ...[true, 'EPERM', 'EPERM', 'EPERM'],
+      true,
+      'granted',
+      'EACCES',
+      'EPERM',
+      true,
+      'EPERM',
+      'EPERM',
+      'EPERM',
       // No filter is added any more.
       'false',
     ]);
