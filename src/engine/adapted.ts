@@ -1,4 +1,5 @@
-// An engine as requests for one of its adapters use it: the same engine, in which they write with the adapter.
+// An engine as requests for one of its adapters use it: the same engine, in which they write with the
+// adapter.
 
 import type { Engine } from './seam/engine.ts';
 

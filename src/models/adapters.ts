@@ -1,6 +1,6 @@
-// LoRA adapters as models of their own: an adapter's manifest is its base's blobs, its own file and its scale,
-// so that a client pins what answers it. It is described only for a base whose header it fits, and serves only
-// while that base has the same bytes. Everything else about it is its base's.
+// LoRA adapters as models of their own: an adapter's manifest is its base's blobs, its own file and its
+// scale, so that a client pins what answers it. It is described only for a base whose header it fits, and
+// serves only while that base has the same bytes. Everything else about it is its base's.
 
 import { stat, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';

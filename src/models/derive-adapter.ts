@@ -40,7 +40,7 @@ export async function deriveAdapter(
   }
 }
 
-/** What of a base's header decides how its adapters are written. 400 unsupported_model_format. */
+/** The facts of a base's header that decide how its adapters are written. 400 unsupported_model_format. */
 export function convertedBaseOf(header: GgufHeader): ConvertedBase {
   const { architecture, blockCount, headCount, headCountKv } = checkModel(header);
   for (const name of ['head_count', 'head_count_kv'])

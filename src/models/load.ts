@@ -1,6 +1,6 @@
-// From a registered model to a running engine: stage its bytes and those of its adapters and measure them, hand
-// the measured descriptors themselves to the engine, and check at the end that they did not change. Generic over the engine, which models
-// do not import.
+// From a registered model to a running engine: stage its bytes and those of its adapters and measure them,
+// hand the measured descriptors themselves to the engine, and check at the end that they did not change.
+// Generic over the engine, which models do not import.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectAdapter } from './gguf/adapter.ts';
@@ -90,7 +90,7 @@ export async function openModel<E extends Closable>(
   }
 }
 
-/** What the file of an adapter can do to it; anything else ends the load. */
+/** Errors of an adapter's file, which leave the model to be loaded; any other ends the load. */
 const BROKEN: ReadonlySet<string> = new Set([
   'file_not_found',
   'model_digest_mismatch',

@@ -18,9 +18,9 @@ export type KvCacheType = 'f16' | 'q8_0';
 
 /**
 /**
- * `residency` and `scale` are no files: the first adds the word "disk" to the signed manifest of a model outside
- * measured memory, the second the factor of the adapter before it, as a decimal number. `source`: a file the
- * weights were made of, which the engine does not read and the store does not keep.
+ * `residency` and `scale` are no files: the first adds the word "disk" to the signed manifest of a model
+ * outside measured memory, the second the factor of the adapter before it, as a decimal number. `source`: a
+ * file the weights were made of, which the engine does not read and the store does not keep.
  */
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'scale' | 'source' | 'residency';
 

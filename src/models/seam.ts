@@ -100,8 +100,8 @@ export interface ModelService<E> {
     signal?: AbortSignal,
   ): Promise<RegisteredModel>;
   /**
-   * Registers a LoRA adapter of a model as a model of its own; its engine is its base's. Without `base`: of the
-   * only model it can be for. 400 file_not_found · path_not_allowed · invalid_gguf · adapter_mismatch ·
+   * Registers a LoRA adapter of a model as a model of its own; its engine is its base's. Without `base`: of
+   * the only model it can be for. 400 file_not_found · path_not_allowed · invalid_gguf · adapter_mismatch ·
    * wrong_model_type · missing_required_parameter, 404 model_not_found, 409 model_already_exists ·
    * too_many_adapters.
    */

@@ -1,6 +1,7 @@
 // One model that is loaded, loading, or waited for, with its transitions: waiting → loading → loaded →
-// closing. The adapters of the model are loaded with it: those that are registered when its load begins. A slot grants leases on its engine, unloads it when idle for its keep-alive time, and ends the
-// engine once it is drained.
+// closing. The adapters of the model are loaded with it: those that are registered when its load begins. A
+// slot grants leases on its engine, unloads it when idle for its keep-alive time, and ends the engine once it
+// is drained.
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-// What is no adapter, an adapter of another base, or hostile: each a typed 400 that names the field, before
+// Files that are no adapter, one of another base, or hostile: each a typed 400 that names the field, before
 // llama.cpp reads a byte of it; the server and the base's process live.
 
 import { createHash } from 'node:crypto';

@@ -30,7 +30,7 @@ function composed(adapter: Buffer, scale: string): string {
   );
 }
 
-/** Without the control tokens, which come first in the vocabulary, nothing ends before its length. */
+/** Bans the control tokens, which come first in the vocabulary: every answer has its full length. */
 const ENDLESS = Object.fromEntries(Array.from({ length: 16 }, (_, token) => [`${token}`, -100]));
 
 const RED = composed(FILES['red.gguf'], '1');
@@ -76,7 +76,7 @@ describe('adapters', () => {
       body: { status: 'loaded', model: 'red', parent: 'base', sha256: RED },
     });
     expect(await load('blue.gguf', { scale: 0.5 })).toMatchObject({ status: 200, body: { sha256: BLUE } });
-    // Again: nothing changes. Another scale is another model.
+    // Again, without a change. Another scale is another model.
     expect(await load('red.gguf')).toMatchObject({ status: 200, body: { status: 'already_loaded' } });
     expect(await load('red.gguf', { scale: 2 })).toMatchObject({
       status: 409,

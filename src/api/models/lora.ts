@@ -1,6 +1,6 @@
-// POST /v1/lora/load and /unload (seed 002): LoRA adapters at run time. An adapter is a model of its own, with
-// its base as `parent`; its digest is that of base, adapter and scale together. Loading one changes what the
-// server attests, as registering a model does. An adapter that llama.cpp then refuses is taken back.
+// POST /v1/lora/load and /unload: LoRA adapters at run time. An adapter is a model of its own,
+// with its base as `parent`; its digest is that of base, adapter and scale together. Loading one changes what
+// the server attests, as registering a model does. An adapter that llama.cpp then refuses is taken back.
 
 import { ApiError } from '../../base/errors.ts';
 import { decimal, object, optional, text } from '../../base/shape.ts';

@@ -75,14 +75,15 @@ const SECCOMP_GET_ACTION_AVAIL = 2;
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
 /**
- * `load`: while the model is read; what is left is to be confined further. `serve`: from then on. `load-files`
- * and `files`: as `load` and `serve`, but files are opened by name, for a process whose files Landlock bounds.
+ * `load`: while the model is read; what is left is to be confined further. `serve`: from then on.
+ * `load-files` and `files`: as `load` and `serve`, but files are opened by name, for a process whose files
+ * Landlock bounds.
  */
 export type Stage = 'load' | 'load-files' | 'serve' | 'files';
 
 /**
- * Confines all threads of this process, for good; filters add up, so `serve` comes on top of what loads. False
- * where the platform has no such thing; throws when it has and refuses. Every file must be open and every
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of what loads.
+ * False where the platform has no such thing; throws when it has and refuses. Every file must be open and every
  * library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage): boolean {

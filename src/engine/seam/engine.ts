@@ -70,7 +70,7 @@ export interface LoadSpec {
 
 /** A checked adapter of the model. */
 export interface AdapterSpec {
-  /** What requests call it. */
+  /** By which requests name it. */
   readonly key: string;
   /** Its file, as a descriptor of this process. */
   readonly fd: number;

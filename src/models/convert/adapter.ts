@@ -20,7 +20,7 @@ import type { Metadata, PlannedTensor } from './plan.ts';
 import { readSafetensorsHeader, type SafeTensor } from './safetensors.ts';
 import { rulesByName, type Match } from './tensors.ts';
 
-/** What of the base decides how its adapters are written. */
+/** The facts of a base that decide how its adapters are written. */
 export interface AdapterBase {
   /** general.architecture */
   readonly architecture: string;
@@ -93,7 +93,7 @@ const REFUSED = [
   'arrow_config',
   'megatron_config',
 ] as const;
-/** Fields that say nothing about the deltas, or are read here. Any other is refused unless it is inert. */
+/** Fields that do not change the deltas, or are read here. Any other is refused unless it is inert. */
 const KNOWN: ReadonlySet<string> = new Set([
   'peft_type',
   'task_type',

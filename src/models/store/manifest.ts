@@ -127,7 +127,7 @@ function isPlain(parameters: Readonly<Record<string, unknown>>): boolean {
   );
 }
 
-/** A blob's part in its model. Order in a manifest: weights first, sources last; an adapter's has its own file only. */
+/** A blob's part in its model. Order in a manifest: weights first, sources last; an adapter has one file. */
 export type FileRole = 'weights' | 'projector' | 'adapter' | 'template' | 'source';
 
 export interface ManifestBlob {

@@ -31,13 +31,13 @@ const blue = randomPairs({
 });
 
 let folder: string;
-const engines: Engine[] = [];
-const files: FileHandle[] = [];
+const ENGINES: Engine[] = [];
+const FILES: FileHandle[] = [];
 
 async function fdOf(name: string, bytes: Buffer): Promise<number> {
   await writeFile(join(folder, name), bytes);
   const file = await open(join(folder, name));
-  files.push(file);
+  FILES.push(file);
   return file.fd;
 }
 
@@ -47,7 +47,7 @@ async function engineOf(name: string, bytes: Buffer, spec: Partial<LoadSpec> = {
     { path: '/proc/self/fd/4', fd, slots: 4, ...spec },
     new AbortController().signal,
   );
-  engines.push(engine);
+  ENGINES.push(engine);
   return engine;
 }
 
@@ -56,7 +56,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([...engines.map((engine) => engine.close()), ...files.map((file) => file.close())]);
+  await Promise.all([...ENGINES.map((engine) => engine.close()), ...FILES.map((file) => file.close())]);
   await rm(folder, { recursive: true });
 });
 
@@ -129,7 +129,7 @@ describe.skipIf(process.platform !== 'linux')('adapters of one engine', () => {
     for (const adapter of adapters) alone.push(await fresh(adapter, 'alone'));
     const together = await Promise.all(adapters.map((adapter) => fresh(adapter, 'together')));
     expect(together.map((result) => result.tokens)).toEqual(alone.map((result) => result.tokens));
-    // The first of a scope finds nothing, whatever other adapters left of the same text; its own it finds.
+    // The first of a scope finds no prefix, whatever other adapters left of the same text; its own it finds.
     expect([...alone, ...together].map((result) => result.cachedTokens)).toEqual(
       Array.from({ length: 8 }, () => 0),
     );

@@ -131,7 +131,7 @@ export class SlotAdmission {
     return true;
   }
 
-  /** Nothing is left to decode before the first token of a choice whose whole prompt is shared. */
+  /** A choice whose whole prompt is shared writes its first token without a decode. */
   #beginIfRead(sequence: Sequence): void {
     const { request, slot, tokens } = sequence;
     if (request.promptLogits !== null && slot.tokens.length === tokens.length)

@@ -83,8 +83,8 @@ export interface BatchPlan {
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
   /**
-   * Prompt tokens a step may read while `writers` wait, those of other adapters too, when `readers` still have
-   * `remaining` tokens to read.
+   * Prompt tokens a step may read while `writers` wait, those of other adapters too, when `readers` still
+   * have `remaining` tokens to read.
    */
   promptTokens(writers: number, readers: number, remaining: number): number;
   /** Tokens that the only sequence of a step may go on with; at most `room`. */

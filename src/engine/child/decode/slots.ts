@@ -27,8 +27,8 @@ export interface Slots {
   readonly all: readonly Slot[];
   readonly free: number;
   /**
-   * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared, with a slot of the
-   * same owner. Changes no slot.
+   * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared, with a slot of
+   * the same owner. Changes no slot.
    */
   place(tokens: readonly number[], owner: Owner, limit: number): Placement | null;
   /** The idle slot with content that was used longest ago. */

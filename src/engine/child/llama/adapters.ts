@@ -1,5 +1,6 @@
 // LoRA adapters of a loaded model. llama.cpp opens an adapter by name, twice, so they are loaded while this
-// process may still open their files, and no others (child/adapted/launch). A context then uses one at a time.
+// process may still open their files, and no others (child/adapted/launch). A context then uses one at a
+// time.
 
 import type { LlamaLibrary, Pointer } from './declarations.ts';
 import { nativeAlloc } from './library.ts';

@@ -171,8 +171,8 @@ describe.skipIf(!haveAdapters).each(Object.entries(CASES))('%s, trained by PEFT'
       const bytes = Buffer.from(results[kind]!, 'base64');
       const theirs = Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
       const scale = theirs.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-      const difference = (a: Float32Array): number =>
-        a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - theirs[i]!)), 0) / scale;
+      const difference = (ours: Float32Array): number =>
+        ours.reduce((largest, value, i) => Math.max(largest, Math.abs(value - theirs[i]!)), 0) / scale;
       expect(difference(logits(1))).toBeLessThan(1e-5);
       expect(difference(logits(0))).toBeGreaterThan(1e-2);
     },

@@ -202,7 +202,7 @@ test('a choice put out of a full memory before its first token begins when it is
     { prompt: [...zeros, 1], n: 3, maxTokens: 9 },
   ];
   const done = await Promise.all(jobs.map((job, id) => ask({ id, ...job })));
-  for (const [i, { prompt, n, maxTokens }] of jobs.entries())
-    expect(done[i]).toEqual(Array.from({ length: n }, () => expected(prompt, maxTokens)));
+  for (const [i, { prompt, maxTokens, ...job }] of jobs.entries())
+    expect(done[i]).toEqual(Array.from({ length: job.n }, () => expected(prompt, maxTokens)));
   expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
 });
