@@ -321,13 +321,21 @@ describe('on damaged headers', () => {
       expect(survivors).toHaveLength(60);
       expect(await applied(join(folder, 'base.gguf'), survivors)).toEqual({ died: undefined, ok: 60 });
       // The check has a point: llama.cpp ends the process on these.
-      for (const [name, bytes] of [
-        ['alpha', tinyAdapter(metadata('adapter.lora.alpha', { u32: 8 }))],
-        ['dimension', tinyAdapter({ tensors: { [`${Q}.lora_a`]: { shape: [32, 4, 3] } } })],
+      await writeFile(join(folder, 'tied.gguf'), tinyGguf({ tensors: { 'output.weight': undefined } }));
+      const embedding = randomPairs({ targets: [{ name: 'token_embd.weight', columns: 4, rows: words }] });
+      const tied = embedding.map(({ a, b, ...pair }) => ({
+        ...pair,
+        a: { ...a, shape: [4, words], values: new Float32Array(4 * words) },
+        b: { ...b, shape: [4, 32], values: new Float32Array(4 * 32) },
+      }));
+      for (const [name, base, bytes] of [
+        ['alpha', 'base', tinyAdapter(metadata('adapter.lora.alpha', { u32: 8 }))],
+        ['dimension', 'base', tinyAdapter({ tensors: { [`${Q}.lora_a`]: { shape: [32, 4, 3] } } })],
+        ['embedding', 'tied', adapterFile(tied)],
       ] as const) {
         const path = join(folder, `${name}.gguf`);
         await writeFile(path, bytes);
-        expect(await applied(join(folder, 'base.gguf'), [path])).toEqual({ died: path, ok: 0 });
+        expect(await applied(join(folder, `${base}.gguf`), [path])).toEqual({ died: path, ok: 0 });
       }
     },
   );
