@@ -83,8 +83,8 @@ export type Stage = 'load' | 'load-files' | 'serve' | 'files';
 
 /**
  * Confines all threads of this process, for good; filters add up, so `serve` comes on top of what loads.
- * False where the platform has no such thing; throws when it has and refuses. Every file must be open and every
- * library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
+ * False where the platform has no such thing; throws when it has and refuses. Every file must be open and
+ * every library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
