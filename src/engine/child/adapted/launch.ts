@@ -10,7 +10,7 @@ import { become } from '../become.ts';
 const count = Number(process.argv[2]);
 const descriptors = Array.from({ length: count }, (_, i) => ADAPTER_FD + i);
 
-const worker = fileURLToPath(new URL('../worker.js', import.meta.url));
+const worker = join(dirname(fileURLToPath(import.meta.url)), '../worker.js');
 
 become({
   worker,
