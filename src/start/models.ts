@@ -40,6 +40,7 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
   const models = createModels<Engine>({
     openEngine,
     adapted: adaptedEngine,
+    adaptersAllowed: config.engine.backend === 'cpu',
     store,
     deriver,
     pulls: config.models.pullEnabled ? await openPulls(config, { store, clock, deriver }) : null,
