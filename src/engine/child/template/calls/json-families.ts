@@ -57,7 +57,10 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       // It ends with <|call|>, which ends the answer.
       syntax: HARMONY_CALL,
       single: true,
-      triggers: [...HARMONY_STARTS, ...HARMONY_STARTS.map((start) => HARMONY_TURN + start)],
+      triggers: [
+        ...HARMONY_STARTS.map((start) => start.trimStart()),
+        ...HARMONY_STARTS.map((start) => HARMONY_TURN + start),
+      ],
       silent: ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>', '<|end|>'].flatMap(
         (text) => (text === '<|end|>' ? [text] : [text, HARMONY_TURN + text]),
       ),
