@@ -45,6 +45,8 @@ export interface ToolFormat {
   readonly inReasoning: boolean;
   /** Texts that frame the words of an answer and are no part of them. */
   readonly silent: readonly string[];
+  /** Thoughts among the words of an answer: they are reasoning. */
+  readonly aside: { readonly starts: readonly string[]; readonly end: string } | null;
 }
 
 export type CallSyntax = ObjectCall | NamedCall | TaggedCall | LiteralCall;
@@ -124,6 +126,7 @@ export const PLAIN_FORMAT = {
   single: false,
   inReasoning: false,
   silent: [],
+  aside: null,
 } as const;
 
 export const TAGGED_OBJECT: ObjectCall = {

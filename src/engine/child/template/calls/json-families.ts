@@ -32,6 +32,8 @@ function list(
 }
 
 const HARMONY_TURN = '<|start|>assistant';
+const HARMONY_WORDS = ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>'];
+const HARMONY_THOUGHTS = '<|channel|>analysis<|message|>';
 
 /** The recipient stands before the channel or behind it, the type of the arguments behind both, or nowhere. */
 const HARMONY_CALL: NamedCall = {
@@ -61,9 +63,14 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
         ...HARMONY_STARTS.map((start) => start.trimStart()),
         ...HARMONY_STARTS.map((start) => HARMONY_TURN + start),
       ],
-      silent: ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>', '<|end|>'].flatMap(
-        (text) => (text === '<|end|>' ? [text] : [text, HARMONY_TURN + text]),
-      ),
+      silent: [
+        ...HARMONY_WORDS,
+        ...HARMONY_WORDS.map((text) => HARMONY_TURN + text),
+        // A recipient that is no tool, before another channel.
+        '<|channel|>commentary to=assistant',
+        '<|end|>',
+      ],
+      aside: { starts: [HARMONY_THOUGHTS, HARMONY_TURN + HARMONY_THOUGHTS], end: '<|end|>' },
     },
   },
   {
@@ -238,6 +245,10 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       triggers: ['<function='],
     },
   },
+  ...['<|tool_call|>', '<tool_call>'].map((open): ToolFamily => ({
+    marks: /<\|?tool_call\|?>/,
+    format: list('granite', [open, '']),
+  })),
   {
     marks: /<tool_call>/,
     format: {
