@@ -4,7 +4,9 @@
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
+import { shapeCalls, type CallWriting } from './calls/detect.ts';
 import { toolInstructions } from './calls/instructions.ts';
+import { wholeCalls } from './calls/written.ts';
 import type { Disguise } from './disguise.ts';
 
 export type Shaped = { role: string; content: string } & Record<string, unknown>;
@@ -13,8 +15,6 @@ interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
-  /** Whether the template takes arguments as JSON text, not as a mapping. */
-  readonly textArguments?: boolean | undefined;
 }
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
@@ -26,9 +26,42 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
   return turn;
 }
 
-/** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(message: ChatMessage, writing: Writing): Shaped {
-  const { disguise, textArguments = false } = writing;
+/** With tools as the template knows them, or as tagged text where it knows none. */
+export function toolShape(
+  messages: readonly ChatMessage[],
+  tools: readonly ToolSpec[],
+  calls: CallWriting,
+  writing: Writing,
+): Shaped[] {
+  const { format, told } = calls;
+  if (format.kind === GENERIC_TOOL_FORMAT.kind) return genericShape(messages, tools, writing);
+  const shaped = shapeCalls(messages, calls).map((message) =>
+    told === 'system-field'
+      ? writtenShape(message, format, writing)
+      : ownShape(message, writing, calls.textArguments),
+  );
+  if (told === 'variable' || tools.length === 0) return shaped;
+  if (told === 'nowhere') return tellingTools(shaped, tools, format, writing.disguise);
+  const list = writing.disguise.on(JSON.stringify(tools.map(toolFunction)));
+  const at = shaped.findIndex((turn) => turn.role === 'system');
+  if (at < 0) return [{ role: 'system', content: '', tools: list }, ...shaped];
+  return shaped.map((turn, i) => (i === at ? { ...turn, tools: list } : turn));
+}
+
+/** Calls as text of the turn, for templates that write none of their own. */
+function writtenShape(message: ChatMessage, format: ToolFormat, writing: Writing): Shaped {
+  const { toolCalls = [], ...rest } = message;
+  const turn = ownShape(rest, writing);
+  if (toolCalls.length > 0) turn.content += writing.disguise.on(wholeCalls(format, toolCalls));
+  return turn;
+}
+
+/**
+ * For templates that know tools: the shape of the transformers library, for which they are written.
+ * `textArguments`: arguments as JSON text, not as a mapping.
+ */
+export function ownShape(message: ChatMessage, writing: Writing, textArguments = false): Shaped {
+  const { disguise } = writing;
   const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
   addReasoning(shaped, message, writing);
@@ -47,7 +80,7 @@ export function ownShape(message: ChatMessage, writing: Writing): Shaped {
 }
 
 /** For templates without tools: tools in the system message, calls and results as tagged text. */
-export function genericShape(
+function genericShape(
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
   writing: Writing,
@@ -71,7 +104,7 @@ export function genericShape(
 }
 
 /** With the tools and how to call them in the system message, for templates that do not tell them. */
-export function tellingTools(
+function tellingTools(
   shaped: Shaped[],
   tools: readonly ToolSpec[],
   format: ToolFormat,

@@ -31,6 +31,8 @@ function list(
   };
 }
 
+const FUNCTOOLS: ToolFormat = { ...list('functools', [' functools', '']), triggers: ['functools['] };
+
 const HARMONY_TURN = '<|start|>assistant';
 const HARMONY_WORDS = ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>'];
 const HARMONY_THOUGHTS = '<|channel|>analysis<|message|>';
@@ -59,15 +61,15 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       // It ends with <|call|>, which ends the answer.
       syntax: HARMONY_CALL,
       single: true,
-      triggers: [
-        ...HARMONY_STARTS.map((start) => start.trimStart()),
-        ...HARMONY_STARTS.map((start) => HARMONY_TURN + start),
-      ],
+      triggers: HARMONY_STARTS.flatMap((start) => [
+        ...new Set([start.trimStart(), HARMONY_TURN + start, HARMONY_TURN + start.trimStart()]),
+      ]),
       silent: [
         ...HARMONY_WORDS,
         ...HARMONY_WORDS.map((text) => HARMONY_TURN + text),
         // A recipient that is no tool, before another channel.
         '<|channel|>commentary to=assistant',
+        `${HARMONY_TURN}<|channel|>commentary to=assistant`,
         '<|end|>',
       ],
       aside: { starts: [HARMONY_THOUGHTS, HARMONY_TURN + HARMONY_THOUGHTS], end: '<|end|>' },
@@ -196,8 +198,14 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
     },
   },
   {
+    // Phi-4-mini.
+    marks: /<\|tool\|>/,
+    format: FUNCTOOLS,
+    systemField: true,
+  },
+  {
     marks: /functools\[/,
-    format: { ...list('functools', [' functools', '']), triggers: ['functools['] },
+    format: FUNCTOOLS,
   },
   {
     marks: /function call/,
