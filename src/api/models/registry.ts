@@ -40,9 +40,7 @@ function wireModel(model: ModelStatus): object {
     kv_type: model.kvType,
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
-    ...(model.toolFormat !== undefined && {
-      tool_format: { kind: model.toolFormat, native: model.toolFormat !== 'generic' },
-    }),
+    tool_format: toolFormatOf(model.toolFormat),
     ...(model.details !== undefined && {
       details: {
         architecture: model.details.architecture,
@@ -53,6 +51,10 @@ function wireModel(model: ModelStatus): object {
       },
     }),
   };
+}
+
+function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
+  return kind === undefined ? undefined : { kind, native: kind !== 'generic' };
 }
 
 export const listModels = route({

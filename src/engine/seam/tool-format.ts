@@ -73,8 +73,8 @@ export interface NamedCall {
   }[];
   readonly end: string;
   /**
-   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark number, is
-   * the id.
+   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark
+   * number, is the id.
    */
   readonly id:
     | { readonly at: 'before' | 'behind'; readonly mark: string; readonly form: CallIdForm }
@@ -113,11 +113,11 @@ export interface CallMarks {
   readonly starts: readonly string[];
   /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
-  /** The answer is calls and nothing else. */
+  /** The answer is calls only. */
   readonly only?: boolean | undefined;
 }
 
-/** What most formats have in common. */
+/** Most formats have this in common. */
 export const PLAIN_FORMAT = {
   open: '',
   between: '',

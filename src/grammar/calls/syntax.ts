@@ -11,7 +11,7 @@ export interface CallBody {
   readonly body: Expression;
 }
 
-/** What arguments are written as. */
+/** How arguments are written. */
 export interface ArgumentForm {
   /** Of a tool's schema. */
   compile(compiler: Compiler): Expression;
@@ -54,7 +54,7 @@ export function callExpression(
   }
 }
 
-/** The text as a member of a sequence; nothing for an empty one. */
+/** The text as members of a sequence: none for an empty one. */
 export function written(text: string): readonly Expression[] {
   return text === '' ? [] : [terminal(text)];
 }

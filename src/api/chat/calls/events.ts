@@ -1,4 +1,4 @@
-// What a reader of an answer finds in it: words, and calls of tools.
+// Words and calls of tools, as a reader finds them in an answer.
 
 export type ToolEvent =
   | { readonly kind: 'content' | 'reasoning'; readonly text: string }

@@ -1,5 +1,5 @@
-// Reads calls whose arguments are one JSON object: behind a name, or in an object that names the tool too. Both
-// have a head (calls/head), arguments that are passed on as they come, and framing around them.
+// Reads calls whose arguments are one JSON object: behind a name, or in an object that names the tool too.
+// Both have a head (calls/head), arguments that are passed on as they come, and framing around them.
 
 import { isRecord } from '../../../base/shape.ts';
 import type { NamedCall, ObjectCall, ToolFormat } from '../../../engine/seam/tool-format.ts';
@@ -11,11 +11,10 @@ import { matchHead, type HeadPart } from './head.ts';
 const MAX_HEAD = 4096;
 
 /**
- * `content`: text. `framing`: between a trigger or a call and the start of the next one. `head`: up to the
- * arguments. `arguments`: passed
- *  on as they come. `whole`: a call in another order, read once it is complete.
- *  `tail`: up to the end of the call's object. `data`: an object of another name, content to its end: an
- *  object within it is no call either.
+ * `content`: text. `aside`: thoughts within it. `framing`: between a trigger or a call and the start of the
+ * next one. `head`: up to the arguments. `arguments`: passed on as they come. `whole`: a call in another
+ * order, read once it is complete. `tail`: up to the end of the call's object. `data`: an object of another
+ * name, content to its end: an object within it is no call either.
  */
 type State = 'content' | 'aside' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
 

@@ -1,5 +1,5 @@
-// How a template writes tool calls, found by having it render one: of the formats its source may stand for, the
-// first in which a call of a history comes out. Nothing confirmed is the generic format.
+// How a template writes tool calls, found by having it render one: of the formats its source may stand for,
+// the first in which a call of a history comes out, and the generic one where none does.
 
 import type { ChatMessage, ToolSpec } from '../../../seam/engine.ts';
 import { GENERIC_TOOL_FORMAT, type ToolFormat } from '../../../seam/tool-format.ts';

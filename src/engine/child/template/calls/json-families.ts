@@ -1,5 +1,6 @@
-// Families whose arguments are one JSON object: in an object that names the tool, or behind its name. Sources:
-// the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and vLLM's tool parsers.
+// Families whose arguments are one JSON object: in an object that names the tool, or behind its name.
+// Sources: the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and vLLM's tool
+// parsers.
 
 import {
   PLAIN_FORMAT,
@@ -37,7 +38,7 @@ const HARMONY_TURN = '<|start|>assistant';
 const HARMONY_WORDS = ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>'];
 const HARMONY_THOUGHTS = '<|channel|>analysis<|message|>';
 
-/** The recipient stands before the channel or behind it, the type of the arguments behind both, or nowhere. */
+/** The recipient stands before the channel or behind it; the type of the arguments may be left out. */
 const HARMONY_CALL: NamedCall = {
   ...NAMED,
   wordings: ['commentary', 'analysis'].flatMap((channel) =>

@@ -1,4 +1,5 @@
-// What a template has to be given so that it writes a call: found by having it write one, and used from then on.
+// How a conversation is given to a template so that it writes calls: found by having it write one, and used
+// from then on.
 
 import { describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolSpec } from '../../../../../../src/engine/seam/engine.ts';
@@ -31,7 +32,7 @@ const OBJECT = `{"name": "{{ c.function.name }}", "arguments": {{ c.function.arg
 const ROWS = [
   [
     'Granite 3.0',
-    `${templateOf("<|tool_call|>{{ m.tool_calls | map(attribute='function') | list | tojson(indent=4) }}")}`,
+    templateOf("<|tool_call|>{{ m.tool_calls | map(attribute='function') | list | tojson(indent=4) }}"),
     'granite',
     ['fetches it', '<|tool_call|>[', '"R1"'.slice(1, 3)],
   ],
