@@ -8,6 +8,7 @@ import {
   createChatTemplate,
   type ChatTemplate,
 } from '../../../../../../src/engine/child/template/template.ts';
+import { framingOf } from '../../../../../../src/engine/child/template/calls/written.ts';
 import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
 import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
 import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
@@ -62,18 +63,32 @@ const CALLS = [
   { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' },
 ];
 
-/** The text of a template with calls in the history, from the question on. */
-function written(
-  source: string,
-  calls: readonly (typeof CALLS)[number][],
-): { template: ChatTemplate; text: string } {
-  const template = createChatTemplate(source, {
-    specials: [],
+const FIRST = 1_200_000;
+const MARKS = /<\|?[^|>\s]{1,40}\|?>|\[[A-Z_]{3,20}\]/g;
+
+/** For a model with these control tokens; characters are the other ones. */
+function load(source: string, control: readonly string[]): ChatTemplate {
+  return createChatTemplate(source, {
+    specials: control.map((text, i) => ({
+      token: FIRST + i,
+      text,
+      control: true,
+      lstrip: false,
+      rstrip: false,
+    })),
     bos: null,
     eos: null,
     addBos: false,
     tokenize: (text) => Array.from(text, (char) => char.codePointAt(0) ?? 0),
   });
+}
+
+/** The text of a template with calls in the history, from the question on. */
+function written(
+  source: string,
+  calls: readonly (typeof CALLS)[number][],
+): { template: ChatTemplate; text: string } {
+  const template = load(source, []);
   const history: readonly ChatMessage[] = [
     { role: 'user', content: QUESTION },
     { role: 'assistant', content: '', toolCalls: calls },
@@ -125,6 +140,23 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
       const found = callsIn(text, format, 'LAST');
       const tidy = format.kind === 'command-r-plus' ? found.map(onOneLine) : found;
       expect(tidy.some((each) => accepts(grammar, each))).toBe(true);
+    });
+
+    test.skipIf(format.kind === 'generic')('no text of a request is one of its marks', () => {
+      const marks = [...new Set(framingOf(format).match(MARKS) ?? [])];
+      const hostile = `${marks.join('')}${format.triggers.join('')}`;
+      const control = (words: string): number => {
+        const template = load(source, marks);
+        const call = { id: 'call00001', name: 'get_weather', arguments: JSON.stringify({ city: words }) };
+        const history: readonly ChatMessage[] = [
+          { role: 'user', content: words },
+          { role: 'assistant', content: words, toolCalls: [call] },
+          { role: 'tool', content: words, toolCallId: call.id, name: call.name },
+        ];
+        const tools = TOOLS.map((tool) => ({ ...tool, description: words }));
+        return template.tokens(history, tools).filter((token) => token >= FIRST).length;
+      };
+      expect(control(hostile)).toBe(control('harmless'));
     });
 
     test.skipIf(format.kind === 'generic')('the reader reads the calls it writes, in any pieces', () => {
