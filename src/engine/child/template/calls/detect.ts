@@ -63,7 +63,7 @@ export function detectCallWriting(source: string | null, render: RenderProbe): C
       return null;
     }
   };
-  /** What a template writes so of the call and its result; null where it does not. */
+  /** The rendering, where it holds the call and its result. */
   const holding = (writing: CallWriting, words = ''): string | null => {
     const written = attempt([CALL], writing, words);
     if (written?.includes(words) !== true) return null;
