@@ -109,6 +109,7 @@ bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench-model.ts
 	@$(TSX) scripts/bench-cold.ts
 	@$(TSX) scripts/bench-tenants.ts
+	@$(TSX) scripts/bench-dialects.ts
 
 bench-engine: models $(TESTS_INSTALLED) ## engine and server against llama-server (make llama-server, or LLAMA_SERVER=path); JSON=file
 	@$(TSX) scripts/bench-engine.ts $(if $(JSON),--json $(JSON))
