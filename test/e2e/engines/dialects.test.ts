@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXPECTED } from '../../../scripts/demo-model/text.ts';
 import { chatAnswer } from '../../../src/api/response-schemas.ts';
+import { responseAnswer } from '../../../src/api/responses/answer-schema.ts';
 import { type ApiServer, post } from '../../fixtures/http/api-server.ts';
 import { type DemoApi, startDemoApi, user } from '../../fixtures/http/demo-api.ts';
 import { haveCases, casePath } from '../../fixtures/shared.ts';
@@ -93,5 +94,27 @@ describe('the same by other names', () => {
     const { choices, usage } = await answered({ ...chat, max_tokens: 0 });
     expect(choices[0]).toMatchObject({ finish_reason: 'length', message: { content: '' } });
     expect(usage.completion_tokens).toBe(0);
+  });
+});
+
+describe('a last message of the assistant is continued', () => {
+  const said = ANSWER.slice(0, ANSWER.indexOf(' signed'));
+  const messages = [...user(QUESTION), { role: 'assistant', content: said }];
+  const greedy = { model: 'demo-chat', temperature: 0 };
+
+  test('in a chat', async () => {
+    const { choices } = await answered({ ...greedy, messages });
+    expect(said + choices[0]?.message.content).toBe(ANSWER);
+  });
+
+  test('in responses', async () => {
+    const response = await post(api, '/v1/responses', { ...greedy, input: messages });
+    const { output } = responseAnswer.read(await response.json(), '');
+    expect(output).toMatchObject([{ content: [{ text: ANSWER.slice(said.length) }] }]);
+  });
+
+  test('unless it is not to be', async () => {
+    const { choices } = await answered({ ...greedy, messages, continue_final_message: false });
+    expect(said + choices[0]?.message.content).not.toBe(ANSWER);
   });
 });

@@ -125,6 +125,21 @@ describe('the schema of the SDK', () => {
   });
 });
 
+const WHOLE = /^event: (response\.(created|in_progress|completed|incomplete|.*\.done)|error)$/m;
+
+test('padding: pieces have one length, and events that repeat a whole text are steps of 1024 bytes longer', async () => {
+  await start({ engine: { reasoning: THINKS, script: () => ['<think>', 'Well', '</think>', ...CALLS] } });
+  const body = { ...RESPONSE, tools: [WEATHER, NOTE, MANY], stream: true };
+  const text = await (await post(api, '/v1/responses', body)).text();
+  const blocks = text.split('\n\n').filter((block) => block !== '');
+  const lengths = (whole: boolean): readonly number[] =>
+    blocks.filter((block) => WHOLE.test(block) === whole).map((block) => Buffer.byteLength(block));
+  const [piece = 0, ...others] = new Set(lengths(false));
+  expect([piece > 0, others]).toEqual([true, []]);
+  const beyond = lengths(true).map((length) => length - (piece - 128));
+  expect(beyond.filter((length) => length <= 0 || length % 1024 !== 0)).toEqual([]);
+});
+
 const word = fc.constantFrom('Hello', ' ', '\n', '"', '\u{1f600}', '<tool', '</think>', '{"a":1}', 'x');
 const call = fc.constantFrom(
   ...[
