@@ -7,14 +7,13 @@
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
-import { anyValue, SPACE, type AnyValue } from './any-value.ts';
+import { argumentForm, callExpression, written, type ArgumentForm, type CallBody } from './calls/syntax.ts';
+import { anyValue, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
   createGrammarBuilder,
-  alternatives,
   GrammarTooLarge,
-  terminal,
   repeat,
   type Expression,
   type GrammarBuilder,
@@ -96,21 +95,14 @@ export function toolCallGrammar(
   const gbnf = guarded('tools', () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
-    const bodies = argumentsOf(builder, tools, loosened);
-    const calls = tools.map((tool, i) => {
-      const name = terminal(JSON.stringify(tool.name));
-      return builder.rule(
-        `call-${tool.name}`,
-        `"{\\"name\\":" ${SPACE} ${name} "," ${SPACE} ${terminal(`"${format.argumentsKey}":`)} ${SPACE} ${bodies[i] ?? ''} "}"`,
-      );
-    });
-    const call = builder.rule(
-      'call',
-      [...member(format.callStart), alternatives(calls), ...member(format.callEnd)].join(' '),
+    const call = callExpression(
+      builder,
+      format.syntax,
+      argumentsOf(builder, tools, { loosened, form: argumentForm(format.syntax) }),
     );
-    const more = builder.rule('more', [...member(format.between), call].join(' '));
-    const others = parallel ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
-    builder.define(root, [...member(format.open), call, ...others, ...member(format.close)].join(' '));
+    const more = builder.rule('more', [...written(format.between), call].join(' '));
+    const others = parallel && !format.single ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
+    builder.define(root, [...written(format.open), call, ...others, ...written(format.close)].join(' '));
     return builder.text();
   });
   return choice === 'auto' ? { gbnf, triggers: format.triggers, loosened } : { gbnf, loosened };
@@ -123,8 +115,8 @@ export function toolCallGrammar(
 function argumentsOf(
   builder: GrammarBuilder,
   tools: readonly ToolSchema[],
-  loosened: Map<string, readonly Loosening[]>,
-): readonly Expression[] {
+  { form, loosened }: { readonly form: ArgumentForm; readonly loosened: Map<string, readonly Loosening[]> },
+): readonly CallBody[] {
   const seen = nothingSeen(anyValue(builder));
   const bodies: Expression[] = [];
   const loose: { readonly i: number; readonly tool: ToolSchema; readonly size: number }[] = [];
@@ -133,18 +125,18 @@ function argumentsOf(
     if (tool.strict === false) loose.push({ i, tool, size: sizeOf(tool.parameters) });
     else
       bodies[i] = guarded(options.param, () =>
-        named(tool.name, () => new Compiler({ ...options, seen, loose: false }).compileArguments()),
+        named(tool.name, () => form.compile(new Compiler({ ...options, seen, loose: false }))),
       );
   }
   for (const { i, tool } of loose.sort((a, b) => a.size - b.size)) {
     const options = { builder, document: tool.parameters, param: `tools[${i}].function.parameters`, seen };
     const done = named(tool.name, () =>
-      loosely(options, seen.values.object, (compiler) => compiler.compileArguments()),
+      loosely(options, form.any(seen.values), (compiler) => form.compile(compiler)),
     );
     bodies[i] = done.expression;
     if (done.loosened.length > 0) loosened.set(tool.name, done.loosened);
   }
-  return bodies;
+  return tools.map(({ name }, i) => ({ name, body: bodies[i] ?? '' }));
 }
 
 /**
@@ -192,10 +184,6 @@ function named<T>(tool: string, work: () => T): T {
       throw new ApiError(error.code, `tool ${tool}: ${error.message}`, { param: error.param });
     throw error;
   }
-}
-
-function member(text: string): string[] {
-  return text === '' ? [] : [terminal(text)];
 }
 
 function guarded<T>(param: string, work: () => T): T {

@@ -6,7 +6,7 @@ import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
 import { type ChoiceFold, type Delta, type Finish, foldEvents } from '../generation/fold.ts';
 import type { ChunkSink } from '../generation/stream.ts';
-import type { ToolEvent, ToolReader } from './tool-reader.ts';
+import type { ToolEvent, ToolReader } from './calls/events.ts';
 import type { ChatPlan } from './wire.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
@@ -77,7 +77,7 @@ class ChatChoice implements ChoiceFold {
       this.#muted = this.#calls > 0 && !this.#plan.parallel;
       if (this.#muted) return;
       this.#calls += 1;
-      this.#put({ kind: 'call', call: this.#calls - 1, id: this.#newCallId(), name: event.name });
+      this.#put({ kind: 'call', call: this.#calls - 1, id: event.id ?? this.#newCallId(), name: event.name });
     } else if (!this.#muted) this.#put({ kind: 'arguments', call: this.#calls - 1, text: event.text });
   }
 

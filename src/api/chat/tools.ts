@@ -1,7 +1,7 @@
 // Tools of a chat request, and which of them it may use (OpenAI API reference, "Create chat
 // completion"). The calls the model writes are JSON objects { name, arguments } in the framing of
 // its own format (engine/seam/tool-format); the grammar holds the model to it from the trigger on,
-// and tool-reader reads them.
+// and calls/reader reads them.
 
 import type { CallMarks, ToolFormat } from '../../engine/seam/engine.ts';
 import type { ToolSchema } from '../../grammar/compile.ts';
@@ -149,7 +149,9 @@ export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): C
   if (!content) return { starts: format.triggers, anchored: false };
   // Either calls or content of that form. Where a call begins with its object, without framing, only a
   // tool's name tells them apart.
-  if (format.open !== '' || format.callStart !== '') return { starts: format.triggers, anchored: true };
+  const { syntax } = format;
+  const framed = format.open !== '' || syntax.kind !== 'object' || syntax.start !== '';
+  if (framed) return { starts: format.triggers, anchored: true };
   const starts = use.tools.flatMap(({ name }) =>
     ['', ' '].map((blank) => `{"name":${blank}${JSON.stringify(name)}`),
   );

@@ -18,7 +18,8 @@ import {
 } from '../generation/sampling.ts';
 import { choice, flag, integer, list, object, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { createToolReader, type ToolReader } from './tool-reader.ts';
+import type { ToolReader } from './calls/events.ts';
+import { createToolReader } from './calls/reader.ts';
 import { callMarks, toolChoice, tools, toToolUse } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import { inert } from '../unsupported.ts';
@@ -78,8 +79,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     parallel: use?.parallel ?? true,
     reader(info) {
       if (use === null) return null;
-      const names = use.tools.map((tool) => tool.name);
-      return () => createToolReader(info.toolFormat, names);
+      return () => createToolReader(info.toolFormat, use.tools);
     },
     request(info, tell) {
       assertReasons(info, body);

@@ -12,6 +12,7 @@ import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
+import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
@@ -94,8 +95,7 @@ function jobMaker({
   info,
   startGrammar,
 }: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
-  const { open, callStart, callEnd, close } = info.toolFormat;
-  const framing = open + callStart + callEnd + close;
+  const framing = framingOf(info.toolFormat);
   const shown = new Set(
     model.specials.filter((special) => framing.includes(special.text)).map((special) => special.token),
   );

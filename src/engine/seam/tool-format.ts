@@ -1,18 +1,80 @@
-// How a model writes tool calls. The grammar that enforces calls, the parser that reads them and the template
-// that repeats them in a history all work from this one description: open call (between call)* close, where a
-// call is callStart {"name": …, "<argumentsKey>": …} callEnd.
+// How a model writes tool calls. The grammar that enforces calls, the reader that finds them in an answer and
+// the check that the model's template writes them so all work from this one description, which is data:
+// open call (between call)* close, where `syntax` says how one call is written.
+
+/** Every format: `generic` is ours, for a model whose template writes none that we know. */
+export type ToolFormatKind = 'hermes' | 'llama3' | 'mistral' | 'generic';
 
 export interface ToolFormat {
-  readonly kind: 'hermes' | 'llama3' | 'mistral' | 'generic';
+  readonly kind: ToolFormatKind;
+  /** Text before the first call, between two of them, and after the last one. */
   readonly open: string;
-  readonly callStart: string;
-  readonly callEnd: string;
   readonly between: string;
   readonly close: string;
-  readonly argumentsKey: 'arguments' | 'parameters';
+  readonly syntax: CallSyntax;
+  /** An answer holds one call at most. */
+  readonly single: boolean;
   /** The first text that only a call has; where a lazy grammar begins. */
   readonly triggers: readonly string[];
+  /** Texts that frame the words of an answer and are no part of them. */
+  readonly silent: readonly string[];
 }
+
+export type CallSyntax = ObjectCall | NamedCall | TaggedCall | LiteralCall;
+
+/** start {"name": N, "arguments": J} end */
+export interface ObjectCall {
+  readonly kind: 'object';
+  readonly start: string;
+  readonly end: string;
+  /** The key of the name; null: the name is itself the key of the arguments, {"N": J}. */
+  readonly name: 'name' | 'tool_name' | null;
+  readonly arguments: 'arguments' | 'parameters';
+  /** The first key of the object, where the model numbers its calls. */
+  readonly id: { readonly key: string; readonly form: CallIdForm } | null;
+}
+
+/** start N after J end, each of `wordings` one of the ways to write it */
+export interface NamedCall {
+  readonly kind: 'named';
+  readonly wordings: readonly {
+    readonly start: string;
+    /** Between the name, or the id behind it, and the arguments. */
+    readonly after: string;
+  }[];
+  readonly end: string;
+  /**
+   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark number, is
+   * the id.
+   */
+  readonly id:
+    | { readonly at: 'before' | 'behind'; readonly mark: string; readonly form: CallIdForm }
+    | { readonly at: 'around'; readonly prefix: string; readonly mark: string; readonly form: 'number' }
+    | null;
+}
+
+/** start N afterName (parameterStart K afterKey V parameterEnd)* end */
+export interface TaggedCall {
+  readonly kind: 'tagged';
+  readonly start: string;
+  readonly afterName: string;
+  readonly parameterStart: string;
+  readonly afterKey: string;
+  readonly parameterEnd: string;
+  readonly end: string;
+}
+
+/** start N afterName, arguments as a literal that is not JSON, end */
+export interface LiteralCall {
+  readonly kind: 'literal';
+  readonly style: 'python' | 'bare-keys';
+  readonly start: string;
+  readonly afterName: string;
+  readonly end: string;
+}
+
+/** Ids of calls: nine letters or digits; a number that the model counts up; any word. */
+export type CallIdForm = 'nine' | 'number' | 'word';
 
 /**
  * Where calls stand in an answer. From the first of them on the text is wire format, which no client reads.
@@ -24,64 +86,25 @@ export interface CallMarks {
   readonly anchored: boolean;
 }
 
-const TAGGED = {
-  open: '',
-  callStart: '<tool_call>\n',
-  callEnd: '\n</tool_call>',
+/** What most formats have in common. */
+export const PLAIN_FORMAT = { open: '', between: '', close: '', single: false, silent: [] } as const;
+
+export const TAGGED_OBJECT: ObjectCall = {
+  kind: 'object',
+  start: '<tool_call>\n',
+  end: '\n</tool_call>',
+  name: 'name',
+  arguments: 'arguments',
+  id: null,
+};
+
+export const GENERIC_TOOL_FORMAT: ToolFormat = {
+  ...PLAIN_FORMAT,
+  kind: 'generic',
   between: '\n',
-  close: '',
-  argumentsKey: 'arguments',
+  syntax: TAGGED_OBJECT,
   triggers: ['<tool_call>'],
-} as const;
-
-export const GENERIC_TOOL_FORMAT: ToolFormat = { kind: 'generic', ...TAGGED };
-
-/**
- * The format the GGUF's own template seems to write; a template that never mentions `tools` gets the generic
- * format. Rendering a call (`holdsCall`) confirms it: many families share a marker and continue differently.
- */
-export function detectToolFormat(template: string | null): ToolFormat {
-  if (template === null || !/\btools\b/.test(template)) return GENERIC_TOOL_FORMAT;
-  if (template.includes('[TOOL_CALLS]')) {
-    return {
-      kind: 'mistral',
-      open: '[TOOL_CALLS][',
-      callStart: '',
-      callEnd: '',
-      between: ', ',
-      close: ']',
-      argumentsKey: 'arguments',
-      triggers: ['[TOOL_CALLS]'],
-    };
-  }
-  if (template.includes('<tool_call>')) return { kind: 'hermes', ...TAGGED };
-  if (
-    template.includes('<|python_tag|>') ||
-    (template.includes('"parameters"') && template.includes('<|eot_id|>'))
-  ) {
-    return {
-      kind: 'llama3',
-      open: '',
-      callStart: '',
-      callEnd: '',
-      between: '; ',
-      close: '',
-      argumentsKey: 'parameters',
-      triggers: ['{"name"'],
-    };
-  }
-  return GENERIC_TOOL_FORMAT;
-}
-
-/** Whether a rendering holds this call in this format, white space aside; `args` is JSON. */
-export function holdsCall(format: ToolFormat, rendered: string, name: string, args: string): boolean {
-  const squeeze = (text: string): string => text.replaceAll(/\s/g, '');
-  return squeeze(rendered).includes(
-    squeeze(
-      `${format.open}${format.callStart}{"name":${JSON.stringify(name)},"${format.argumentsKey}":${args}`,
-    ),
-  );
-}
+};
 
 /** The instructions of the generic format to the model, as a system message. */
 export function toolInstructions(tools: string): string {

@@ -4,7 +4,8 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { jsonObjectGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
-import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
+import { toolFormat } from '../../fixtures/engine/tool-formats.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 import { refusal } from '../../fixtures/refusal.ts';
 
@@ -54,22 +55,20 @@ describe('other grammars', () => {
   });
 
   test("tool calls in the models' own formats", () => {
-    const mistral = detectToolFormat('{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]');
+    const mistral = toolFormat('mistral');
     expect(
       accepts(
         parseGbnf(toolCallGrammar(tools, 'required', true, mistral).gbnf),
         '[TOOL_CALLS][{"name": "now", "arguments": {}}, {"name": "now", "arguments": {}}]',
       ),
     ).toBe(true);
-    const llama = detectToolFormat('{% if tools %}"parameters"{% endif %}<|eot_id|>');
+    const llama = toolFormat('llama3');
     expect(
       accepts(
         parseGbnf(toolCallGrammar(tools, 'required', false, llama).gbnf),
         '{"name": "get_weather", "parameters": {"city": "x"}}',
       ),
     ).toBe(true);
-    expect(detectToolFormat('{% for m in messages %}').kind).toBe('generic');
-    expect(detectToolFormat('{{ tools }} <tool_call>').kind).toBe('hermes');
   });
 
   test('a tool whose schema is not supported is named', () => {

@@ -3,7 +3,7 @@
 
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
-import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
+import { TAGGED_OBJECT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
 export type Shaped = { role: string; content: string } & Record<string, unknown>;
@@ -55,7 +55,7 @@ export function genericShape(
       return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
     const calls = (message.toolCalls ?? []).map((call) => {
       const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
-      return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
+      return `${TAGGED_OBJECT.start}${text}${TAGGED_OBJECT.end}`;
     });
     const content = disguiseContent(message, disguise);
     const turn: Shaped = {

@@ -10,7 +10,9 @@ import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate, type Program } from './metered-run.ts';
-import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, type ToolFormat } from '../../seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT, type ToolFormat } from '../../seam/tool-format.ts';
+import { candidateFormats } from './calls/candidates.ts';
+import { holdsCall } from './calls/written.ts';
 import { detectReasoning, promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
 import { alternating, genericShape, oneTurn, ownShape, toolObject, type Shaped } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
@@ -175,18 +177,16 @@ function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
   return null;
 }
 
-/** The format the source is taken for, if a call in a history is written in it; else the generic one. */
+/** The first format that may be the template's and in which it writes a call of a history; else the generic one. */
 function formatOf(source: string | null, renderer: Renderer, lacking: Variables, meter: Meter): ToolFormat {
-  const detected = detectToolFormat(source);
-  if (detected.kind === 'generic') return detected;
+  const candidates = candidateFormats(source);
+  if (candidates.length === 0) return GENERIC_TOOL_FORMAT;
   const { disguise } = renderer;
   try {
     const offered = { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] };
     const plain = disguise.off(renderer.probe(PROBE_HISTORY, offered, meter));
-    const told = plain.includes('probepurpose') && plain.includes('proberesult');
-    return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments)
-      ? detected
-      : GENERIC_TOOL_FORMAT;
+    if (!plain.includes('probepurpose') || !plain.includes('proberesult')) return GENERIC_TOOL_FORMAT;
+    return candidates.find((format) => holdsCall(format, plain, PROBE_CALL)) ?? GENERIC_TOOL_FORMAT;
   } catch {
     return GENERIC_TOOL_FORMAT;
   }

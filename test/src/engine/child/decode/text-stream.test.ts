@@ -3,21 +3,18 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tool-reader.ts';
+import type { ToolEvent } from '../../../../../src/api/chat/calls/events.ts';
 import { callMarks } from '../../../../../src/api/chat/tools.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
-import type { CallMarks } from '../../../../../src/engine/seam/engine.ts';
-import {
-  detectToolFormat,
-  GENERIC_TOOL_FORMAT,
-  type ToolFormat,
-} from '../../../../../src/engine/seam/tool-format.ts';
+import type { CallMarks, ToolFormat } from '../../../../../src/engine/seam/engine.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../../../src/engine/seam/tool-format.ts';
+import { createToolReader, toolFormat, writeCalls } from '../../../../fixtures/engine/tool-formats.ts';
 
 const FORMATS = {
   generic: GENERIC_TOOL_FORMAT,
-  hermes: detectToolFormat('{{ tools }} <tool_call>'),
-  llama3: detectToolFormat('{{ tools }} <|python_tag|>'),
-  mistral: detectToolFormat('{{ tools }} [TOOL_CALLS]'),
+  hermes: toolFormat('hermes'),
+  llama3: toolFormat('llama3'),
+  mistral: toolFormat('mistral'),
 } as const;
 const NAMES = ['get_weather', 'rm'];
 const USE = { tools: NAMES.map((name) => ({ name, parameters: {} })), parallel: true };
@@ -50,14 +47,6 @@ function seen(
   return { ...result, stopped: stream.stopped, unfinished: reader.unfinished };
 }
 
-function written(format: ToolFormat, calls: readonly (readonly [string, unknown])[]): string {
-  const texts = calls.map(
-    ([name, args]) =>
-      `${format.callStart}{"name": ${JSON.stringify(name)}, "${format.argumentsKey}": ${JSON.stringify(args)}}${format.callEnd}`,
-  );
-  return calls.length === 0 ? '' : format.open + texts.join(format.between) + format.close;
-}
-
 /** Between characters: half a surrogate pair has no bytes. */
 function split(text: string, cuts: readonly number[]): string[] {
   const all = Array.from(text);
@@ -80,7 +69,7 @@ function parts(text: string): string[] {
 }
 
 describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
-  const wire = written(format, CALLS);
+  const wire = writeCalls(format, CALLS);
   const calls = CALLS.map(([name, args]) => ({ name, arguments: JSON.stringify(args) }));
   const auto = callMarks({ ...USE, required: false }, false, format);
   const required = callMarks({ ...USE, required: true }, false, format);
@@ -160,7 +149,7 @@ describe('properties', () => {
         fc.array(fc.nat(500), { maxLength: 12 }),
         (format, [words, some], [from, length], cuts) => {
           fc.pre(!format.triggers.some((trigger) => words.includes(trigger)));
-          const text = words + written(format, some);
+          const text = words + writeCalls(format, some);
           fc.pre(
             text !== '' &&
               format.triggers.every((trigger) => [-1, words.length].includes(text.indexOf(trigger))),

@@ -6,7 +6,8 @@ import { describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolSpec } from '../../../../../src/engine/seam/engine.ts';
 import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine/child/template/template.ts';
 import { corpus } from '../../../../fixtures/engine/template-corpus.ts';
-import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tool-reader.ts';
+import type { ToolEvent } from '../../../../../src/api/chat/calls/events.ts';
+import { createToolReader } from '../../../../fixtures/engine/tool-formats.ts';
 
 const FIRST = 1_200_000;
 const MARKS =

@@ -1,29 +1,8 @@
-// Reads the tool calls in what the model wrote: JSON objects { name, arguments } in the framing of the
-// model's own format (engine/seam/tool-format). It works on any prefix of the text, so that a stream passes
-// on arguments while they are written; text that turns out not to be a call is passed on as content.
+// Reads calls that are JSON objects { name, arguments } in the framing of the model's own format.
 
-import { isRecord } from '../../base/shape.ts';
-import type { ToolFormat } from '../../engine/seam/engine.ts';
+import { isRecord } from '../../../base/shape.ts';
+import type { ToolEvent, ToolReader } from './events.ts';
 import { beforeBlanks, firstOf, startedAt } from './framing.ts';
-
-export type ToolEvent =
-  | { readonly kind: 'content'; readonly text: string }
-  /** A new call; its arguments follow. */
-  | { readonly kind: 'call'; readonly name: string }
-  /** More of the arguments of the newest call. */
-  | { readonly kind: 'arguments'; readonly text: string };
-
-export interface ToolReader {
-  push(text: string): readonly ToolEvent[];
-  /**
-   * The text that was held back. `cut`: a limit ended the answer, so text that may be the framing of a call
-   * is not content. A call whose arguments have begun comes out as far as it went, one that has no
-   * arguments yet not at all.
-   */
-  end(cut?: boolean): readonly ToolEvent[];
-  /** The arguments of the newest call have not ended. */
-  readonly unfinished: boolean;
-}
 
 /** A name and its punctuation, or framing before a call; a longer beginning is no call. */
 const MAX_HEAD = 4096;
@@ -47,12 +26,9 @@ type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | '
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
-/**
- * `names`: the tools that may be called. An object that names none of them is an answer that
- * happens to have a `name`.
- */
-export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: readonly string[]): ToolReader {
-  return new CallReader(format.triggers, names);
+/** `names`: the tools that may be called. An object that names none is an answer that happens to have a `name`. */
+export function createObjectReader(triggers: readonly string[], names: readonly string[]): ToolReader {
+  return new CallReader(triggers, names);
 }
 
 class CallReader implements ToolReader {

@@ -2,11 +2,12 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../../src/engine/seam/tool-format.ts';
-import { createToolReader, type ToolEvent } from '../../../../src/api/chat/tool-reader.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../../../src/engine/seam/tool-format.ts';
+import type { ToolEvent } from '../../../../../src/api/chat/calls/events.ts';
+import { createToolReader, toolFormat } from '../../../../fixtures/engine/tool-formats.ts';
 
-const mistral = detectToolFormat('{{ tools }} [TOOL_CALLS]');
-const llama3 = detectToolFormat('{{ tools }} <|python_tag|>');
+const mistral = toolFormat('mistral');
+const llama3 = toolFormat('llama3');
 
 interface Read {
   content: string;

@@ -1,0 +1,81 @@
+// A call as a format writes it: the check that a template's rendering holds it.
+
+import type { CallSyntax, NamedCall, ObjectCall, ToolFormat } from '../../../seam/tool-format.ts';
+
+/** A call; `arguments` is JSON. */
+export interface WrittenCall {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: string;
+}
+
+/** Whether a rendering holds this call in this format, white space aside. */
+export function holdsCall(format: ToolFormat, rendered: string, call: WrittenCall): boolean {
+  const text = squeeze(rendered);
+  return callTexts(format.syntax, call).some((each) => text.includes(squeeze(format.open + each)));
+}
+
+/** All texts of a format, for the control tokens among them: a reader of the answer needs these. */
+export function framingOf({ open, between, close, syntax, triggers, silent }: ToolFormat): string {
+  return [open, between, close, ...triggers, ...silent, ...framingTexts(syntax)].join('\n');
+}
+
+function squeeze(text: string): string {
+  return text.replaceAll(/\s/g, '');
+}
+
+/** The ways in which a call may be written, up to the end of its arguments. */
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
+export function callTexts(syntax: CallSyntax, call: WrittenCall): readonly string[] {
+  switch (syntax.kind) {
+    case 'object':
+      return [syntax.start + objectText(syntax, call)];
+    case 'named':
+      return namedTexts(syntax, call);
+    case 'tagged':
+    case 'literal':
+      return [];
+  }
+}
+
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
+function framingTexts(syntax: CallSyntax): readonly string[] {
+  switch (syntax.kind) {
+    case 'object':
+      return [syntax.start, syntax.end];
+    case 'named':
+      return [
+        ...syntax.wordings.flatMap(({ start, after }) => [start, after]),
+        syntax.id?.mark ?? '',
+        syntax.end,
+      ];
+    case 'tagged':
+      return [
+        syntax.start,
+        syntax.afterName,
+        syntax.parameterStart,
+        syntax.afterKey,
+        syntax.parameterEnd,
+        syntax.end,
+      ];
+    case 'literal':
+      return [syntax.start, syntax.afterName, syntax.end];
+  }
+}
+
+function objectText(syntax: ObjectCall, call: WrittenCall): string {
+  const name = JSON.stringify(call.name);
+  if (syntax.name === null) return `{${name}:${call.arguments}`;
+  const id = syntax.id === null ? '' : `"${syntax.id.key}":${JSON.stringify(call.id)},`;
+  return `{${id}"${syntax.name}":${name},"${syntax.arguments}":${call.arguments}`;
+}
+
+function namedTexts({ wordings: all, id }: NamedCall, call: WrittenCall): readonly string[] {
+  const named = id === null ? call.name : identified(id, call);
+  return all.map(({ start, after }) => start + named + after + call.arguments);
+}
+
+function identified(id: NonNullable<NamedCall['id']>, call: WrittenCall): string {
+  if (id.at === 'around') return call.id;
+  return id.at === 'before' ? call.id + id.mark + call.name : call.name + id.mark + call.id;
+}

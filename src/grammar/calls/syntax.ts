@@ -1,0 +1,110 @@
+// How the syntax of a format (engine/seam/tool-format) becomes grammar: of a call, and of its arguments.
+
+import type { CallIdForm, CallSyntax, NamedCall, ObjectCall } from '../../engine/seam/tool-format.ts';
+import { SPACE, type AnyValue } from '../any-value.ts';
+import type { Compiler } from '../compiler.ts';
+import { alternatives, terminal, type Expression, type GrammarBuilder } from '../gbnf.ts';
+
+/** A tool: its name, and the expression of its arguments in the form of the syntax. */
+export interface CallBody {
+  readonly name: string;
+  readonly body: Expression;
+}
+
+/** What arguments are written as. */
+export interface ArgumentForm {
+  /** Of a tool's schema. */
+  compile(compiler: Compiler): Expression;
+  /** Of a schema that could not be compiled: anything. */
+  any(values: AnyValue): Expression;
+}
+
+const JSON_ARGUMENTS: ArgumentForm = {
+  compile: (compiler) => compiler.compileArguments(),
+  any: (values) => values.object,
+};
+
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
+export function argumentForm(syntax: CallSyntax): ArgumentForm {
+  switch (syntax.kind) {
+    case 'object':
+    case 'named':
+      return JSON_ARGUMENTS;
+    case 'tagged':
+    case 'literal':
+      throw new TypeError(`no grammar of ${syntax.kind} calls`);
+  }
+}
+
+/** One call of one of the tools. */
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
+export function callExpression(
+  builder: GrammarBuilder,
+  syntax: CallSyntax,
+  tools: readonly CallBody[],
+): Expression {
+  switch (syntax.kind) {
+    case 'object':
+      return objectCall(builder, syntax, tools);
+    case 'named':
+      return namedCall(builder, syntax, tools);
+    case 'tagged':
+    case 'literal':
+      throw new TypeError(`no grammar of ${syntax.kind} calls`);
+  }
+}
+
+/** The text as a member of a sequence; nothing for an empty one. */
+export function written(text: string): readonly Expression[] {
+  return text === '' ? [] : [terminal(text)];
+}
+
+function objectCall(builder: GrammarBuilder, syntax: ObjectCall, tools: readonly CallBody[]): Expression {
+  const { id, name: nameKey, arguments: argumentsKey } = syntax;
+  const member = (key: string): Expression => `${terminal(`${JSON.stringify(key)}:`)} ${SPACE}`;
+  const first = id === null ? [] : [`${member(id.key)} "\\"" ${idExpression(id.form)} "\\"," ${SPACE}`];
+  const calls = tools.map(({ name, body }) => {
+    const named =
+      nameKey === null
+        ? [member(name)]
+        : [member(nameKey), terminal(JSON.stringify(name)), `"," ${SPACE}`, member(argumentsKey)];
+    return builder.rule(`call-${name}`, ['"{"', ...first, ...named, body, '"}"'].join(' '));
+  });
+  return framed(builder, syntax, calls);
+}
+
+function namedCall(builder: GrammarBuilder, syntax: NamedCall, tools: readonly CallBody[]): Expression {
+  const { id } = syntax;
+  const before: Expression[] = [];
+  const behind: Expression[] = [];
+  if (id?.at === 'before') before.push(idExpression(id.form), ...written(id.mark));
+  if (id?.at === 'around') before.push(...written(id.prefix));
+  if (id?.at === 'around' || id?.at === 'behind') behind.push(...written(id.mark), idExpression(id.form));
+  const calls = tools.map(({ name, body }) => {
+    const ways = syntax.wordings.map(({ start, after }) =>
+      [...written(start), ...before, terminal(name), ...behind, ...written(after)].join(' '),
+    );
+    return builder.rule(`call-${name}`, `${alternatives(ways)} ${body}`);
+  });
+  return framed(builder, { start: '', end: syntax.end }, calls);
+}
+
+function framed(
+  builder: GrammarBuilder,
+  { start, end }: { readonly start: string; readonly end: string },
+  calls: readonly Expression[],
+): Expression {
+  return builder.rule('call', [...written(start), alternatives(calls), ...written(end)].join(' '));
+}
+
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
+function idExpression(form: CallIdForm): Expression {
+  switch (form) {
+    case 'nine':
+      return '[a-zA-Z0-9]{9}';
+    case 'number':
+      return '[0-9]{1,4}';
+    case 'word':
+      return '[a-zA-Z0-9_-]{1,64}';
+  }
+}
