@@ -7,8 +7,9 @@
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
-import { argumentForm, callExpression, written, type ArgumentForm, type CallBody } from './calls/syntax.ts';
-import { anyValue, type AnyValue } from './any-value.ts';
+import { argumentNotation } from './calls/notations.ts';
+import { callExpression, written, type CallBody } from './calls/syntax.ts';
+import { anyIn, anyValue, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
@@ -18,6 +19,7 @@ import {
   type Expression,
   type GrammarBuilder,
 } from './gbnf.ts';
+import { JSON_NOTATION, type Notation } from './notation.ts';
 import { SchemaRefusal } from './place.ts';
 
 export type { Loosening } from './compiler.ts';
@@ -42,6 +44,8 @@ interface CallGrammar {
 }
 
 const MAX_PARALLEL_CALLS = 16;
+/** Steps from one argument to the next where any order is allowed, of all tools. */
+const MAX_ORDERS = 2000;
 
 /** A grammar whose root is a JSON value that validates. */
 export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): string {
@@ -49,7 +53,7 @@ export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): s
   return guarded(param, () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
-    const seen = nothingSeen(anyValue(builder));
+    const seen = nothingSeen(builder);
     const compiler = new Compiler({ builder, document: schema, param, seen, loose: false });
     builder.define(root, compiler.compileValue());
     return builder.text();
@@ -64,9 +68,9 @@ export function looseSchemaToGrammar(
   const param = options.param ?? 'response_format.json_schema.schema';
   const builder = createGrammarBuilder();
   const root = builder.declare('root');
-  const seen = nothingSeen(anyValue(builder));
+  const seen = nothingSeen(builder);
   const job = { builder, document: schema, param, seen };
-  const { expression, loosened } = loosely(job, seen.values.value, (compiler) => compiler.compileValue());
+  const { expression, loosened } = loosely(job, anyIn(builder, JSON_NOTATION, seen.values).value, (compiler) => compiler.compileValue());
   builder.define(root, expression);
   return { gbnf: builder.text(), loosened };
 }
@@ -98,7 +102,7 @@ export function toolCallGrammar(
     const call = callExpression(
       builder,
       format.syntax,
-      argumentsOf(builder, tools, { loosened, form: argumentForm(format.syntax) }),
+      argumentsOf(builder, tools, { loosened, notation: argumentNotation(format.syntax) }),
     );
     const more = builder.rule('more', [...written(format.between), call].join(' '));
     const others = parallel && !format.single ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
@@ -115,9 +119,9 @@ export function toolCallGrammar(
 function argumentsOf(
   builder: GrammarBuilder,
   tools: readonly ToolSchema[],
-  { form, loosened }: { readonly form: ArgumentForm; readonly loosened: Map<string, readonly Loosening[]> },
+  { notation, loosened }: { readonly notation: Notation; readonly loosened: Map<string, readonly Loosening[]> },
 ): readonly CallBody[] {
-  const seen = nothingSeen(anyValue(builder));
+  const seen = nothingSeen(builder, notation);
   const bodies: Expression[] = [];
   const loose: { readonly i: number; readonly tool: ToolSchema; readonly size: number }[] = [];
   for (const [i, tool] of tools.entries()) {
@@ -125,13 +129,15 @@ function argumentsOf(
     if (tool.strict === false) loose.push({ i, tool, size: sizeOf(tool.parameters) });
     else
       bodies[i] = guarded(options.param, () =>
-        named(tool.name, () => form.compile(new Compiler({ ...options, seen, loose: false }))),
+        named(tool.name, () => new Compiler({ ...options, seen, loose: false }).compileArguments(notation)),
       );
   }
   for (const { i, tool } of loose.sort((a, b) => a.size - b.size)) {
     const options = { builder, document: tool.parameters, param: `tools[${i}].function.parameters`, seen };
     const done = named(tool.name, () =>
-      loosely(options, form.any(seen.values), (compiler) => form.compile(compiler)),
+      loosely(options, anyIn(builder, notation, seen.values).object, (compiler) =>
+        compiler.compileArguments(notation),
+      ),
     );
     bodies[i] = done.expression;
     if (done.loosened.length > 0) loosened.set(tool.name, done.loosened);
@@ -150,10 +156,16 @@ function loosely(
   const { builder, seen } = options;
   for (const merge of [false, true]) {
     // A failed attempt takes its rules back, so they must not be shared.
-    const own = { ...seen, strings: new Map(seen.strings), numbers: new Map(seen.numbers) };
+    const own = {
+      ...seen,
+      values: new Map(seen.values),
+      strings: new Map(seen.strings),
+      numbers: new Map(seen.numbers),
+    };
     const compiler = new Compiler({ ...options, seen: own, loose: true, merge });
     try {
       const expression = builder.sparing(() => work(compiler));
+      for (const [key, each] of own.values) seen.values.set(key, each);
       for (const [key, each] of own.strings) seen.strings.set(key, each);
       for (const [key, each] of own.numbers) seen.numbers.set(key, each);
       return { expression, loosened: compiler.loosenings };
@@ -196,6 +208,9 @@ function guarded<T>(param: string, work: () => T): T {
   }
 }
 
-function nothingSeen(values: AnyValue): Seen {
-  return { values, strings: new Map(), numbers: new Map(), refused: new Map() };
+function nothingSeen(builder: GrammarBuilder, notation: Notation = JSON_NOTATION): Seen {
+  const values = new Map<string, AnyValue>();
+  // Before any part of a schema that may be taken back.
+  anyIn(builder, notation, values);
+  return { values, strings: new Map(), numbers: new Map(), refused: new Map(), orders: { left: MAX_ORDERS } };
 }

@@ -3,7 +3,27 @@
 // open call (between call)* close, where `syntax` says how one call is written.
 
 /** Every format: `generic` is ours, for a model whose template writes none that we know. */
-export type ToolFormatKind = 'hermes' | 'llama3' | 'mistral' | 'generic';
+export type ToolFormatKind =
+  | 'hermes'
+  | 'llama3'
+  | 'mistral'
+  | 'qwen3-coder'
+  | 'stepfun'
+  | 'seed-oss'
+  | 'glm'
+  | 'glm-lines'
+  | 'hunyuan'
+  | 'deepseek-v3.2'
+  | 'deepseek-v4'
+  | 'minimax-m2'
+  | 'minimax-m3'
+  | 'minicpm5'
+  | 'kimi-k3'
+  | 'muse'
+  | 'gemma4'
+  | 'lfm2'
+  | 'python'
+  | 'generic';
 
 export interface ToolFormat {
   readonly kind: ToolFormatKind;
@@ -20,7 +40,7 @@ export interface ToolFormat {
   readonly silent: readonly string[];
 }
 
-export type CallSyntax = ObjectCall | NamedCall | TaggedCall | LiteralCall;
+export type CallSyntax = ObjectCall | NamedCall | TaggedCall | ElementCall | LiteralCall;
 
 /** start {"name": N, "arguments": J} end */
 export interface ObjectCall {
@@ -53,23 +73,60 @@ export interface NamedCall {
     | null;
 }
 
-/** start N afterName (parameterStart K afterKey V parameterEnd)* end */
+/**
+ * start N afterName (parameterStart K afterKey V parameterEnd)* end. Strings are written as they are, up to the whole
+ * of parameterEnd, other values as JSON.
+ */
 export interface TaggedCall {
   readonly kind: 'tagged';
   readonly start: string;
+  /** The beginning of `start` that a model may leave out; '' where none does. */
+  readonly optional: string;
   readonly afterName: string;
+  /** The text after the number of the call, which stands behind afterName; null where calls have none. */
+  readonly afterNumber: string | null;
   readonly parameterStart: string;
   readonly afterKey: string;
+  /** A word for the type of the value, behind afterKey; null: the schema of the tool tells a string from JSON. */
+  readonly typed: TypeWords | null;
   readonly parameterEnd: string;
+  /** What stands around a string that holds one of `needs`; null: nothing around any. */
+  readonly quoted: { readonly open: string; readonly close: string; readonly needs: readonly string[] } | null;
   readonly end: string;
 }
 
-/** start N afterName, arguments as a literal that is not JSON, end */
-export interface LiteralCall {
-  readonly kind: 'literal';
-  readonly style: 'python' | 'bare-keys';
+export interface TypeWords {
+  readonly string: string;
+  readonly number: string;
+  readonly boolean: string;
+  readonly null: string;
+  readonly object: string;
+  readonly array: string;
+  /** The text after the word. */
+  readonly after: string;
+}
+
+/**
+ * start N afterName V end. An object is mark<K>V mark</K> for each member, an array mark<item>V mark</item> for each
+ * item; strings are written as they are, other values as JSON.
+ */
+export interface ElementCall {
+  readonly kind: 'elements';
   readonly start: string;
   readonly afterName: string;
+  readonly mark: string;
+  readonly end: string;
+}
+
+/**
+ * start N afterName arguments end. `bare`: {K:V,…} with bare keys, its strings as they are between two quotes;
+ * `python`: K=V, … with literals of Python or of JSON.
+ */
+export interface LiteralCall {
+  readonly kind: 'literal';
+  readonly start: string;
+  readonly afterName: string;
+  readonly form: { readonly style: 'bare'; readonly quote: string } | { readonly style: 'python' };
   readonly end: string;
 }
 
