@@ -1,7 +1,7 @@
 // Values of any shape, in each notation: the rules that schemas without constraints share.
 
 import { joined, literal, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
-import { JSON_NOTATION, type Notation } from './notation.ts';
+import { ANY_KNOWN, JSON_NOTATION, type Notation } from './notation.ts';
 import { numberExpression } from './number.ts';
 import { anyCharacter } from './pattern.ts';
 import { rawText } from './raw-string.ts';
@@ -125,7 +125,7 @@ class AnyWriter {
   }
 
   #inner(): Expression {
-    return anyIn(this.#builder, this.#notation.inner(new Set()), this.#known).value;
+    return anyIn(this.#builder, this.#notation.inner(ANY_KNOWN), this.#known).value;
   }
 
   #object(json: AnyValue): Expression {

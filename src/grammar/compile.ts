@@ -6,16 +6,17 @@
 
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
-import type { ToolFormat } from '../engine/seam/tool-format.ts';
+import { triggersOf, type ToolFormat } from '../engine/seam/tool-format.ts';
+import { anyIn, SPACE, type AnyValue } from './any-value.ts';
 import { argumentNotation } from './calls/notations.ts';
 import { callExpression, written, type CallBody } from './calls/syntax.ts';
-import { anyIn, anyValue, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
   createGrammarBuilder,
   GrammarTooLarge,
   repeat,
+  terminal,
   type Expression,
   type GrammarBuilder,
 } from './gbnf.ts';
@@ -79,7 +80,7 @@ export function looseSchemaToGrammar(
 export function jsonObjectGrammar(): string {
   const builder = createGrammarBuilder();
   const root = builder.declare('root');
-  builder.define(root, anyValue(builder).object);
+  builder.define(root, anyIn(builder, JSON_NOTATION, new Map()).object);
   return builder.text();
 }
 
@@ -106,10 +107,15 @@ export function toolCallGrammar(
     );
     const more = builder.rule('more', [...written(format.between), call].join(' '));
     const others = parallel && !format.single ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
-    builder.define(root, [...written(format.open), call, ...others, ...written(format.close)].join(' '));
+    const turn = format.turn === '' ? [] : [`(${terminal(format.turn)})?`];
+    builder.define(
+      root,
+      [...turn, ...opening(format.open), call, ...others, ...written(format.close)].join(' '),
+    );
     return builder.text();
   });
-  return choice === 'auto' ? { gbnf, triggers: format.triggers, loosened } : { gbnf, loosened };
+  const names = tools.map((tool) => tool.name);
+  return choice === 'auto' ? { gbnf, triggers: triggersOf(format, names), loosened } : { gbnf, loosened };
 }
 
 /**
@@ -196,6 +202,11 @@ function named<T>(tool: string, work: () => T): T {
       throw new ApiError(error.code, `tool ${tool}: ${error.message}`, { param: error.param });
     throw error;
   }
+}
+
+/** A blank at the head of a text is the tokenizer's: it may be left out. */
+function opening(text: string): readonly Expression[] {
+  return text.startsWith(' ') ? [SPACE, ...written(text.slice(1))] : written(text);
 }
 
 function guarded<T>(param: string, work: () => T): T {

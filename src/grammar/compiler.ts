@@ -13,7 +13,7 @@ import { SchemaDocument } from './document.ts';
 import { enumerationOf } from './enumeration.ts';
 import { exclude } from './exclusive.ts';
 import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
-import { JSON_NOTATION, type Notation } from './notation.ts';
+import { ANY_KNOWN, JSON_NOTATION, type Notation } from './notation.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuseKeyword, refuseEmpty, SchemaRefusal } from './place.ts';
@@ -30,7 +30,7 @@ import {
   type SchemaJson,
   type Type,
 } from './schema.ts';
-import { SchemaView, type ValueTypes } from './schema-view.ts';
+import { SchemaView } from './schema-view.ts';
 import { stringOf } from './string.ts';
 import { TooManyWords, wordsExpression, type Words } from './words.ts';
 
@@ -42,7 +42,6 @@ const MAX_NOTES = 1000;
 /** A costly pattern that may be left out must not use up the steps of the others. */
 const LOOSE_SHARE = 1 / 8;
 const NONE: ReadonlySet<string> = new Set();
-const NO_TYPES: ValueTypes = new Set();
 
 /** A part of a schema that is not enforced: a keyword, or with null the whole schema at `pointer`. */
 export interface Loosening {
@@ -407,12 +406,12 @@ export class Compiler implements CompileContext {
   /** The site of a value within another: characters were read, so references may occur again. */
   #insideOf(schema: unknown, site: Site, keys: readonly (string | number)[], optional: boolean): Site {
     const { place, depth, notation, root } = site;
-    let contested: ValueTypes = NO_TYPES;
+    let known = ANY_KNOWN;
     if (notation.bySchema) {
       // A reader of arguments knows only the name, so all that the document says of it counts.
       const [keyword, name] = keys;
       const named = root && keyword === 'properties' && typeof name === 'string';
-      contested = this.#view.contested(named ? this.#view.member(this.#view.root, name) : schema);
+      known = this.#view.known(named ? this.#view.member(this.#view.root, name) : schema);
     }
     return {
       place: place.at(...keys),
@@ -420,7 +419,7 @@ export class Compiler implements CompileContext {
       open: NONE,
       optional,
       root: false,
-      notation: notation.inner(contested),
+      notation: notation.inner(known),
     };
   }
 }

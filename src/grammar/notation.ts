@@ -2,7 +2,7 @@
 // stands between marks with its characters as they are, a member of an object has a tag of its own, or words
 // are those of Python. A notation only says what is written: what may be written is the schema's.
 
-import type { ValueTypes } from './schema-view.ts';
+import { EVERY_TYPE, type ValueTypes } from './schema-view.ts';
 import type { Type } from './schema.ts';
 
 /** A way to write a string as it is: any text that holds none of `without`. */
@@ -28,6 +28,13 @@ export interface OtherName {
   readonly characters: 'json' | 'word';
 }
 
+/** What a schema says of a value whose text alone does not tell its type. */
+export interface KnownTypes {
+  readonly types: ValueTypes;
+  /** Those besides strings for whose sake some strings are left out. */
+  readonly contested: ValueTypes;
+}
+
 export interface Notation {
   /** Tells its rules from those of other notations. */
   readonly id: string;
@@ -50,13 +57,14 @@ export interface Notation {
   typed(type: Type): string;
   /** Strings whose text would be read as a value of another type are left out. */
   readonly contested: ValueTypes;
-  /** That of members and items; `contested` where text alone does not tell the type. */
-  inner(contested: ValueTypes): Notation;
+  /** That of members and items. */
+  inner(known: KnownTypes): Notation;
   /** Whether `inner` depends on the schema. */
   readonly bySchema: boolean;
 }
 
 const NO_TYPES: ValueTypes = new Set();
+export const ANY_KNOWN: KnownTypes = { types: EVERY_TYPE, contested: NO_TYPES };
 const JSON_WORDS = { true: ['true'], false: ['false'], null: ['null'] } as const;
 const JSON_COMMA = { comma: ',', blanks: true } as const;
 const ALIKE = { typed: () => '', contested: NO_TYPES, bySchema: false, containers: null } as const;
@@ -96,7 +104,7 @@ export function textOf(notation: Notation, value: unknown): string | null {
     const text = textOf(containers, value);
     return text === null ? null : typed(isList ? 'array' : 'object') + text;
   }
-  const inner = notation.inner(NO_TYPES);
+  const inner = notation.inner(ANY_KNOWN);
   const { object, array } = notation;
   const parts: readonly (string | null)[] = isList
     ? value.map((item: unknown) => around(array.before, textOf(inner, item), array.after))

@@ -55,13 +55,13 @@ export class SchemaView {
   }
 
   /**
-   * The types besides strings whose text must not stand for a string: it would be read as a value of that type,
-   * which the schema constrains by more than its type.
+   * The types, and those besides strings whose text must not stand for a string: it would be read as a value of that
+   * type, which the schema constrains by more than its type.
    */
-  contested(schema: unknown): ValueTypes {
+  known(schema: unknown): { readonly types: ValueTypes; readonly contested: ValueTypes } {
     const types = this.types(schema);
-    if (!types.has('string') || isPlain(schema, 0)) return new Set();
-    return new Set([...types].filter((type) => type !== 'string'));
+    const plain = !types.has('string') || isPlain(schema, 0);
+    return { types, contested: new Set(plain ? [] : [...types].filter((type) => type !== 'string')) };
   }
 
   #types(schema: unknown, depth: number): ValueTypes {

@@ -4,26 +4,45 @@
 
 /** Every format: `generic` is ours, for a model whose template writes none that we know. */
 export type ToolFormatKind =
-  | 'hermes'
-  | 'llama3'
-  | 'mistral'
-  | 'qwen3-coder'
-  | 'stepfun'
-  | 'seed-oss'
-  | 'glm'
-  | 'glm-lines'
-  | 'hunyuan'
+  | 'apertus'
+  | 'apriel'
+  | 'cohere'
+  | 'command-r-plus'
+  | 'deepseek-r1'
+  | 'deepseek-v3'
   | 'deepseek-v3.2'
   | 'deepseek-v4'
+  | 'functionary'
+  | 'functionary-recipient'
+  | 'functools'
+  | 'gemma4'
+  | 'generic'
+  | 'gigachat'
+  | 'gigachat-token'
+  | 'glm'
+  | 'glm-lines'
+  | 'granite'
+  | 'harmony'
+  | 'hermes'
+  | 'hunyuan'
+  | 'kimi-k2'
+  | 'kimi-k3'
+  | 'lfm2'
+  | 'llama3'
+  | 'minicpm5'
+  | 'minimax-m1'
   | 'minimax-m2'
   | 'minimax-m3'
-  | 'minicpm5'
-  | 'kimi-k3'
+  | 'mistral'
+  | 'mistral-args'
+  | 'mistral-call-id'
   | 'muse'
-  | 'gemma4'
-  | 'lfm2'
+  | 'nemotron-v2'
   | 'python'
-  | 'generic';
+  | 'qwen3-coder'
+  | 'seed-oss'
+  | 'solar'
+  | 'stepfun';
 
 export interface ToolFormat {
   readonly kind: ToolFormatKind;
@@ -31,11 +50,15 @@ export interface ToolFormat {
   readonly open: string;
   readonly between: string;
   readonly close: string;
+  /** Text that begins a further message of the same answer; a call may stand in one of its own. */
+  readonly turn: string;
   readonly syntax: CallSyntax;
   /** An answer holds one call at most. */
   readonly single: boolean;
-  /** The first text that only a call has; where a lazy grammar begins. */
+  /** The first text that only a call has, where a lazy grammar begins; NAME_PLACE in it is a tool's name. */
   readonly triggers: readonly string[];
+  /** A call may begin inside the reasoning, which then ends there. */
+  readonly inReasoning: boolean;
   /** Texts that frame the words of an answer and are no part of them. */
   readonly silent: readonly string[];
 }
@@ -50,8 +73,8 @@ export interface ObjectCall {
   /** The key of the name; null: the name is itself the key of the arguments, {"N": J}. */
   readonly name: 'name' | 'tool_name' | null;
   readonly arguments: 'arguments' | 'parameters';
-  /** The first key of the object, where the model numbers its calls. */
-  readonly id: { readonly key: string; readonly form: CallIdForm } | null;
+  /** A key for an id: the first of the object, or one that may stand behind the arguments. */
+  readonly id: { readonly at: 'first' | 'last'; readonly key: string; readonly form: CallIdForm } | null;
 }
 
 /** start N after J end, each of `wordings` one of the ways to write it */
@@ -82,6 +105,8 @@ export interface TaggedCall {
   readonly start: string;
   /** The beginning of `start` that a model may leave out; '' where none does. */
   readonly optional: string;
+  /** The text between the name and the name once more, where it is written twice; else null. */
+  readonly again: string | null;
   readonly afterName: string;
   /** The text after the number of the call, which stands behind afterName; null where calls have none. */
   readonly afterNumber: string | null;
@@ -143,8 +168,26 @@ export interface CallMarks {
   readonly anchored: boolean;
 }
 
+/** In a trigger this stands for the name of each tool. */
+export const NAME_PLACE = '\u0000';
+
+/** The texts that begin a call of one of these tools. */
+export function triggersOf({ triggers }: ToolFormat, names: readonly string[]): readonly string[] {
+  return triggers.flatMap((trigger) =>
+    trigger.includes(NAME_PLACE) ? names.map((name) => trigger.replace(NAME_PLACE, name)) : [trigger],
+  );
+}
+
 /** What most formats have in common. */
-export const PLAIN_FORMAT = { open: '', between: '', close: '', single: false, silent: [] } as const;
+export const PLAIN_FORMAT = {
+  open: '',
+  between: '',
+  close: '',
+  turn: '',
+  single: false,
+  inReasoning: true,
+  silent: [],
+} as const;
 
 export const TAGGED_OBJECT: ObjectCall = {
   kind: 'object',
@@ -162,13 +205,3 @@ export const GENERIC_TOOL_FORMAT: ToolFormat = {
   syntax: TAGGED_OBJECT,
   triggers: ['<tool_call>'],
 };
-
-/** The instructions of the generic format to the model, as a system message. */
-export function toolInstructions(tools: string): string {
-  return (
-    'You may call functions. Their signatures, one JSON object per line:\n' +
-    `<tools>\n${tools}\n</tools>\n` +
-    'To call one, answer with a JSON object with the function name and its arguments inside <tool_call></tool_call> tags:\n' +
-    '<tool_call>\n{"name": <function name>, "arguments": <arguments object>}\n</tool_call>'
-  );
-}

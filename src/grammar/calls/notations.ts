@@ -7,7 +7,7 @@ import type {
   TaggedCall,
   TypeWords,
 } from '../../engine/seam/tool-format.ts';
-import { JSON_NOTATION, type Notation, type RawWay } from '../notation.ts';
+import { JSON_NOTATION, type KnownTypes, type Notation, type RawWay } from '../notation.ts';
 import type { ValueTypes } from '../schema-view.ts';
 import type { Type } from '../schema.ts';
 
@@ -20,7 +20,7 @@ export function argumentNotation(syntax: CallSyntax): Notation {
     case 'tagged':
       return taggedNotation(syntax);
     case 'elements':
-      return elementNotation(syntax, new Set());
+      return elementNotation(syntax, { types: new Set(['object']), contested: new Set() });
     case 'literal':
       return literalNotation(syntax);
   }
@@ -42,7 +42,7 @@ function taggedNotation(syntax: TaggedCall): Notation {
       other: { open: parameterStart, close: afterKey, characters: 'word' },
     },
     bySchema: syntax.typed === null,
-    inner: (contested) => parameterNotation(syntax, contested),
+    inner: ({ contested }) => parameterNotation(syntax, contested),
   };
 }
 
@@ -64,11 +64,14 @@ export function typeWord(words: TypeWords, type: Type): string {
   return words[type === 'integer' ? 'number' : type];
 }
 
-function elementNotation(syntax: ElementCall, contested: ValueTypes): Notation {
+/** Where a string may stand, an element holds text alone, so objects and arrays are JSON there. */
+function elementNotation(syntax: ElementCall, { types, contested }: KnownTypes): Notation {
   const { mark } = syntax;
+  const isText = types.has('string');
   return {
     ...JSON_NOTATION,
-    id: ['elements', ...[...contested].sort()].join(' '),
+    id: [isText ? 'text' : 'elements', ...[...contested].sort()].join(' '),
+    containers: isText ? JSON_NOTATION : null,
     strings: [{ open: '', close: '', without: [mark] }],
     object: {
       ...SIDE_BY_SIDE,
@@ -80,7 +83,7 @@ function elementNotation(syntax: ElementCall, contested: ValueTypes): Notation {
     array: { ...SIDE_BY_SIDE, before: `${mark}<item>`, after: `${mark}</item>` },
     contested,
     bySchema: true,
-    inner: (types) => elementNotation(syntax, types),
+    inner: (known) => elementNotation(syntax, known),
   };
 }
 

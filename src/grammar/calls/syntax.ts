@@ -47,13 +47,15 @@ export function written(text: string): readonly Expression[] {
 function objectCall(builder: GrammarBuilder, syntax: ObjectCall, tools: readonly CallBody[]): Expression {
   const { id, name: nameKey, arguments: argumentsKey } = syntax;
   const member = (key: string): Expression => `${terminal(`${JSON.stringify(key)}:`)} ${SPACE}`;
-  const first = id === null ? [] : [`${member(id.key)} "\\"" ${idExpression(id.form)} "\\"," ${SPACE}`];
+  const idMember = id === null ? '' : `${member(id.key)} "\\"" ${idExpression(id.form)} "\\""`;
+  const first = id?.at === 'first' ? [`${idMember} "," ${SPACE}`] : [];
+  const last = id?.at === 'last' ? [`("," ${SPACE} ${idMember})?`] : [];
   const calls = tools.map(({ name, body }) => {
     const named =
       nameKey === null
         ? [member(name)]
         : [member(nameKey), terminal(JSON.stringify(name)), `"," ${SPACE}`, member(argumentsKey)];
-    return builder.rule(`call-${name}`, ['"{"', ...first, ...named, body, '"}"'].join(' '));
+    return builder.rule(`call-${name}`, ['"{"', ...first, ...named, body, ...last, '"}"'].join(' '));
   });
   return framed(builder, syntax, calls);
 }
@@ -75,11 +77,12 @@ function namedCall(builder: GrammarBuilder, syntax: NamedCall, tools: readonly C
 }
 
 function taggedCall(builder: GrammarBuilder, syntax: TaggedCall, tools: readonly CallBody[]): Expression {
-  const { start, optional, afterName, afterNumber, end } = syntax;
+  const { start, optional, again, afterName, afterNumber, end } = syntax;
   const number = afterNumber === null ? [] : [idExpression('number'), ...written(afterNumber)];
-  const calls = tools.map(({ name, body }) =>
-    builder.rule(`call-${name}`, [terminal(name), ...written(afterName), ...number, body].join(' ')),
-  );
+  const calls = tools.map(({ name, body }) => {
+    const named = (again === null ? name : name + again + name) + afterName;
+    return builder.rule(`call-${name}`, [terminal(named), ...number, body].join(' '));
+  });
   const begun = optional === '' ? [] : [`${terminal(optional)}?`];
   const call = [...begun, ...written(start.slice(optional.length)), alternatives(calls), ...written(end)];
   return builder.rule('call', call.join(' '));

@@ -3,7 +3,8 @@
 
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
-import { TAGGED_OBJECT, toolInstructions } from '../../seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
+import { toolInstructions } from './calls/instructions.ts';
 import type { Disguise } from './disguise.ts';
 
 export type Shaped = { role: string; content: string } & Record<string, unknown>;
@@ -12,6 +13,8 @@ interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
+  /** Whether the template takes arguments as JSON text, not as a mapping. */
+  readonly textArguments?: boolean | undefined;
 }
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
@@ -24,20 +27,20 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
 }
 
 /** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(
-  message: ChatMessage,
-  disguise: Disguise,
-  thought?: ReasoningFormat['field'],
-): Shaped {
+export function ownShape(message: ChatMessage, writing: Writing): Shaped {
+  const { disguise, textArguments = false } = writing;
   const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
-  addReasoning(shaped, message, { disguise, thought });
+  addReasoning(shaped, message, writing);
   if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
   if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
     shaped['tool_calls'] = message.toolCalls.map((call) => ({
       id: disguise.on(call.id),
       type: 'function',
-      function: { name: disguise.on(call.name), arguments: disguise.deep(parsedArguments(call.arguments)) },
+      function: {
+        name: disguise.on(call.name),
+        arguments: disguise.deep(textArguments ? call.arguments : parsedArguments(call.arguments)),
+      },
     }));
   }
   return shaped;
@@ -64,14 +67,27 @@ export function genericShape(
     };
     return addReasoning(turn, message, writing);
   });
-  if (tools.length > 0) {
-    const instructions = disguise.on(
-      toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')),
-    );
-    const first = shaped[0];
-    if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
-    else shaped.unshift({ role: 'system', content: instructions });
-  }
+  return tellingTools(shaped, tools, GENERIC_TOOL_FORMAT, disguise);
+}
+
+/** With the tools and how to call them in the system message, for templates that do not tell them. */
+export function tellingTools(
+  shaped: Shaped[],
+  tools: readonly ToolSpec[],
+  format: ToolFormat,
+  disguise: Disguise,
+): Shaped[] {
+  if (tools.length === 0) return shaped;
+  const { told, example } = toolInstructions(
+    tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n'),
+    format,
+  );
+  // The example is our text: in a format of the model's own its marks are control tokens.
+  const own = format.kind === GENERIC_TOOL_FORMAT.kind ? disguise.on(example) : example;
+  const instructions = disguise.on(told) + own;
+  const first = shaped[0];
+  if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
+  else shaped.unshift({ role: 'system', content: instructions });
   return shaped;
 }
 
@@ -108,10 +124,11 @@ export function oneTurn(turns: readonly Shaped[]): Shaped[] {
 }
 
 export function toolObject(tool: ToolSpec): unknown {
-  return {
-    type: 'function',
-    function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters },
-  };
+  return { type: 'function', function: toolFunction(tool) };
+}
+
+export function toolFunction(tool: ToolSpec): object {
+  return { name: tool.name, description: tool.description ?? '', parameters: tool.parameters };
 }
 
 /** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */

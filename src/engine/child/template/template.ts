@@ -10,11 +10,19 @@ import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate, type Program } from './metered-run.ts';
-import { GENERIC_TOOL_FORMAT, type ToolFormat } from '../../seam/tool-format.ts';
-import { candidateFormats } from './calls/candidates.ts';
-import { holdsCall } from './calls/written.ts';
+import type { ToolFormat } from '../../seam/tool-format.ts';
+import { detectCallWriting, shapeCalls, type CallWriting } from './calls/detect.ts';
 import { detectReasoning, promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
-import { alternating, genericShape, oneTurn, ownShape, toolObject, type Shaped } from './conversation.ts';
+import {
+  alternating,
+  genericShape,
+  oneTurn,
+  ownShape,
+  tellingTools,
+  toolFunction,
+  toolObject,
+  type Shaped,
+} from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
 
 export interface TemplateVocabulary {
@@ -81,26 +89,6 @@ const PROBE_SYSTEM: readonly ChatMessage[] = [
   PROBE_USER,
 ];
 /**
- * Letters and digits only (nine in the id: Mistral's templates insist), so that the
- * disguise does not change them.
- */
-const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
-const PROBE_TOOL: ToolSpec = {
-  name: PROBE_CALL.name,
-  description: 'probepurpose',
-  parameters: {
-    type: 'object',
-    properties: { probekey: { type: 'string', description: 'Key' } },
-    required: ['probekey'],
-  },
-};
-const PROBE_HISTORY: readonly ChatMessage[] = [
-  PROBE_USER,
-  { role: 'assistant', content: '', toolCalls: [PROBE_CALL] },
-  { role: 'tool', content: 'proberesult', toolCallId: PROBE_CALL.id },
-];
-
-/**
  * Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. So does a
  * template that cannot render one question. Throws on a syntax error.
  */
@@ -120,7 +108,10 @@ export function createChatTemplate(
   const lacking = absence ?? {};
   return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
     lacking,
-    toolFormat: formatOf(source, renderer, lacking, loading),
+    calls: detectCallWriting(source, (messages, tools, textArguments) => {
+      const offered = { ...lacking, ...renderer.offered(tools, lacking) };
+      return renderer.disguise.off(renderer.probe(messages, offered, loading, textArguments));
+    }),
     reasoning: detectReasoning(source),
     losesSystem: losesSystem(renderer, lacking, loading),
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
@@ -156,9 +147,18 @@ class Renderer {
   }
 
   /** Renders a probe conversation. */
-  probe(messages: readonly ChatMessage[], more: Variables, meter: Meter): string {
-    const shaped = messages.map((message) => ownShape(message, this.disguise));
+  probe(messages: readonly ChatMessage[], more: Variables, meter: Meter, textArguments = false): string {
+    const writing = { disguise: this.disguise, thought: undefined, textArguments };
+    const shaped = messages.map((message) => ownShape(message, writing));
     return this.render(shaped, more, meter);
+  }
+
+  /** The variables in which a template reads tools. */
+  offered(tools: readonly ToolSpec[], lacking: Variables): Variables {
+    const shaped = tools.map((tool) => this.disguise.deep(toolObject(tool)));
+    if (!('functions' in lacking)) return { tools: shaped };
+    const text = JSON.stringify(tools.map(toolFunction), null, 4);
+    return { tools: shaped, functions: this.disguise.on(text) };
   }
 }
 
@@ -177,21 +177,6 @@ function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
   return null;
 }
 
-/** The first format that may be the template's and in which it writes a call of a history; else the generic one. */
-function formatOf(source: string | null, renderer: Renderer, lacking: Variables, meter: Meter): ToolFormat {
-  const candidates = candidateFormats(source);
-  if (candidates.length === 0) return GENERIC_TOOL_FORMAT;
-  const { disguise } = renderer;
-  try {
-    const offered = { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] };
-    const plain = disguise.off(renderer.probe(PROBE_HISTORY, offered, meter));
-    if (!plain.includes('probepurpose') || !plain.includes('proberesult')) return GENERIC_TOOL_FORMAT;
-    return candidates.find((format) => holdsCall(format, plain, PROBE_CALL)) ?? GENERIC_TOOL_FORMAT;
-  } catch {
-    return GENERIC_TOOL_FORMAT;
-  }
-}
-
 /** Some templates read a system message only where it is the first, and silently leave out any other. */
 function losesSystem(renderer: Renderer, lacking: Variables, meter: Meter): boolean {
   try {
@@ -206,7 +191,7 @@ function losesSystem(renderer: Renderer, lacking: Variables, meter: Meter): bool
 interface Findings {
   /** The variables that stand for absent tools. */
   readonly lacking: Variables;
-  readonly toolFormat: ToolFormat;
+  readonly calls: CallWriting;
   readonly reasoning: ReasoningFormat | null;
   readonly losesSystem: boolean;
   readonly stops: readonly string[];
@@ -221,7 +206,7 @@ class JinjaTemplate implements ChatTemplate {
   readonly #findings: Findings;
 
   constructor(renderer: Renderer, tokenize: (rendered: string) => number[], findings: Findings) {
-    this.toolFormat = findings.toolFormat;
+    this.toolFormat = findings.calls.format;
     this.reasoning = findings.reasoning;
     this.stops = findings.stops;
     this.#renderer = renderer;
@@ -243,9 +228,9 @@ class JinjaTemplate implements ChatTemplate {
     const set = Object.fromEntries(
       Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
     );
-    const given: Record<string, unknown> = { ...set, ...this.#findings.lacking };
-    if (this.#ownTools && tools.length > 0)
-      given['tools'] = tools.map((tool) => disguise.deep(toolObject(tool)));
+    const { lacking } = this.#findings;
+    const offered = this.#ownTools && tools.length > 0 ? this.#renderer.offered(tools, lacking) : {};
+    const given = { ...set, ...lacking, ...offered };
     const shaped = this.#shaped(messages, tools);
     // Templates refuse histories they were not trained on (two user turns, a system message in the
     // middle). Such a history is answered too: once more with the turns merged and the system text at
@@ -276,10 +261,13 @@ class JinjaTemplate implements ChatTemplate {
 
   #shaped(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): Shaped[] {
     const { disguise } = this.#renderer;
+    const { calls, losesSystem } = this.#findings;
+    const writing = { disguise, thought: this.reasoning?.field, textArguments: calls.textArguments };
     const shaped = this.#ownTools
-      ? messages.map((message) => ownShape(message, disguise, this.reasoning?.field))
-      : genericShape(messages, tools, { disguise, thought: this.reasoning?.field });
-    if (!this.#findings.losesSystem) return shaped;
+      ? shapeCalls(messages, calls).map((message) => ownShape(message, writing))
+      : genericShape(messages, tools, writing);
+    if (this.#ownTools && !calls.tellsTools) tellingTools(shaped, tools, calls.format, disguise);
+    if (!losesSystem) return shaped;
     return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
   }
 }

@@ -5,9 +5,9 @@ import type { ToolFormat } from '../../../seam/tool-format.ts';
 import { JSON_FAMILIES } from './json-families.ts';
 import { TAGGED_FAMILIES } from './tagged-families.ts';
 
-/** Formats in the order in which they are tried; none where the template never mentions tools. */
+/** Formats in the order in which they are tried. */
 export function candidateFormats(template: string | null): readonly ToolFormat[] {
-  if (template === null || !/\b(?:tools|functions)\b/.test(template)) return [];
+  if (template === null) return [];
   return [...TAGGED_FAMILIES, ...JSON_FAMILIES]
     .filter(({ marks }) => marks.test(template))
     .map(({ format }) => format);

@@ -5,7 +5,6 @@ import { candidateFormats } from '../../../../../../src/engine/child/template/ca
 
 test.each([
   ['{% for m in messages %}', []],
-  ['no word of what it may call <tool_call>', []],
   ['{{ tools }} <tool_call>', ['hermes']],
   ['{{ tools }} <|python_tag|>', ['llama3']],
   ['{% if tools %}"parameters"{% endif %}<|eot_id|>', ['llama3']],

@@ -1,21 +1,17 @@
-// Reads calls that are JSON objects { name, arguments } in the framing of the model's own format.
+// Reads calls whose arguments are one JSON object: behind a name, or in an object that names the tool too. Both
+// have a head (calls/head), arguments that are passed on as they come, and framing around them.
 
 import { isRecord } from '../../../base/shape.ts';
+import type { NamedCall, ObjectCall, ToolFormat } from '../../../engine/seam/tool-format.ts';
 import type { ToolEvent, ToolReader } from './events.ts';
 import { beforeBlanks, firstOf, startedAt } from './framing.ts';
+import { matchHead, type HeadPart } from './head.ts';
 
 /** A name and its punctuation, or framing before a call; a longer beginning is no call. */
 const MAX_HEAD = 4096;
-const HEAD = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
-/** Beginnings that HEAD can never match: another first key, or arguments that are no object. */
-const NO_HEAD =
-  /^\{\s*(?:[^\s"]|"(?!n?a?m?e?(?:"|$))|"name"\s*:\s*(?:[^\s"]|"(?:[^"\\]|\\.)*"\s*(?:[^\s,]|,\s*(?:[^\s"]|"(?:arguments|parameters)"\s*:\s*[^\s{]|"(?!(?:arguments|parameters)")[^"]*"))))/;
-
-/** A name that comes first; of a value that is no string, its first character. */
-const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s"])/;
 
 /**
- * `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the
+ * `content`: text. `framing`: between a trigger or a call and the start of the next one. `head`: up to the
  * arguments. `arguments`: passed
  *  on as they come. `whole`: a call in another order, read once it is complete.
  *  `tail`: up to the end of the call's object. `data`: an object of another name, content to its end: an
@@ -26,14 +22,23 @@ type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | '
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
-/** `names`: the tools that may be called. An object that names none is an answer that happens to have a `name`. */
-export function createObjectReader(triggers: readonly string[], names: readonly string[]): ToolReader {
-  return new CallReader(triggers, names);
+/** `names`: the tools that may be called. What names none is an answer that happens to look like a call. */
+export function createJsonReader(
+  { triggers, silent }: Pick<ToolFormat, 'triggers' | 'silent'>,
+  syntax: ObjectCall | NamedCall,
+  names: readonly string[],
+): ToolReader {
+  return new CallReader(triggers, silent, syntax, names);
 }
 
 class CallReader implements ToolReader {
   readonly #triggers: readonly string[];
+  readonly #silent: readonly string[];
+  readonly #syntax: ObjectCall | NamedCall;
   readonly #names: readonly string[];
+  readonly #heads: readonly (readonly HeadPart[])[];
+  /** Texts with which a head begins. */
+  readonly #starts: readonly string[];
   #state: State = 'content';
   #held = '';
   /** Text since the trigger and the blanks before it, given back as content if it turns out to be no call. */
@@ -44,9 +49,21 @@ class CallReader implements ToolReader {
   #scanned = 0;
   #out: ToolEvent[] = [];
 
-  constructor(triggers: readonly string[], names: readonly string[]) {
+  constructor(
+    triggers: readonly string[],
+    silent: readonly string[],
+    syntax: ObjectCall | NamedCall,
+    names: readonly string[],
+  ) {
     this.#triggers = triggers;
+    this.#silent = silent;
+    this.#syntax = syntax;
     this.#names = names;
+    this.#heads = syntax.kind === 'object' ? objectHeads(syntax) : namedHeads(syntax);
+    this.#starts =
+      syntax.kind === 'object'
+        ? ['{']
+        : [...new Set(syntax.wordings.map(({ start }) => start.trimStart()))].filter((text) => text !== '');
   }
 
   get unfinished(): boolean {
@@ -91,6 +108,14 @@ class CallReader implements ToolReader {
 
   #readContent(ahead: Ahead): boolean {
     const at = firstOf(this.#held, this.#triggers);
+    const frame = firstOf(this.#held, this.#silent);
+    if (frame >= 0 && (at < 0 || frame < at)) {
+      this.#content(this.#held.slice(0, frame));
+      const rest = this.#held.slice(frame);
+      const texts = this.#silent.filter((text) => rest.startsWith(text));
+      this.#held = rest.slice(Math.max(...texts.map((text) => text.length)));
+      return true;
+    }
     if (at >= 0) {
       const words = beforeBlanks(this.#held, at);
       this.#content(this.#held.slice(0, words));
@@ -99,7 +124,7 @@ class CallReader implements ToolReader {
       this.#state = 'framing';
       return true;
     }
-    const framing = startedAt(this.#held, this.#triggers);
+    const framing = startedAt(this.#held, [...this.#triggers, ...this.#silent]);
     const words = ahead === 'end' || (ahead === 'cut' && framing === this.#held.length);
     const safe = words ? this.#held.length : beforeBlanks(this.#held, framing);
     this.#content(this.#held.slice(0, safe));
@@ -108,7 +133,7 @@ class CallReader implements ToolReader {
   }
 
   #readFraming(ahead: Ahead): boolean {
-    const at = this.#held.indexOf('{');
+    const at = firstOf(this.#held, this.#starts);
     if (at >= 0) {
       this.#since += this.#held.slice(0, at);
       this.#held = this.#held.slice(at);
@@ -121,37 +146,37 @@ class CallReader implements ToolReader {
   }
 
   #readHead(ahead: Ahead): boolean {
-    const named = NAME.exec(this.#held);
-    if (named !== null && !this.#names.includes(unquote(named[1] ?? '""'))) {
-      this.#content(this.#since);
-      this.#since = '';
-      this.#scan = createObjectScan();
-      this.#state = 'data';
-      return true;
-    }
-    const head = HEAD.exec(this.#held);
-    if (head !== null) {
-      this.#call(unquote(head[1] ?? '""'));
-      this.#held = this.#held.slice(head[0].length);
+    const match = matchHead(this.#heads, this.#held, this.#names);
+    if (match.kind === 'head') {
+      this.#call(match);
+      this.#held = this.#held.slice(match.length);
       this.#scan = createObjectScan();
       this.#state = 'arguments';
       return true;
     }
-    if (this.#held.length > MAX_HEAD || NO_HEAD.test(this.#held)) {
-      this.#scan = createObjectScan();
-      this.#scanned = 0;
-      this.#state = 'whole';
+    if (match.kind === 'more' && this.#held.length <= MAX_HEAD) {
+      if (ahead !== 'more') this.#brokenOff(ahead);
+      return false;
+    }
+    this.#scan = createObjectScan();
+    this.#scanned = 0;
+    if (this.#syntax.kind === 'named') {
+      this.#noCall(1);
       return true;
     }
-    if (ahead !== 'more') this.#brokenOff(ahead);
-    return false;
+    if (match.kind === 'foreign') {
+      this.#content(this.#since);
+      this.#since = '';
+    }
+    this.#state = match.kind === 'foreign' ? 'data' : 'whole';
+    return true;
   }
 
   #readArguments(): boolean {
     const { used, closed } = this.#scan(this.#held);
     if (used > 0) this.#out.push({ kind: 'arguments', text: this.#held.slice(0, used) });
     this.#held = this.#held.slice(used);
-    if (closed) this.#state = 'tail';
+    if (closed) this.#state = this.#syntax.kind === 'object' ? 'tail' : 'framing';
     return closed;
   }
 
@@ -162,12 +187,13 @@ class CallReader implements ToolReader {
       if (ahead !== 'more') this.#brokenOff(ahead);
       return false;
     }
-    const call = readCall(this.#held.slice(0, this.#scanned));
+    const call =
+      this.#syntax.kind === 'object' ? readCall(this.#held.slice(0, this.#scanned), this.#syntax) : null;
     if (call === null || !this.#names.includes(call.name)) {
       this.#noCall(this.#scanned);
       return true;
     }
-    this.#call(call.name);
+    this.#call({ name: call.name, id: '' });
     this.#out.push({ kind: 'arguments', text: call.arguments });
     this.#held = this.#held.slice(this.#scanned);
     this.#state = 'framing';
@@ -191,10 +217,12 @@ class CallReader implements ToolReader {
     return at >= 0;
   }
 
-  #call(name: string): void {
+  #call({ name, id }: { readonly name: string; readonly id: string }): void {
     this.#calls += 1;
     this.#since = '';
-    this.#out.push({ kind: 'call', name });
+    const { id: form } = this.#syntax;
+    const whole = form?.at === 'around' ? form.prefix + name + form.mark + id : id;
+    this.#out.push({ kind: 'call', name, id: id === '' ? undefined : whole });
   }
 
   #content(text: string): void {
@@ -222,24 +250,56 @@ class CallReader implements ToolReader {
   }
 }
 
-function readCall(source: string): { readonly name: string; readonly arguments: string } | null {
+function objectHeads(syntax: ObjectCall): readonly (readonly HeadPart[])[] {
+  const { name, id } = syntax;
+  const word: HeadPart = { kind: 'name', quoted: true };
+  if (name === null) return [[text('{ '), word, text(' : ')]];
+  const keys = ['arguments', 'parameters'].map((key) => text(` , "${key}" : `));
+  const heads = keys.map((key) => [text(`"${name}" : `), word, key]);
+  const numbered =
+    id?.at === 'first'
+      ? heads.map((head) => [
+          text(`{ "${id.key}" : `),
+          { kind: 'id', quoted: true } as const,
+          text(' , '),
+          ...head,
+        ])
+      : [];
+  return [...numbered, ...heads.map((head) => [text('{ '), ...head])];
+}
+
+function namedHeads({ wordings, id }: NamedCall): readonly (readonly HeadPart[])[] {
+  const word: HeadPart = { kind: 'name', quoted: false };
+  const number: HeadPart = { kind: 'id', quoted: false };
+  return wordings.map(({ start, after }) => {
+    const begin = text(start.trimStart());
+    if (id === null) return [begin, word, text(after)];
+    if (id.at === 'before') return [begin, number, text(id.mark), word, text(after)];
+    const prefix = id.at === 'around' ? [text(id.prefix)] : [];
+    return [begin, ...prefix, word, text(id.mark), number, text(after)];
+  });
+}
+
+function text(of: string): HeadPart {
+  return { kind: 'text', text: of };
+}
+
+/** A call whose keys come in another order. */
+function readCall(
+  source: string,
+  syntax: ObjectCall,
+): { readonly name: string; readonly arguments: string } | null {
   let value: unknown;
   try {
     value = JSON.parse(source);
   } catch {
     return null;
   }
-  if (!isRecord(value) || typeof value['name'] !== 'string') return null;
+  if (!isRecord(value) || syntax.name === null) return null;
+  const name = value[syntax.name];
+  if (typeof name !== 'string') return null;
   const given = value['arguments'] ?? value['parameters'] ?? {};
-  return { name: value['name'], arguments: typeof given === 'string' ? given : JSON.stringify(given) };
-}
-
-function unquote(quoted: string): string {
-  try {
-    return String(JSON.parse(quoted));
-  } catch {
-    return quoted.slice(1, -1);
-  }
+  return { name, arguments: typeof given === 'string' ? given : JSON.stringify(given) };
 }
 
 /**

@@ -1,0 +1,30 @@
+// Arguments as one literal that is not JSON.
+
+import type { LiteralCall } from '../../../engine/seam/tool-format.ts';
+import type { ArgumentReader } from './argument-reader.ts';
+import { LiteralScan } from './literal-scan.ts';
+
+export class LiteralReader implements ArgumentReader {
+  readonly #scan: LiteralScan;
+
+  constructor({ form }: LiteralCall) {
+    this.#scan = form.style === 'bare' ? new LiteralScan({ quote: form.quote }) : new LiteralScan({ call: true });
+  }
+
+  get done(): boolean {
+    return this.#scan.done;
+  }
+
+  get rest(): string {
+    return this.#scan.rest;
+  }
+
+  read(text: string): string {
+    return this.#scan.read(text);
+  }
+
+  /** What a word held back would become is not known. */
+  cut(): string {
+    return '';
+  }
+}
