@@ -105,7 +105,8 @@ export function toolCallGrammar(
       format.syntax,
       argumentsOf(builder, tools, { loosened, notation: argumentNotation(format.syntax) }),
     );
-    const more = builder.rule('more', [...written(format.between), call].join(' '));
+    const between = format.between.trim() === '' ? optional(format.between) : written(format.between);
+    const more = builder.rule('more', [...between, call].join(' '));
     const others = parallel && !format.single ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
     const turn = format.turn === '' ? [] : [`(${terminal(format.turn)})?`];
     builder.define(
@@ -202,6 +203,10 @@ function named<T>(tool: string, work: () => T): T {
       throw new ApiError(error.code, `tool ${tool}: ${error.message}`, { param: error.param });
     throw error;
   }
+}
+
+function optional(text: string): readonly Expression[] {
+  return text === '' ? [] : [`(${terminal(text)})?`];
 }
 
 /** A blank at the head of a text is the tokenizer's: it may be left out. */

@@ -150,7 +150,7 @@ export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): C
     format,
     use.tools.map((tool) => tool.name),
   );
-  if (use.required) return { starts: triggers, anchored: true };
+  if (use.required) return { starts: triggers, anchored: true, only: true };
   if (!content) return { starts: triggers, anchored: false };
   // Either calls or content of that form. Where a call begins with its object, without framing, only a
   // tool's name tells them apart.

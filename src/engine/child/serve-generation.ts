@@ -122,17 +122,24 @@ function jobMaker({
         ? null
         : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
     const lazy = (grammar?.triggers ?? []).length > 0;
+    const { calls, prompt: asked } = request;
+    // Without calls the marks of a format are no text of the answer; a raw prompt gets what it asks for.
+    const visible = (token: number): boolean =>
+      shown.has(token) && (calls !== undefined || asked.kind !== 'chat');
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
-      const format = template.reasoning;
-      if (format === null || phase === 'answer') return { constraint: constrain() };
-      const reader = new ReasoningReader(format, phase, lazy ? (grammar?.triggers ?? []) : []);
+      const own = template.reasoning;
+      if (own === null || phase === 'answer') return { constraint: constrain() };
+      // Calls stand in the place of the answer, without its framing.
+      const format = calls?.only === true ? { ...own, answer: [], close: own.end } : own;
+      const ending = lazy && info.toolFormat.inReasoning;
+      const reader = new ReasoningReader(format, phase, ending ? (grammar?.triggers ?? []) : []);
       const after =
-        grammar === undefined || lazy
+        grammar === undefined || ending
           ? null
           : afterReasoning(
               reader,
-              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), undefined),
+              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
               vocabulary,
             );
       return {
@@ -155,9 +162,9 @@ function jobMaker({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
         ...written(),
         stop,
-        calls: request.calls,
+        calls,
         logprobs: request.logprobs,
-        piece: (token) => model.piece(token, shown.has(token)),
+        piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,
       }),

@@ -23,6 +23,7 @@ function block(start: string, end: string, close = `\n${end}\n\n`, answer: reado
 }
 
 const HARMONY_FINAL = '<|channel|>final<|message|>';
+const HARMONY_PREAMBLE = '<|channel|>commentary<|message|>';
 
 /** The first whose text is in the template. Tags that contain another's come before it. */
 const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
@@ -31,6 +32,9 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
     block('<|channel|>analysis<|message|>', '<|end|>', `<|end|><|start|>assistant${HARMONY_FINAL}`, [
       `<|start|>assistant${HARMONY_FINAL}`,
       HARMONY_FINAL,
+      // Words before a call.
+      `<|start|>assistant${HARMONY_PREAMBLE}`,
+      HARMONY_PREAMBLE,
     ]),
   ],
   [

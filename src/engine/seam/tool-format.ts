@@ -166,6 +166,8 @@ export interface CallMarks {
   readonly starts: readonly string[];
   /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
+  /** The answer is calls and nothing else. */
+  readonly only?: boolean | undefined;
 }
 
 /** In a trigger this stands for the name of each tool. */

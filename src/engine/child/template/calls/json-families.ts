@@ -227,7 +227,8 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
     },
   },
   {
-    marks: /<function=/,
+    // In tags of its own it is another format.
+    marks: /^(?![^]*<tool_call>)[^]*<function=/,
     format: {
       ...PLAIN_FORMAT,
       kind: 'functionary',

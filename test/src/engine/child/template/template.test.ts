@@ -178,10 +178,10 @@ describe('templates', () => {
     [
       'Mistral of 2025',
       mistralOf('{{ m.tool_calls[0].function.name }}[ARGS]{{ m.tool_calls[0].function.arguments | tojson }}'),
-      'generic',
+      'mistral-args',
     ],
     ['calls left out', QWEN.replace('{%- if message.tool_calls %}', '{%- if false %}'), 'generic'],
-    ['tools left out', QWEN.replace('{{ tool | tojson }}', ''), 'generic'],
+    ['tools left out', QWEN.replace('{{ tool | tojson }}', ''), 'hermes'],
   ])('the format of calls is the one the template writes: %s', (_, source, kind) => {
     const template = createChatTemplate(source, vocabulary);
     expect(template.toolFormat.kind).toBe(kind);

@@ -1,0 +1,159 @@
+// Calls of tools in the templates of some seventy published models: what a template writes of a history is text
+// that the grammar of its format takes and that the reader of its format reads as the same calls.
+
+import * as fc from 'fast-check';
+import { afterAll, describe, expect, test } from 'vitest';
+import type { ChatMessage, ToolFormat } from '../../../../../../src/engine/seam/engine.ts';
+import {
+  createChatTemplate,
+  type ChatTemplate,
+} from '../../../../../../src/engine/child/template/template.ts';
+import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
+import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
+import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
+import { corpus } from '../../../../../fixtures/engine/template-corpus.ts';
+import { readAnswer, splitText } from '../../../../../fixtures/engine/tool-formats.ts';
+
+/** They write nothing of a call that is in a history. */
+const WITHOUT_CALLS = new Set([
+  'HuggingFaceTB-SmolLM3-3B',
+  'LFM2-8B-A1B',
+  'LFM2.5-Instruct',
+  'deepseek-ai-DeepSeek-R1-Distill-Llama-8B',
+  'google-gemma-2-2b-it',
+  'ibm-granite-granite-3.3-2B-Instruct',
+  'llama-cpp-rwkv-world',
+  'microsoft-Phi-3.5-mini-instruct',
+]);
+/** Of the other templates. */
+const MAX_GENERIC = 23;
+/** They write one call a turn. */
+const ONE_CALL = new Set<ToolFormat['kind']>(['harmony', 'gigachat', 'gigachat-token', 'llama3']);
+
+const TOOLS = [
+  {
+    name: 'get_weather',
+    description: 'Weather of a city',
+    parameters: {
+      type: 'object',
+      properties: {
+        city: { type: 'string', description: 'City' },
+        n: { type: 'integer', description: 'Days' },
+        exact: { type: 'boolean', description: 'To the degree' },
+        o: {
+          type: 'object',
+          description: 'Options',
+          properties: { a: { type: 'array', description: 'Words', items: { type: 'string' } } },
+          required: ['a'],
+        },
+      },
+      required: ['city'],
+    },
+  },
+  { name: 'now', description: 'The time', parameters: { type: 'object', properties: {} } },
+];
+const QUESTION = 'UUU';
+const CALLS = [
+  {
+    id: 'call00001',
+    name: 'get_weather',
+    arguments: '{"city":"Röm, <b>\'x\'</b>","n":3,"exact":true,"o":{"a":["p q","r"]}}',
+  },
+  { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' },
+];
+
+/** The text of a template with calls in the history, from the question on. */
+function written(
+  source: string,
+  calls: readonly (typeof CALLS)[number][],
+): { template: ChatTemplate; text: string } {
+  const template = createChatTemplate(source, {
+    specials: [],
+    bos: null,
+    eos: null,
+    addBos: false,
+    tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
+  });
+  const history: readonly ChatMessage[] = [
+    { role: 'user', content: QUESTION },
+    { role: 'assistant', content: '', toolCalls: calls },
+    ...calls.map(({ id, name }, i): ChatMessage => ({
+      role: 'tool',
+      content: `RESULT${i}`,
+      toolCallId: id,
+      name,
+    })),
+  ];
+  const text = template
+    .tokens(history, TOOLS)
+    .map((code) => String.fromCodePoint(code))
+    .join('');
+  return { template, text: text.slice(text.lastIndexOf(QUESTION) + QUESTION.length) };
+}
+
+/** The part of a text that is calls and their framing. */
+function callsIn(text: string, format: ToolFormat, value: string): readonly string[] {
+  const from = Math.min(...format.triggers.map((each) => text.indexOf(each)).filter((at) => at >= 0));
+  const last = text.indexOf(value, from) + value.length;
+  return Array.from({ length: 80 }, (_, i) => text.slice(from, last + i));
+}
+
+const kinds = new Map<string, string>();
+
+describe.skipIf(corpus.size === 0)('templates of published models', () => {
+  afterAll(() => {
+    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    console.log(
+      `tool formats: ${kinds.size} templates, ${WITHOUT_CALLS.size} write no call, ${generic.length} of the others are generic: ${generic.map(([name]) => name).join(', ')}`,
+    );
+  });
+
+  describe.each([...corpus])('%s', (name, source) => {
+    const { format, text, asked } = (() => {
+      const two = written(source, CALLS);
+      const { toolFormat } = two.template;
+      if (!ONE_CALL.has(toolFormat.kind)) return { format: toolFormat, text: two.text, asked: CALLS };
+      const one = CALLS.slice(1);
+      return { format: toolFormat, text: written(source, one).text, asked: one };
+    })();
+    kinds.set(name, format.kind);
+    const expected = asked.map((call) => [call.name, JSON.parse(call.arguments) as unknown]);
+
+    test.skipIf(format.kind === 'generic')('the grammar takes the calls it writes', () => {
+      const { gbnf } = toolCallGrammar(TOOLS, 'required', true, format);
+      const grammar = parseGbnf(gbnf);
+      const found = callsIn(text, format, 'LAST');
+      const tidy = format.kind === 'command-r-plus' ? found.map(onOneLine) : found;
+      expect(tidy.some((each) => accepts(grammar, each))).toBe(true);
+    });
+
+    test.skipIf(format.kind === 'generic')('the reader reads the calls it writes, in any pieces', () => {
+      fc.assert(
+        fc.property(fc.array(fc.nat(2000), { maxLength: 30 }), (cuts) => {
+          const { calls } = readAnswer(createToolReader(format, TOOLS), splitText(text, cuts));
+          expect(calls.map((call) => [call.name, JSON.parse(call.arguments) as unknown])).toEqual(expected);
+        }),
+        { numRuns: 20 },
+      );
+    });
+  });
+
+  test('most of them have a format of their own', () => {
+    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    expect(kinds.size - WITHOUT_CALLS.size).toBe(60);
+    expect(generic.length, generic.map(([name]) => name).join(', ')).toBeLessThanOrEqual(MAX_GENERIC);
+    for (const name of WITHOUT_CALLS) expect([name, kinds.get(name)]).toEqual([name, 'generic']);
+  });
+});
+
+/** Command R+ indents the JSON of its history; the grammar has it on one line. */
+function onOneLine(text: string): string {
+  return text.replace(/(?<=```json\n)[^]*(?=```)/, (list) => {
+    try {
+      const calls = JSON.parse(list) as readonly unknown[];
+      return `[${calls.map((call) => JSON.stringify(call)).join(', ')}]\n`;
+    } catch {
+      return list;
+    }
+  });
+}
