@@ -5,8 +5,9 @@
 import { EVERY_TYPE, type ValueTypes } from './schema-view.ts';
 import type { Type } from './schema.ts';
 
-/** A way to write a string as it is: any text that holds none of `without`. */
-export interface RawWay {
+/** A way to write a string that holds none of `without`: its characters as they are, or in JSON's spelling. */
+export interface StringWay {
+  readonly spelling: 'raw' | 'json';
   readonly open: string;
   readonly close: string;
   readonly without: readonly string[];
@@ -39,7 +40,7 @@ export interface Notation {
   /** Tells its rules from those of other notations. */
   readonly id: string;
   /** Null: as a JSON string. */
-  readonly strings: readonly RawWay[] | null;
+  readonly strings: readonly StringWay[] | null;
   /** The texts a word of JSON may be written as; the first is the usual one. */
   readonly words: Readonly<Record<'true' | 'false' | 'null', readonly string[]>>;
   readonly object: Enclosure & {
@@ -94,7 +95,9 @@ export function textOf(notation: Notation, value: unknown): string | null {
     if (strings === null) return typed('string') + JSON.stringify(value);
     if (readsAs(value, notation.contested)) return null;
     const way = strings.find(({ without }) => !without.some((mark) => value.includes(mark)));
-    return way === undefined ? null : typed('string') + way.open + value + way.close;
+    if (way === undefined) return null;
+    const text = way.spelling === 'json' ? JSON.stringify(value).slice(1, -1) : value;
+    return typed('string') + way.open + text + way.close;
   }
   if (value === null) return typed('null') + (words.null[0] ?? '');
   if (typeof value === 'boolean') return typed('boolean') + (words[value ? 'true' : 'false'][0] ?? '');
@@ -132,8 +135,8 @@ function readsAs(text: string, types: ValueTypes): boolean {
 /** By type, a pattern that every text which is read as such a value matches. */
 export const TEXTS_OF: ReadonlyMap<string, string> = new Map([
   ['number', '^\\s*-?\\d+(\\.\\d+)?([eE][+-]?\\d+)?\\s*$'],
-  ['boolean', '^\\s*(true|false)\\s*$'],
-  ['null', '^\\s*null\\s*$'],
+  ['boolean', '^\\s*([tT]rue|[fF]alse)\\s*$'],
+  ['null', '^\\s*(null|None)\\s*$'],
   ['object', '^\\s*\\{'],
   ['array', '^\\s*\\['],
 ]);

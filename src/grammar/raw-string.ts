@@ -1,11 +1,11 @@
-// Strings written as they are, up to a mark: any text without the mark, as a deterministic automaton, so that
+// Strings in the ways of a notation. Written as they are, up to a mark: any text without the mark, as a deterministic automaton, so that
 // one reading is open while it is written. Patterns and lengths hold as in JSON. A length for which the
 // automaton has too many states is counted in groups of up to three characters: part of the language.
 
 import type { Lengths, Regular } from './automaton.ts';
 import { characterClass, joined, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
-import { TEXTS_OF, type Notation, type RawWay } from './notation.ts';
-import { patternExpression, type PatternGrammar } from './pattern.ts';
+import { TEXTS_OF, type Notation, type StringWay } from './notation.ts';
+import { anyCharacter, cuts, patternExpression, type PatternGrammar } from './pattern.ts';
 import { ANYTHING, languageOf, PatternError } from './pattern-parser.ts';
 import { complement, pointRange } from './ranges.ts';
 
@@ -50,8 +50,9 @@ interface Wanted {
   readonly lengths: Lengths;
 }
 
-function inWay(builder: GrammarBuilder, way: RawWay, wanted: Wanted): PatternGrammar {
+function inWay(builder: GrammarBuilder, way: StringWay, wanted: Wanted): PatternGrammar {
   const { patterns, lengths, notation } = wanted;
+  if (way.spelling === 'json') return framed(notation, way, inJson(builder, patterns, lengths));
   const counted = lengths.max === Infinity ? lengths.min : lengths.max;
   const states = way.without.reduce((all, mark) => all * mark.length, 1) * (counted + 1);
   if (patterns.length === 0 && notation.contested.size === 0 && states > MAX_COUNTED)
@@ -63,13 +64,19 @@ function inWay(builder: GrammarBuilder, way: RawWay, wanted: Wanted): PatternGra
   return framed(notation, way, patternExpression(builder, patterns, lengths, { without }));
 }
 
-function framed(notation: Notation, way: RawWay, { expression, width }: PatternGrammar): PatternGrammar {
+function inJson(builder: GrammarBuilder, patterns: readonly string[], lengths: Lengths): PatternGrammar {
+  if (patterns.length > 0) return patternExpression(builder, patterns, lengths);
+  const { min, max } = lengths;
+  return { expression: repeat(builder, anyCharacter(builder), min, max), width: cuts(max) };
+}
+
+function framed(notation: Notation, way: StringWay, { expression, width }: PatternGrammar): PatternGrammar {
   const before = notation.typed('string') + way.open;
   return { expression: joined(literal(before), expression, literal(way.close)), width };
 }
 
 /** Groups without the first two characters of a mark side by side. */
-function grouped(builder: GrammarBuilder, { without }: RawWay, { min, max }: Lengths): PatternGrammar {
+function grouped(builder: GrammarBuilder, { without }: StringWay, { min, max }: Lengths): PatternGrammar {
   const heads = without.map((mark) => Array.from(mark));
   const firsts = heads.map(([first = '']) => first);
   const seconds = heads.flatMap(([, second]) => second ?? []);

@@ -7,7 +7,7 @@ import type {
   TaggedCall,
   TypeWords,
 } from '../../engine/seam/tool-format.ts';
-import { JSON_NOTATION, type KnownTypes, type Notation, type RawWay } from '../notation.ts';
+import { JSON_NOTATION, type KnownTypes, type Notation, type StringWay } from '../notation.ts';
 import type { ValueTypes } from '../schema-view.ts';
 import type { Type } from '../schema.ts';
 
@@ -25,6 +25,16 @@ export function argumentNotation(syntax: CallSyntax): Notation {
       return literalNotation(syntax);
   }
 }
+
+function raw(open: string, close: string, without: readonly string[]): StringWay {
+  return { spelling: 'raw', open, close, without };
+}
+
+const PYTHON_WORDS: Notation['words'] = {
+  true: ['true', 'True'],
+  false: ['false', 'False'],
+  null: ['null', 'None'],
+};
 
 /** Members side by side, each between tags of its own. */
 const SIDE_BY_SIDE = { open: '', close: '', comma: '', blanks: false } as const;
@@ -48,12 +58,14 @@ function taggedNotation(syntax: TaggedCall): Notation {
 
 function parameterNotation({ typed, quoted, parameterEnd }: TaggedCall, contested: ValueTypes): Notation {
   const end = parameterEnd.trimEnd();
-  const asIs: RawWay = { open: '', close: '', without: quoted === null ? [end] : quoted.needs };
-  const within = quoted === null ? [] : [{ ...quoted, without: [quoted.close + end] }];
+  const asIs = raw('', '', quoted === null ? [end] : quoted.needs);
+  const within = quoted === null ? [] : [raw(quoted.open, quoted.close, [quoted.close + end])];
   return {
     ...JSON_NOTATION,
     id: ['parameter', ...[...contested].sort()].join(' '),
     strings: [asIs, ...within],
+    // Templates without a word for the type write what Python makes of a value.
+    words: typed === null ? PYTHON_WORDS : JSON_NOTATION.words,
     containers: JSON_NOTATION,
     typed: (type) => (typed === null ? '' : typeWord(typed, type) + typed.after),
     contested,
@@ -72,7 +84,7 @@ function elementNotation(syntax: ElementCall, { types, contested }: KnownTypes):
     ...JSON_NOTATION,
     id: [isText ? 'text' : 'elements', ...[...contested].sort()].join(' '),
     containers: isText ? JSON_NOTATION : null,
-    strings: [{ open: '', close: '', without: [mark] }],
+    strings: [raw('', '', [mark])],
     object: {
       ...SIDE_BY_SIDE,
       before: (name) => `${mark}<${name}>`,
@@ -92,11 +104,10 @@ function literalNotation({ form }: LiteralCall): Notation {
 }
 
 function bareNotation(quote: string): Notation {
-  const quoted: RawWay = { open: quote, close: quote, without: [quote] };
   const bare: Notation = {
     ...JSON_NOTATION,
     id: 'bare',
-    strings: [quoted],
+    strings: [raw(quote, quote, [quote])],
     object: {
       open: '{',
       close: '}',
@@ -116,6 +127,7 @@ function bareNotation(quote: string): Notation {
 const PYTHON_VALUE: Notation = {
   ...JSON_NOTATION,
   id: 'python',
+  strings: [raw("'", "'", ["'", '\\', '\n']), { spelling: 'json', open: '"', close: '"', without: [] }],
   words: { true: ['True', 'true'], false: ['False', 'false'], null: ['None', 'null'] },
   inner: () => PYTHON_VALUE,
 };

@@ -5,7 +5,8 @@
 import { startedAt } from './framing.ts';
 import { escaped, wholeCharacters } from './json-text.ts';
 
-const WORDS: ReadonlyMap<string, string> = new Map([
+/** Python's words in JSON. */
+export const PYTHON_WORDS: ReadonlyMap<string, string> = new Map([
   ['True', 'true'],
   ['False', 'false'],
   ['None', 'null'],
@@ -176,7 +177,7 @@ export class LiteralScan {
 
 function bareValue(word: string): string {
   if (NUMBER_OR_WORD.test(word)) return word;
-  return WORDS.get(word) ?? JSON.stringify(word);
+  return PYTHON_WORDS.get(word) ?? JSON.stringify(word);
 }
 
 function jsonEscape(escape: string): string {

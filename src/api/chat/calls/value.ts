@@ -4,18 +4,22 @@
 // string, so that nothing is lost.
 
 import { typeOfValue, type ValueTypes } from '../../../grammar/schema-view.ts';
-import { literalText } from './literal-scan.ts';
+import { literalText, PYTHON_WORDS } from './literal-scan.ts';
+
+const NULLS = ['null', 'None'];
+const BOOLEANS = ['true', 'false', 'True', 'False'];
 
 /** The JSON of a value, from its whole text. */
 export function valueOf(text: string, types: ValueTypes): string {
   const trimmed = text.trim();
-  const parsed = parsedJson(trimmed);
+  const json = PYTHON_WORDS.get(trimmed) ?? trimmed;
+  const parsed = parsedJson(json);
   if (types.has('string')) {
     if (parsed === undefined) return JSON.stringify(text);
     const type = typeOfValue(parsed.value);
-    return type !== 'string' && types.has(type) ? trimmed : JSON.stringify(text);
+    return type !== 'string' && types.has(type) ? json : JSON.stringify(text);
   }
-  return parsed === undefined ? (literalText(trimmed) ?? JSON.stringify(text)) : trimmed;
+  return parsed === undefined ? (literalText(trimmed) ?? JSON.stringify(text)) : json;
 }
 
 /** Whether text may begin a value that is no string, where the schema admits strings too. */
@@ -25,8 +29,8 @@ export function mayBeOther(text: string, types: ValueTypes): boolean {
   const word = begun.trimEnd();
   const isPart = (whole: string): boolean => whole.startsWith(word);
   return (
-    (types.has('null') && isPart('null')) ||
-    (types.has('boolean') && (isPart('true') || isPart('false'))) ||
+    (types.has('null') && NULLS.some(isPart)) ||
+    (types.has('boolean') && BOOLEANS.some(isPart)) ||
     (types.has('number') && /^-?\d*\.?\d*(?:[eE][+-]?\d*)?\s*$/.test(begun)) ||
     (types.has('object') && begun.startsWith('{')) ||
     (types.has('array') && begun.startsWith('['))
