@@ -226,6 +226,12 @@ export const modelAnswer = object({
   kv_type: optional(choice(['f16', 'q8_0'])),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
+  tool_format: optional(
+    object({
+      kind: words,
+      native: flag('False: the model is told of tools in a form of this server; `kind` is generic.'),
+    }),
+  ),
   details: optional(
     object({
       architecture: words,

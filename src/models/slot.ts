@@ -5,6 +5,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
+import type { EngineInfo, ToolFormat } from '../engine/seam/engine.ts';
 import type { RegisteredModel } from './model.ts';
 import type { AcquireOptions, Lease } from './seam.ts';
 
@@ -13,6 +14,8 @@ export interface Closable {
   /** Settles when it has ended: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
+  /** What it is, where it makes text: how it writes tool calls. */
+  readonly info?: Pick<EngineInfo, 'type' | 'toolFormat'> | undefined;
 }
 
 export type UnloadReason = 'idle' | 'evicted' | 'asked' | 'shutdown';
@@ -107,6 +110,12 @@ export class ModelSlot<E extends Closable> {
 
   get loadedAt(): number {
     return this.#loadedAt;
+  }
+
+  /** Of a loaded model that makes text. */
+  get toolFormat(): ToolFormat['kind'] | undefined {
+    const info = this.#engine?.info;
+    return info?.type === 'chat' || info?.type === 'completion' ? info.toolFormat.kind : undefined;
   }
 
   get lastUsed(): number {

@@ -40,6 +40,9 @@ function wireModel(model: ModelStatus): object {
     kv_type: model.kvType,
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
+    ...(model.toolFormat !== undefined && {
+      tool_format: { kind: model.toolFormat, native: model.toolFormat !== 'generic' },
+    }),
     ...(model.details !== undefined && {
       details: {
         architecture: model.details.architecture,

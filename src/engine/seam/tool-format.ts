@@ -187,7 +187,7 @@ export const PLAIN_FORMAT = {
   close: '',
   turn: '',
   single: false,
-  inReasoning: true,
+  inReasoning: false,
   silent: [],
 } as const;
 
