@@ -10,6 +10,9 @@ import {
 } from '../../../seam/tool-format.ts';
 import type { ToolFamily } from './family.ts';
 
+/** Of these models, some begin a call without having closed their thoughts. */
+const CALLS_IN_REASONING = { ...PLAIN_FORMAT, inReasoning: true };
+
 const TAGGED = {
   kind: 'tagged',
   optional: '',
@@ -73,7 +76,7 @@ const STRING_FLAG: TypeWords = {
 /** Calls one to a line, between two tags of which the first tells that a call begins. */
 function block(kind: ToolFormat['kind'], [open, close]: readonly [string, string], syntax: TaggedCall): ToolFormat {
   return {
-    ...PLAIN_FORMAT,
+    ...CALLS_IN_REASONING,
     kind,
     open: `${open}\n`,
     between: '\n',
@@ -110,7 +113,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<seed:tool_call>/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'seed-oss',
       between: '\n',
       syntax: {
@@ -127,7 +130,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   ...['\n', ''].map((line): ToolFamily => ({
     marks: /<parameter=/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: line === '' ? 'stepfun' : 'qwen3-coder',
       between: line,
       syntax: FUNCTION_LINES,
@@ -145,7 +148,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   ...['', '\n'].map((line): ToolFamily => ({
     marks: /<arg_key>/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: line === '' ? 'glm' : 'glm-lines',
       between: line,
       syntax: keysAndValues('', line),
@@ -161,7 +164,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /\]<\]minimax\[>\[/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'minimax-m3',
       open: `${MINIMAX}<tool_call>\n`,
       between: '\n',
@@ -179,7 +182,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<function name="/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'minicpm5',
       between: '\n',
       syntax: {
@@ -198,7 +201,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<\|open\|>/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'kimi-k3',
       open: '<|open|>tools<|sep|>',
       close: '<|close|>tools<|sep|>',
@@ -225,7 +228,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<atem:/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'muse',
       turn: MUSE_TURN,
       between: `<|eom|>${MUSE_TURN}`,
@@ -242,7 +245,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<\|tool_call>/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind: 'gemma4',
       syntax: {
         kind: 'literal',
@@ -262,14 +265,13 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   ).map(([kind, open, close]): ToolFamily => ({
     marks: kind === 'lfm2' ? /<\|tool_call_start\|>/ : /\[func(?:tion)?_name1?\(|\('?, '?\)|\(\w+=/,
     format: {
-      ...PLAIN_FORMAT,
+      ...CALLS_IN_REASONING,
       kind,
       open: `${open}[`,
       between: ', ',
       close: `]${close}`,
       syntax: { kind: 'literal', start: '', afterName: '(', form: { style: 'python' }, end: ')' },
       triggers: open === '' ? [`[${NAME_PLACE}(`] : [open],
-      // Thoughts may speak of calls.
       inReasoning: false,
     },
   })),
