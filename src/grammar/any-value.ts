@@ -1,6 +1,6 @@
 // Values of any shape, in each notation: the rules that schemas without constraints share.
 
-import { joined, literal, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { joined, verbatim, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { ANY_KNOWN, JSON_NOTATION, type Notation } from './notation.ts';
 import { numberExpression } from './number.ts';
 import { anyCharacter } from './pattern.ts';
@@ -50,11 +50,7 @@ export function anyValue(builder: GrammarBuilder): AnyValue {
 }
 
 /** Values in a notation; `known` are those of notations by their id, JSON's among them. */
-export function anyIn(
-  builder: GrammarBuilder,
-  notation: Notation,
-  known: Map<string, AnyValue>,
-): AnyValue {
+export function anyIn(builder: GrammarBuilder, notation: Notation, known: Map<string, AnyValue>): AnyValue {
   const found = known.get(notation.id);
   if (found !== undefined) return found;
   if (notation.id === JSON_NOTATION.id) {
@@ -107,9 +103,7 @@ class AnyWriter {
     const { number, boolean, null: nothing } = values;
     builder.define(
       value,
-      isText
-        ? string
-        : [values.object, values.array, string, number, boolean, nothing].join(' | '),
+      isText ? string : [values.object, values.array, string, number, boolean, nothing].join(' | '),
     );
     return values;
   }
@@ -133,17 +127,17 @@ class AnyWriter {
     if (other === null) return json.object;
     const space = blanks ? SPACE : '';
     const name = other.characters === 'json' ? `${json.string} ":"` : otherName(this.#builder, [], other);
-    const member = joined(name, space, this.#inner(), literal(after('')));
-    const list = listOf(this.#builder, member, comma === '' ? '' : joined(literal(comma), space));
-    return joined(literal(open), space, `(${list})?`, space, literal(close));
+    const member = joined(name, space, this.#inner(), verbatim(after('')));
+    const list = listOf(this.#builder, member, comma === '' ? '' : joined(verbatim(comma), space));
+    return joined(verbatim(open), space, `(${list})?`, space, verbatim(close));
   }
 
   #array(json: AnyValue): Expression {
     const { open, close, comma, blanks, before, after } = this.#notation.array;
     if (this.#notation.object.other === null) return json.array;
-    const item = joined(literal(before), this.#inner(), literal(after));
-    const list = listOf(this.#builder, item, joined(literal(comma), blanks ? SPACE : ''));
-    return joined(literal(open), `(${list})?`, literal(close));
+    const item = joined(verbatim(before), this.#inner(), verbatim(after));
+    const list = listOf(this.#builder, item, joined(verbatim(comma), blanks ? SPACE : ''));
+    return joined(verbatim(open), `(${list})?`, verbatim(close));
   }
 }
 

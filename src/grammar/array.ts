@@ -2,7 +2,7 @@
 
 import type { CompileContext, Site } from './compile-context.ts';
 import { SPACE } from './any-value.ts';
-import { joined, literal, repeat, type Expression } from './gbnf.ts';
+import { joined, verbatim, repeat, type Expression } from './gbnf.ts';
 import type { Notation } from './notation.ts';
 import { cuts } from './pattern.ts';
 import { refuseKeyword } from './place.ts';
@@ -58,12 +58,12 @@ function written({ builder }: CompileContext, tuple: Tuple, { array }: Notation)
   const item = (each: Expression): Expression =>
     array.before + array.after === ''
       ? each
-      : builder.rule('item', joined(literal(array.before), each, literal(array.after)));
+      : builder.rule('item', joined(verbatim(array.before), each, verbatim(array.after)));
   const heads = tuple.heads.map(item);
   const rest = tuple.rest === null ? null : item(tuple.rest);
-  const comma = array.comma === '' ? '' : joined(literal(array.comma), array.blanks ? SPACE : '');
+  const comma = array.comma === '' ? '' : joined(verbatim(array.comma), array.blanks ? SPACE : '');
   const enclosed = (body: Expression): Expression =>
-    builder.rule('array', joined(literal(array.open), body, literal(array.close)) || '""');
+    builder.rule('array', joined(verbatim(array.open), body, verbatim(array.close)) || '""');
   let tail = '';
   if (rest !== null) {
     const needed = Math.max(0, min - heads.length);

@@ -40,8 +40,8 @@ const SHORTEST_LIMIT = 64;
 
 /**
  * The intersection of all `languages`, of a length (in code points) within `lengths`, less the texts of
- * `without`; null when it is empty. Where counting up to `max` takes too many states, a smaller one is counted
- * to: part of the language.
+ * `without`; null when it is empty. Where counting up to `max` takes too many states, a smaller one is
+ * counted to: part of the language.
  */
 export function automatonOf(
   languages: readonly Regular[],

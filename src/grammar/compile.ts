@@ -6,10 +6,11 @@
 
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
-import { triggersOf, type ToolFormat } from '../engine/seam/tool-format.ts';
+import type { ToolFormat } from '../engine/seam/tool-format.ts';
 import { anyIn, SPACE, type AnyValue } from './any-value.ts';
 import { argumentNotation } from './calls/notations.ts';
 import { callExpression, written, type CallBody } from './calls/syntax.ts';
+import { triggersOf } from './calls/triggers.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
@@ -71,7 +72,11 @@ export function looseSchemaToGrammar(
   const root = builder.declare('root');
   const seen = nothingSeen(builder);
   const job = { builder, document: schema, param, seen };
-  const { expression, loosened } = loosely(job, anyIn(builder, JSON_NOTATION, seen.values).value, (compiler) => compiler.compileValue());
+  const { expression, loosened } = loosely(
+    job,
+    anyIn(builder, JSON_NOTATION, seen.values).value,
+    (compiler) => compiler.compileValue(),
+  );
   builder.define(root, expression);
   return { gbnf: builder.text(), loosened };
 }
@@ -126,7 +131,10 @@ export function toolCallGrammar(
 function argumentsOf(
   builder: GrammarBuilder,
   tools: readonly ToolSchema[],
-  { notation, loosened }: { readonly notation: Notation; readonly loosened: Map<string, readonly Loosening[]> },
+  {
+    notation,
+    loosened,
+  }: { readonly notation: Notation; readonly loosened: Map<string, readonly Loosening[]> },
 ): readonly CallBody[] {
   const seen = nothingSeen(builder, notation);
   const bodies: Expression[] = [];

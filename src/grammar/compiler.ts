@@ -4,7 +4,6 @@
 // strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that
 // keyword, which is noted; a part that is too large or too deep becomes any value of its type.
 
-import { anyIn, type AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
 import { combined, type Combining } from './combine.ts';
 import { leaf, type CompileContext, type Seen, type Site } from './compile-context.ts';
@@ -13,11 +12,12 @@ import { SchemaDocument } from './document.ts';
 import { enumerationOf } from './enumeration.ts';
 import { exclude } from './exclusive.ts';
 import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { KnownExpressions } from './known-expressions.ts';
 import { ANY_KNOWN, JSON_NOTATION, type Notation } from './notation.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuseKeyword, refuseEmpty, SchemaRefusal } from './place.ts';
-import { OPENINGS, openReadings, type Reading } from './readings.ts';
+import { openReadings, type Reading } from './readings.ts';
 import { argumentsRoot } from './tool-root.ts';
 import {
   assertBounded,
@@ -62,9 +62,7 @@ export interface CompilerOptions {
   readonly merge?: boolean | undefined;
 }
 
-export class Compiler implements CompileContext {
-  readonly builder: GrammarBuilder;
-  readonly seen: Seen;
+export class Compiler extends KnownExpressions implements CompileContext {
   readonly share: number;
   readonly #view: SchemaView;
   readonly #document: SchemaDocument;
@@ -75,16 +73,11 @@ export class Compiler implements CompileContext {
   readonly #notes = new Map<string, Loosening>();
   /** Rules of referenced schemas by notation and pointer. */
   readonly #references = new Map<string, Expression>();
-  /** How many ways llama.cpp may have open at once in the value an expression stands for. */
-  readonly #readings = new Map<Expression, Reading>();
-  /** The values an expression stands for, where they are listed. */
-  readonly #listed = new Map<Expression, readonly string[]>();
   readonly #spoken = new Map<Words, Expression>();
   #nodes = 0;
 
   constructor({ builder, document, param, seen, loose, merge }: CompilerOptions) {
-    this.builder = builder;
-    this.seen = seen;
+    super(builder, seen);
     this.#document = new SchemaDocument(document, builder.spend);
     this.#root = new Place(param);
     this.#loose = loose;
@@ -140,18 +133,6 @@ export class Compiler implements CompileContext {
     return this.#orNothing(() => this.#compile(schema, this.#insideOf(schema, site, keys, true)));
   }
 
-  valuesIn(notation: Notation): AnyValue {
-    const values = anyIn(this.builder, notation, this.seen.values);
-    const { value, object, array, string, number } = values;
-    if (this.#readings.has(value)) return values;
-    this.readAs(value, { kind: 'any', of: OPENINGS.map((opening) => leaf(opening, 1)) });
-    this.readAs(object, leaf('object', 1));
-    this.readAs(array, leaf('array', 1));
-    this.readAs(string, leaf('string', 1));
-    this.readAs(number, leaf('number', 2));
-    return values;
-  }
-
   assertRoom(more: number): void {
     if (this.#nodes + more > MAX_NODES)
       refuseKeyword(this.#root, null, `the schema has more than ${MAX_NODES} nodes`);
@@ -169,23 +150,6 @@ export class Compiler implements CompileContext {
         return refuseKeyword(place, keyword, `too many choices: ${error.message}`);
       throw error;
     }
-  }
-
-  readAs(expression: Expression, reading: Reading): Expression {
-    this.#readings.set(expression, reading);
-    return expression;
-  }
-
-  readingOf(expression: Expression): Reading {
-    return this.#readings.get(expression) ?? leaf('word', 1);
-  }
-
-  list(expression: Expression, texts: readonly string[]): void {
-    this.#listed.set(expression, texts);
-  }
-
-  listed(expression: Expression): readonly string[] | null {
-    return this.#listed.get(expression) ?? null;
   }
 
   #cannot(place: Place, keyword: string, message: string): void {
@@ -325,8 +289,8 @@ export class Compiler implements CompileContext {
     const inside = { ...site, depth: depth + 1, open: new Set([...open, $ref]), optional: false };
     const compiled = this.#compile(target, inside);
     reading.target = this.readingOf(compiled);
-    const values = this.#listed.get(compiled);
-    if (values !== undefined) this.#listed.set(rule, values);
+    const values = this.listed(compiled);
+    if (values !== null) this.list(rule, values);
     this.builder.define(rule, compiled);
     return rule;
   }
@@ -381,8 +345,8 @@ export class Compiler implements CompileContext {
     }
     if (compiled.length === 0) return refuseEmpty(place, key, `no branch of ${key} admits a value`);
     // Listed values in any spelling: one choice among them, character by character.
-    const texts = compiled.map((each) => this.#listed.get(each));
-    if (compiled.length > 1 && !texts.includes(undefined)) {
+    const texts = compiled.map((each) => this.listed(each));
+    if (compiled.length > 1 && !texts.includes(null)) {
       const all = new Set(texts.flatMap((each) => each ?? []));
       for (const text of all) this.builder.spend(text.length);
       const values = [...all].map((text): unknown => JSON.parse(text));

@@ -3,7 +3,7 @@
 import type { CompileContext, Site } from './compile-context.ts';
 import { leaf } from './compile-context.ts';
 import type { Expression } from './gbnf.ts';
-import { textOf } from './notation.ts';
+import { noted } from './notation.ts';
 import { refuseEmpty } from './place.ts';
 import { OPENINGS, type Opening } from './readings.ts';
 import { addWord, NO_WORDS } from './words.ts';
@@ -16,7 +16,7 @@ export function enumerationOf(
   keyword: string,
 ): Expression {
   const { builder } = context;
-  const texts = values.flatMap((value) => textOf(site.notation, value) ?? []);
+  const texts = values.flatMap((value) => noted(site.notation, value) ?? []);
   if (texts.length === 0)
     return refuseEmpty(site.place, keyword, 'none of the values can be written in a call of this model');
   const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), NO_WORDS);

@@ -174,8 +174,8 @@ export function terminal(text: string): Expression {
   return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (character) => quoted(character, '"'))}"`;
 }
 
-/** The text as a part of a sequence: nothing for an empty one. */
-export function literal(text: string): Expression {
+/** The text as a part of a sequence: empty for an empty one. */
+export function verbatim(text: string): Expression {
   return text === '' ? '' : terminal(text);
 }
 

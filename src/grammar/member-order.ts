@@ -4,7 +4,7 @@
 
 import { SPACE } from './any-value.ts';
 import type { CompileContext, Site } from './compile-context.ts';
-import { joined, literal, terminal, type Expression } from './gbnf.ts';
+import { joined, verbatim, terminal, type Expression } from './gbnf.ts';
 import type { Notation } from './notation.ts';
 import { addWord, NO_WORDS } from './words.ts';
 
@@ -14,7 +14,7 @@ export interface Property {
   readonly value: Expression;
 }
 
-/** What may come next: a member, or nothing. */
+/** The members that may come next, and whether there may be none. */
 export interface Onward {
   readonly next: Expression;
   readonly mayEnd: boolean;
@@ -25,7 +25,7 @@ const MAX_ANY_ORDER = 6;
 
 /** The text between two members. */
 export function commaOf({ comma, blanks }: Notation['object']): Expression {
-  return comma === '' ? '' : joined(literal(comma), blanks ? SPACE : '');
+  return comma === '' ? '' : joined(verbatim(comma), blanks ? SPACE : '');
 }
 
 /** Built from the last property: the names that may come next, up to the first required one. */
@@ -42,11 +42,10 @@ export function inOrder(
   let next = '';
   let mayEnd = true;
   for (const { name, required, value } of properties.toReversed()) {
-    const after =
-      next === '' ? end : builder.rule('a', `${joined(comma, next)}${mayEnd ? ` | ${end}` : ''}`);
+    const after = next === '' ? end : builder.rule('a', `${joined(comma, next)}${mayEnd ? ` | ${end}` : ''}`);
     const member = builder.rule(
       'm',
-      joined(form.blanks ? SPACE : '', value, literal(form.after(name)), after === '""' ? '' : after),
+      joined(form.blanks ? SPACE : '', value, verbatim(form.after(name)), after === '""' ? '' : after),
     );
     if (required) {
       choices = NO_WORDS;
@@ -58,7 +57,9 @@ export function inOrder(
   return { next, mayEnd };
 }
 
-/** All in any order; where they are too many, first the required ones and then the others, if each group may. */
+/**
+ * All in any order; where they are too many, first the required ones and then the others, if each group may.
+ */
 export function inAnyOrder(
   context: CompileContext,
   properties: readonly Property[],
@@ -69,9 +70,9 @@ export function inAnyOrder(
   const cost = ({ length }: readonly Property[]): number => length * 2 ** length;
   const fits = (group: readonly Property[]): boolean =>
     group.length <= MAX_ANY_ORDER && cost(group) <= orders.left;
-  const permuted = (group: readonly Property[], then: Onward): Onward => {
+  const permuted = (group: readonly Property[], onward: Onward): Onward => {
     orders.left -= cost(group);
-    return permutations(context, group, { then, end, form: site.notation.object });
+    return permutations(context, group, { later, end, form: site.notation.object });
   };
   const nothing: Onward = { next: '', mayEnd: true };
   if (fits(properties)) return permuted(properties, nothing);
@@ -83,7 +84,8 @@ export function inAnyOrder(
 }
 
 interface Permuting {
-  readonly then: Onward;
+  /** Members behind all of these. */
+  readonly later: Onward;
   readonly end: Expression;
   readonly form: Notation['object'];
 }
@@ -92,30 +94,33 @@ interface Permuting {
 function permutations(
   { builder }: CompileContext,
   properties: readonly Property[],
-  { then, end, form }: Permuting,
+  { later, end, form }: Permuting,
 ): Onward {
   const comma = commaOf(form);
   const members = properties.map(({ name, value }) =>
     builder.rule(
       'p',
-      joined(terminal(form.before(name)), form.blanks ? SPACE : '', value, literal(form.after(name))),
+      joined(terminal(form.before(name)), form.blanks ? SPACE : '', value, verbatim(form.after(name))),
     ),
   );
-  const needs = (set: number): boolean => properties.some(({ required }, i) => required && (set & (1 << i)) > 0);
+  const needs = (set: number): boolean =>
+    properties.some(({ required }, i) => required && (set & (1 << i)) > 0);
   /** By set, what comes; sets are built from the smallest. */
-  const onward: Onward[] = [then];
+  const onward: Onward[] = [later];
   for (let set = 1; set < 1 << properties.length; set += 1) {
     const options: Expression[] = [];
     for (const [i, member] of members.entries()) {
       if ((set & (1 << i)) === 0) continue;
-      const rest = onward[set - (1 << i)] ?? then;
+      const rest = onward[set - (1 << i)] ?? later;
       const after =
-        rest.next === '' ? end : builder.rule('a', `${joined(comma, rest.next)}${rest.mayEnd ? ` | ${end}` : ''}`);
+        rest.next === ''
+          ? end
+          : builder.rule('a', `${joined(comma, rest.next)}${rest.mayEnd ? ` | ${end}` : ''}`);
       options.push(joined(member, after === '""' ? '' : after));
     }
     const free = !needs(set);
-    if (free && then.next !== '') options.push(then.next);
-    onward.push({ next: builder.rule('s', options.join(' | ')), mayEnd: free && then.mayEnd });
+    if (free && later.next !== '') options.push(later.next);
+    onward.push({ next: builder.rule('s', options.join(' | ')), mayEnd: free && later.mayEnd });
   }
-  return onward.at(-1) ?? then;
+  return onward.at(-1) ?? later;
 }

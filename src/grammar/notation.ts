@@ -5,7 +5,9 @@
 import { EVERY_TYPE, type ValueTypes } from './schema-view.ts';
 import type { Type } from './schema.ts';
 
-/** A way to write a string that holds none of `without`: its characters as they are, or in JSON's spelling. */
+/**
+ * A way to write a string that holds none of `without`: its characters as they are, or in JSON's spelling.
+ */
 export interface StringWay {
   readonly spelling: 'raw' | 'json';
   readonly open: string;
@@ -13,7 +15,7 @@ export interface StringWay {
   readonly without: readonly string[];
 }
 
-/** What stands around the parts of an object or array. `blanks`: where JSON has a blank, one may stand. */
+/** Text around the parts of an object or array. `blanks`: where JSON has a blank, one may stand. */
 interface Enclosure {
   readonly open: string;
   readonly close: string;
@@ -29,7 +31,7 @@ export interface OtherName {
   readonly characters: 'json' | 'word';
 }
 
-/** What a schema says of a value whose text alone does not tell its type. */
+/** The types that a schema admits of a value whose text alone does not tell its type. */
 export interface KnownTypes {
   readonly types: ValueTypes;
   /** Those besides strings for whose sake some strings are left out. */
@@ -89,7 +91,7 @@ export const JSON_NOTATION: Notation = {
 };
 
 /** The text of a listed value; null where the notation cannot write it. */
-export function textOf(notation: Notation, value: unknown): string | null {
+export function noted(notation: Notation, value: unknown): string | null {
   const { strings, words, typed, containers } = notation;
   if (typeof value === 'string') {
     if (strings === null) return typed('string') + JSON.stringify(value);
@@ -104,15 +106,15 @@ export function textOf(notation: Notation, value: unknown): string | null {
   if (typeof value === 'number') return typed('number') + JSON.stringify(value);
   const isList = Array.isArray(value);
   if (containers !== null) {
-    const text = textOf(containers, value);
+    const text = noted(containers, value);
     return text === null ? null : typed(isList ? 'array' : 'object') + text;
   }
   const inner = notation.inner(ANY_KNOWN);
   const { object, array } = notation;
   const parts: readonly (string | null)[] = isList
-    ? value.map((item: unknown) => around(array.before, textOf(inner, item), array.after))
+    ? value.map((item: unknown) => around(array.before, noted(inner, item), array.after))
     : Object.entries(value ?? {}).map(([name, each]) =>
-        around(object.before(name), textOf(inner, each), object.after(name)),
+        around(object.before(name), noted(inner, each), object.after(name)),
       );
   if (parts.includes(null)) return null;
   const { open, close, comma } = isList ? array : object;

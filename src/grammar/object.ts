@@ -1,9 +1,9 @@
-// The keywords of objects: properties in their order, or in any where the notation has none, each at most once,
-// then others where the schema speaks of them.
+// The keywords of objects: properties in their order, or in any where the notation has none, each at most
+// once, then others where the schema speaks of them.
 
 import { SPACE } from './any-value.ts';
 import type { CompileContext, Site } from './compile-context.ts';
-import { joined, literal, type Expression } from './gbnf.ts';
+import { joined, verbatim, type Expression } from './gbnf.ts';
 import { commaOf, inAnyOrder, inOrder, type Property } from './member-order.ts';
 import { JSON_NOTATION } from './notation.ts';
 import { refuseKeyword } from './place.ts';
@@ -33,14 +33,15 @@ export function objectOf(context: CompileContext, given: SchemaJson, site: Site)
   const comma = commaOf(form);
   // The texts after the last property, with at least one written and with none.
   const end = rule === '' ? '""' : builder.rule('extras', `(${joined(comma, rule)})*`);
-  const alone = rule === '' ? '""' : builder.rule('extras', `(${joined(rule, `(${joined(comma, rule)})*`)})?`);
+  const alone =
+    rule === '' ? '""' : builder.rule('extras', `(${joined(rule, `(${joined(comma, rule)})*`)})?`);
   const order = form.anyOrder ? inAnyOrder : inOrder;
   const { next, mayEnd } = order(context, properties, end, site);
   const either = mayEnd ? `${next} | ${alone}` : next;
   const first = next === '' ? alone : builder.rule('first', either);
   const space = form.blanks ? SPACE : '';
   return context.readAs(
-    builder.rule('object', joined(literal(form.open), space, first, space, literal(form.close))),
+    builder.rule('object', joined(verbatim(form.open), space, first, space, verbatim(form.close))),
     { kind: 'object', members: properties.map((each) => memberOf(context, each)), others },
   );
 }
@@ -119,7 +120,7 @@ function extraOf(
     names.size === 0 && other.characters === 'json'
       ? `${context.valuesIn(site.notation).string} ":"`
       : otherName(builder, [...names], other);
-  const member = joined(key, blanks ? SPACE : '', value, literal(after('')));
+  const member = joined(key, blanks ? SPACE : '', value, verbatim(after('')));
   return { rule: builder.rule('extra', member), others: context.readingOf(value) };
 }
 

@@ -1,9 +1,10 @@
-// Strings in the ways of a notation. Written as they are, up to a mark: any text without the mark, as a deterministic automaton, so that
-// one reading is open while it is written. Patterns and lengths hold as in JSON. A length for which the
-// automaton has too many states is counted in groups of up to three characters: part of the language.
+// Strings in the ways of a notation. Written as they are, up to a mark: any text without the mark, as a
+// deterministic automaton, so that one reading is open while it is written. Patterns and lengths hold as in
+// JSON. A length for which the automaton has too many states is counted in groups of up to three characters:
+// part of the language.
 
 import type { Lengths, Regular } from './automaton.ts';
-import { characterClass, joined, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { characterClass, joined, verbatim, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { TEXTS_OF, type Notation, type StringWay } from './notation.ts';
 import { anyCharacter, cuts, patternExpression, type PatternGrammar } from './pattern.ts';
 import { ANYTHING, languageOf, PatternError } from './pattern-parser.ts';
@@ -20,7 +21,10 @@ export function rawText(builder: GrammarBuilder, notation: Notation): Expression
   return rawString(builder, notation, [], ANY_LENGTH).expression;
 }
 
-/** Strings in which all `patterns` match, in any way of the notation; refuses by PatternError when there are none. */
+/**
+ * Strings in which all `patterns` match, in any way of the notation; refuses by PatternError when there are
+ * none.
+ */
 export function rawString(
   builder: GrammarBuilder,
   notation: Notation,
@@ -72,7 +76,7 @@ function inJson(builder: GrammarBuilder, patterns: readonly string[], lengths: L
 
 function framed(notation: Notation, way: StringWay, { expression, width }: PatternGrammar): PatternGrammar {
   const before = notation.typed('string') + way.open;
-  return { expression: joined(literal(before), expression, literal(way.close)), width };
+  return { expression: joined(verbatim(before), expression, verbatim(way.close)), width };
 }
 
 /** Groups without the first two characters of a mark side by side. */
@@ -84,7 +88,10 @@ function grouped(builder: GrammarBuilder, { without }: StringWay, { min, max }: 
   const after = classWithout([...firsts, ...seconds]);
   // A mark of one character is left out altogether.
   const opening = heads.every((head) => head.length > 1)
-    ? [characterClass(firsts.map(pointRange))].flatMap((first) => [`${first} ${after}`, `${first} ${first} ${after}`])
+    ? [characterClass(firsts.map(pointRange))].flatMap((first) => [
+        `${first} ${after}`,
+        `${first} ${first} ${after}`,
+      ])
     : [];
   const group = builder.rule('group', [plain, ...opening].join(' | '));
   const most = max === Infinity ? Infinity : Math.floor(max / (opening.length === 0 ? 1 : GROUP));
@@ -98,6 +105,9 @@ function classWithout(characters: readonly string[]): Expression {
 
 /** Every text that holds the mark. */
 function within(mark: string): Regular {
-  const characters = Array.from(mark, (character): Regular => ({ kind: 'character', ranges: [pointRange(character)] }));
+  const characters = Array.from(mark, (character): Regular => ({
+    kind: 'character',
+    ranges: [pointRange(character)],
+  }));
   return { kind: 'sequence', parts: [ANYTHING, ...characters, ANYTHING] };
 }

@@ -1,12 +1,20 @@
-// What a schema says of the types of arguments and of what is in them, for formats that write values without
-// their type: there text is a string where the schema admits one, and JSON elsewhere. Grammar and reader ask
-// the same questions here, so that they agree. Where a schema says nothing that is understood, any type may
-// come; every answer takes a bounded number of steps.
+// The types that a schema admits, of arguments and of their parts, for formats that write values without their
+// type: there text is a string where the schema admits one, and JSON elsewhere. Grammar and reader ask the
+// same questions here, so that they agree. Where a schema cannot be understood, any type may come.
+// Every answer takes a bounded number of steps.
 
 import { readAsMeant } from './dialect.ts';
 import { SchemaDocument } from './document.ts';
 import { Place } from './place.ts';
-import { ANNOTATIONS, constantsOf, isArray, isJson, KEYWORDS_OF, typesOf, type SchemaJson } from './schema.ts';
+import {
+  ANNOTATIONS,
+  constantsOf,
+  isArray,
+  isJson,
+  KEYWORDS_OF,
+  typesOf,
+  type SchemaJson,
+} from './schema.ts';
 
 /** Types that JSON text tells apart. */
 export type ValueType = 'string' | 'number' | 'boolean' | 'null' | 'object' | 'array';
@@ -55,8 +63,8 @@ export class SchemaView {
   }
 
   /**
-   * The types, and those besides strings whose text must not stand for a string: it would be read as a value of that
-   * type, which the schema constrains by more than its type.
+   * The types, and those besides strings whose text must not stand for a string: it would be read as a value
+   * of that type, which the schema constrains by more than its type.
    */
   known(schema: unknown): { readonly types: ValueTypes; readonly contested: ValueTypes } {
     const types = this.types(schema);

@@ -131,8 +131,8 @@ interface Alphabet {
 }
 
 /**
- * A text that is none of `names`: their tree, left by another character, or continued past an end. Recurses as
- * deep as a name is long.
+ * A text that is none of `names`: their tree, left by another character, or continued past an end. Recurses
+ * as deep as a name is long.
  */
 function otherText(builder: GrammarBuilder, names: readonly string[], alphabet: Alphabet): Expression {
   const words = names.reduce((all, name) => addWord(builder, all, Array.from(name), ''), NO_WORDS);

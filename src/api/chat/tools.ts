@@ -4,7 +4,7 @@
 // and calls/reader reads them.
 
 import type { CallMarks, ToolFormat } from '../../engine/seam/engine.ts';
-import { triggersOf } from '../../engine/seam/tool-format.ts';
+import { triggersOf } from '../../grammar/calls/triggers.ts';
 import type { ToolSchema } from '../../grammar/compile.ts';
 import {
   anyObject,

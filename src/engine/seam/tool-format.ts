@@ -87,8 +87,8 @@ export interface NamedCall {
   }[];
   readonly end: string;
   /**
-   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark number, is
-   * the id.
+   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark
+   * number, is the id.
    */
   readonly id:
     | { readonly at: 'before' | 'behind'; readonly mark: string; readonly form: CallIdForm }
@@ -97,8 +97,8 @@ export interface NamedCall {
 }
 
 /**
- * start N afterName (parameterStart K afterKey V parameterEnd)* end. Strings are written as they are, up to the whole
- * of parameterEnd, other values as JSON.
+ * start N afterName (parameterStart K afterKey V parameterEnd)* end. Strings are written as they are, up to
+ * the whole of parameterEnd, other values as JSON.
  */
 export interface TaggedCall {
   readonly kind: 'tagged';
@@ -112,11 +112,17 @@ export interface TaggedCall {
   readonly afterNumber: string | null;
   readonly parameterStart: string;
   readonly afterKey: string;
-  /** A word for the type of the value, behind afterKey; null: the schema of the tool tells a string from JSON. */
+  /**
+   * A word for the type of the value, behind afterKey; null: the schema of the tool tells a string from JSON.
+   */
   readonly typed: TypeWords | null;
   readonly parameterEnd: string;
-  /** What stands around a string that holds one of `needs`; null: nothing around any. */
-  readonly quoted: { readonly open: string; readonly close: string; readonly needs: readonly string[] } | null;
+  /** Marks around a string that holds one of `needs`; null: no string has any. */
+  readonly quoted: {
+    readonly open: string;
+    readonly close: string;
+    readonly needs: readonly string[];
+  } | null;
   readonly end: string;
 }
 
@@ -132,8 +138,8 @@ export interface TypeWords {
 }
 
 /**
- * start N afterName V end. An object is mark<K>V mark</K> for each member, an array mark<item>V mark</item> for each
- * item; strings are written as they are, other values as JSON.
+ * start N afterName V end. An object is mark<K>V mark</K> for each member, an array mark<item>V mark</item>
+ * for each item; strings are written as they are, other values as JSON.
  */
 export interface ElementCall {
   readonly kind: 'elements';
@@ -144,14 +150,14 @@ export interface ElementCall {
 }
 
 /**
- * start N afterName arguments end. `bare`: {K:V,…} with bare keys, its strings as they are between two quotes;
- * `python`: K=V, … with literals of Python or of JSON.
+ * start N afterName arguments end. `bare`: {K:V,…} with bare keys, its strings as they are between two
+ * quotes; `python`: K=V, … with literals of Python or of JSON.
  */
 export interface LiteralCall {
   readonly kind: 'literal';
   readonly start: string;
   readonly afterName: string;
-  readonly form: { readonly style: 'bare'; readonly quote: string } | { readonly style: 'python' };
+  readonly form: { readonly kind: 'bare'; readonly quote: string } | { readonly kind: 'python' };
   readonly end: string;
 }
 
@@ -172,13 +178,6 @@ export interface CallMarks {
 
 /** In a trigger this stands for the name of each tool. */
 export const NAME_PLACE = '\u0000';
-
-/** The texts that begin a call of one of these tools. */
-export function triggersOf({ triggers }: ToolFormat, names: readonly string[]): readonly string[] {
-  return triggers.flatMap((trigger) =>
-    trigger.includes(NAME_PLACE) ? names.map((name) => trigger.replace(NAME_PLACE, name)) : [trigger],
-  );
-}
 
 /** What most formats have in common. */
 export const PLAIN_FORMAT = {

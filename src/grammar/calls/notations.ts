@@ -100,7 +100,7 @@ function elementNotation(syntax: ElementCall, { types, contested }: KnownTypes):
 }
 
 function literalNotation({ form }: LiteralCall): Notation {
-  return form.style === 'python' ? PYTHON_ARGUMENTS : bareNotation(form.quote);
+  return form.kind === 'python' ? PYTHON_ARGUMENTS : bareNotation(form.quote);
 }
 
 function bareNotation(quote: string): Notation {

@@ -1,10 +1,10 @@
-// What reads the arguments of one call in a syntax, as JSON that is passed on while it comes in.
+// Readers of the arguments of one call: they turn its syntax into JSON, passed on while it comes in.
 
 import type { ValueTypes } from '../../../grammar/schema-view.ts';
 import { startedAt } from './framing.ts';
 import { escaped, wholeCharacters } from './json-text.ts';
 import { LiteralScan } from './literal-scan.ts';
-import { mayBeOther, valueOf } from './value.ts';
+import { mayBeOther, argumentValue } from './value.ts';
 
 export interface ArgumentReader {
   /** More text of the call; gives JSON that is certain. */
@@ -62,8 +62,8 @@ export class RawText implements ValueReader {
 }
 
 /**
- * A value whose type the text tells, as far as `types` leave it open. Strings stream once they can be nothing
- * else, objects and arrays where no string may come; the rest is held back until its end mark.
+ * A value whose type the text tells, as far as `types` leave it open. Strings stream once they can be of no
+ * other type, objects and arrays where no string may come; the rest is held back until its end mark.
  */
 export class TypedText implements ValueReader {
   readonly #end: string;
@@ -100,7 +100,7 @@ export class TypedText implements ValueReader {
     const at = held.indexOf(this.#end);
     if (at >= 0) {
       this.#after = held.slice(at);
-      return valueOf(held.slice(0, at), this.#types);
+      return argumentValue(held.slice(0, at), this.#types);
     }
     const certain = held.slice(0, startedAt(held, [this.#end]));
     if (!this.#types.has('string') || mayBeOther(certain, this.#types)) return '';
@@ -112,7 +112,7 @@ export class TypedText implements ValueReader {
   cut(): string {
     if (this.#inner instanceof RawText) return this.#inner.cut();
     if (this.#inner !== null) return '';
-    // What was held back is written as it is: a limit has cut it.
+    // A limit has cut the text that was held back: it is written as it is.
     const begun = this.#held.slice(0, startedAt(this.#held, [this.#end]));
     if (!this.#types.has('string')) return begun.trimStart();
     const raw = new RawText(this.#end);

@@ -154,7 +154,7 @@ export class LiteralScan {
     }
     const escape = /^\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[^ux])/.exec(this.#held)?.[0];
     if (escape === undefined) {
-      // What cannot become an escape is text.
+      // Text that cannot become an escape stays as it is.
       if (/^\\(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?$/.test(this.#held)) return false;
       return this.#take(1, '\\\\');
     }
@@ -164,7 +164,8 @@ export class LiteralScan {
   #readBare(): boolean {
     const isKey = this.#atKey;
     // A key without quotes may have blanks in it.
-    const word = (isKey ? /^[^:={}[\](),"']+/ : /^[^\s,:={}[\]()"']+/).exec(this.#held)?.[0] ?? this.#held.charAt(0);
+    const word =
+      (isKey ? /^[^:={}[\](),"']+/ : /^[^\s,:={}[\]()"']+/).exec(this.#held)?.[0] ?? this.#held.charAt(0);
     const stop = this.#quote === '' ? -1 : word.indexOf(this.#quote.charAt(0));
     const text = stop > 0 ? word.slice(0, stop) : word;
     if (text.length === this.#held.length) return false;

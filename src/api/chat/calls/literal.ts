@@ -8,7 +8,8 @@ export class LiteralReader implements ArgumentReader {
   readonly #scan: LiteralScan;
 
   constructor({ form }: LiteralCall) {
-    this.#scan = form.style === 'bare' ? new LiteralScan({ quote: form.quote }) : new LiteralScan({ call: true });
+    this.#scan =
+      form.kind === 'bare' ? new LiteralScan({ quote: form.quote }) : new LiteralScan({ call: true });
   }
 
   get done(): boolean {
@@ -23,7 +24,7 @@ export class LiteralReader implements ArgumentReader {
     return this.#scan.read(text);
   }
 
-  /** What a word held back would become is not known. */
+  /** A word that was held back is left out: how it goes on is not known. */
   cut(): string {
     return '';
   }

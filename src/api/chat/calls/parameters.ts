@@ -1,5 +1,5 @@
-// Arguments in tags of their own: a key, and a value up to its end mark. The tool's schema tells a string from
-// JSON, unless the format writes the type.
+// Arguments in tags of their own: a key, and a value up to its end mark. The tool's schema tells a string
+// from JSON, unless the format writes the type.
 
 import type { TaggedCall } from '../../../engine/seam/tool-format.ts';
 import { EVERY_TYPE, type SchemaView, type ValueTypes } from '../../../grammar/schema-view.ts';
@@ -11,8 +11,8 @@ const STRING: ValueTypes = new Set(['string'] as const);
 const NO_STRING: ValueTypes = new Set([...EVERY_TYPE].filter((type) => type !== 'string'));
 
 /**
- * `between`: before a parameter or the end. `key`, `type`, `opening`, `value`: in a parameter. `after`: at its end
- * mark.
+ * `between`: before a parameter or the end. `key`, `type`, `opening`, `value`: in a parameter. `after`: at
+ * its end mark.
  */
 type State = 'between' | 'key' | 'type' | 'opening' | 'value' | 'after';
 
@@ -29,7 +29,7 @@ export class ParameterReader implements ArgumentReader {
   #key = '';
   #types: ValueTypes = EVERY_TYPE;
   #value: ValueReader | null = null;
-  /** What ends the value. */
+  /** The text that ends the value. */
   #mark = '';
   done = false;
 

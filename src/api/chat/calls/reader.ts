@@ -31,7 +31,11 @@ export function createToolReader(format: ToolFormat, tools: readonly Callable[])
         names,
         heads: headsOf(syntax),
         tail: tailOf(syntax),
-        argumentsOf: (name) => argumentReader(syntax, tools.find((tool) => tool.name === name)),
+        argumentsOf: (name) =>
+          argumentReader(
+            syntax,
+            tools.find((tool) => tool.name === name),
+          ),
       });
   }
 }
@@ -56,8 +60,8 @@ function headsOf(syntax: TextCall): readonly (readonly HeadPart[])[] {
   return starts.map((each) => [text(` ${each.trimStart()}`), ...named, text(afterName), ...numbered]);
 }
 
-/** What is left of a call's end once its arguments have been read. */
+/** The rest of a call's end once its arguments have been read. */
 function tailOf(syntax: TextCall): string {
   if (syntax.kind === 'tagged') return syntax.end.split(/\s/).slice(1).join(' ');
-  return syntax.kind === 'literal' && syntax.form.style === 'bare' ? syntax.end : '';
+  return syntax.kind === 'literal' && syntax.form.kind === 'bare' ? syntax.end : '';
 }

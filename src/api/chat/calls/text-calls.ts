@@ -2,7 +2,8 @@
 // syntax turns into JSON as they come, and framing around them. Text that turns out to be no call of a tool
 // is content.
 
-import { triggersOf, type ToolFormat } from '../../../engine/seam/tool-format.ts';
+import type { ToolFormat } from '../../../engine/seam/tool-format.ts';
+import { triggersOf } from '../../../grammar/calls/triggers.ts';
 import type { ArgumentReader } from './argument-reader.ts';
 import type { ToolEvent, ToolReader } from './events.ts';
 import { beforeBlanks, firstOf, startedAt } from './framing.ts';
@@ -17,7 +18,7 @@ type Ahead = 'more' | 'end' | 'cut';
 export interface TextCallOptions {
   readonly format: ToolFormat;
   readonly names: readonly string[];
-  /** What stands up to the arguments, each one way to write it. */
+  /** The text up to the arguments, in each way to write it. */
   readonly heads: readonly (readonly HeadPart[])[];
   /** Framing of the syntax itself that may stand behind the arguments. */
   readonly tail: string;
@@ -36,8 +37,8 @@ export class TextCallReader implements ToolReader {
   #state: State = 'content';
   #held = '';
   /**
-   * Framing since the trigger and the blanks before it, given back as content if it turns out to be no call; null
-   * behind a call.
+   * Framing since the trigger and the blanks before it, given back as content if it turns out to be no call;
+   * null behind a call.
    */
   #since: string | null = null;
   #calls = 0;
@@ -160,7 +161,7 @@ export class TextCallReader implements ToolReader {
     this.#out.push({ kind: 'content', text: kept });
   }
 
-  /** What was taken for framing is content, and what follows is read as such. */
+  /** The text taken for framing is content, and so is the text behind it. */
   #noCall(): boolean {
     const triggers = this.#triggers.filter((text) => this.#held.startsWith(text));
     const length = Math.max(0, ...triggers.map((text) => text.length));

@@ -1,7 +1,7 @@
-// The value of an argument whose format does not write its type: text as it stands between two marks. Where the
-// schema admits a string, text that is JSON of another type it admits too is that value, and all other text is
-// the string; where it does not, text is JSON, or Python's writing of it, and what is neither is kept as a
-// string, so that nothing is lost.
+// The value of an argument whose format does not write its type: text as it stands between two marks. Where
+// the schema admits a string, text that is JSON of another type it admits too is that value, and all other
+// text is the string; where it does not, text is JSON, or Python's writing of it, and what is neither is kept
+// as a string, so that no text is lost.
 
 import { typeOfValue, type ValueTypes } from '../../../grammar/schema-view.ts';
 import { literalText, PYTHON_WORDS } from './literal-scan.ts';
@@ -10,7 +10,7 @@ const NULLS = ['null', 'None'];
 const BOOLEANS = ['true', 'false', 'True', 'False'];
 
 /** The JSON of a value, from its whole text. */
-export function valueOf(text: string, types: ValueTypes): string {
+export function argumentValue(text: string, types: ValueTypes): string {
   const trimmed = text.trim();
   const json = PYTHON_WORDS.get(trimmed) ?? trimmed;
   const parsed = parsedJson(json);

@@ -1,6 +1,6 @@
-// Arguments in the notations of formats whose arguments are not one JSON object. Grammar and reader agree: text of
-// the grammar is read as arguments that validate (ajv is the oracle), and arguments as the format writes them
-// are taken by the grammar and read as they were.
+// Arguments in the notations of formats whose arguments are not one JSON object. Grammar and reader agree:
+// text of the grammar is read as arguments that validate (ajv is the oracle), and arguments as the format
+// writes them are taken by the grammar and read as they were.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -179,7 +179,11 @@ function unwritable({ syntax }: ToolFormat, given: unknown): boolean {
   if (syntax.kind === 'tagged')
     return text.includes(JSON.stringify(syntax.parameterEnd.trimEnd()).slice(1, -1));
   if (syntax.kind === 'elements') return text.includes(syntax.mark);
-  return syntax.form.style === 'bare' && text.includes(JSON.stringify(syntax.form.quote).slice(1, -1));
+  return (
+    syntax.kind === 'literal' &&
+    syntax.form.kind === 'bare' &&
+    text.includes(JSON.stringify(syntax.form.quote).slice(1, -1))
+  );
 }
 
 describe('text that two types lay claim to', () => {

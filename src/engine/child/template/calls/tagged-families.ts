@@ -1,5 +1,6 @@
-// Families whose arguments are not one JSON object: tagged parameters, elements, and literals of other notations.
-// Sources: the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and vLLM's tool parsers.
+// Families whose arguments are not one JSON object: tagged parameters, elements, and literals of other
+// notations. Sources: the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and
+// vLLM's tool parsers.
 
 import {
   NAME_PLACE,
@@ -74,7 +75,11 @@ const STRING_FLAG: TypeWords = {
 };
 
 /** Calls one to a line, between two tags of which the first tells that a call begins. */
-function block(kind: ToolFormat['kind'], [open, close]: readonly [string, string], syntax: TaggedCall): ToolFormat {
+function block(
+  kind: ToolFormat['kind'],
+  [open, close]: readonly [string, string],
+  syntax: TaggedCall,
+): ToolFormat {
   return {
     ...CALLS_IN_REASONING,
     kind,
@@ -238,7 +243,9 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
         again: MUSE_CALL,
         end: '</atem:invoke>\n</atem:function_calls>',
       },
-      triggers: ['', MUSE_TURN].map((turn) => `${turn} to=${NAME_PLACE}${MUSE_CALL.slice(0, MUSE_CALL.indexOf('\n'))}`),
+      triggers: ['', MUSE_TURN].map(
+        (turn) => `${turn} to=${NAME_PLACE}${MUSE_CALL.slice(0, MUSE_CALL.indexOf('\n'))}`,
+      ),
       silent: [`${MUSE_TURN} to=user<|message|>`, ' to=user<|message|>', '<|eom|>'],
     },
   },
@@ -251,7 +258,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
         kind: 'literal',
         start: '<|tool_call>call:',
         afterName: '',
-        form: { style: 'bare', quote: '<|"|>' },
+        form: { kind: 'bare', quote: '<|"|>' },
         end: '<tool_call|>',
       },
       triggers: ['<|tool_call>'],
@@ -270,7 +277,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
       open: `${open}[`,
       between: ', ',
       close: `]${close}`,
-      syntax: { kind: 'literal', start: '', afterName: '(', form: { style: 'python' }, end: ')' },
+      syntax: { kind: 'literal', start: '', afterName: '(', form: { kind: 'python' }, end: ')' },
       triggers: open === '' ? [`[${NAME_PLACE}(`] : [open],
       inReasoning: false,
     },

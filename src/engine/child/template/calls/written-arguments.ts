@@ -2,7 +2,10 @@
 
 import type { ElementCall, LiteralCall, TaggedCall } from '../../../seam/tool-format.ts';
 
-/** The ways in which a call may be written, up to the end of its arguments. `call.arguments` is JSON of an object. */
+/**
+ * The ways in which a call may be written, up to the end of its arguments. `call.arguments` is JSON of an
+ * object.
+ */
 export function argumentTexts(
   syntax: TaggedCall | ElementCall | LiteralCall,
   call: { readonly name: string; readonly arguments: string },
@@ -19,8 +22,10 @@ export function argumentTexts(
   const start = syntax.start + name + syntax.afterName;
   if (syntax.kind === 'elements') return [start + elements(syntax.mark, given)];
   const { form } = syntax;
-  if (form.style === 'bare') return [start + bare(form.quote, given)];
-  return ['"', "'"].map((quote) => start + members.map(([key, each]) => `${key}=${python(each, quote)}`).join(', '));
+  if (form.kind === 'bare') return [start + bare(form.quote, given)];
+  return ['"', "'"].map(
+    (quote) => start + members.map(([key, each]) => `${key}=${python(each, quote)}`).join(', '),
+  );
 }
 
 function parameter(syntax: TaggedCall, key: string, value: unknown): string {

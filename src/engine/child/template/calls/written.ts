@@ -93,7 +93,7 @@ function framingTexts(syntax: CallSyntax): readonly string[] {
       return [
         syntax.start,
         syntax.afterName,
-        syntax.form.style === 'bare' ? syntax.form.quote : '',
+        syntax.form.kind === 'bare' ? syntax.form.quote : '',
         syntax.end,
       ];
   }

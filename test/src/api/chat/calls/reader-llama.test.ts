@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { createToolReader } from '../../../../../src/api/chat/calls/reader.ts';
 import { ReasoningReader } from '../../../../../src/engine/child/decode/reasoning.ts';
 import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
-import { triggersOf } from '../../../../../src/engine/seam/tool-format.ts';
+import { triggersOf } from '../../../../../src/grammar/calls/triggers.ts';
 import { vocabulary } from '../../../../fixtures/engine/chat-templates.ts';
 import { readLlamaCases, type LlamaCase } from '../../../../fixtures/engine/llama-cases.ts';
 import { corpus, corpusTests } from '../../../../fixtures/engine/template-corpus.ts';

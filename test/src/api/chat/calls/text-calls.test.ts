@@ -122,7 +122,9 @@ describe('a string streams', () => {
   });
 });
 
-const QWEN = (body: string): string => `<tool_call>\n<function=weather>\n${body}</function>\n</tool_call>`;
+function inLines(body: string): string {
+  return `<tool_call>\n<function=weather>\n${body}</function>\n</tool_call>`;
+}
 
 describe('parameters in lines', () => {
   const format = toolFormat('qwen3-coder');
@@ -156,14 +158,14 @@ describe('parameters in lines', () => {
     ],
     ['no line breaks around a number', '<parameter=days>3\n</parameter>\n', { days: 3 }],
   ])('%s', (_, body, expected) => {
-    const [call] = read(format, QWEN(body)).calls;
+    const [call] = read(format, inLines(body)).calls;
     expect(JSON.parse(call?.arguments ?? '')).toEqual(expected);
   });
 
   test('the first tag may be missing', () => {
     const { calls, content } = read(
       format,
-      `Well.\n${QWEN('<parameter=days>\n3\n</parameter>\n').slice(12)}`,
+      `Well.\n${inLines('<parameter=days>\n3\n</parameter>\n').slice(12)}`,
     );
     expect([content, calls.map((call) => call.arguments)]).toEqual(['Well.', ['{"days":3}']]);
   });

@@ -1,5 +1,5 @@
-// Calls of tools in the templates of some seventy published models: what a template writes of a history is text
-// that the grammar of its format takes and that the reader of its format reads as the same calls.
+// Calls of tools in the templates of some seventy published models: what a template writes of a history is
+// text that the grammar of its format takes and that the reader of its format reads as the same calls.
 
 import * as fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -9,7 +9,7 @@ import {
   type ChatTemplate,
 } from '../../../../../../src/engine/child/template/template.ts';
 import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
-import { triggersOf } from '../../../../../../src/engine/seam/tool-format.ts';
+import { triggersOf } from '../../../../../../src/grammar/calls/triggers.ts';
 import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
 import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
 import { corpus } from '../../../../../fixtures/engine/template-corpus.ts';
@@ -100,14 +100,11 @@ function callsIn(text: string, format: ToolFormat, value: string): readonly stri
 }
 
 /**
- * Their templates write a string between quotes without escapes, or an object as Python would, which is not what
- * they ask models for.
+ * Their templates write a string between quotes without escapes, or an object as Python would, which is not
+ * what they ask models for.
  */
 const PLAINER = new Set<ToolFormat['kind']>(['lfm2', 'minicpm5', 'seed-oss']);
-const PLAINER_CALLS = [
-  { ...FIRST_CALL, arguments: '{"city":"Röm, <b>","n":3,"exact":true}' },
-  LAST_CALL,
-];
+const PLAINER_CALLS = [{ ...FIRST_CALL, arguments: '{"city":"Röm, <b>","n":3,"exact":true}' }, LAST_CALL];
 
 const kinds = new Map<string, string>();
 
