@@ -224,6 +224,16 @@ export const modelAnswer = object({
   context_length: count,
   residency: choice(['memory', 'verity', 'disk']),
   kv_type: optional(choice(['f16', 'q8_0'])),
+  derived: optional(
+    object({
+      from: list(words, { max: 64 }),
+      converter: words,
+      type: words,
+      sha256: words,
+      other_types: count,
+    }),
+  ),
+  projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
   tool_format: optional(

@@ -24,6 +24,7 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
+import { converters } from './converters.ts';
 import { greeting, openToAll, whyOpen } from './greeting.ts';
 import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
@@ -131,6 +132,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
     workerEntry: new URL('../engine/child/worker.js', import.meta.url),
     loadTimeoutMs: config.models.loadTimeoutMs,
     maxQueued: config.limits.maxQueuePerModel,
+    drafting: config.models.drafting,
   };
   try {
     return await start({
@@ -139,6 +141,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
       version: version(),
       openEngine: openEngine(engines),
       checkTemplate: (source) => checkTemplate(engines, source),
+      converters: converters(),
       signal: stop.asked,
       onFatal: stop.fail,
     });

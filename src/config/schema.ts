@@ -4,8 +4,9 @@
 // configuration (its SHA-256 is on the measured command line); `operator` keys may also come from the
 // unmeasured file, because they can cost availability alone.
 
-import { boolean, oneOf, whole, measured, number, operator, path, string, strings } from './fields.ts';
+import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
+import { MODEL_ENTRY } from './model-entry.ts';
 import {
   ADDRESS,
   BEARER,
@@ -171,6 +172,13 @@ export const SECTIONS = {
     slots: measured(whole(1, 256, 'sequences a model decodes together', 8)),
     threads: operator(whole(0, 1024, 'CPU threads of one engine; 0: chosen by the engine', 0)),
     context_length: measured(whole(16, 16 * MI_B, 'longest context given to a model that allows more', 8192)),
+    drafting: measured(
+      oneOf(
+        ['exact', 'always', 'off'],
+        'whether a text that repeats itself or its prompt is guessed ahead where that measures faster (prompt lookup): `exact` only with the unrounded keys and values of small models, where the answer is the same token by token; `always` also where a batch may change the last digits of a logit',
+        { default: 'exact' },
+      ),
+    ),
     kv_type: measured(
       oneOf(
         ['f16', 'q8_0'],
@@ -314,29 +322,7 @@ export const SECTIONS = {
 
 /** Tables with names of the operator's choosing: `[api.models.<id>]` and `[api.keys.<name>]`. */
 export const ENTRIES = {
-  'api.models': {
-    path: measured(path('GGUF file, or the first part (`NAME-00001-of-00003.gguf`) of a split model')),
-    type: measured(
-      oneOf(
-        ['chat', 'completion', 'embedding', 'rerank'],
-        'what the model is for; unset: read from the file',
-      ),
-    ),
-    sha256: measured(
-      string('SHA-256 the file must have, of a split model its manifest; another refuses to load', {
-        form: SHA256_HEX,
-      }),
-    ),
-    context_length: measured(whole(16, 16 * MI_B, 'tokens one sequence may hold')),
-    default_temperature: measured(number(0, 2, 'temperature when a request gives none')),
-    default_top_p: measured(number(0, 1, 'top_p when a request gives none')),
-    default_max_tokens: measured(whole(1, 16 * MI_B, 'max_tokens when a request gives none')),
-    kv_type: measured(oneOf(['f16', 'q8_0'], 'instead of `models.kv_type`')),
-    dimensions: measured(whole(1, 65_536, 'embedding width when a request asks for none')),
-    chat_template: measured(
-      path('file with a Jinja template that replaces the one in the GGUF; it enters the model manifest'),
-    ),
-  },
+  'api.models': MODEL_ENTRY,
   'api.keys': {
     sha256: operator(string('SHA-256 of the bearer key', { form: SHA256_HEX })),
     admin: measured(boolean('may use the admin routes', false)),

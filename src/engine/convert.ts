@@ -2,27 +2,14 @@
 // process that converts, and gives what it made. Refusals of the folder are ApiErrors.
 
 import { fileURLToPath } from 'node:url';
-import type { ConvertedModel, ConvertType } from './seam/convert.ts';
+import type { ConvertModel } from './seam/converters.ts';
 import { runTask } from './task.ts';
-
-export interface ConvertRequest {
-  readonly type: ConvertType;
-  /** Open for reading; they stay the caller's. */
-  readonly sources: readonly { readonly name: string; readonly size: number; readonly fd: number }[];
-  /** Open for writing, empty. */
-  readonly outputFd: number;
-  readonly unopened?: readonly string[] | undefined;
-  readonly onProgress?: ((written: number, total: number) => void) | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
 
 export interface ConverterOptions {
   /** The built engine/child/convert/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
   readonly timeoutMs?: number | undefined;
 }
-
-export type ConvertModel = (request: ConvertRequest) => Promise<ConvertedModel>;
 
 /** The largest models take hours on slow disks. */
 const DEFAULT_TIMEOUT_MS = 6 * 60 * 60 * 1000;

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
-import type { EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
+import type { Drafting, EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
 
 export interface EngineOptions {
   /** The built engine/child/worker; must be JavaScript. */
@@ -32,6 +32,8 @@ export interface EngineOptions {
    * cost.
    */
   readonly exact?: boolean | undefined;
+  /** Absent: off. */
+  readonly drafting?: Drafting | undefined;
 }
 
 const DEFAULT_MAX_QUEUED = 64;
@@ -139,6 +141,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     maxChunk: options.maxChunk,
     maxCells: options.maxCells,
     exact: options.exact,
+    drafting: options.drafting ?? 'off',
   });
   try {
     return await Promise.race([ready, failed]);

@@ -4,29 +4,15 @@
 
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
-import { QUANTIZE_TYPES, type Fallback, type QuantizeName } from './seam/quantize.ts';
+import type { QuantizeModel } from './seam/converters.ts';
+import { QUANTIZE_TYPES, type Fallback } from './seam/quantize.ts';
 import { runTask } from './task.ts';
-
-export interface QuantizeRequest {
-  readonly type: QuantizeName;
-  /** A GGUF file of F32, F16 or BF16 that was checked, open for reading. */
-  readonly sourceFd: number;
-  /** A new, empty file, open for writing. */
-  readonly outputFd: number;
-  readonly threads?: number | undefined;
-  readonly onProgress?: ((tensors: number, of: number) => void) | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
 
 export interface QuantizerOptions {
   /** The built engine/child/quantize/launch; must be JavaScript. */
   readonly launchEntry: URL | string;
   readonly timeoutMs?: number | undefined;
 }
-
-export type QuantizeModel = (
-  request: QuantizeRequest,
-) => Promise<{ readonly fallbacks: readonly Fallback[] }>;
 
 const DEFAULT_TIMEOUT_MS = 12 * 60 * 60 * 1000;
 const HEAP_MIB = 256;

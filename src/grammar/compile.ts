@@ -7,9 +7,9 @@
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
-import { anyIn, SPACE, type AnyValue } from './any-value.ts';
+import { anyIn, type AnyValue } from './any-value.ts';
 import { argumentNotation } from './calls/notations.ts';
-import { callExpression, written, type CallBody } from './calls/syntax.ts';
+import { callExpression, opening, written, type CallBody } from './calls/syntax.ts';
 import { triggersOf } from './calls/triggers.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
@@ -215,11 +215,6 @@ function named<T>(tool: string, work: () => T): T {
 
 function optional(text: string): readonly Expression[] {
   return text === '' ? [] : [`(${terminal(text)})?`];
-}
-
-/** A blank at the head of a text is the tokenizer's: it may be left out. */
-function opening(text: string): readonly Expression[] {
-  return text.startsWith(' ') ? [SPACE, ...written(text.slice(1))] : written(text);
 }
 
 function guarded<T>(param: string, work: () => T): T {

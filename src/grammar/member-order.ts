@@ -70,7 +70,7 @@ export function inAnyOrder(
   const cost = ({ length }: readonly Property[]): number => length * 2 ** length;
   const fits = (group: readonly Property[]): boolean =>
     group.length <= MAX_ANY_ORDER && cost(group) <= orders.left;
-  const permuted = (group: readonly Property[], onward: Onward): Onward => {
+  const permuted = (group: readonly Property[], later: Onward): Onward => {
     orders.left -= cost(group);
     return permutations(context, group, { later, end, form: site.notation.object });
   };
@@ -79,8 +79,8 @@ export function inAnyOrder(
   const required = properties.filter((each) => each.required);
   if (!fits(required)) return inOrder(context, properties, end, site);
   const optional = properties.filter((each) => !each.required);
-  const later = fits(optional) ? permuted(optional, nothing) : inOrder(context, optional, end, site);
-  return fits(required) ? permuted(required, later) : inOrder(context, properties, end, site);
+  const then = fits(optional) ? permuted(optional, nothing) : inOrder(context, optional, end, site);
+  return fits(required) ? permuted(required, then) : inOrder(context, properties, end, site);
 }
 
 interface Permuting {

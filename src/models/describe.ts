@@ -7,9 +7,11 @@ import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { namesOfParts } from './gguf/part-name.ts';
+import { checkProjector } from './gguf/read.ts';
 import { inspectFiles } from './inspect.ts';
 import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
 import type {
+  Derivation,
   KvCacheType,
   ModelDefaults,
   ModelFile,
@@ -20,16 +22,22 @@ import type {
 import { describeModel } from './registry.ts';
 import { parseModelName } from './store/names.ts';
 
-/** A model from the configuration or the command line. */
-export interface ModelToAdd {
-  readonly id: string;
+/** The files of a model, as they lie. */
+export interface ModelToDescribe extends ModelSettings {
   /** A file, or the first part of a split model, whose name tells the others. */
   readonly path: string;
   /** The parts of a split model, in order, where they are not those that `path` tells. */
   readonly parts?: readonly string[] | undefined;
+  readonly projector?: string | undefined;
+  /** Of a file that was made of a folder; its digest is enforced whenever the bytes are read. */
+  readonly derived?: Derivation | undefined;
+}
+
+export interface ModelSettings {
+  readonly id: string;
   /**
    * A pinned digest, as the model is attested with: that of its file, not computed here but enforced whenever
-   * the bytes are read; or that of the manifest of its parts.
+   * the bytes are read; or that of the manifest of its files and sources.
    */
   readonly sha256?: string | undefined;
   readonly type?: RegisteredModelType | undefined;
@@ -60,21 +68,27 @@ export interface DescribeFileOptions extends ResidencyOptions {
  * model_digest_mismatch.
  */
 export async function describeFile(
-  source: ModelToAdd,
+  source: ModelToDescribe,
   options: DescribeFileOptions,
   signal: AbortSignal,
 ): Promise<RegistryEntry> {
   parseModelName(source.id);
+  const { derived, projector } = source;
   const paths = source.parts ?? namesOfParts(source.path);
-  const opened: { path: string; file: FileHandle }[] = [];
+  const opened: OpenedFile[] = [];
   try {
-    for (const path of paths) opened.push({ path, file: await namingPart(paths, path, openRegular(path)) });
+    for (const path of paths)
+      opened.push({ role: 'weights', path, file: await namingPart(paths, path, openRegular(path)) });
+    if (projector !== undefined)
+      opened.push({ role: 'projector', path: projector, file: await openRegular(projector) });
     // Open, unchanged files are both checked and hashed.
     const before = await Promise.all(opened.map(({ file }) => identityOf(file)));
-    const summary = await inspectFiles(opened);
-    const pinned = paths.length === 1 ? source.sha256 : undefined;
+    const summary = await inspectFiles(opened.filter(({ role }) => role === 'weights'));
+    for (const { role, file } of opened) if (role === 'projector') await checkProjector(file);
+    const single = opened.length === 1 && derived === undefined ? source.sha256 : undefined;
+    const pinned = derived?.sha256 ?? single;
     const files: ModelFile[] = [];
-    for (const [i, { path, file }] of opened.entries()) {
+    for (const [i, { role, path, file }] of opened.entries()) {
       const measured = pinned === undefined ? await measure(file, { signal }) : undefined;
       const { size } = before[i]!;
       if (measured !== undefined && !sameFile(before[i]!, measured.identity)) {
@@ -83,20 +97,24 @@ export async function describeFile(
         });
       }
       const sha256 = measured?.sha256 ?? pinned ?? '';
-      files.push({ role: 'weights', path, size: Number(size), sha256, identity: measured?.identity });
+      files.push({ role, path, size: Number(size), sha256, identity: measured?.identity });
     }
-    if (source.sha256 !== undefined && pinned === undefined) enforcePin(files, source.sha256);
+    if (source.sha256 !== undefined && single === undefined) enforcePin(files, source);
     return describeModel({
       id: source.id,
       created: Math.floor(options.clock.now() / 1000),
       files,
       summary,
-      residency: await residencyOf(files, options),
+      residency: await residencyOf(
+        files.filter(({ role }) => role === 'weights'),
+        options,
+      ),
       contextLength: source.contextLength ?? options.contextLength,
       defaults: source.defaults ?? {},
       hashed: pinned === undefined,
       type: source.type,
       chatTemplate: source.chatTemplate,
+      derived: source.derived,
       kvType: source.kvType,
       defaultKvType: options.kvType,
     });
@@ -105,15 +123,27 @@ export async function describeFile(
   }
 }
 
-function enforcePin(files: readonly ModelFile[], pinned: string): void {
-  const blobs = files.map(({ role, sha256, size }) => ({ role, sha256: fromHex(sha256), size }));
+interface OpenedFile {
+  readonly role: 'weights' | 'projector';
+  readonly path: string;
+  readonly file: FileHandle;
+}
+
+function enforcePin(files: readonly ModelFile[], { sha256: pinned, derived }: ModelToDescribe): void {
+  const sources = derived?.sources.map((source) => ({ role: 'source', ...source })) ?? [];
+  const blobs = [...files, ...sources].map(({ role, sha256, size }) => ({
+    role,
+    sha256: fromHex(sha256),
+    size,
+  }));
   const actual = toHex(attestedModel('parts', blobs).sha256);
-  if (actual !== pinned)
-    throw new ApiError(
-      'model_digest_mismatch',
-      `the manifest of its ${files.length} parts has sha256 ${actual}, expected ${pinned}`,
-      { shouldRetry: false },
-    );
+  if (actual === pinned) return;
+  const what = derived === undefined ? `its ${files.length} parts` : 'its weights and sources';
+  throw new ApiError(
+    'model_digest_mismatch',
+    `the manifest of ${what} has sha256 ${actual}, expected ${pinned}`,
+    { shouldRetry: false },
+  );
 }
 
 /** Of a model by its weights. The parts of a split model are always joined in guest memory. */

@@ -40,10 +40,13 @@ const DESCRIPTIONS = new Set([
   'model.safetensors.index.json',
 ]);
 const WEIGHTS = /^model[\w.-]{0,200}\.safetensors$/;
+/** Of a repository, which may have the same weights in other types beside. */
+const WHOLE_WEIGHTS = /^model(?:-\d{5}-of-\d{5})?\.safetensors$/;
 const POOLING = /^\d_Pooling$/;
 const PICKLE = /\.(?:bin|pt|pth|ckpt|pkl|pickle|joblib|msgpack|h5)$/i;
 const MAX_ENTRIES = 10_000;
-const MAX_SOURCES = 1024;
+/** An attestation names 64 blobs of a model at most. */
+const MAX_SOURCES = 60;
 
 /** The caller has checked that the folder is one that models may come from. */
 export async function openModelFolder(folder: string): Promise<ModelFolder> {
@@ -53,9 +56,35 @@ export async function openModelFolder(folder: string): Promise<ModelFolder> {
   for (const entry of await list(root)) {
     if (DESCRIPTIONS.has(entry) || WEIGHTS.test(entry)) names.push(entry);
     else if (PICKLE.test(entry) && unopened.length < 16) unopened.push(entry);
-    else if (POOLING.test(entry) && (await list(join(root, entry))).includes('config.json'))
+    else if (POOLING.test(entry) && (await listPooling(join(root, entry))).includes('config.json'))
       names.push(`${entry}/config.json`);
   }
+  return openAll(names, unopened, (name) => openSource(root, name));
+}
+
+/** Files of one model that lie elsewhere, under other names. Their folder is ours. */
+export function openModelFiles(
+  files: readonly { readonly name: string; readonly path: string }[],
+): Promise<ModelFolder> {
+  const paths = new Map(files.map(({ name, path }) => [name, path]));
+  return openAll([...paths.keys()], [], async (name) => {
+    const handle = await open(paths.get(name)!, constants.O_RDONLY | constants.O_NOFOLLOW);
+    return { name, size: (await handle.stat()).size, handle };
+  });
+}
+
+/** Whether a conversion reads a file of this name of a repository. */
+export function isSourceName(name: string): boolean {
+  const [folder = '', file, ...more] = name.split('/');
+  if (file === undefined) return DESCRIPTIONS.has(name) || WHOLE_WEIGHTS.test(name);
+  return POOLING.test(folder) && file === 'config.json' && more.length === 0;
+}
+
+async function openAll(
+  names: readonly string[],
+  unopened: readonly string[],
+  openOne: (name: string) => Promise<FolderSource>,
+): Promise<ModelFolder> {
   if (names.length > MAX_SOURCES)
     throw notAllowed(`the folder has ${names.length} files of a model, at most ${MAX_SOURCES} are read`);
   const sources: FolderSource[] = [];
@@ -63,12 +92,20 @@ export async function openModelFolder(folder: string): Promise<ModelFolder> {
     await Promise.all(sources.map(({ handle }) => handle.close()));
   };
   try {
-    for (const name of names.toSorted()) sources.push(await openSource(root, name));
+    for (const name of names.toSorted()) sources.push(await openOne(name));
   } catch (error) {
     await close();
     throw error;
   }
   return { sources, unopened, close };
+}
+
+/** A file of that name is no pooling. */
+async function listPooling(folder: string): Promise<readonly string[]> {
+  return list(folder).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOTDIR') return [];
+    throw error;
+  });
 }
 
 async function list(folder: string): Promise<readonly string[]> {

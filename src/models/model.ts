@@ -10,16 +10,20 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
+/** The kinds of path: files of llama.cpp, or a folder as it is published on a hub, which is converted. */
+export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface';
+
 /** How the engine keeps keys and values. */
 export type KvCacheType = 'f16' | 'q8_0';
 
 /**
  * `residency` is not a file: it adds the word "disk" to the signed manifest of a model
- * outside measured memory.
+ * outside measured memory. `source`: a file the weights were made of, which the engine does not read and the
+ * store does not keep.
  */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
+export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'source' | 'residency';
 
-/** One file (or text) the engine reads, named by its content. */
+/** One file (or text) the engine reads, or was made of, named by its content. */
 export interface RegisteredBlob {
   readonly role: BlobRole;
   /** SHA-256, lower-case hex. */
@@ -38,6 +42,20 @@ export interface ModelDefaults {
   readonly maxTokens?: number | undefined;
   /** Embedding width a request gets when it asks for none. */
   readonly dimensions?: number | undefined;
+}
+
+/** How weights were made of the files of a folder. The same files and type give the same bytes anywhere. */
+export interface Derivation {
+  /** Name and version of the program that made them: another one may make other bytes. */
+  readonly converter: string;
+  /** As llama.cpp names it: `BF16`, `Q4_K_M`. */
+  readonly type: string;
+  /** Of the weights. */
+  readonly sha256: string;
+  /** By the order of their names. */
+  readonly sources: readonly { readonly sha256: string; readonly size: number }[];
+  /** Tensors whose rows do not fit the type; they have another one. */
+  readonly otherTypes: number;
 }
 
 /** Facts from the GGUF header; informative. */
@@ -69,11 +87,12 @@ export interface RegisteredModel {
   /** As configured for the model or for all; absent: the engine chooses. */
   readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
+  readonly derived?: Derivation | undefined;
 }
 
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {
-  readonly role: Exclude<BlobRole, 'residency'>;
+  readonly role: Exclude<BlobRole, 'source' | 'residency'>;
   readonly path: string;
   /** The file's identity when this process took its digest. */
   readonly identity?: FileIdentity | undefined;

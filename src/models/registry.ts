@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type {
+  Derivation,
   KvCacheType,
   RegisteredModelType,
   Residency,
@@ -74,6 +75,7 @@ export interface DescribeOptions {
   readonly contextLength: number;
   readonly defaults: ModelDefaults;
   readonly chatTemplate?: string | undefined;
+  readonly derived?: Derivation | undefined;
   readonly hashed: boolean;
   /** Set for this model. */
   readonly kvType?: KvCacheType | undefined;
@@ -90,6 +92,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     blobs.push(textBlob('template', options.chatTemplate));
   }
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
+  for (const { sha256, size } of options.derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
   // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could
   // change after they were hashed.
   if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
@@ -114,6 +117,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
       hasChatTemplate: summary.hasChatTemplate,
       tokenizer: summary.tokenizer,
     },
+    derived: options.derived,
   };
   return {
     model,

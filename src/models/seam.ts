@@ -2,7 +2,7 @@
 // only.
 
 import type { ToolFormat } from '../engine/seam/engine.ts';
-import type { KvCacheType, ModelDefaults, RegisteredModel } from './model.ts';
+import type { KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;
@@ -85,17 +85,23 @@ export interface ModelService<E> {
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;
   /**
-   * 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, invalid_value (kv_type),
-   * 409 model_already_exists.
+   * 400 file_not_found, invalid_gguf, invalid_safetensors, invalid_model_config, path_not_allowed,
+   * unsupported_model_format, invalid_value (kv_type), unsupported_parameter (isq); 409 model_already_exists;
+   * 507 storage_full. An abort ends a conversion and removes its files.
    */
-  register(request: {
-    readonly name: string;
-    /** A file, the first part of a split model, or its parts in order. */
-    readonly path: string | readonly string[];
-    readonly format?: string | undefined;
-    readonly defaultParameters?: ModelDefaults | undefined;
-    readonly kvType?: KvCacheType | undefined;
-  }): Promise<RegisteredModel>;
+  register(
+    request: {
+      readonly name: string;
+      /** A file, the first part of a split model, its parts in order, or the folder of a model. */
+      readonly path: string | readonly string[];
+      readonly format?: ModelFormat | undefined;
+      /** The type a folder's weights are quantised to. */
+      readonly isq?: string | undefined;
+      readonly defaultParameters?: ModelDefaults | undefined;
+      readonly kvType?: KvCacheType | undefined;
+    },
+    signal?: AbortSignal,
+  ): Promise<RegisteredModel>;
   /** Unloads, deregisters, and collects blobs no manifest names. */
   remove(id: string): Promise<void>;
   pull(

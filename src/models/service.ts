@@ -5,28 +5,24 @@
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
-import {
-  allInsideRoots,
-  describeFile,
-  residencyOf,
-  type ModelToAdd,
-  type ResidencyOptions,
-} from './describe.ts';
-import { namesOfParts } from './gguf/part-name.ts';
+import { residencyOf, type ResidencyOptions } from './describe.ts';
+import type { Deriver } from './deriver.ts';
+import { describeSource, type ModelToAdd } from './model-source.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { FileIdentity, KvCacheType, RegisteredModel, RegistryEntry } from './model.ts';
-import type { PullProgress, PullService, PullState } from './pull/pull.ts';
+import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
+import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
 import type { Closable, LifecycleEvent } from './slot.ts';
-import { parseModelName } from './store/names.ts';
 import type { ModelStore } from './store/store.ts';
 import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
 
 export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly store: ModelStore;
+  readonly deriver: Deriver;
   /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
@@ -63,7 +59,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
   readonly #options: ServiceOptions<E>;
-  /** Models of the configuration, by id. */
+  /** Models of the configuration, by id. What was made of their folders is held as long as this lives. */
   readonly #configured = new Map<string, RegistryEntry>();
   readonly #store: ModelStore;
   readonly #lifecycle: Lifecycle<E>;
@@ -86,46 +82,39 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
     try {
-      const entry = this.registry.add(await describeFile(source, this.#options, signal));
+      const described = await describeSource(source, this.#options, signal);
+      const entry = this.registry.add(described.entry);
       this.#configured.set(source.id, entry);
       return entry;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       // The operator configured the id and the path, so the error must name the model.
       const { status, code, param, shouldRetry } = error;
-      const message = `model "${source.id}", ${source.path}: ${error.message}`;
+      const message = `model "${source.id}", ${String(source.path)}: ${error.message}`;
       throw new ApiError(code, message, { status, param: param ?? undefined, shouldRetry, cause: error });
     }
   }
 
-  async register(request: Parameters<ModelService<E>['register']>[0]): Promise<ModelStatus> {
-    parseModelName(request.name);
-    if (request.format !== undefined && request.format !== 'gguf') {
-      throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
-        param: 'format',
+  async register(
+    { name, path, format, isq, defaultParameters, kvType }: Parameters<ModelService<E>['register']>[0],
+    signal = new AbortController().signal,
+  ): Promise<ModelStatus> {
+    const roots = this.#options.modelRoots;
+    const source = { id: name, path, format, isq, roots, defaults: defaultParameters, kvType };
+    const { entry, origin, held } = await describeSource(source, this.#options, signal);
+    try {
+      return await this.#changes.run(entry.model.id, async () => {
+        const existing = this.registry.get(entry.model.id);
+        // Refused here when it has other bytes; the same bytes are accepted without a change.
+        if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
+        const configured = this.#configuredAs(entry);
+        if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
+        await this.#store.put(manifestOf(entry, { kind: 'file', path: origin }));
+        return this.#statusOf(this.registry.add(entry));
       });
+    } finally {
+      held?.release();
     }
-    // Names of parts are told from the path as given: a link to a file of another name resolves to that name.
-    const given = typeof request.path === 'string' ? namesOfParts(request.path) : request.path;
-    const parts = await allInsideRoots(given, this.#options.modelRoots);
-    const path = parts[0]!;
-    const source = {
-      id: request.name,
-      path,
-      parts,
-      defaults: request.defaultParameters,
-      kvType: request.kvType,
-    };
-    const entry = await describeFile(source, this.#options, new AbortController().signal);
-    return this.#changes.run(entry.model.id, async () => {
-      const existing = this.registry.get(entry.model.id);
-      // Refused here when it has other bytes; the same bytes are accepted without a change.
-      if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
-      const configured = this.#configuredAs(entry);
-      if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
-      await this.#store.put(manifestOf(entry, { kind: 'file', path }));
-      return this.#statusOf(this.registry.add(entry));
-    });
   }
 
   /** Removes the current registration from registry and store before it waits for the work that uses it. */
@@ -207,13 +196,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
-      yield pullEvent(event);
+      yield eventOfPull(event);
     }
   }
 
   async pullStatus(name: string): Promise<PullStatus | undefined> {
     const state = await this.#options.pulls?.status(name);
-    return state === undefined ? undefined : pullStatus(name, state);
+    return state === undefined ? undefined : statusOfPull(name, state);
   }
 
   async cancelPull(name: string): Promise<boolean> {
@@ -321,54 +310,6 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 }
 
 type PullRequest = Parameters<ModelService<unknown>['pull']>[0];
-
-function pullEvent(event: PullProgress): PullEvent {
-  switch (event.kind) {
-    case 'resuming':
-      return { status: 'resuming', offset: event.offset, total: event.total };
-    case 'downloading':
-      return { status: 'downloading', completed: event.completed, total: event.total };
-    case 'verifying':
-      return { status: 'verifying' };
-    case 'success':
-    case 'already_exists':
-      return { status: event.kind, id: event.id, object: 'model' };
-    case 'error':
-      return { status: 'error', code: event.code, message: event.message, httpStatus: event.status };
-  }
-}
-
-function pullStatus(name: string, state: PullState): PullStatus {
-  const { status, completed, total, error, startedAt, finishedAt } = state;
-  return {
-    name,
-    status,
-    completed,
-    total,
-    error: error === null ? null : `${error.code}: ${error.message}`,
-    started_at: startedAt,
-    finished_at: finishedAt,
-  };
-}
-
-/** Ends the iteration when the watcher leaves; the pull itself goes on. */
-async function* untilAborted<T>(events: AsyncIterable<T>, signal: AbortSignal): AsyncIterable<T> {
-  const iterator = events[Symbol.asyncIterator]();
-  const gone = new Promise<never>((_, reject) =>
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }),
-  );
-  gone.catch(() => undefined);
-  try {
-    signal.throwIfAborted();
-    for (;;) {
-      const next = await Promise.race([iterator.next(), gone]);
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } finally {
-    void iterator.return?.();
-  }
-}
 
 /** Runs tasks of one key one after another; a failed one does not stop the next. */
 class KeyedQueue {

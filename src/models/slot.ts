@@ -14,7 +14,7 @@ export interface Closable {
   /** Settles when it has ended: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
-  /** What it is, where it makes text: how it writes tool calls. */
+  /** Of an engine: its kind, and how it writes tool calls. */
   readonly info?: Pick<EngineInfo, 'type' | 'toolFormat'> | undefined;
 }
 

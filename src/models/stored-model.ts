@@ -7,17 +7,24 @@ import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
-import type { KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
-import type { ModelManifest, ModelOrigin } from './store/manifest.ts';
+import type { Derivation, KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
+import type { ManifestBlob, ManifestDerivation, ModelManifest, ModelOrigin } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
   const { model } = entry;
+  const { derived } = model;
+  const blobs: ManifestBlob[] = entry.files.map(({ role, sha256, size, path }) =>
+    // A file that was made of a folder is in the store.
+    derived === undefined ? { role, sha256, size, path } : { role, sha256, size },
+  );
+  for (const { sha256, size } of derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
   return {
     version: 1,
     name: model.id,
     createdAt: new Date(model.created * 1000).toISOString(),
     format: 'gguf',
-    blobs: entry.files.map(({ role, sha256, size, path }) => ({ role, sha256, size, path })),
+    blobs,
+    derived: derived === undefined ? undefined : derivedOf(derived),
     source,
     gguf: {
       architecture: entry.summary.architecture,
@@ -28,6 +35,10 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
     },
     defaultParameters: given({ ...model.defaults, kvType: entry.kvType }),
   };
+}
+
+export function derivedOf({ converter, type, sha256, sources, otherTypes }: Derivation): ManifestDerivation {
+  return { from: sources.map((source) => source.sha256), converter, type, sha256, otherTypes };
 }
 
 /** The defaults that were set; undefined when none was. */
@@ -53,9 +64,10 @@ export async function entryOfManifest(
   options: RestoreOptions,
 ): Promise<RegistryEntry> {
   const files: ModelFile[] = [];
-  for (const blob of manifest.blobs) {
+  for (const { role, ...blob } of manifest.blobs) {
+    if (role === 'source') continue;
     files.push({
-      role: blob.role,
+      role,
       sha256: blob.sha256,
       size: blob.size,
       path: blob.path ?? (await blobPath(options.store, blob.sha256)),
@@ -73,6 +85,7 @@ export async function entryOfManifest(
       residency: await options.residencyOf(weights),
       contextLength: options.contextLength,
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
+      derived: derivationOf(manifest),
       type: manifest.gguf.type,
       hashed: false,
       kvType: kvTypeOf(manifest.defaultParameters?.['kvType']),
@@ -81,6 +94,13 @@ export async function entryOfManifest(
   } finally {
     for (const { file } of opened) await file.close();
   }
+}
+
+function derivationOf({ derived, blobs }: ModelManifest): Derivation | undefined {
+  if (derived === undefined) return undefined;
+  const sources = blobs.filter(({ role }) => role === 'source').map(({ sha256, size }) => ({ sha256, size }));
+  const { converter, type, sha256, otherTypes } = derived;
+  return { converter, type, sha256, otherTypes, sources };
 }
 
 async function blobPath(store: ModelStore, sha256: string): Promise<string> {

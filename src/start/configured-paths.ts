@@ -46,8 +46,9 @@ function writtenAt(config: Config, key: Key): unknown {
 /** Throws ConfigError. Files first: they are most often missing, and making keys takes seconds. */
 export async function checkConfiguredPaths(config: Config): Promise<void> {
   const { store, audit, tee } = config;
-  for (const [id, { path, chatTemplate }] of config.modelEntries) {
-    await readable(config, ['api.models', id, 'path'], path, ' (file_not_found)');
+  for (const [id, { path, format, chatTemplate }] of config.modelEntries) {
+    const folders = format === undefined || format === 'gguf' ? 'may' : 'must';
+    await readable(config, ['api.models', id, 'path'], path, { code: ' (file_not_found)', folders });
     if (chatTemplate !== undefined) await readable(config, ['api.models', id, 'chat_template'], chatTemplate);
   }
   const dataDir = store.dataDir ?? '.';
@@ -96,18 +97,31 @@ function keyOr(config: Config, key: string): string {
   return config.origins.has(key) ? key : 'store.data_dir';
 }
 
-async function readable(config: Config, key: Key, path: string, code = ''): Promise<void> {
+interface Readable {
+  readonly code?: string | undefined;
+  /** Absent: it may be none. */
+  readonly folders?: 'may' | 'must' | undefined;
+}
+
+async function readable(
+  config: Config,
+  key: Key,
+  path: string,
+  { code = '', folders }: Readable = {},
+): Promise<void> {
   let file;
   try {
     // Reading a pipe would wait for a writer.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    if ((await file.stat()).isFile()) return;
+    const found = await file.stat();
+    if (folders !== undefined && found.isDirectory()) return;
+    if (folders !== 'must' && found.isFile()) return;
   } catch (error) {
     throw refusedValue(config, key, `${systemReason(error)}${code}`, error);
   } finally {
     await file?.close();
   }
-  throw refusedValue(config, key, 'is not a regular file');
+  throw refusedValue(config, key, folders === 'must' ? 'is not a folder' : 'is not a regular file');
 }
 
 /** Makes a missing folder, as the start would later. */

@@ -8,6 +8,8 @@ import type { Config } from '../config/read.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
+import { Deriver } from '../models/deriver.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
@@ -18,6 +20,7 @@ export interface ModelsStart {
   readonly config: Config;
   readonly openEngine: OpenEngine;
   readonly checkTemplate: (source: string) => Promise<string | null>;
+  readonly converters: Converters;
   /** The TEE is real: `auto` residency then never means disk. */
   readonly hardware: boolean;
   readonly clock: Clock;
@@ -34,6 +37,7 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
   const models = createModels<Engine>({
     openEngine,
     store,
+    deriver: new Deriver(store, options.converters),
     pulls: config.models.pullEnabled ? await openPulls(config, store, clock) : null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
@@ -90,6 +94,8 @@ async function addConfigured(options: Configured): Promise<void> {
       {
         id,
         path: entry.path,
+        format: entry.format,
+        isq: entry.isq,
         defaults: {
           temperature: defaultTemperature,
           topP: defaultTopP,
@@ -106,9 +112,15 @@ async function addConfigured(options: Configured): Promise<void> {
     );
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    const key = error.param === 'kv_type' && entry.kvType !== undefined ? 'kv_type' : 'path';
+    const key = keyAtFault(error, entry);
     throw refusedValue(config, ['api.models', id, key], `${error.message} (${error.code})`, error);
   }
+}
+
+/** The errors name fields as requests have them. */
+function keyAtFault({ param }: ApiError, entry: Entry): string {
+  if (param === 'kv_type' && entry.kvType !== undefined) return 'kv_type';
+  return param === 'default_parameters.isq' ? 'isq' : 'path';
 }
 
 const DEFAULT_HUB = 'https://huggingface.co';

@@ -18,12 +18,14 @@ import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
+import type { Converters } from '../engine/seam/converters.ts';
 import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
   readonly openEngine: OpenEngine;
   /** Why a chat template of the configuration is of no use; null when it is. */
   readonly checkTemplate: (source: string) => Promise<string | null>;
+  readonly converters: Converters;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
@@ -67,6 +69,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     config,
     openEngine: options.openEngine,
     checkTemplate: options.checkTemplate,
+    converters: options.converters,
     hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,

@@ -4,7 +4,7 @@
 // the product is named below; the lists only shrink.
 
 import { execFile, spawnSync } from 'node:child_process';
-import { copyFile, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -17,14 +17,13 @@ import { allRoutes } from '../../src/api/routes.ts';
 import { DEFAULT_CONFIG } from '../../src/http/deps.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { curlSamples, endpointsOf, pythonSamples, scriptSamples } from '../fixtures/e2e/samples.ts';
+import { HF_FOLDERS, pooled, writeFolder } from '../fixtures/models/hf-folder.ts';
 import { type Hub, startHub } from '../fixtures/models/hub.ts';
 import { seedFiles } from '../fixtures/shared.ts';
 
 /** A part of each sample that waits, and the code it is refused with until then. */
 const WAITING_SAMPLES: Readonly<Record<string, string>> = {
-  '"format": "safetensors"': 'unsupported_model_format',
   '"format": "vision"': 'unsupported_model_format',
-  '"format": "huggingface"': 'unsupported_model_format',
 };
 /** Routes the documents name that are not there yet. */
 const WAITING_ROUTES: readonly string[] = [
@@ -46,7 +45,7 @@ const WAITING_ROUTES: readonly string[] = [
   'POST /api/litert/convert/pytorch-to-tflite',
 ];
 const CHAT_MODELS = ['llama3.2:3b', 'my-fine-tuned-model', 'Qwen3-4B', 'my-llama-7b', 'my-model'];
-const EMBEDDING_MODELS = ['qwen3-embed', 'text-embedding-model', 'my-embed-model', 'my-embedding-model'];
+const EMBEDDING_MODELS = ['text-embedding-model', 'my-embed-model', 'my-embedding-model'];
 
 const HUB_FILES = ['Llama-3.2-3B-Instruct-Q4_K_M.gguf', 'Meta-Llama-3.1-8B-Q4_K_M.gguf'];
 
@@ -69,6 +68,13 @@ beforeAll(async () => {
   await mkdir(join(folder, 'models'));
   for (const name of ['llama3.2-q4.gguf', 'llama3.2-3b-q4_k_m.gguf'])
     await copyFile(chat.path, join(folder, 'models', name));
+  writeFolder(join(folder, 'models/Qwen2.5-7B-Instruct'), HF_FOLDERS.qwen2());
+  const qwen3 = join(folder, 'models/Qwen3-Embedding');
+  writeFolder(qwen3, pooled(HF_FOLDERS.qwen3()));
+  await writeFile(
+    join(folder, 'assay.toml'),
+    `[api.models.qwen3-embed]\npath = "${qwen3}"\nformat = "huggingface"\n`,
+  );
   const bytes = await readFile(chat.path);
   everyFile = HUB_FILES.map((name) => ({ name, bytes }));
   hub = await startHub(everyFile);
@@ -76,7 +82,9 @@ beforeAll(async () => {
     args: [
       ...CHAT_MODELS.map((id) => `${id}=${chat.path}`),
       ...EMBEDDING_MODELS.map((id) => `${id}=${embed.path}`),
-    ].flatMap((model) => ['--model', model]),
+    ]
+      .flatMap((model) => ['--model', model])
+      .concat('--config', join(folder, 'assay.toml')),
     env: {
       ASSAY_MODELS_HUB: hub.endpoint,
       ASSAY_MODELS_HUB_PRIVATE: 'true',

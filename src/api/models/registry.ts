@@ -19,12 +19,12 @@ import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { KvCacheType, ModelDefaults } from '../../models/model.ts';
+import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
-import { unsupportedParameter } from '../unsupported.ts';
 
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
+  const projector = model.blobs.find(({ role }) => role === 'projector');
   return {
     id: model.id,
     object: 'model',
@@ -38,11 +38,11 @@ function wireModel(model: ModelStatus): object {
     context_length: model.contextLength,
     residency: model.residency,
     kv_type: model.kvType,
+    derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
+    projector: projector === undefined ? undefined : wireProjector(projector),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
-    ...(model.toolFormat !== undefined && {
-      tool_format: { kind: model.toolFormat, native: model.toolFormat !== 'generic' },
-    }),
+    tool_format: toolFormatOf(model.toolFormat),
     ...(model.details !== undefined && {
       details: {
         architecture: model.details.architecture,
@@ -52,6 +52,25 @@ function wireModel(model: ModelStatus): object {
         tokenizer: model.details.tokenizer,
       },
     }),
+  };
+}
+
+function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
+  return kind === undefined ? undefined : { kind, native: kind !== 'generic' };
+}
+
+/** It is hashed and attested, and not used: there is no vision yet. */
+function wireProjector({ sha256, size }: RegisteredBlob): object {
+  return { sha256, size_bytes: size, used: false };
+}
+
+function wireDerivation({ converter, type, sha256, sources, otherTypes }: Derivation): object {
+  return {
+    from: sources.map((source) => source.sha256),
+    converter,
+    type,
+    sha256,
+    other_types: otherTypes,
   };
 }
 
@@ -105,11 +124,21 @@ export const getModel = route({
 const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
-const format = map(choice(FORMATS, 'Only gguf is served; it is also what is assumed.'), (value, path) => {
-  if (value !== 'gguf')
-    throw refuse('unsupported_model_format', path, `${path} is not served, expected gguf`);
-  return value;
-});
+const format = map(
+  choice(
+    FORMATS,
+    'gguf is what is assumed. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision is not served.',
+  ),
+  (value, path) => {
+    if (value === 'vision')
+      throw refuse(
+        'unsupported_model_format',
+        path,
+        `${path} is not served, expected gguf, safetensors or huggingface`,
+      );
+    return value;
+  },
+);
 
 const newModelName = map(
   text({
@@ -125,6 +154,12 @@ const newModelName = map(
   },
 );
 
+interface Given {
+  readonly defaults: ModelDefaults;
+  readonly kvType: KvCacheType | undefined;
+  readonly isq: string | undefined;
+}
+
 const defaultParameters = map(
   object({
     temperature: optional(decimal({ min: 0, max: 2 })),
@@ -137,10 +172,17 @@ const defaultParameters = map(
     kv_type: optional(
       choice(['f16', 'q8_0'], 'How keys and values are kept; q8_0 takes half the memory and rounds them.'),
     ),
-    isq: unsupportedParameter('models are not quantised on load'),
+    isq: optional(
+      text({
+        max: 32,
+        about:
+          'The type a folder is quantised to when it is registered: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K … Q6K, or as llama.cpp names it (Q4_K_M).',
+      }),
+    ),
   }),
-  (given): { readonly defaults: ModelDefaults; readonly kvType: KvCacheType | undefined } => ({
+  (given): Given => ({
     kvType: given.kv_type,
+    isq: given.isq,
     defaults: {
       temperature: given.temperature,
       topP: given.top_p,
@@ -163,7 +205,7 @@ export const registerModel = route({
   access: 'admin',
   limited: true,
   untimed: true,
-  summary: 'Register a GGUF file under a configured model root.',
+  summary: 'Register a model under a configured model root: a GGUF file, or a folder that is converted.',
   tag: 'Models',
   status: 201,
   body: object({
@@ -171,7 +213,7 @@ export const registerModel = route({
     path: either(
       { string: filePath, array: list(filePath, { min: 1, max: MAX_FILES }) },
       'a path, or a list of the paths of the parts of a split model',
-      'Absolute path of the file on the server. Of a split model: that of the first part (`NAME-00001-of-00003.gguf`), or of all parts in order.',
+      'Absolute path of the file on the server. Of a split model: that of the first part (`NAME-00001-of-00003.gguf`), or of all parts in order. Or of a folder: of one GGUF model and its projector, or as `format` says.',
     ),
     format: optional(format),
     default_parameters: optional(defaultParameters),
@@ -180,19 +222,30 @@ export const registerModel = route({
   errors: [
     'file_not_found',
     'invalid_gguf',
+    'invalid_safetensors',
+    'invalid_model_config',
+    'ambiguous_quantization',
+    'unsupported_parameter',
+    'storage_full',
     'path_not_allowed',
     'unsupported_model_format',
     'invalid_value',
     'model_already_exists',
   ],
   async handle({ deps, body, exchange }) {
-    const registering = deps.models.register({
-      name: body.name,
-      path: body.path,
-      format: body.format,
-      defaultParameters: body.default_parameters?.defaults,
-      kvType: body.default_parameters?.kvType,
-    });
+    const given = body.default_parameters;
+    const { name, path } = body;
+    const registering = deps.models.register(
+      {
+        name,
+        path,
+        format: body.format,
+        isq: given?.isq,
+        defaultParameters: given?.defaults,
+        kvType: given?.kvType,
+      },
+      exchange.signal,
+    );
     const registered = await registering.catch((error: unknown) => {
       throw asRequested(error);
     });

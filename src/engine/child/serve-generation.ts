@@ -10,7 +10,7 @@ import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
-import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
+import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
 import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
@@ -47,6 +47,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs: STALL_MS,
     pacing: true,
+    // A recurrent memory cannot forget the tokens of a wrong guess.
+    drafting:
+      !model.recurrent &&
+      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
@@ -117,10 +121,10 @@ function jobMaker({
     const sampling = { ...plain, logitBias: biases === undefined ? undefined : new Map(biases) };
     const seed = sampling.seed ?? randomInt(2 ** 47);
     const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
-    const constrain = (): Constraint | null =>
-      grammar === undefined
-        ? null
-        : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
+    const constrain = (gbnf: string, triggers?: readonly string[]): Constraint =>
+      createConstraint(vocabulary, () => startGrammar(gbnf), triggers);
+    const whole = (): Constraint | null =>
+      grammar === undefined ? null : constrain(grammar.gbnf, grammar.triggers);
     const lazy = (grammar?.triggers ?? []).length > 0;
     const { calls, prompt: asked } = request;
     // Without calls the marks of a format are no text of the answer; a raw prompt gets what it asks for.
@@ -129,21 +133,25 @@ function jobMaker({
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
       const own = template.reasoning;
-      if (own === null || phase === 'answer') return { constraint: constrain() };
+      if (own === null || phase === 'answer') return { constraint: whole() };
       // Calls stand in the place of the answer, without its framing.
       const format = calls?.only === true ? { ...own, answer: [], close: own.end } : own;
-      const ending = lazy && info.toolFormat.inReasoning;
-      const reader = new ReasoningReader(format, phase, ending ? (grammar?.triggers ?? []) : []);
+      const { inReasoning } = info.toolFormat;
+      const marks = inReasoning ? callsWithin((lazy ? grammar?.triggers : calls?.starts) ?? []) : [];
+      const reader = new ReasoningReader(format, phase, marks);
       const after =
-        grammar === undefined || ending
+        grammar === undefined || (lazy && inReasoning)
           ? null
           : afterReasoning(
               reader,
-              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
+              {
+                start: () => constrain(grammar.gbnf, grammar.triggers),
+                within: () => (marks.length === 0 ? null : constrain(grammar.gbnf, marks)),
+              },
               vocabulary,
             );
       return {
-        constraint: after ?? constrain(),
+        constraint: after ?? whole(),
         reasoning: {
           reader,
           budget: request.reasoningBudget ?? Infinity,

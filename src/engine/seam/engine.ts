@@ -16,6 +16,12 @@ export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 /** How keys and values are kept: 16 bits a number, or 8 in blocks of 32 with a scale, for half the memory. */
 export type KvType = 'f16' | 'q8_0';
 
+/**
+ * Where a text is guessed ahead from what it repeats: only with exact numerics, where that changes no token;
+ * always; never.
+ */
+export type Drafting = 'exact' | 'always' | 'off';
+
 /** The engine's report once a model is loaded. */
 export interface EngineInfo {
   readonly type: ModelType;

@@ -11,9 +11,10 @@ export interface ReasoningFormat {
   /** Framing of the answer, which is no part of it. */
   readonly answer: readonly string[];
   /**
-   * The field of a message in which the template reads earlier reasoning; null where it has no place for it.
+   * The field of a message in which the template reads earlier reasoning; `parts`: it reads it as a part of
+   * the content, `{type: "thinking", thinking}`; null where it has no place for it.
    */
-  readonly field: 'reasoning_content' | 'thinking' | 'reasoning' | null;
+  readonly field: 'reasoning_content' | 'thinking' | 'reasoning' | 'parts' | null;
 }
 
 type Marks = Omit<ReasoningFormat, 'field'>;
@@ -23,6 +24,7 @@ function block(start: string, end: string, close = `\n${end}\n\n`, answer: reado
 }
 
 const HARMONY_FINAL = '<|channel|>final<|message|>';
+const MUSE_ANSWER = '<|start|>assistant to=user<|message|>';
 const HARMONY_PREAMBLE = '<|channel|>commentary<|message|>';
 
 /** The first whose text is in the template. Tags that contain another's come before it. */
@@ -42,6 +44,10 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
     block('<|open|>think<|sep|>', '<|close|>think<|sep|>', '<|close|>think<|sep|><|open|>response<|sep|>', [
       '<|open|>response<|sep|>',
     ]),
+  ],
+  [
+    'to=self<|message|>',
+    block('to=self<|message|>', '<|eom|>', `<|eom|>${MUSE_ANSWER}`, [MUSE_ANSWER, 'to=user<|message|>']),
   ],
   ['</seed:think>', block('<seed:think>', '</seed:think>')],
   ["':opensource'", block('<think:opensource>', '</think:opensource>')],
@@ -78,6 +84,7 @@ export function detectReasoning(template: string | null): ReasoningFormat | null
 
 function fieldOf(template: string): ReasoningFormat['field'] {
   if (/\breasoning_content\b/.test(template)) return 'reasoning_content';
+  if (/\[['"]type['"]\] == ['"]thinking['"]/.test(template)) return 'parts';
   if (/message(?:\.thinking\b|\[['"]thinking['"]\])/.test(template)) return 'thinking';
   return /message(?:\.reasoning\b|\[['"]reasoning['"]\])/.test(template) ? 'reasoning' : null;
 }

@@ -61,6 +61,8 @@ export interface ToolFormat {
   readonly inReasoning: boolean;
   /** Texts that frame the words of an answer and are no part of them. */
   readonly silent: readonly string[];
+  /** Thoughts among the words of an answer: they are reasoning. */
+  readonly aside: { readonly starts: readonly string[]; readonly end: string } | null;
 }
 
 export type CallSyntax = ObjectCall | NamedCall | TaggedCall | ElementCall | LiteralCall;
@@ -172,14 +174,14 @@ export interface CallMarks {
   readonly starts: readonly string[];
   /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
-  /** The answer is calls and nothing else. */
+  /** The answer is calls only. */
   readonly only?: boolean | undefined;
 }
 
 /** In a trigger this stands for the name of each tool. */
 export const NAME_PLACE = '\u0000';
 
-/** What most formats have in common. */
+/** Most formats have this in common. */
 export const PLAIN_FORMAT = {
   open: '',
   between: '',
@@ -188,6 +190,7 @@ export const PLAIN_FORMAT = {
   single: false,
   inReasoning: false,
   silent: [],
+  aside: null,
 } as const;
 
 export const TAGGED_OBJECT: ObjectCall = {

@@ -4,6 +4,7 @@
 
 import { openJsonScan } from '../../base/json-scan.ts';
 import type {
+  Drafting,
   EngineInfo,
   EngineStats,
   GenerateEvent,
@@ -46,6 +47,7 @@ export type ToChild =
       readonly maxChunk?: number | undefined;
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
+      readonly drafting: Drafting;
     }
   /** Instead of a load: what is wrong with this chat template? */
   | { readonly kind: 'template'; readonly source: string }

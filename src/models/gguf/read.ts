@@ -105,13 +105,23 @@ export async function fileSource(handle: FileHandle): Promise<ByteSource> {
   };
 }
 
+/** Checks that an open file is a multimodal projector. */
+export async function checkProjector(handle: FileHandle): Promise<void> {
+  const header = await readHeader(await fileSource(handle));
+  if (!isProjector(header)) throw invalidGguf('it is no multimodal projector');
+}
+
+function isProjector({ metadata }: GgufHeader): boolean {
+  const settings = settingsOf(metadata);
+  const kind = settings.string('general.type');
+  return kind === 'mmproj' || kind === 'clip-vision' || settings.string('general.architecture') === 'clip';
+}
+
 function refuseOtherKinds(header: GgufHeader): void {
   const settings = settingsOf(header.metadata);
   const kind = settings.string('general.type') ?? 'model';
   if (kind === 'adapter') throw invalidGguf('it is a LoRA adapter, not a model');
-  if (kind === 'mmproj' || kind === 'clip-vision' || settings.string('general.architecture') === 'clip') {
-    throw invalidGguf('it is a multimodal projector, not a model');
-  }
+  if (isProjector(header)) throw invalidGguf('it is a multimodal projector, not a model');
   if (kind === 'imatrix') throw invalidGguf('it is an importance matrix, not a model');
   if (kind === 'vocab') throw invalidGguf('it holds a vocabulary only');
 }

@@ -23,9 +23,11 @@ const MAX_TEXT = 4096;
 const words = text({ max: MAX_TEXT });
 const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
 
+const digest = text({ max: MAX_TEXT, pattern: /^[0-9a-f]{64}$/, form: '64 lower-case hex digits' });
+
 const blob: Shape<ManifestBlob> = object({
-  role: choice(['weights', 'projector', 'adapter', 'template']),
-  sha256: text({ max: MAX_TEXT, pattern: /^[0-9a-f]{64}$/, form: '64 lower-case hex digits' }),
+  role: choice(['weights', 'projector', 'adapter', 'template', 'source']),
+  sha256: digest,
   size: count,
   path: optional(text({ max: MAX_TEXT, pattern: /^\/[^\0]*$/, form: 'an absolute path' })),
 });
@@ -33,6 +35,14 @@ const blob: Shape<ManifestBlob> = object({
 const source: Shape<ModelOrigin> = tagged('kind', {
   file: object({ kind: literal('file'), path: words }),
   hub: object({ kind: literal('hub'), repo: words, revision: words, file: words, url: words }),
+});
+
+const derived: Shape<ManifestDerivation> = object({
+  from: list(digest, { min: 1, max: MAX_BLOBS }),
+  converter: words,
+  type: words,
+  sha256: digest,
+  otherTypes: count,
 });
 
 const shape = object({
@@ -45,6 +55,7 @@ const shape = object({
     (blobs) => blobs[0]?.role === 'weights',
     'does not begin with the weights',
   ),
+  derived: optional(derived),
   source,
   gguf: object({
     architecture: words,
@@ -66,6 +77,8 @@ export function encodeManifest(manifest: ModelManifest): string {
 export function decodeManifest(json: string, file: string): ModelManifest {
   const { defaultParameters, ...manifest } = parseStored(shape, json);
   if (manifestFileName(manifest.name) !== file) throw new Error('is named unlike its model');
+  const problem = problemOfDerivation(manifest);
+  if (problem !== undefined) throw new Error(problem);
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `isPlain` has seen each value
   const defaults = defaultParameters as ModelManifest['defaultParameters'];
   return { ...manifest, version: 1, defaultParameters: defaults };
@@ -76,6 +89,24 @@ export function checkManifest(manifest: ModelManifest): void {
   decodeManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
 }
 
+/** `derived` and the blobs of role `source` say the same, of one file of weights that the store holds. */
+function problemOfDerivation({
+  blobs,
+  derived: made,
+}: Pick<ModelManifest, 'blobs' | 'derived'>): string | undefined {
+  const at = blobs.findIndex(({ role }) => role === 'source');
+  const sources = at < 0 ? [] : blobs.slice(at);
+  if (made === undefined) return sources.length === 0 ? undefined : 'has sources and no "derived"';
+  if (sources.some(({ role }) => role !== 'source')) return 'has blobs behind its sources';
+  if (sources.some(({ path }) => path !== undefined)) return 'has a source with a path';
+  const from = sources.map(({ sha256 }) => sha256);
+  if (from.join() !== made.from.join()) return 'has a derived.from that is not the list of its sources';
+  const weights = blobs.filter(({ role }) => role === 'weights');
+  if (weights.length !== 1 || weights[0]?.sha256 !== made.sha256 || weights[0].path !== undefined)
+    return 'has a derived.sha256 that is not that of its weights';
+  return undefined;
+}
+
 function isPlain(parameters: Readonly<Record<string, unknown>>): boolean {
   const values = Object.values(parameters);
   return (
@@ -84,8 +115,8 @@ function isPlain(parameters: Readonly<Record<string, unknown>>): boolean {
   );
 }
 
-/** A blob's part in its model. Order in a manifest: weights first. */
-export type FileRole = 'weights' | 'projector' | 'adapter' | 'template';
+/** A blob's part in its model. Order in a manifest: weights first, sources last. */
+export type FileRole = 'weights' | 'projector' | 'adapter' | 'template' | 'source';
 
 export interface ManifestBlob {
   readonly role: FileRole;
@@ -93,8 +124,28 @@ export interface ManifestBlob {
   readonly sha256: string;
   /** Bytes. */
   readonly size: number;
-  /** Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. */
+  /**
+   * Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. The
+   * bytes of a source are not kept.
+   */
   readonly path?: string | undefined;
+}
+
+/** How the weights were made of the sources: docs/formats.md. */
+export interface ManifestDerivation {
+  /** SHA-256 of each source, by the order of their names. */
+  readonly from: readonly string[];
+  readonly converter: string;
+  readonly type: string;
+  /** Of the weights. */
+  readonly sha256: string;
+  /** Tensors whose rows do not fit the type. */
+  readonly otherTypes: number;
+}
+
+/** Whether the store holds its bytes. */
+export function isKept({ role, path }: ManifestBlob): boolean {
+  return path === undefined && role !== 'source';
 }
 
 /** Where a model came from. `url` never holds a query or a token. */
@@ -116,6 +167,7 @@ export interface ModelManifest {
   readonly createdAt: string;
   readonly format: 'gguf';
   readonly blobs: readonly ManifestBlob[];
+  readonly derived?: ManifestDerivation | undefined;
   readonly source: ModelOrigin;
   /** Findings of readGguf in the weights when they were registered; informative, read again before a load. */
   readonly gguf: {

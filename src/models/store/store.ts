@@ -20,7 +20,7 @@ import {
   writeAtomically,
 } from '../../base/durable-files.ts';
 import { lockFolder, type FolderLock } from '../../base/folder-lock.ts';
-import { checkManifest, encodeManifest, decodeManifest, type ModelManifest } from './manifest.ts';
+import { checkManifest, encodeManifest, decodeManifest, isKept, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
 /** A manifest file that cannot be read (edited by hand, truncated …). It stays as it is and blocks collection. */
@@ -69,7 +69,9 @@ export interface ModelStore {
    * 400 `file_not_found` / `digest_mismatch`, 507 `storage_full`.
    */
   importFile(source: string | FileHandle, options?: ImportOptions): Promise<StoredBlob>;
-  /** Moves a finished, already hashed file of this data folder (a pull) into the store. */
+  /** A new name for a file under construction, which `adopt` takes; the next start removes what is left. */
+  temporary(): string;
+  /** Moves a finished, already hashed file of this data folder (a pull, a temporary one) into the store. */
   adopt(path: string, sha256: string): Promise<StoredBlob>;
   /** undefined when the store does not hold these bytes. */
   blob(sha256: string): Promise<StoredBlob | undefined>;
@@ -214,11 +216,7 @@ class FolderStore implements ModelStore {
     const removed: string[] = [];
     let bytes = 0;
     if (broken.length > 0) return { removed, bytes };
-    const named = new Set(
-      models.flatMap((model) =>
-        model.blobs.filter((entry) => entry.path === undefined).map((entry) => entry.sha256),
-      ),
-    );
+    const named = new Set(models.flatMap((model) => model.blobs.filter(isKept).map(({ sha256 }) => sha256)));
     for (const file of await readdir(this.#blobs)) {
       const sha256 = file.slice('sha256-'.length);
       if (file !== blobFileName(sha256) || !isSha256(sha256) || named.has(sha256) || this.#leases.has(sha256))
@@ -239,7 +237,7 @@ class FolderStore implements ModelStore {
       parseModelName(manifest.name);
       checkManifest(manifest);
       for (const entry of manifest.blobs) {
-        if (entry.path === undefined && (await sizeOf(this.#blobPath(entry.sha256))) !== entry.size) {
+        if (isKept(entry) && (await sizeOf(this.#blobPath(entry.sha256))) !== entry.size) {
           throw new ApiError(
             'blob_missing',
             `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
@@ -279,6 +277,10 @@ class FolderStore implements ModelStore {
       await rm(temporary, { force: true });
       throw storageError(error, this.#blobs);
     }
+  }
+
+  temporary(): string {
+    return temporaryPath(this.#blobs);
   }
 
   async adopt(path: string, sha256: string): Promise<StoredBlob> {

@@ -78,8 +78,8 @@ describe('models', () => {
   });
 
   test.each<[string, object, number, string]>([
-    ['safetensors', { name: 'a', path: '/m', format: 'safetensors' }, 400, 'unsupported_model_format'],
-    ['isq', { name: 'a', path: '/m', default_parameters: { isq: 'Q4K' } }, 400, 'unsupported_parameter'],
+    ['vision', { name: 'a', path: '/m', format: 'vision' }, 400, 'unsupported_model_format'],
+    ['isq', { name: 'a', path: '/m', default_parameters: { isq: 4 } }, 400, 'invalid_type'],
     ['a reserved name', { name: 'pull', path: '/m' }, 400, 'invalid_value'],
     ['a name with a line break', { name: 'a\nb', path: '/m' }, 400, 'invalid_value'],
     ['a name that goes up', { name: '../../etc', path: '/m' }, 400, 'invalid_value'],

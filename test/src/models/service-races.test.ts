@@ -8,8 +8,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import type { OpenSpec } from '../../../src/models/load.ts';
 import type { PullProgress, PullService } from '../../../src/models/pull/pull.ts';
+import { Deriver } from '../../../src/models/deriver.ts';
 import { createModels, type Models, type ServiceOptions } from '../../../src/models/service.ts';
 import { openStore, type ModelStore } from '../../../src/models/store/store.ts';
+import { converters } from '../../fixtures/models/converters.ts';
 import { manualClock } from '../../fixtures/clock.ts';
 
 const demo = await ensureDemoModels(['demo-embed', 'demo-rerank']);
@@ -39,6 +41,7 @@ async function setUp(options: Partial<ServiceOptions<BareEngine>> = {}): Promise
       return { spec, closed, close: async () => settle(null) };
     },
     store,
+    deriver: new Deriver(store, converters),
     pulls: null,
     modelRoots: [roots],
     residency: 'auto',

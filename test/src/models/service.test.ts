@@ -102,7 +102,7 @@ describe('registering a file', () => {
       [{ name: 'm', path: `${at('chat.gguf')}\0` }, 'file_not_found'],
       [{ name: 'm', path: 'x'.repeat(10_000) }, 'file_not_found'],
       [{ name: 'm', path: at('random.gguf') }, 'invalid_gguf'],
-      [{ name: 'm', path: at('chat.gguf'), format: 'safetensors' }, 'unsupported_model_format'],
+      [{ name: 'm', path: at('chat.gguf'), format: 'safetensors' }, 'file_not_found'],
       [{ name: '../m', path: at('chat.gguf') }, 'invalid_model_name'],
       [{ name: 'a/../b', path: at('chat.gguf') }, 'invalid_model_name'],
       [{ name: 'm\0', path: at('chat.gguf') }, 'invalid_model_name'],

@@ -30,7 +30,14 @@ test.each([
     '[api.models.m]\npath = "missing.gguf"',
     '~/a.toml:4: api.models.m.path "~/missing.gguf": no such file or directory (ENOENT) (file_not_found)',
   ],
-  ['[api.models."a:b"]\npath = "."', '~/a.toml:4: api.models."a:b".path "~": is not a regular file'],
+  [
+    '[api.models."a:b"]\npath = "/dev/null"',
+    '~/a.toml:4: api.models."a:b".path "/dev/null": is not a regular file',
+  ],
+  [
+    '[api.models.m]\npath = "file"\nformat = "huggingface"',
+    '~/a.toml:4: api.models.m.path "~/file": is not a folder',
+  ],
   [
     '[api.models.m]\npath = "file"\nchat_template = "gone"',
     '~/a.toml:5: api.models.m.chat_template "~/gone": no such file or directory (ENOENT)',

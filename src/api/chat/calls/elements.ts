@@ -2,7 +2,7 @@
 // mark. What a text is, the tool's schema says; where it admits a string, an element holds text alone.
 
 import type { ElementCall } from '../../../engine/seam/tool-format.ts';
-import type { SchemaView } from '../../../grammar/schema-view.ts';
+import { EVERY_TYPE, type SchemaView, type ValueTypes } from '../../../grammar/schema-view.ts';
 import { RawText, TypedText, type ArgumentReader, type ValueReader } from './argument-reader.ts';
 import { afterBlanks } from './head.ts';
 
@@ -14,14 +14,20 @@ interface Open {
   count: number;
 }
 
+/** The schema of an element, and the tag that closes it. */
+interface Fresh {
+  readonly schema: unknown;
+  readonly close: string;
+}
+
 export class ElementReader implements ArgumentReader {
   readonly #mark: string;
   readonly #schema: SchemaView;
   readonly #open: Open[];
   #held = '';
   #out = '{';
-  /** The element whose content comes next: its schema, and the tag that closes it. */
-  #fresh: { readonly schema: unknown; readonly close: string } | null = null;
+  /** The element whose content comes next. */
+  #fresh: Fresh | null = null;
   #value: ValueReader | null = null;
   #close = '';
   done = false;
@@ -96,33 +102,41 @@ export class ElementReader implements ArgumentReader {
   }
 
   /** The start of an element: a tag, text, or its end. */
-  #readContent({ schema, close }: { readonly schema: unknown; readonly close: string }): boolean {
+  #readContent({ schema, close }: Fresh): boolean {
     const types = this.#schema.types(schema);
-    if (!types.has('string')) {
-      const held = this.#held.slice(afterBlanks(this.#held, 0));
-      if (held === '' || (this.#mark + '<').startsWith(held) || close.startsWith(held)) return false;
+    const isText = types.has('string');
+    // Of a value that the schema does not describe, a tag at its head tells that it has parts.
+    if (!isText || types.size === EVERY_TYPE.size) {
+      const held = isText ? this.#held : this.#held.slice(afterBlanks(this.#held, 0));
+      if (`${this.#mark}<`.startsWith(held) || close.startsWith(held)) return false;
       const tag = this.#tagOf(held);
-      const ends = held.startsWith(close);
+      const ends = !isText && held.startsWith(close);
       if (ends || tag !== null) {
-        const isArray = types.has('array') && (!types.has('object') || tag?.name === 'item');
-        if (ends && !isArray && !types.has('object')) {
-          // An element without text is the value that has none.
-          this.#out += types.has('null') ? 'null' : '""';
-          this.#held = held.slice(close.length);
-          this.#fresh = null;
-          return true;
-        }
-        this.#out += isArray ? '[' : '{';
-        this.#open.push({ kind: isArray ? 'array' : 'object', schema, close, count: 0 });
-        this.#fresh = null;
+        this.#enterContainer({ schema, close }, types, tag?.name);
         return true;
       }
-      if (held.startsWith(this.#mark)) return false;
+      if (!isText && held.startsWith(this.#mark)) return false;
+      if (isText && held.startsWith(`${this.#mark}<`) && !held.includes('>', this.#mark.length)) return false;
     }
     this.#close = close;
     this.#fresh = null;
     this.#value = types.size === 1 && types.has('string') ? new RawText(close) : new TypedText(close, types);
     return true;
+  }
+
+  /** An object or array begins, or an element ends that has no text. */
+  #enterContainer({ schema, close }: Fresh, types: ValueTypes, tag: string | undefined): void {
+    this.#held = this.#held.slice(afterBlanks(this.#held, 0));
+    this.#fresh = null;
+    const isArray = types.has('array') && (!types.has('object') || tag === 'item');
+    if (tag === undefined && !isArray && !types.has('object')) {
+      // An element without text is the value that has none.
+      this.#out += types.has('null') ? 'null' : '""';
+      this.#held = this.#held.slice(close.length);
+      return;
+    }
+    this.#out += isArray ? '[' : '{';
+    this.#open.push({ kind: isArray ? 'array' : 'object', schema, close, count: 0 });
   }
 
   #readValue(value: ValueReader): boolean {

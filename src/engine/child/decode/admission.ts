@@ -4,6 +4,7 @@
 
 import type { DecodeContext, Request, Sequence } from './batch.ts';
 import { createChoice, type Choice } from './choice.ts';
+import { PromptLookup } from './prompt-lookup.ts';
 import type { RequestQueues } from './request-queues.ts';
 import { createSlots, type Slots } from './slots.ts';
 
@@ -157,6 +158,8 @@ export class SlotAdmission {
       output: -1,
       batched: 0,
       echoed: null,
+      guessed: [],
+      lookup: new PromptLookup(),
     };
     this.live.push(sequence);
     request.running += 1;

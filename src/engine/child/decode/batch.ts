@@ -4,6 +4,7 @@
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
+import type { PromptLookup } from './prompt-lookup.ts';
 import type { Slot } from './slots.ts';
 
 /** The part of a llama context that the scheduler uses; tests drive it with a fake. */
@@ -51,6 +52,9 @@ export interface Sequence {
   /** Its tokens in this batch. */
   batched: number;
   echoed: { from: number; indexes: number[] } | null;
+  /** Tokens guessed to follow the last one, in this batch behind it. */
+  guessed: readonly number[];
+  readonly lookup: PromptLookup;
 }
 
 export interface Request {
@@ -74,6 +78,17 @@ export interface BatchPlan {
   takeTurns(writers: number): boolean;
   /** Prompt tokens a step may read beside `writers`, when `readers` still have `remaining` tokens to read. */
   promptTokens(writers: number, readers: number, remaining: number): number;
+  /** Tokens that the only sequence of a step may go on with; at most `room`. */
+  guess(sequence: Sequence, room: number): readonly number[];
+}
+
+/** Appends what the writer may go on with; returns the outputs it asks for. */
+function addGuess(context: DecodeContext, writer: Sequence, plan: BatchPlan): number {
+  const room = Math.min(context.maxOutputs, context.batchTokens) - 1;
+  writer.guessed = plan.guess(writer, room);
+  for (const [i, token] of writer.guessed.entries())
+    context.add(token, writer.tokens.length + i, writer.slot.id, true);
+  return writer.guessed.length;
 }
 
 /** Fills the native batch. Writers first; readers share what is left, the oldest getting at least half. */
@@ -90,6 +105,7 @@ export function fillBatch(
     sequence.output = -1;
     sequence.batched = 0;
     sequence.echoed = null;
+    sequence.guessed = [];
     if (sequence.request.paused) continue;
     const pending = sequence.tokens.length - sequence.slot.tokens.length;
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
@@ -116,6 +132,9 @@ export function fillBatch(
     sequence.turn = plan.step;
     outputs += 1;
   }
+  const [writer] = ready;
+  if (writer !== undefined && ready.length === 1 && readers.length === 0)
+    outputs += addGuess(context, writer, plan);
   const writers = ready.length;
   const remaining = (sequence: Sequence): number => sequence.tokens.length - sequence.slot.tokens.length;
   const unread = readers.reduce((sum, each) => sum + remaining(each), 0);

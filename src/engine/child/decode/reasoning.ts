@@ -15,6 +15,11 @@ export interface Split {
   readonly content: Uint8Array;
 }
 
+/** Of the texts that begin a call, those that thoughts do not hold by chance: tags and bracketed marks. */
+export function callsWithin(starts: readonly string[]): readonly string[] {
+  return starts.filter((text) => /^[<[]/.test(text));
+}
+
 /** Tokens of white space between a block and an answer that has a form. */
 const MAX_FRAMING = 4;
 /** White space before a mark that is held back with it. */
@@ -44,7 +49,7 @@ export class ReasoningReader {
     this.#starts = format.starts.map(latin1);
     this.#answer = format.answer.map(latin1);
     this.#end = latin1(format.end);
-    this.#calls = calls.filter((text) => /^[<[]/.test(text)).map(latin1);
+    this.#calls = calls.map(latin1);
   }
 
   /** `raw`: the bytes of a token; `shown`: those a reader of the answer would see. */
@@ -169,13 +174,17 @@ export class ReasoningReader {
   }
 }
 
-/** The constraint of an answer that reasoning may precede. `start` makes one that has read no token. */
+/**
+ * The constraint of an answer that reasoning may precede. `start` makes one that has read no token; `within`
+ * one that waits for a call, which may begin inside the block and ends it.
+ */
 export function afterReasoning(
   reader: ReasoningReader,
-  start: () => Constraint,
+  { start, within }: { readonly start: () => Constraint; readonly within: () => Constraint | null },
   vocabulary: ConstraintVocabulary,
 ): Constraint & { moved(): void } {
   let inner = start();
+  let inside = within();
   let marks = reader.marks;
   /** The text since the last mark is one that the grammar takes. */
   let alive = true;
@@ -187,9 +196,18 @@ export function afterReasoning(
     },
     filter() {
       if (reader.phase === 'answer') return inner.filter();
-      if (reader.phase === 'thinking')
-        return (tokens) =>
-          tokens.map((token) => !vocabulary.isEnd(token) && !reader.overshoots(vocabulary.piece(token)));
+      if (reader.phase === 'thinking') {
+        const lets = inside?.filter();
+        return (tokens) => {
+          const allowed = lets?.(tokens);
+          return tokens.map(
+            (token, i) =>
+              allowed?.[i] !== false &&
+              !vocabulary.isEnd(token) &&
+              !reader.overshoots(vocabulary.piece(token)),
+          );
+        };
+      }
       return (tokens) => {
         const allowed = alive ? innerAllows(tokens) : tokens.map(() => false);
         return tokens.map((token, i) => {
@@ -200,7 +218,10 @@ export function afterReasoning(
       };
     },
     accept(token) {
-      if (reader.phase === 'thinking') return;
+      if (reader.phase === 'thinking') {
+        inside?.accept(token);
+        return;
+      }
       if (reader.phase !== 'answer') {
         const allowed = innerAllows([token])[0] === true;
         if (!allowed && reader.isFraming(vocabulary.piece(token))) return;
@@ -210,13 +231,23 @@ export function afterReasoning(
     },
     /** To be called once the reader has read what was accepted. */
     moved() {
+      if (inside?.active === true && reader.phase === 'answer') {
+        // A call has begun inside the block: its grammar has read the text from the call's mark on.
+        inner.free();
+        inner = inside;
+        inside = null;
+        alive = true;
+      }
       if (marks === reader.marks) return;
       marks = reader.marks;
       inner.free();
       inner = start();
       alive = true;
     },
-    free: () => inner.free(),
+    free() {
+      inner.free();
+      inside?.free();
+    },
   };
 }
 

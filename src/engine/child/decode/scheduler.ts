@@ -7,6 +7,7 @@ import { ApiError } from '../../../base/errors.ts';
 import { SlotAdmission } from './admission.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { emitEcho } from './echo.ts';
+import { DraftPolicy } from './prompt-lookup.ts';
 import { RequestQueues } from './request-queues.ts';
 import { StepCost } from './step-cost.ts';
 import { createPace, type Pace } from './turn-taking.ts';
@@ -20,6 +21,8 @@ export interface SchedulerOptions {
   readonly stallMs: number;
   /** Lets writers decode in turn where that measures faster than together. */
   readonly pacing?: boolean | undefined;
+  /** Lets a text that is written alone be guessed from what it repeats, where that measures faster. */
+  readonly drafting?: boolean | undefined;
   /**
    * Decodes expected to take longer run beside the event loop. Shorter ones run on its thread: messages
    * that arrive meanwhile could only count at the next step, and two thread changes per token cost more,
@@ -51,6 +54,7 @@ export class Scheduler {
   readonly #admission: SlotAdmission;
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
+  readonly #drafts: DraftPolicy | null;
   readonly #stats: SchedulerStats = {
     queued: 0,
     active: 0,
@@ -61,12 +65,15 @@ export class Scheduler {
   };
   #wake: (() => void) | null = null;
   #decoding = false;
+  /** The last decode found no room: the next one is without a guess. */
+  #tight = false;
 
   constructor(context: DecodeContext, options: SchedulerOptions) {
     this.#context = context;
     this.#options = options;
     this.#cost = new StepCost(options.stallMs, options.asyncAboveMs);
     this.#pace = options.pacing === true ? createPace() : null;
+    this.#drafts = options.drafting === true ? new DraftPolicy() : null;
     this.#admission = new SlotAdmission(context, this.#queues, options, {
       started: (promptTokens, cachedTokens) => {
         this.#stats.promptTokens += promptTokens;
@@ -169,6 +176,7 @@ export class Scheduler {
       takeTurns: (count) => this.#pace?.takeTurns(count) === true,
       promptTokens: (writing, reading, remaining) =>
         Math.min(this.#options.maxChunk ?? Infinity, this.#cost.promptTokens(writing, reading, remaining)),
+      guess: (sequence, room) => this.#guess(sequence, room),
     });
     // Without a batch: an admitted choice may have ended at once (a second choice of one token); its
     // events must still leave.
@@ -182,13 +190,19 @@ export class Scheduler {
     const code = this.#cost.isLong(prompt) ? await this.#context.decode() : this.#context.decodeSync();
     this.#decoding = false;
     const took = this.#options.now() - started;
+    const guessed = this.#context.batchLength - prompt - writers;
     if (code === 0) {
       this.#stats.decodeSteps += 1;
-      this.#cost.record(prompt, writers, took);
-      if (prompt === 0) this.#pace?.record(writers, took);
-      this.#collect();
+      this.#tight = false;
+      if (guessed === 0) {
+        this.#cost.record(prompt, writers, took);
+        if (prompt === 0) this.#pace?.record(writers, took);
+        if (prompt === 0 && writers === 1) this.#drafts?.alone(took);
+      }
+      this.#collect(took);
     } else if (code === 1) {
-      if (!this.#admission.makeRoom()) throw new Error('the KV memory has no room for one sequence');
+      if (guessed > 0) this.#tight = true;
+      else if (!this.#admission.makeRoom()) throw new Error('the KV memory has no room for one sequence');
     } else if (code === 2) this.#forgetBatch();
     else throw new Error(`llama_decode failed with ${code}`);
   }
@@ -207,7 +221,15 @@ export class Scheduler {
     for (const request of this.#queues.all()) if (request.cancelled) this.#queues.remove(request);
   }
 
-  #collect(): void {
+  #guess({ request, choice, tokens, lookup }: Sequence, room: number): readonly number[] {
+    if (this.#drafts === null || this.#tight) return [];
+    // The last token it may write is not read again.
+    const left = this.#admission.limitOf(request) - choice.written - 1;
+    const length = this.#drafts.length(lookup.follow(tokens), Math.min(room, left));
+    return length === 0 ? [] : lookup.guess(tokens, length);
+  }
+
+  #collect(took: number): void {
     for (const sequence of this.#admission.live.slice()) {
       if (sequence.batched === 0) continue;
       const { slot, tokens, request } = sequence;
@@ -219,8 +241,27 @@ export class Scheduler {
       const logits = this.#context.logits(sequence.output);
       if (needsPromptLogits(request) && tokens.length === request.job.prompt.length)
         request.promptLogits = logits.slice();
-      this.#write(sequence, logits);
+      if (sequence.guessed.length > 0) this.#writeGuessed(sequence, took);
+      else this.#write(sequence, logits);
     }
+  }
+
+  /** Lets a choice pick tokens for as long as they are those guessed, and one more. */
+  #writeGuessed(sequence: Sequence, took: number): void {
+    const { slot, tokens, guessed, output } = sequence;
+    let accepted = 0;
+    let token = this.#next(sequence, this.#context.logits(output));
+    while (typeof token === 'number' && token === guessed[accepted]) {
+      tokens.push(token);
+      slot.tokens.push(token);
+      accepted += 1;
+      token = this.#next(sequence, this.#context.logits(output + accepted));
+    }
+    this.#drafts?.guessed(guessed.length, accepted, took);
+    const kept = accepted === guessed.length || this.#context.removeTail(slot.id, slot.tokens.length);
+    if (!kept) slot.tokens = [];
+    if (token === null) this.#completed(sequence);
+    else if (token !== undefined) tokens.push(token);
   }
 
   /** Lets a choice pick its next token and ends it where it must. */

@@ -83,6 +83,8 @@ export class LlamaContext {
   readonly batchTokens: number;
   /** Tokens of one batch that may ask for logits. */
   readonly maxOutputs: number;
+  /** Outputs hardly depend on what else is in a batch. */
+  readonly exact: boolean;
   readonly #llama: LlamaLibrary;
   readonly #handle: Pointer;
   /** Null: BERT-like models have none. */
@@ -104,6 +106,7 @@ export class LlamaContext {
   constructor(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions) {
     const { batchTokens, embeddings, sequences, threads, threadpool } = options;
     this.batchTokens = batchTokens;
+    this.exact = options.exact;
     // Without a limit llama.cpp reserves batch × vocabulary floats; a batch over it would be an
     // assertion, so `add` refuses.
     this.maxOutputs = embeddings === 'none' ? Math.min(batchTokens, Math.max(64, sequences)) : batchTokens;

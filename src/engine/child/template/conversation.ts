@@ -4,17 +4,20 @@
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
+import { shapeCalls, type CallWriting } from './calls/detect.ts';
 import { toolInstructions } from './calls/instructions.ts';
+import { wholeCalls } from './calls/written.ts';
 import type { Disguise } from './disguise.ts';
 
-export type Shaped = { role: string; content: string } & Record<string, unknown>;
+/** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
+type Parts = readonly Readonly<Record<string, string>>[];
+
+export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;
 
 interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
-  /** Whether the template takes arguments as JSON text, not as a mapping. */
-  readonly textArguments?: boolean | undefined;
 }
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
@@ -22,16 +25,57 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
   if (reasoning === undefined || reasoning === '' || thought === undefined || thought === null) return turn;
   // Harmony refuses a turn that has words and thoughts beside a call.
   if (thought === 'thinking' && content !== '' && toolCalls.length > 0) return turn;
-  turn[thought] = disguise.on(reasoning);
-  return turn;
+  const thoughts = disguise.on(reasoning);
+  if (thought !== 'parts') return { ...turn, [thought]: thoughts };
+  const words = wordsOf(turn);
+  const text: Parts = words === '' ? [] : [{ type: 'text', text: words }];
+  return { ...turn, content: [{ type: 'thinking', thinking: thoughts }, ...text] };
 }
 
-/** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(message: ChatMessage, writing: Writing): Shaped {
-  const { disguise, textArguments = false } = writing;
-  const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+/** The content of a turn without its reasoning. */
+function wordsOf({ content }: Shaped): string {
+  if (typeof content === 'string') return content;
+  return content.map((part) => part['text'] ?? '').join('');
+}
+
+/** With tools as the template knows them, or as tagged text where it knows none. */
+export function toolShape(
+  messages: readonly ChatMessage[],
+  tools: readonly ToolSpec[],
+  calls: CallWriting,
+  writing: Writing,
+): Shaped[] {
+  const { format, told } = calls;
+  if (format.kind === GENERIC_TOOL_FORMAT.kind) return genericShape(messages, tools, writing);
+  const shaped = shapeCalls(messages, calls).map((message) =>
+    told === 'system-field'
+      ? writtenShape(message, format, writing)
+      : ownShape(message, writing, calls.textArguments),
+  );
+  if (told === 'variable' || tools.length === 0) return shaped;
+  if (told === 'nowhere') return tellingTools(shaped, tools, format, writing.disguise);
+  const list = writing.disguise.on(JSON.stringify(tools.map(toolFunction)));
+  const at = shaped.findIndex((turn) => turn.role === 'system');
+  if (at < 0) return [{ role: 'system', content: '', tools: list }, ...shaped];
+  return shaped.map((turn, i) => (i === at ? { ...turn, tools: list } : turn));
+}
+
+/** Calls as text of the turn, for templates that write none of their own. */
+function writtenShape(message: ChatMessage, format: ToolFormat, writing: Writing): Shaped {
+  const { toolCalls = [], content, ...rest } = message;
+  const calls = toolCalls.length === 0 ? '' : wholeCalls(format, toolCalls);
+  return ownShape({ ...rest, content: content + calls }, writing);
+}
+
+/**
+ * For templates that know tools: the shape of the transformers library, for which they are written.
+ * `textArguments`: arguments as JSON text, not as a mapping.
+ */
+export function ownShape(message: ChatMessage, writing: Writing, textArguments = false): Shaped {
+  const { disguise } = writing;
+  const said: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+  const shaped = addReasoning(said, message, writing);
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
-  addReasoning(shaped, message, writing);
   if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
   if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
     shaped['tool_calls'] = message.toolCalls.map((call) => ({
@@ -47,7 +91,7 @@ export function ownShape(message: ChatMessage, writing: Writing): Shaped {
 }
 
 /** For templates without tools: tools in the system message, calls and results as tagged text. */
-export function genericShape(
+function genericShape(
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
   writing: Writing,
@@ -71,7 +115,7 @@ export function genericShape(
 }
 
 /** With the tools and how to call them in the system message, for templates that do not tell them. */
-export function tellingTools(
+function tellingTools(
   shaped: Shaped[],
   tools: readonly ToolSpec[],
   format: ToolFormat,
@@ -86,7 +130,7 @@ export function tellingTools(
   const own = format.kind === GENERIC_TOOL_FORMAT.kind ? disguise.on(example) : example;
   const instructions = disguise.on(told) + own;
   const first = shaped[0];
-  if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
+  if (first?.role === 'system') first.content = `${wordsOf(first)}\n\n${instructions}`;
   else shaped.unshift({ role: 'system', content: instructions });
   return shaped;
 }
@@ -96,7 +140,7 @@ export function tellingTools(
  * user's.
  */
 export function alternating(messages: readonly Shaped[]): Shaped[] {
-  const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
+  const system = messages.filter((message) => message.role === 'system').map(wordsOf);
   const turns: Shaped[] = [];
   for (const message of messages) {
     if (message.role === 'system') continue;
@@ -104,23 +148,26 @@ export function alternating(messages: readonly Shaped[]): Shaped[] {
     const calls = message['tool_calls'];
     const content =
       calls === undefined
-        ? message.content
-        : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
+        ? wordsOf(message)
+        : [wordsOf(message), JSON.stringify(calls)].filter((part) => part !== '').join('\n');
     const last = turns.at(-1);
-    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
+    if (last?.role === role) last.content = `${wordsOf(last)}\n\n${content}`;
     else turns.push({ role, content });
   }
   if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
   const first = turns[0];
   if (first !== undefined && system.length > 0)
-    first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
+    first.content = [...system, wordsOf(first)].filter((part) => part !== '').join('\n\n');
   return turns;
 }
 
 /** A conversation of several turns as the text of one question. */
 export function oneTurn(turns: readonly Shaped[]): Shaped[] {
-  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
-  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
+  const said = turns.map((turn) => `${turn.role === 'assistant' ? 'Assistant' : 'User'}: ${wordsOf(turn)}`);
+  const [only, ...more] = turns;
+  return [
+    { role: 'user', content: only !== undefined && more.length === 0 ? wordsOf(only) : said.join('\n\n') },
+  ];
 }
 
 export function toolObject(tool: ToolSpec): unknown {

@@ -6,7 +6,10 @@ import { openDemo } from '../../../fixtures/engine/demo-engine.ts';
 import { corpus } from '../../../fixtures/engine/template-corpus.ts';
 import { events, post, startApi } from '../../../fixtures/http/api-server.ts';
 
-/** A template of each format whose own words fit the demo model's 2048 characters, and the ids its model gives: none means ours. */
+/**
+ * A template of each format whose own words fit the demo model's 2048 characters, and the ids its model
+ * gives: none means ours.
+ */
 const TEMPLATES = [
   ['apertus', 'Apertus-8B-Instruct', null],
   ['apriel', 'unsloth-Apriel-1.5', null],
@@ -80,7 +83,7 @@ interface Message {
 }
 
 /** Without thoughts, which a demo model does not end. */
-const asked = {
+const ASKED = {
   model: 'demo-chat',
   messages: [SYSTEM, QUESTION],
   tools: [TOOL],
@@ -97,7 +100,7 @@ describe.skipIf(corpus.size === 0)("calls in the models' own formats", () => {
     const engine = await openDemo('demo-chat', { slots: 1, threads: 1, chatTemplate });
     const api = await startApi({ realEngines: { 'demo-chat': engine } });
     try {
-      const whole = (await (await post(api, '/v1/chat/completions', asked)).json()) as {
+      const whole = (await (await post(api, '/v1/chat/completions', ASKED)).json()) as {
         choices: [{ message: Message; finish_reason: string }];
       };
       const [{ message, finish_reason: finish }] = whole.choices;
@@ -111,12 +114,12 @@ describe.skipIf(corpus.size === 0)("calls in the models' own formats", () => {
       expect(call?.id).toMatch(ids ?? /^call_[0-9a-f]{24}$/);
 
       const streamed = callsOf(
-        await events(await post(api, '/v1/chat/completions', { ...asked, stream: true })),
+        await events(await post(api, '/v1/chat/completions', { ...ASKED, stream: true })),
       );
       expect(streamed.map((each) => each.function)).toEqual([call?.function]);
 
       // A string of any text, which this model does not end.
-      const free = await post(api, '/v1/chat/completions', { ...asked, tools: [FREE], max_tokens: 120 });
+      const free = await post(api, '/v1/chat/completions', { ...ASKED, tools: [FREE], max_tokens: 120 });
       const begun = (await free.json()) as typeof whole;
       const [{ message: cut }] = begun.choices;
       expect(cut.content ?? '').toBe('');

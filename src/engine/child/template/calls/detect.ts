@@ -1,17 +1,17 @@
-// How a template writes tool calls, found by having it render one: of the formats its source may stand for, the
-// first in which a call of a history comes out. Nothing confirmed is the generic format.
+// How a template writes tool calls, found by having it render one: of the formats its source may stand for,
+// the first in which a call of a history comes out, and the generic one where none does.
 
 import type { ChatMessage, ToolSpec } from '../../../seam/engine.ts';
 import { GENERIC_TOOL_FORMAT, type ToolFormat } from '../../../seam/tool-format.ts';
-import { candidateFormats } from './candidates.ts';
+import { candidateFamilies } from './candidates.ts';
 import { oneCallATurn, withFormIds } from './history.ts';
 import { holdsCall, holdsCalls } from './written.ts';
 
 /** A template's format of calls, and what it takes to have it write one. */
 export interface CallWriting {
   readonly format: ToolFormat;
-  /** It tells the model what tools there are. */
-  readonly tellsTools: boolean;
+  /** Where it reads what tools there are. */
+  readonly told: 'variable' | 'system-field' | 'nowhere';
   /** It takes arguments as JSON text, not as a mapping. */
   readonly textArguments: boolean;
   /** It writes one call a turn, and refuses or drops others. */
@@ -22,7 +22,7 @@ export interface CallWriting {
 export type RenderProbe = (
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
-  textArguments: boolean,
+  writing: CallWriting,
 ) => string;
 
 /**
@@ -41,36 +41,39 @@ const TOOL: ToolSpec = {
   },
 };
 
-export const GENERIC_WRITING: CallWriting = {
+const GENERIC_WRITING: CallWriting = {
   format: GENERIC_TOOL_FORMAT,
-  tellsTools: false,
+  told: 'nowhere',
   textArguments: false,
   oneCall: false,
 };
 
 export function detectCallWriting(source: string | null, render: RenderProbe): CallWriting {
-  const attempt = (messages: readonly ChatMessage[], textArguments: boolean): string | null => {
+  const attempt = (calls: readonly (typeof CALL)[], writing: CallWriting): string | null => {
     try {
-      return render(messages, [TOOL], textArguments);
+      return render(history(calls), [TOOL], writing);
     } catch {
       return null;
     }
   };
   /** A format whose call comes out, but not with another beside it as the format has it. */
   let likely: CallWriting | null = null;
-  for (const format of candidateFormats(source)) {
+  for (const { format, systemField = false } of candidateFamilies(source)) {
+    const told = systemField ? 'system-field' : 'variable';
     for (const textArguments of [false, true]) {
-      const asked = history([CALL], format);
-      const written = attempt(asked, textArguments);
+      const writing: CallWriting = { format, told, textArguments, oneCall: false };
+      const written = attempt([CALL], writing);
       if (written?.includes('proberesult') !== true) continue;
-      const [call = CALL] = asked[1]?.toolCalls ?? [];
+      const [call = CALL] = withFormIds(history([CALL]), format.syntax)[1]?.toolCalls ?? [];
       if (!holdsCall(format, written, call)) continue;
-      const calls = history([CALL, OTHER], format);
-      const two = attempt(calls, textArguments);
+      const tells = written.includes('probepurpose');
+      if (systemField && !tells) continue;
+      const two = attempt([CALL, OTHER], writing);
       const oneCall = two === null || !two.includes('probevalue') || !two.includes('othervalue');
-      const writing = { format, tellsTools: written.includes('probepurpose'), textArguments, oneCall };
-      if (oneCall || holdsCalls(format, two, calls[1]?.toolCalls ?? [])) return writing;
-      likely ??= writing;
+      const found: CallWriting = { ...writing, told: tells ? told : 'nowhere', oneCall };
+      const both = withFormIds(history([CALL, OTHER]), format.syntax)[1]?.toolCalls ?? [];
+      if (oneCall || holdsCalls(format, two, both)) return found;
+      likely ??= found;
     }
   }
   return likely ?? GENERIC_WRITING;
@@ -85,8 +88,8 @@ export function shapeCalls(
   return oneCall ? oneCallATurn(named) : named;
 }
 
-function history(calls: readonly (typeof CALL)[], format: ToolFormat): readonly ChatMessage[] {
-  const messages: readonly ChatMessage[] = [
+function history(calls: readonly (typeof CALL)[]): readonly ChatMessage[] {
+  return [
     { role: 'user', content: 'question' },
     { role: 'assistant', content: '', toolCalls: calls },
     ...calls.map(({ id, name }): ChatMessage => ({
@@ -96,5 +99,4 @@ function history(calls: readonly (typeof CALL)[], format: ToolFormat): readonly 
       name,
     })),
   ];
-  return withFormIds(messages, format.syntax);
 }

@@ -1,12 +1,15 @@
-// The calls of a conversation as a family's templates take them: with ids of the family's form, and one a turn
-// where the template writes no more.
+// The calls of a conversation as a family's templates take them: with ids of the family's form, and one a
+// turn where the template writes no more.
 
 import type { ChatMessage } from '../../../seam/engine.ts';
 import type { CallSyntax } from '../../../seam/tool-format.ts';
 
 type Call = NonNullable<ChatMessage['toolCalls']>[number];
 
-/** Ids of another form are replaced, in calls and in their results alike; the same history gives the same ids. */
+/**
+ * Ids of another form are replaced, in calls and in their results alike; the same history gives the same
+ * ids.
+ */
 export function withFormIds(messages: readonly ChatMessage[], syntax: CallSyntax): readonly ChatMessage[] {
   if ((syntax.kind !== 'object' && syntax.kind !== 'named') || syntax.id === null) return messages;
   const { id: form } = syntax;

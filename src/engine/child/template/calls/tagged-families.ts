@@ -233,7 +233,7 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
   {
     marks: /<atem:/,
     format: {
-      ...CALLS_IN_REASONING,
+      ...PLAIN_FORMAT,
       kind: 'muse',
       turn: MUSE_TURN,
       between: `<|eom|>${MUSE_TURN}`,
@@ -243,10 +243,10 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
         again: MUSE_CALL,
         end: '</atem:invoke>\n</atem:function_calls>',
       },
-      triggers: ['', MUSE_TURN].map(
-        (turn) => `${turn} to=${NAME_PLACE}${MUSE_CALL.slice(0, MUSE_CALL.indexOf('\n'))}`,
+      triggers: ['', `${MUSE_TURN} `].map(
+        (turn) => `${turn}to=${NAME_PLACE}${MUSE_CALL.slice(0, MUSE_CALL.indexOf('\n'))}`,
       ),
-      silent: [`${MUSE_TURN} to=user<|message|>`, ' to=user<|message|>', '<|eom|>'],
+      silent: [`${MUSE_TURN} to=user<|message|>`, 'to=user<|message|>', '<|eom|>'],
     },
   },
   {

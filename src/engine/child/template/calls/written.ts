@@ -41,8 +41,26 @@ function wordings(format: ToolFormat, calls: readonly WrittenCall[]): readonly s
 }
 
 /** All texts of a format, for the control tokens among them: a reader of the answer needs these. */
-export function framingOf({ open, between, close, turn, syntax, triggers, silent }: ToolFormat): string {
-  return [open, between, close, turn, ...triggers, ...silent, ...framingTexts(syntax)].join('\n');
+export function framingOf({
+  open,
+  between,
+  close,
+  turn,
+  syntax,
+  triggers,
+  silent,
+  aside,
+}: ToolFormat): string {
+  return [
+    open,
+    between,
+    close,
+    turn,
+    ...triggers,
+    ...silent,
+    ...(aside?.starts ?? []),
+    ...framingTexts(syntax),
+  ].join('\n');
 }
 
 function squeeze(text: string): string {

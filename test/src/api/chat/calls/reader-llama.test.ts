@@ -1,5 +1,5 @@
-// Answers with calls as llama.cpp's own tests have them, in the formats of published templates: our readers find the
-// same calls in them, in whatever pieces they come.
+// Answers with calls as llama.cpp's own tests have them, in the formats of published templates: our readers
+// find the same calls in them, in whatever pieces they come.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -27,7 +27,9 @@ function loaded(name: string) {
   return template;
 }
 
-/** What a client gets of an answer: its thoughts are split off as the engine does it, then its calls are read. */
+/**
+ * The answer as a client gets it: its thoughts are split off as the engine does it, then its calls are read.
+ */
 function answered(
   { template: name, tools, thinking, partial }: LlamaCase,
   pieces: readonly string[],
@@ -53,7 +55,9 @@ function parsed(text: string): unknown {
   return JSON.parse(text === '' ? '{}' : text);
 }
 
-const squeezed = (text: string): string => text.replaceAll(/\s/g, '');
+function squeezed(text: string): string {
+  return text.replaceAll(/\s/g, '');
+}
 
 describe.skipIf(corpusTests === '')("llama.cpp's cases", () => {
   const native = calling.filter(({ template }) => loaded(template).toolFormat.kind !== 'generic');

@@ -4,7 +4,12 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createChoice } from '../../../../../src/engine/child/decode/choice.ts';
-import type { Constraint, ConstraintVocabulary } from '../../../../../src/engine/child/decode/constraint.ts';
+import {
+  createConstraint,
+  type Constraint,
+  type ConstraintVocabulary,
+} from '../../../../../src/engine/child/decode/constraint.ts';
+import type { Grammar } from '../../../../../src/engine/child/llama/grammar.ts';
 import { afterReasoning, ReasoningReader } from '../../../../../src/engine/child/decode/reasoning.ts';
 import type { ReasoningFormat } from '../../../../../src/engine/seam/reasoning.ts';
 import { detectReasoning, promptPhase } from '../../../../../src/engine/seam/reasoning.ts';
@@ -12,6 +17,7 @@ import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';
 
 const THINK = detectReasoning('<think></think> message.reasoning_content') as ReasoningFormat;
 const HARMONY = detectReasoning('<|channel|>analysis<|message|> message.thinking') as ReasoningFormat;
+const MUSE = detectReasoning('to=self<|message|> message.reasoning_content') as ReasoningFormat;
 const MISTRAL = detectReasoning('[THINK][/THINK]') as ReasoningFormat;
 
 interface Told {
@@ -64,6 +70,14 @@ describe('a block', () => {
       'Hm.',
       'Yes',
     ],
+    [
+      'recipients',
+      ' to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Yes',
+      MUSE,
+      'Hm.',
+      'Yes',
+    ],
+    ['the user as the only recipient', ' to=user<|message|>Yes', MUSE, '', 'Yes'],
     ['the last channel alone', '<|channel|>final<|message|>Yes', HARMONY, '', 'Yes'],
     ['brackets', '[THINK]Hm.[/THINK]Yes', MISTRAL, 'Hm.', 'Yes'],
   ])('%s', (_, ...[text, format, reasoning, content, phase]) => {
@@ -152,6 +166,7 @@ function write(
     budget?: number;
     logprobs?: number;
     phase?: 'before' | 'thinking';
+    calls?: string[];
   } = {},
 ): {
   reasoning: string;
@@ -165,12 +180,22 @@ function write(
     tokenize: (text) => Array.from(text, (c) => pieces.indexOf(c)),
     isEnd: (token) => token === pieces.length,
   };
-  const reader = new ReasoningReader(THINK, o.phase ?? 'before', []);
+  const reader = new ReasoningReader(THINK, o.phase ?? 'before', o.calls ?? []);
   const { grammar } = o;
   const after =
     grammar === undefined
       ? null
-      : afterReasoning(reader, () => literal(grammar, piece, pieces.length), vocabulary);
+      : afterReasoning(
+          reader,
+          {
+            start: () => literal(grammar, piece, pieces.length),
+            within: () =>
+              o.calls === undefined
+                ? null
+                : createConstraint(vocabulary, () => grammarOf(grammar, piece, pieces.length), o.calls),
+          },
+          vocabulary,
+        );
   const events: GenerateEvent[] = [];
   let step = 0;
   const choice = createChoice({
@@ -212,15 +237,24 @@ function write(
 }
 
 /** A grammar of one text, by characters. */
-function literal(text: string, piece: (token: number) => Uint8Array, end: number): Constraint {
+function grammarOf(text: string, piece: (token: number) => Uint8Array, end: number): Grammar {
   let read = '';
   const fits = (token: number): boolean =>
     token === end ? read === text : text.startsWith(read + Buffer.from(piece(token)).toString());
   return {
-    active: true,
-    filter: () => (tokens) => tokens.map(fits),
+    allows: (tokens) => tokens.map(fits),
     accept: (token) => void (read += Buffer.from(piece(token)).toString()),
     free: () => undefined,
+  };
+}
+
+function literal(text: string, piece: (token: number) => Uint8Array, end: number): Constraint {
+  const grammar = grammarOf(text, piece, end);
+  return {
+    active: true,
+    filter: () => (tokens) => grammar.allows(tokens),
+    accept: (token) => grammar.accept(token),
+    free: () => grammar.free(),
   };
 }
 
@@ -250,6 +284,19 @@ describe('a choice', () => {
       reasoning: 'a',
       content: '{}',
     });
+  });
+
+  test('a call that has to come may begin inside the block, and is held to its grammar from its mark on', () => {
+    // From 6 on; 12 is the end.
+    const call = [...pieces, '<t>', 'a<', 't>', '<', 't', '>'];
+    const o = { grammar: '<t>{}', phase: 'thinking' as const, calls: ['<t>'] };
+    const whole = write(call, [[2], [6], [3, 4], [2, 5], [3, 12]], o);
+    expect(whole).toMatchObject({ reasoning: 'a', content: '<t>{}' });
+    expect(whole.finish?.reason).toBe('stop');
+    const inPieces = write(call, [[7], [8], [3, 4], [2, 5], [12]], o);
+    expect(inPieces).toMatchObject({ reasoning: 'a', content: '<t>{}' });
+    const after = write(call, [[2], [1], [2, 6], [4], [5], [12]], o);
+    expect(after).toMatchObject({ reasoning: 'a', content: '<t>{}' });
   });
 
   test('a budget closes the block, and the answer follows', () => {

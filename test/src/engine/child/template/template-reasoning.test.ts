@@ -31,12 +31,24 @@ const EXPECTED: Readonly<Record<string, readonly [start: string, usual: Phase, o
   'upstage-Solar-Open-100B': ['<|think|>', 'before', 'before', 'before'],
   'Apriel-1.6-15b-Thinker-fixed': ['Here are my reasoning steps:', 'thinking', 'thinking', 'thinking'],
   'ibm-granite-granite-3.3-2B-Instruct': ['<think>', 'before', 'before', 'before'],
+  'muse-glimmer': ['to=self<|message|>', 'before', 'before', 'before'],
 };
 const WITHOUT = [
   'Qwen-Qwen2.5-7B-Instruct',
   'Qwen3-Coder',
   'meta-llama-Llama-3.1-8B-Instruct',
   'google-gemma-2-2b-it',
+];
+
+/** Templates that repeat what was thought before a call. */
+const WITH_HISTORY = [
+  'Qwen-Qwen3-0.6B',
+  'mistralai-Ministral-3-14B-Reasoning-2512',
+  'muse-glimmer',
+  'Kimi-K3',
+  'ByteDance-Seed-OSS',
+  'Cohere2MoE',
+  'MiniMax-M3',
 ];
 
 function load(name: string): ChatTemplate {
@@ -56,7 +68,7 @@ describe.skipIf(corpus.size === 0)('reasoning of published models', () => {
     expect(load(name).reasoning).toBe(null);
   });
 
-  test.each(['Qwen-Qwen3-0.6B'])('%s is given its earlier thoughts before a call', (name) => {
+  test.each(WITH_HISTORY)('%s is given its earlier thoughts before a call', (name) => {
     const tokens = load(name).tokens(
       [
         { role: 'user', content: 'Hi' },

@@ -1,5 +1,5 @@
-// Calls of tools in the templates of some seventy published models: what a template writes of a history is
-// text that the grammar of its format takes and that the reader of its format reads as the same calls.
+// Calls of tools in the templates of some seventy published models: the text that a template writes of a
+// history is taken by the grammar of its format, and read as the same calls by its reader.
 
 import * as fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -72,7 +72,7 @@ function written(
     bos: null,
     eos: null,
     addBos: false,
-    tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
+    tokenize: (text) => Array.from(text, (char) => char.codePointAt(0) ?? 0),
   });
   const history: readonly ChatMessage[] = [
     { role: 'user', content: QUESTION },
@@ -106,13 +106,13 @@ function callsIn(text: string, format: ToolFormat, value: string): readonly stri
 const PLAINER = new Set<ToolFormat['kind']>(['lfm2', 'minicpm5', 'seed-oss']);
 const PLAINER_CALLS = [{ ...FIRST_CALL, arguments: '{"city":"Röm, <b>","n":3,"exact":true}' }, LAST_CALL];
 
-const kinds = new Map<string, string>();
+const KINDS = new Map<string, string>();
 
 describe.skipIf(corpus.size === 0)('templates of published models', () => {
   afterAll(() => {
-    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    const generic = [...KINDS].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
     console.log(
-      `tool formats: ${kinds.size} templates, ${WITHOUT_CALLS.size} write no call, ${generic.length} of the others are generic: ${generic.map(([name]) => name).join(', ')}`,
+      `tool formats: ${KINDS.size} templates, ${WITHOUT_CALLS.size} write no call, ${generic.length} of the others are generic: ${generic.map(([name]) => name).join(', ')}`,
     );
   });
 
@@ -126,7 +126,7 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
       const one = CALLS.slice(1);
       return { format: toolFormat, text: written(source, one).text, asked: one };
     })();
-    kinds.set(name, format.kind);
+    KINDS.set(name, format.kind);
     const expected = asked.map((call) => [call.name, JSON.parse(call.arguments) as unknown]);
 
     test.skipIf(format.kind === 'generic')('the grammar takes the calls it writes', () => {
@@ -149,10 +149,10 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
   });
 
   test('most of them have a format of their own', () => {
-    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
-    expect(kinds.size - WITHOUT_CALLS.size).toBe(60);
+    const generic = [...KINDS].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    expect(KINDS.size - WITHOUT_CALLS.size).toBe(60);
     expect(generic.length, generic.map(([name]) => name).join(', ')).toBeLessThanOrEqual(MAX_GENERIC);
-    for (const name of WITHOUT_CALLS) expect([name, kinds.get(name)]).toEqual([name, 'generic']);
+    for (const name of WITHOUT_CALLS) expect([name, KINDS.get(name)]).toEqual([name, 'generic']);
   });
 });
 

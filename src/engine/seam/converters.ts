@@ -1,0 +1,37 @@
+// The two confined processes that make a model of a folder, as the server asks for their work. Types only.
+
+import type { ConvertedModel, ConvertType } from './convert.ts';
+import type { Fallback, QuantizeName } from './quantize.ts';
+
+export interface ConvertRequest {
+  readonly type: ConvertType;
+  /** Open for reading; they stay the caller's. */
+  readonly sources: readonly { readonly name: string; readonly size: number; readonly fd: number }[];
+  /** Open for writing, empty. */
+  readonly outputFd: number;
+  readonly unopened?: readonly string[] | undefined;
+  readonly onProgress?: ((written: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type ConvertModel = (request: ConvertRequest) => Promise<ConvertedModel>;
+
+export interface QuantizeRequest {
+  readonly type: QuantizeName;
+  /** A GGUF file of F32, F16 or BF16 that was checked, open for reading. */
+  readonly sourceFd: number;
+  /** A new, empty file, open for writing. */
+  readonly outputFd: number;
+  readonly threads?: number | undefined;
+  readonly onProgress?: ((tensors: number, of: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type QuantizeModel = (
+  request: QuantizeRequest,
+) => Promise<{ readonly fallbacks: readonly Fallback[] }>;
+
+export interface Converters {
+  readonly convert: ConvertModel;
+  readonly quantize: QuantizeModel;
+}

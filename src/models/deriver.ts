@@ -1,0 +1,127 @@
+// Derives models into the store: one conversion at a time, for each takes a core and much disk, and the same
+// files and type only once. A request that is given up leaves the queue, or ends its conversion. What is
+// unfinished lies beside the blobs under a temporary name, which the next start removes.
+
+import { rm } from 'node:fs/promises';
+import { ApiError } from '../base/errors.ts';
+import type { Converters } from '../engine/seam/converters.ts';
+import type { QuantizeName } from '../engine/seam/quantize.ts';
+import { derivationKey, derivationOf, deriveFile, measureSources } from './derive.ts';
+import type { ModelFolder } from './model-folder.ts';
+import type { Derivation } from './model.ts';
+import { Derivations } from './store/derivations.ts';
+import type { ModelStore, StoredBlob } from './store/store.ts';
+
+const MAX_WAITING = 8;
+
+export interface DerivedBlob {
+  /** Leased: the caller releases it. */
+  readonly blob: StoredBlob;
+  readonly derivation: Derivation;
+}
+
+export interface DerivingRequest {
+  /** Called once it is this request's turn; closed at its end. */
+  readonly open: () => Promise<ModelFolder>;
+  readonly isq?: QuantizeName | undefined;
+  readonly signal: AbortSignal;
+}
+
+export class Deriver {
+  readonly #store: ModelStore;
+  readonly #converters: Converters;
+  readonly #derivations: Derivations;
+  #opened: Promise<void> | undefined;
+  #last: Promise<void> = Promise.resolve();
+  #waiting = 0;
+
+  constructor(store: ModelStore, converters: Converters) {
+    this.#store = store;
+    this.#converters = converters;
+    this.#derivations = new Derivations(store);
+  }
+
+  /** As `deriveFile`; 429 server_overloaded when too many wait. */
+  async derive({ open, isq, signal }: DerivingRequest): Promise<DerivedBlob> {
+    const release = await this.#turn(signal);
+    try {
+      await this.#open();
+      const folder = await open();
+      try {
+        return await this.#deriveFolder(folder, isq, signal);
+      } finally {
+        await folder.close();
+      }
+    } finally {
+      release();
+    }
+  }
+
+  #open(): Promise<void> {
+    this.#opened ??= this.#derivations.open().catch((error: unknown) => {
+      this.#opened = undefined;
+      throw error;
+    });
+    return this.#opened;
+  }
+
+  async #deriveFolder(
+    folder: ModelFolder,
+    isq: QuantizeName | undefined,
+    signal: AbortSignal,
+  ): Promise<DerivedBlob> {
+    const { digests, check } = await measureSources(folder, signal);
+    const key = derivationKey(digests, isq);
+    const known = await this.#derivations.find(key);
+    if (known !== undefined) return { blob: known.blob, derivation: derivationOf(digests, known.made) };
+    const temporary = (): string => this.#store.temporary();
+    const made = await deriveFile({ folder, isq, temporary, signal }, this.#converters);
+    try {
+      await check();
+      const blob = await this.#store.adopt(made.path, made.sha256);
+      await this.#derivations.keep(key, made).catch((error: unknown) => {
+        blob.release();
+        throw error;
+      });
+      return { blob, derivation: derivationOf(digests, made) };
+    } catch (error) {
+      await rm(made.path, { force: true });
+      throw error;
+    }
+  }
+
+  /** Resolves, when those before have ended, with what ends this one. */
+  async #turn(signal: AbortSignal): Promise<() => void> {
+    if (this.#waiting >= MAX_WAITING)
+      throw new ApiError('server_overloaded', 'too many folders wait to be converted', {
+        retryAfterSeconds: 30,
+      });
+    const before = this.#last;
+    let release = (): void => undefined;
+    const ended = new Promise<void>((resolve) => (release = resolve));
+    this.#last = before.then(() => ended);
+    this.#waiting += 1;
+    try {
+      await unlessAborted(before, signal);
+      return release;
+    } catch (error) {
+      release();
+      throw error;
+    } finally {
+      this.#waiting -= 1;
+    }
+  }
+}
+
+function unlessAborted(task: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => reject(signal.reason as Error);
+    if (signal.aborted) return leave();
+    signal.addEventListener('abort', leave, { once: true });
+    const go = (): void => {
+      signal.removeEventListener('abort', leave);
+      resolve();
+    };
+    void task.then(go);
+  });
+}

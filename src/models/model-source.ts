@@ -1,0 +1,115 @@
+// From what a configuration or a request names to a described model: a GGUF file, the parts of a split one, a
+// folder of GGUF files, or a folder as it is published on a hub, of which a GGUF file is made first.
+
+import { stat } from 'node:fs/promises';
+import { ApiError } from '../base/errors.ts';
+import { allInsideRoots, describeFile, type DescribeFileOptions, type ModelSettings } from './describe.ts';
+import type { Deriver } from './deriver.ts';
+import { modelInFolder } from './gguf-folder.ts';
+import { namesOfParts } from './gguf/part-name.ts';
+import { typeOfIsq } from './isq.ts';
+import { openModelFolder } from './model-folder.ts';
+import type { ModelFormat, RegistryEntry } from './model.ts';
+import { parseModelName } from './store/names.ts';
+import type { BlobLease } from './store/store.ts';
+
+/** A model from the configuration, the command line or a request. */
+export interface ModelToAdd extends ModelSettings {
+  /** A file, the first part of a split model, a folder, or the parts of a split model in order. */
+  readonly path: string | readonly string[];
+  /** Absent: gguf. */
+  readonly format?: ModelFormat | undefined;
+  /** A type as other servers name it; for a folder that is converted. */
+  readonly isq?: string | undefined;
+  /** Where it may be, links resolved; absent: anywhere. */
+  readonly roots?: readonly string[] | undefined;
+}
+
+export interface SourceOptions extends DescribeFileOptions {
+  readonly deriver: Deriver;
+}
+
+export interface DescribedSource {
+  readonly entry: RegistryEntry;
+  /** The real path that was named. */
+  readonly origin: string;
+  /** Of what was made of a folder: the caller releases it. */
+  readonly held?: BlobLease | undefined;
+}
+
+/** Throws as `describeFile` and `Deriver`; refusals that concern the path name it. */
+export async function describeSource(
+  source: ModelToAdd,
+  options: SourceOptions,
+  signal: AbortSignal,
+): Promise<DescribedSource> {
+  parseModelName(source.id);
+  const { format = 'gguf', path } = source;
+  if (format === 'gguf') return describeGguf(source, options, signal);
+  const isq = source.isq === undefined ? undefined : typeOfIsq(source.isq);
+  const [folder] = typeof path === 'string' ? await permitted([path], source.roots) : [];
+  if (folder === undefined || !(await isFolder(folder)))
+    throw new ApiError('file_not_found', `path is no folder, as the format ${format} has it`, {
+      param: 'path',
+    });
+  const open = (): ReturnType<typeof openModelFolder> => openModelFolder(folder);
+  const { blob, derivation: derived } = await options.deriver
+    .derive({ open, isq, signal })
+    .catch((error: unknown) => {
+      throw ofPath(error);
+    });
+  try {
+    const entry = await describeFile({ ...source, path: blob.path, derived }, options, signal);
+    return { entry, origin: folder, held: blob };
+  } catch (error) {
+    blob.release();
+    throw error;
+  }
+}
+
+async function describeGguf(
+  source: ModelToAdd,
+  options: SourceOptions,
+  signal: AbortSignal,
+): Promise<DescribedSource> {
+  const { path, isq, roots } = source;
+  if (isq !== undefined)
+    throw new ApiError('unsupported_parameter', 'isq is for the formats safetensors and huggingface', {
+      param: 'default_parameters.isq',
+    });
+  // Names of parts are told from the path as given: a link to a file of another name resolves to that name.
+  const given = typeof path === 'string' ? namesOfParts(path) : path;
+  const named = await permitted(given, roots);
+  const origin = named[0]!;
+  if (typeof path !== 'string' || !(await isFolder(origin)))
+    return {
+      entry: await describeFile({ ...source, path: origin, parts: named }, options, signal),
+      origin,
+    };
+  const found = await modelInFolder(origin);
+  const parts = await permitted(found.parts, roots);
+  const [projector] = found.projector === undefined ? [] : await permitted([found.projector], roots);
+  const entry = await describeFile({ ...source, path: parts[0]!, parts, projector }, options, signal);
+  return { entry, origin };
+}
+
+async function permitted(
+  paths: readonly string[],
+  roots: readonly string[] | undefined,
+): Promise<readonly string[]> {
+  return roots === undefined ? paths : allInsideRoots(paths, roots);
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+/** Refusals of a folder name a file in it; the field of the request is its path. */
+function ofPath(error: unknown): unknown {
+  if (!(error instanceof ApiError) || error.status !== 400 || error.param !== null) return error;
+  return new ApiError(error.code, error.message, { param: 'path', cause: error });
+}
