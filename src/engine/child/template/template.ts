@@ -108,7 +108,7 @@ export function createChatTemplate(
   return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
     lacking,
     calls: detectCallWriting(source, (messages, tools, calls) => {
-      const offered = { ...lacking, ...renderer.offered(tools, lacking) };
+      const offered = { ...lacking, ...renderer.offered(tools, lacking, calls) };
       const shaped = toolShape(messages, tools, calls, { disguise: renderer.disguise, thought: undefined });
       return renderer.disguise.off(renderer.render(shaped, offered, loading));
     }),
@@ -154,7 +154,8 @@ class Renderer {
   }
 
   /** The variables in which a template reads tools. */
-  offered(tools: readonly ToolSpec[], lacking: Variables): Variables {
+  offered(tools: readonly ToolSpec[], lacking: Variables, { told }: CallWriting): Variables {
+    if (tools.length === 0 || told === 'system-field') return {};
     const shaped = tools.map((tool) => this.disguise.deep(toolObject(tool)));
     if (!('functions' in lacking)) return { tools: shaped };
     const text = JSON.stringify(tools.map(toolFunction), null, 4);
@@ -229,7 +230,7 @@ class JinjaTemplate implements ChatTemplate {
       Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
     );
     const { lacking } = this.#findings;
-    const offered = this.#ownTools && tools.length > 0 ? this.#renderer.offered(tools, lacking) : {};
+    const offered = this.#ownTools ? this.#renderer.offered(tools, lacking, this.#findings.calls) : {};
     const given = { ...set, ...lacking, ...offered };
     const shaped = this.#shaped(messages, tools);
     // Templates refuse histories they were not trained on (two user turns, a system message in the

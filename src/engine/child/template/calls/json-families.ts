@@ -200,7 +200,7 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
   },
   {
     // Phi-4-mini.
-    marks: /<\|tool\|>/,
+    marks: /message(?:\.tools\b|\[['"]tools['"]\])[^]*<\|\/tool\|>/,
     format: FUNCTOOLS,
     systemField: true,
   },

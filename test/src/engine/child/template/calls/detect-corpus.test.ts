@@ -15,7 +15,7 @@ import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
 import { corpus } from '../../../../../fixtures/engine/template-corpus.ts';
 import { readAnswer, splitText } from '../../../../../fixtures/engine/tool-formats.ts';
 
-/** They write nothing of a call that is in a history. */
+/** They leave out the calls of a history. */
 const WITHOUT_CALLS = new Set([
   'HuggingFaceTB-SmolLM3-3B',
   'LFM2-8B-A1B',

@@ -108,12 +108,18 @@ const ROWS = [
   ],
   [
     'Phi-4-mini: tools in a field of the system message, calls as text',
-    `{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.tools is defined and m.tools %}<|tool|>{{ m.tools }}<|/tool|>{% endif %}{% endfor %}<|assistant|>`,
+    `{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% if message.tools is defined and message.tools %}<|tool|>{{ message.tools }}<|/tool|>{% endif %}{% endfor %}<|assistant|>`,
     'functools',
     [
       '<|tool|>[{"name":"get","description":"fetches it"',
       'words functools[{"name":"get","arguments":{"a":[1,null]}}, {',
     ],
+  ],
+  [
+    'a field of a message that is no message for the tools',
+    `{# message.tools <|/tool|> #}${templateOf('')}`,
+    'generic',
+    ['fetches it'],
   ],
   [
     'a call in words only',
