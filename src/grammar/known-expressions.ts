@@ -1,4 +1,4 @@
-// What the compiler knows of the expressions it has written: how many readings of the values they stand for
+// Knowledge of the expressions the compiler has written: how many readings of the values they stand for
 // may be open at once, which values those are where they are listed, and the expressions for any value.
 
 import { anyIn, type AnyValue } from './any-value.ts';

@@ -1,7 +1,7 @@
-// The types that a schema admits, of arguments and of their parts, for formats that write values without their
-// type: there text is a string where the schema admits one, and JSON elsewhere. Grammar and reader ask the
-// same questions here, so that they agree. Where a schema cannot be understood, any type may come.
-// Every answer takes a bounded number of steps.
+// The types that a schema admits, of arguments and of their parts, for formats that write values without
+// their type: there text is a string where the schema admits one, and JSON elsewhere. Grammar and reader ask
+// the same questions here, so that they agree. Where a schema cannot be understood, any type may come. Every
+// answer takes a bounded number of steps.
 
 import { readAsMeant } from './dialect.ts';
 import { SchemaDocument } from './document.ts';

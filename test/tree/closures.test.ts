@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 56,
-    lines: 8_050,
+    files: 57,
+    lines: 8_500,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   converter: {
@@ -43,7 +43,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
   },
-  server: { entry: PROCESSES.server, files: 296, lines: 42_100, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 311, lines: 44_200, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

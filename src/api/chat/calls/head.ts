@@ -15,8 +15,8 @@ export type HeadMatch =
   | { readonly kind: 'more' | 'foreign' | 'none' };
 
 /**
- * The first head of `heads` that the text begins with; `names`: what may be called. `beforeObject`: an object follows
- * it.
+ * The first head of `heads` that the text begins with; `names`: what may be called. `beforeObject`: an object
+ * follows it.
  */
 export function matchHead(
   heads: readonly (readonly HeadPart[])[],

@@ -135,12 +135,11 @@ describe('properties', () => {
   const unit = fc.constantFrom('a', 'b', ' ', '\n', '<', 'tool', '_call', '{', '"name"', '[', 'é', '😀', '}');
   const name = fc.constantFrom(...NAMES);
   /** Where arguments are not JSON, names are words. */
+  const plain = fc.oneof(fc.string(), fc.integer(), fc.boolean(), fc.array(fc.string(), { minLength: 1 }));
   const argsOf = ({ syntax }: ToolFormat): fc.Arbitrary<object> =>
-    fc.dictionary(
-      syntax.kind === 'object' || syntax.kind === 'named' ? fc.string() : fc.stringMatching(/^[a-z_-]{1,5}$/),
-      fc.jsonValue({ maxDepth: 1 }),
-      { maxKeys: 3 },
-    );
+    syntax.kind === 'object' || syntax.kind === 'named'
+      ? fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 1 }), { maxKeys: 3 })
+      : fc.dictionary(fc.stringMatching(/^[a-z_-]{1,5}$/), plain, { maxKeys: 3 });
 
   test('a stop string is met where the content has it, and nowhere else', () => {
     fc.assert(
