@@ -83,7 +83,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   constructor(options: ServiceOptions<E>) {
     this.#options = options;
     this.#store = options.store;
-    this.#bases = new Bases(this.registry, options.adaptersAllowed ? null : withoutAdapters());
+    this.#bases = new Bases(this.registry, options.adaptersAllowed);
     this.#lifecycle = new Lifecycle<E>({
       ...options,
       open: (model, load) => this.#open(model, load),
@@ -387,13 +387,6 @@ function ofConfiguration(id: string): ApiError {
     `${id} is a model of the configuration, which comes back with the next start: choose another name`,
     { param: 'name' },
   );
-}
-
-function withoutAdapters(): ApiError {
-  return new ApiError('unsupported_parameter', 'adapters need `engine.backend = "cpu"`', {
-    param: 'model',
-    shouldRetry: false,
-  });
 }
 
 function notFound(): ApiError {
