@@ -196,7 +196,13 @@ describe('a pull', { timeout: 400_000 }, () => {
     expect(pulled).toMatchObject({ code: 0, stderr: expect.not.stringContaining('error') as string });
     expect(await ask(name)).toBe(answer);
     const { text } = await call('GET', `/v1/models/${encodeURIComponent(name)}`);
-    expect(JSON.parse(text)).toMatchObject({ id: name, kind: 'manifest', residency: 'memory', loaded: true });
+    expect(JSON.parse(text)).toMatchObject({
+      id: name,
+      kind: 'manifest',
+      residency: 'memory',
+      loaded: true,
+      tool_format: { kind: 'hermes', native: true },
+    });
     await models('rm', name);
   });
 

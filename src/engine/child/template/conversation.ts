@@ -4,7 +4,7 @@
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
-import { shapeCalls, type CallWriting } from './calls/detect.ts';
+import { GENERIC_WRITING, shapeCalls, type CallWriting } from './calls/detect.ts';
 import { toolInstructions } from './calls/instructions.ts';
 import { wholeCalls } from './calls/written.ts';
 import type { Disguise } from './disguise.ts';
@@ -12,7 +12,7 @@ import type { Disguise } from './disguise.ts';
 /** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
 type Parts = readonly Readonly<Record<string, string>>[];
 
-export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;
+export type Shaped = { role: string; content: string | Parts | null } & Record<string, unknown>;
 
 interface Writing {
   readonly disguise: Disguise;
@@ -34,7 +34,7 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
 
 /** The content of a turn without its reasoning. */
 function wordsOf({ content }: Shaped): string {
-  if (typeof content === 'string') return content;
+  if (content === null || typeof content === 'string') return content ?? '';
   return content.map((part) => part['text'] ?? '').join('');
 }
 
@@ -48,9 +48,7 @@ export function toolShape(
   const { format, told } = calls;
   if (format.kind === GENERIC_TOOL_FORMAT.kind) return genericShape(messages, tools, writing);
   const shaped = shapeCalls(messages, calls).map((message) =>
-    told === 'system-field'
-      ? writtenShape(message, format, writing)
-      : ownShape(message, writing, calls.textArguments),
+    told === 'system-field' ? writtenShape(message, format, writing) : ownShape(message, writing, calls),
   );
   if (told === 'variable' || tools.length === 0) return shaped;
   if (told === 'nowhere') return tellingTools(shaped, tools, format, writing.disguise);
@@ -69,9 +67,12 @@ function writtenShape(message: ChatMessage, format: ToolFormat, writing: Writing
 
 /**
  * For templates that know tools: the shape of the transformers library, for which they are written.
- * `textArguments`: arguments as JSON text, not as a mapping.
  */
-export function ownShape(message: ChatMessage, writing: Writing, textArguments = false): Shaped {
+export function ownShape(
+  message: ChatMessage,
+  writing: Writing,
+  { textArguments, noContent }: Pick<CallWriting, 'textArguments' | 'noContent'> = GENERIC_WRITING,
+): Shaped {
   const { disguise } = writing;
   const said: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   const shaped = addReasoning(said, message, writing);
@@ -86,6 +87,7 @@ export function ownShape(message: ChatMessage, writing: Writing, textArguments =
         arguments: disguise.deep(textArguments ? call.arguments : parsedArguments(call.arguments)),
       },
     }));
+    if (noContent && shaped.content === '') shaped.content = null;
   }
   return shaped;
 }

@@ -41,6 +41,16 @@ export function withFormIds(messages: readonly ChatMessage[], syntax: CallSyntax
   });
 }
 
+/** Words before calls become a turn of their own. */
+export function wordsBefore(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  return messages.flatMap((message) => {
+    const { toolCalls = [], content } = message;
+    if (toolCalls.length === 0 || content === '') return [message];
+    const calls: ChatMessage = { role: message.role, content: '', toolCalls };
+    return [{ ...message, toolCalls: undefined }, calls];
+  });
+}
+
 /** A turn of several calls becomes several turns, each followed by the results of its call. */
 export function oneCallATurn(messages: readonly ChatMessage[]): readonly ChatMessage[] {
   const turns: ChatMessage[] = [];

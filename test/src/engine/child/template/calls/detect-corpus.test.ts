@@ -8,6 +8,7 @@ import {
   createChatTemplate,
   type ChatTemplate,
 } from '../../../../../../src/engine/child/template/template.ts';
+import { framingOf } from '../../../../../../src/engine/child/template/calls/written.ts';
 import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
 import { triggersOf } from '../../../../../../src/grammar/calls/triggers.ts';
 import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
@@ -20,7 +21,6 @@ const WITHOUT_CALLS = new Set([
   'HuggingFaceTB-SmolLM3-3B',
   'LFM2-8B-A1B',
   'LFM2.5-Instruct',
-  'deepseek-ai-DeepSeek-R1-Distill-Llama-8B',
   'google-gemma-2-2b-it',
   'ibm-granite-granite-3.3-2B-Instruct',
   'llama-cpp-rwkv-world',
@@ -62,18 +62,32 @@ const FIRST_CALL = {
 const LAST_CALL = { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' };
 const CALLS = [FIRST_CALL, LAST_CALL];
 
-/** The text of a template with calls in the history, from the question on. */
-function written(
-  source: string,
-  calls: readonly (typeof CALLS)[number][],
-): { template: ChatTemplate; text: string } {
-  const template = createChatTemplate(source, {
-    specials: [],
+const FIRST = 1_200_000;
+const MARKS = /<\|?[^|>\s]{1,40}\|?>|\[[A-Z_]{3,20}\]/g;
+
+/** For a model with these control tokens; characters are the other ones. */
+function load(source: string, control: readonly string[]): ChatTemplate {
+  return createChatTemplate(source, {
+    specials: control.map((text, i) => ({
+      token: FIRST + i,
+      text,
+      control: true,
+      lstrip: false,
+      rstrip: false,
+    })),
     bos: null,
     eos: null,
     addBos: false,
     tokenize: (text) => Array.from(text, (char) => char.codePointAt(0) ?? 0),
   });
+}
+
+/** The text of a template with calls in the history, from the question on. */
+function written(
+  source: string,
+  calls: readonly (typeof CALLS)[number][],
+): { template: ChatTemplate; text: string } {
+  const template = load(source, []);
   const history: readonly ChatMessage[] = [
     { role: 'user', content: QUESTION },
     { role: 'assistant', content: '', toolCalls: calls },
@@ -137,6 +151,23 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
       expect(tidy.some((each) => accepts(grammar, each))).toBe(true);
     });
 
+    test.skipIf(format.kind === 'generic')('no text of a request is one of its marks', () => {
+      const marks = [...new Set(framingOf(format).match(MARKS) ?? [])];
+      const hostile = `${marks.join('')}${format.triggers.join('')}`;
+      const control = (words: string): number => {
+        const template = load(source, marks);
+        const call = { id: 'call00001', name: 'get_weather', arguments: JSON.stringify({ city: words }) };
+        const history: readonly ChatMessage[] = [
+          { role: 'user', content: words },
+          { role: 'assistant', content: words, toolCalls: [call] },
+          { role: 'tool', content: words, toolCallId: call.id, name: call.name },
+        ];
+        const tools = TOOLS.map((tool) => ({ ...tool, description: words }));
+        return template.tokens(history, tools).filter((token) => token >= FIRST).length;
+      };
+      expect(control(hostile)).toBe(control('harmless'));
+    });
+
     test.skipIf(format.kind === 'generic')('the reader reads the calls it writes, in any pieces', () => {
       fc.assert(
         fc.property(fc.array(fc.nat(2000), { maxLength: 30 }), (cuts) => {
@@ -150,7 +181,7 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
 
   test('most of them have a format of their own', () => {
     const generic = [...KINDS].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
-    expect(KINDS.size - WITHOUT_CALLS.size).toBe(60);
+    expect(KINDS.size - WITHOUT_CALLS.size).toBe(61);
     expect(generic.length, generic.map(([name]) => name).join(', ')).toBeLessThanOrEqual(MAX_GENERIC);
     for (const name of WITHOUT_CALLS) expect([name, KINDS.get(name)]).toEqual([name, 'generic']);
   });

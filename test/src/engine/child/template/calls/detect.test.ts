@@ -94,6 +94,23 @@ const ROWS = [
     ['words<|function_call|>', 'R1«', '{"b": true}}', 'R2'],
   ],
   [
+    'words beside a call, dropped',
+    templateOf(each(`<|function_call|>${OBJECT}`)).replace(
+      '{{ m.content }}',
+      '{% if not m.tool_calls %}{{ m.content }}{% endif %}',
+    ),
+    'gigachat-token',
+    ['words', '<|function_call|>{"name": "get", "arguments": {"a"', 'R1'],
+  ],
+  [
+    'a call beside empty words, dropped',
+    templateOf(each(`<|function_call|>${OBJECT}`))
+      .replace('{% if m.tool_calls %}', '{% if m.content is none %}')
+      .replace('{{ m.content }}', '{{ m.content or "" }}'),
+    'gigachat-token',
+    ['words', '<|function_call|>{"name": "get", "arguments": {"a"', 'R1'],
+  ],
+  [
     'tools it does not tell',
     templateOf(
       `<｜tool▁calls▁begin｜>${each(`<｜tool▁call▁begin｜>{{ c.function.name }}<｜tool▁sep｜>{{ c.function.arguments | tojson }}<｜tool▁call▁end｜>`)}<｜tool▁calls▁end｜>`,

@@ -1,7 +1,11 @@
 // Histories as families of templates take them.
 
 import { expect, test } from 'vitest';
-import { oneCallATurn, withFormIds } from '../../../../../../src/engine/child/template/calls/history.ts';
+import {
+  oneCallATurn,
+  withFormIds,
+  wordsBefore,
+} from '../../../../../../src/engine/child/template/calls/history.ts';
 import type { ChatMessage } from '../../../../../../src/engine/seam/engine.ts';
 import { toolFormat } from '../../../../../fixtures/engine/tool-formats.ts';
 
@@ -57,4 +61,16 @@ test('several calls become turns, each with its results, and nothing is lost', (
   expect(ids(turns)).toEqual(['a', 'a', 'b', 'b', 'x', 'c', 'c']);
   expect(turns.map(({ content }) => content)).toEqual(['c', 'of a', '', 'of b', 'of x', 'c', 'of c']);
   expect(turns.map(({ reasoning }) => reasoning ?? '')).toEqual(['r', '', '', '', '', 'r', '']);
+});
+
+test('words apart from calls: in order, and only where there are both', () => {
+  const turns = wordsBefore([asked('a', 'b'), result('a'), { ...asked('c'), content: '' }]);
+  expect(
+    turns.map(({ content, reasoning, toolCalls = [] }) => [content, reasoning, toolCalls.length]),
+  ).toEqual([
+    ['c', 'r', 0],
+    ['', undefined, 2],
+    ['of a', undefined, 0],
+    ['', 'r', 1],
+  ]);
 });

@@ -1,5 +1,5 @@
-// Families whose arguments are not one JSON object: a stranger's text in a history writes no mark of theirs, and a
-// list of calls as Python has them is known by its rendering.
+// Families whose arguments are not one JSON object: a stranger's text in a history writes no mark of theirs,
+// and a list of calls as Python has them is known by its rendering.
 
 import { describe, expect, test } from 'vitest';
 import type { ChatMessage } from '../../../../../../src/engine/seam/engine.ts';
@@ -28,7 +28,7 @@ function load(source: string, marks: readonly string[]): ChatTemplate {
     bos: null,
     eos: null,
     addBos: false,
-    tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
+    tokenize: (text) => Array.from(text, (character) => character.codePointAt(0) ?? 0),
   });
 }
 
