@@ -224,6 +224,7 @@ export const modelAnswer = object({
   context_length: count,
   residency: choice(['memory', 'verity', 'disk']),
   kv_type: optional(choice(['f16', 'q8_0'])),
+  parent: optional(words),
   derived: optional(
     object({
       from: list(words, { max: 64 }),
@@ -261,6 +262,13 @@ export const loadAnswer = object({
   status: choice(['loaded', 'already_loaded']),
   model: words,
   type: words,
+  loaded_at: nullable(count),
+});
+export const loraAnswer = object({
+  status: choice(['loaded', 'already_loaded']),
+  model: words,
+  parent: words,
+  sha256: words,
   loaded_at: nullable(count),
 });
 export const unloadAnswer = object({ status: literal('unloaded'), model: words });

@@ -18,32 +18,39 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 57,
-    lines: 8_500,
+    files: 63,
+    lines: 8_900,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+  },
+  'engine child, launched': {
+    entry: PROCESSES.engineLaunch,
+    files: 7,
+    lines: 670,
+    without:
+      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/model-fds))/,
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 29,
-    lines: 4_550,
+    files: 30,
+    lines: 4_850,
     without:
-      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/task)|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 10,
-    lines: 1300,
+    files: 13,
+    lines: 1660,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
-    files: 6,
-    lines: 660,
+    files: 7,
+    lines: 690,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
+      /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 311, lines: 44_200, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 326, lines: 46_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -38,6 +38,7 @@ function wireModel(model: ModelStatus): object {
     context_length: model.contextLength,
     residency: model.residency,
     kv_type: model.kvType,
+    parent: model.parent,
     derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
     projector: projector === undefined ? undefined : wireProjector(projector),
     loaded: model.loaded,
@@ -140,7 +141,7 @@ const format = map(
   },
 );
 
-const newModelName = map(
+export const newModelName = map(
   text({
     min: 1,
     max: 256,
@@ -272,7 +273,7 @@ export const deleteModel = route({
   summary: 'Unload and deregister a model; blobs no other model needs are deleted.',
   tag: 'Models',
   answer: deletedAnswer,
-  errors: ['model_not_found'],
+  errors: ['model_not_found', 'model_has_adapters'],
   async handle({ deps, params, exchange }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];
