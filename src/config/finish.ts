@@ -72,7 +72,7 @@ function fromVariables(
 }
 
 function checkTogether(config: Config): void {
-  const { api, store, models } = config;
+  const { api, store, models, engine } = config;
   const refuse = (key: string, message: string, origin = key): ConfigError => {
     const where = config.origins.get(origin);
     return new ConfigError(`${where === undefined ? '' : `${where}: `}${message}`, key);
@@ -85,6 +85,13 @@ function checkTogether(config: Config): void {
     );
   if (store.residency === 'verity' && store.verityFolder === undefined)
     throw refuse('store.residency', 'store.residency is "verity" but store.verity_folder is not set');
+  const unused = [
+    ['engine.gpu_device', engine.gpuDevice],
+    ['engine.gpu_layers', engine.gpuLayers],
+  ] as const;
+  const given = unused.find(([, value]) => value !== undefined);
+  if (engine.backend === 'cpu' && given !== undefined)
+    throw refuse(given[0], `${given[0]} is for graphics cards but engine.backend is "cpu"`);
   if (api.corsEnabled && api.corsOrigins.length === 0)
     throw refuse('api.cors_enabled', 'api.cors_enabled is true but api.cors_origins is empty');
   if (models.hub?.startsWith('http:') === true && !models.hubPrivate)

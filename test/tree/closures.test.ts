@@ -18,32 +18,32 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 48,
-    lines: 7_100,
+    files: 51,
+    lines: 7_250,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 29,
-    lines: 4_550,
+    files: 30,
+    lines: 4_600,
     without:
-      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/task)|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 12,
-    lines: 1600,
+    files: 13,
+    lines: 1660,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
-    files: 6,
-    lines: 660,
+    files: 7,
+    lines: 690,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 300, lines: 42_600, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 304, lines: 42_800, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -53,6 +53,19 @@ test.each([
     '[store]\nmodel_roots = ["a\\u0000b"]',
     'a.toml:2: store.model_roots must be a list of texts without zero characters, not ["a\\u0000b"] (no path or name can hold one)',
   ],
+  [
+    '[engine]\nbackend = "metal"',
+    'a.toml:2: engine.backend must be one of "cpu", "vulkan", "cuda", not "metal"',
+  ],
+  ['[engine]\ngpu_layers = 0', 'a.toml:2: engine.gpu_layers must be an integer from 1 to 10000, not 0'],
+  [
+    '[engine]\ngpu_layers = 4',
+    'a.toml:2: engine.gpu_layers is for graphics cards but engine.backend is "cpu"',
+  ],
+  [
+    '[engine]\nbackend = "cpu"\ngpu_device = 0',
+    'a.toml:3: engine.gpu_device is for graphics cards but engine.backend is "cpu"',
+  ],
 ])('%j', (text, message) => {
   expect(refusal(text)).toBe(message);
 });

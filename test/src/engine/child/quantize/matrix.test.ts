@@ -11,10 +11,10 @@ import type { LlamaLibrary } from '../../../../../src/engine/child/llama/declara
 import {
   closeStream,
   libcSymbol,
-  llamaFolder,
   loadLlama,
   openFileStream,
 } from '../../../../../src/engine/child/llama/library.ts';
+import { llamaFolder } from '../../../../../src/engine/seam/library-folder.ts';
 import { CALIBRATION_TEXT } from '../../../../../src/engine/child/quantize/calibration.ts';
 import { collectMatrix, type ImportanceMatrix } from '../../../../../src/engine/child/quantize/matrix.ts';
 import { convertFolder } from '../../../../../src/models/convert/convert.ts';
