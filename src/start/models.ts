@@ -5,6 +5,7 @@ import { totalmem } from 'node:os';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Config } from '../config/read.ts';
+import { adaptedEngine } from '../engine/adapted.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
@@ -38,6 +39,8 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
   const deriver = new Deriver(store, options.converters);
   const models = createModels<Engine>({
     openEngine,
+    adapted: adaptedEngine,
+    adaptersAllowed: config.engine.backend === 'cpu',
     store,
     deriver,
     pulls: config.models.pullEnabled ? await openPulls(config, { store, clock, deriver }) : null,

@@ -204,6 +204,7 @@ describe('a pull', { timeout: 400_000 }, () => {
       kind: 'manifest',
       residency: 'memory',
       loaded: true,
+      tool_format: { kind: 'hermes', native: true },
       projector: { size_bytes: projector.length, used: false },
     });
     await models('rm', name);

@@ -30,8 +30,8 @@ export function growNativeStack(): void {
 export type NativeLibrary = ReturnType<typeof koffi.load>;
 
 /**
- * Loads the library, the CPU variant that fits this processor and, in a build for graphics cards, their
- * driver; `plain`: only the plain variant, which computes the same numbers on all. Call once per process.
+ * Loads the library, the CPU variant that fits this processor, or the plain one, which computes the same
+ * numbers on all, and, in a build for graphics cards, their driver. Call once per process.
  */
 export function loadLlama(
   folder = llamaFolder(),
