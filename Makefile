@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -93,6 +93,12 @@ fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
 e2e: models $(TESTS_INSTALLED) ## only the end-to-end tests
 	@$(NODE) node_modules/vitest/vitest.mjs run test/e2e
 
+GPU_PACKAGE := @node-llama-cpp/linux-x64-vulkan@3.21.1
+gpu-test: models $(TESTS_INSTALLED) ## the Vulkan build against the CPU's tokens; installs it, and without a device Mesa's software driver
+	@test -d node_modules/@node-llama-cpp/linux-x64-vulkan || npm install --no-save --no-audit --no-fund --ignore-scripts $(GPU_PACKAGE)
+	@ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y mesa-vulkan-drivers libvulkan1; }
+	@$(NODE) node_modules/vitest/vitest.mjs run test/src/engine/open-vulkan
+
 soak: models $(TESTS_INSTALLED) ## ten minutes of random clients and faults; SECONDS=600
 	@$(TSX) scripts/soak.ts --seconds $(or $(SECONDS),600)
 
@@ -103,8 +109,14 @@ bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench-cold.ts
 	@$(TSX) scripts/bench-tenants.ts
 
-bench-engine: models $(TESTS_INSTALLED) ## engine against LLAMA_SERVER=/path/to/llama-server, when given
-	@$(TSX) scripts/bench-engine.ts
+bench-engine: models $(TESTS_INSTALLED) ## engine and server against llama-server (make llama-server, or LLAMA_SERVER=path); JSON=file
+	@$(TSX) scripts/bench-engine.ts $(if $(JSON),--json $(JSON))
+
+llama-server: $(TESTS_INSTALLED) ## build the peer of bench-engine from the pinned sources, once; JOBS=n (1)
+	@$(TSX) scripts/real-models/llama-server.ts
+
+bench-scale: models $(TESTS_INSTALLED) ## streams, long prompts and many models: where it stops being linear
+	@$(TSX) scripts/bench-scale.ts $(if $(JSON),--json $(JSON))
 
 bench-verify: build ## one SNP and one TDX verification beside the bare signature checks
 	@$(TSX) scripts/bench-verify.ts

@@ -104,20 +104,19 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     info: engine.info,
     pid: engine.pid,
     closed: engine.closed,
-    async *generate(request, signal) {
-      const { slots } = engine.info;
-      const along = generating > 0;
-      const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
-      generating += 1;
-      let whole = false;
-      try {
-        yield* engine.generate(request, signal);
-        whole = true;
-      } finally {
-        generating -= 1;
-        if (whole) ended();
-        else void engine.dropped().then(ended);
-      }
+    generate(request, signal) {
+      const events = engine.generate(request, signal)[Symbol.asyncIterator]();
+      return accompanied(events, () => {
+        const { slots } = engine.info;
+        const along = generating > 0;
+        const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
+        generating += 1;
+        return (whole) => {
+          generating -= 1;
+          if (whole) ended();
+          else void engine.dropped().then(ended);
+        };
+      });
     },
     tokenize: (...given) => asked(() => engine.tokenize(...given)),
     detokenize: (...given) => asked(() => engine.detokenize(...given)),
@@ -127,6 +126,49 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     dropped: () => engine.dropped(),
     stats: () => engine.stats(),
     close: () => engine.close(),
+  };
+}
+
+/**
+ * The same events between `begin`, before the first is asked for, and what `begin` returns, called once: when
+ * the last was given (`whole`), or at a failure or a reader that stops. Written out because a generator that
+ * delegates to another one costs every token three promises.
+ */
+function accompanied<T>(
+  events: AsyncIterator<T>,
+  begin: () => (whole: boolean) => void,
+): AsyncIterableIterator<T> {
+  let phase: 'new' | 'open' | 'over' = 'new';
+  let end: (whole: boolean) => void = () => undefined;
+  const close = (whole: boolean): void => {
+    const open = phase === 'open';
+    phase = 'over';
+    if (open) end(whole);
+  };
+  const given = (result: IteratorResult<T>): IteratorResult<T> => {
+    if (result.done === true) close(true);
+    return result;
+  };
+  const failed = (error: unknown): never => {
+    close(false);
+    throw error;
+  };
+  return {
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    async next() {
+      if (phase === 'new') {
+        end = begin();
+        phase = 'open';
+      }
+      return events.next().then(given, failed);
+    },
+    async return() {
+      await events.return?.();
+      close(false);
+      return { done: true, value: undefined };
+    },
   };
 }
 

@@ -237,6 +237,12 @@ export const modelAnswer = object({
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
+  tool_format: optional(
+    object({
+      kind: words,
+      native: flag('False: the model is told of tools in a form of this server; `kind` is generic.'),
+    }),
+  ),
   details: optional(
     object({
       architecture: words,

@@ -10,7 +10,7 @@ import { ConfigError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { reachableSwap, withoutCoreDumps } from '../base/process-memory.ts';
 import type { Config } from '../config/read.ts';
-import { checkTemplate, openEngine } from '../engine/open.ts';
+import { checkTemplate, findDevices, openEngine } from '../engine/open.ts';
 import { leastFiles, maxConnections, openFileLimit } from '../start/http.ts';
 import { start, type RunningServer } from '../start/start.ts';
 import {
@@ -132,6 +132,11 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
     workerEntry: new URL('../engine/child/worker.js', import.meta.url),
     loadTimeoutMs: config.models.loadTimeoutMs,
     maxQueued: config.limits.maxQueuePerModel,
+    accelerator: {
+      kind: config.engine.backend,
+      device: config.engine.gpuDevice,
+      layers: config.engine.gpuLayers,
+    },
     drafting: config.models.drafting,
   };
   try {
@@ -141,6 +146,7 @@ async function started(config: Config, log: Log, stop: Stop): Promise<RunningSer
       version: version(),
       openEngine: openEngine(engines),
       checkTemplate: (source) => checkTemplate(engines, source),
+      findDevices: () => findDevices(engines),
       converters: converters(),
       signal: stop.asked,
       onFatal: stop.fail,

@@ -6,6 +6,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
 import { MAX_SOCKET_BYTES, pathProblem } from './forms.ts';
+import { quoted, valueKey } from './keys.ts';
 import { SECTIONS, type Config, type Section } from './schema.ts';
 import type { Environment } from './sources.ts';
 import { shownValue, valueOf } from './value.ts';
@@ -71,9 +72,9 @@ function fromVariables(
 }
 
 function checkTogether(config: Config): void {
-  const { api, store, models } = config;
-  const refuse = (key: string, message: string): ConfigError => {
-    const where = config.origins.get(key);
+  const { api, store, models, engine } = config;
+  const refuse = (key: string, message: string, origin = key): ConfigError => {
+    const where = config.origins.get(origin);
     return new ConfigError(`${where === undefined ? '' : `${where}: `}${message}`, key);
   };
   const noKey = api.apiKey === undefined && api.apiKeys.length === 0 && config.keyEntries.size === 0;
@@ -84,6 +85,13 @@ function checkTogether(config: Config): void {
     );
   if (store.residency === 'verity' && store.verityFolder === undefined)
     throw refuse('store.residency', 'store.residency is "verity" but store.verity_folder is not set');
+  const unused = [
+    ['engine.gpu_device', engine.gpuDevice],
+    ['engine.gpu_layers', engine.gpuLayers],
+  ] as const;
+  const given = unused.find(([, value]) => value !== undefined);
+  if (engine.backend === 'cpu' && given !== undefined)
+    throw refuse(given[0], `${given[0]} is for graphics cards but engine.backend is "cpu"`);
   if (api.corsEnabled && api.corsOrigins.length === 0)
     throw refuse('api.cors_enabled', 'api.cors_enabled is true but api.cors_origins is empty');
   if (models.hub?.startsWith('http:') === true && !models.hubPrivate)
@@ -91,6 +99,12 @@ function checkTogether(config: Config): void {
       'models.hub',
       `models.hub must be an https URL unless models.hub_private is true, not ${shownValue(models.hub)}`,
     );
+  for (const [id, { format, isq }] of config.modelEntries)
+    if (isq !== undefined && (format === undefined || format === 'gguf')) {
+      const key = `api.models.${quoted(id)}.isq`;
+      const message = `${key} is for the formats safetensors and huggingface`;
+      throw refuse(key, message, valueKey('api.models', id, 'isq'));
+    }
   const socket = config.tee.attestdSocket;
   const problem = socket === undefined ? undefined : pathProblem(socket, MAX_SOCKET_BYTES);
   if (problem !== undefined)

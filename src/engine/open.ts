@@ -8,7 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
+import type { Accelerator, Device } from './seam/backend.ts';
 import type { Drafting, EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
+import type { FromChild, ToChild } from './seam/wire.ts';
 
 export interface EngineOptions {
   /** The built engine/child/worker; must be JavaScript. */
@@ -33,6 +35,8 @@ export interface EngineOptions {
    * cost.
    */
   readonly exact?: boolean | undefined;
+  /** Where models compute; absent: on the CPU. */
+  readonly accelerator?: Accelerator | undefined;
   /** Absent: off. */
   readonly drafting?: Drafting | undefined;
 }
@@ -45,6 +49,8 @@ const DEFAULT_MAX_BUFFERED_EVENTS = 256;
  * thread that the pool knows.
  */
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
+
+const CPU: Accelerator = { kind: 'cpu' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
 export function openEngine(options: EngineOptions): OpenEngine {
@@ -74,22 +80,54 @@ export function openEngine(options: EngineOptions): OpenEngine {
 
 /** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
 export async function checkTemplate(options: EngineOptions, source: string): Promise<string | null> {
+  const answer = await askChild(options, { kind: 'template', source });
+  return answer.kind === 'template' ? answer.problem : 'the engine answered with something else';
+}
+
+/**
+ * The devices of the configured backend, as a child finds them: this process loads no driver. Throws ApiError
+ * `engine_failed` with the reason of a child that cannot load it.
+ */
+export async function findDevices(options: EngineOptions): Promise<readonly Device[]> {
+  const answer = await askChild(options, { kind: 'devices', backend: options.accelerator?.kind ?? 'cpu' });
+  return answer.kind === 'devices' ? answer.devices : [];
+}
+
+/** One question to a child that loads no model; rejects with what it says failed, or how it ended. */
+async function askChild(options: EngineOptions, question: ToChild): Promise<FromChild> {
   const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
   connection.outstanding = 1;
   try {
     return await new Promise((resolve, reject) => {
       connection.onMessage = (message) => {
-        if (message.kind === 'template') resolve(message.problem);
+        if (message.kind === 'failed') reject(new ApiError('engine_failed', message.message));
+        else resolve(message);
       };
       void connection.gone.then(({ why }) =>
         reject(new ApiError('engine_failed', why ?? 'the engine ended')),
       );
-      connection.send({ kind: 'template', source });
+      connection.send(question);
     });
   } finally {
     connection.end();
     await connection.gone;
   }
+}
+
+/**
+ * The driver's own switches: which device it shows (the only way to a software driver, which it would pass
+ * over), and no cache of compiled programs in files, which a confined child can neither read nor write.
+ */
+function driverEnvironment({ kind, device }: Accelerator): Readonly<Record<string, string>> {
+  if (kind === 'cpu') return {};
+  const uncached = {
+    MESA_SHADER_CACHE_DISABLE: 'true',
+    __GL_SHADER_DISK_CACHE: '0',
+    CUDA_CACHE_DISABLE: '1',
+  };
+  if (device === undefined) return uncached;
+  const visible = kind === 'vulkan' ? 'GGML_VK_VISIBLE_DEVICES' : 'CUDA_VISIBLE_DEVICES';
+  return { ...uncached, [visible]: String(device) };
 }
 
 /** A model with adapters starts through a program that bounds the files it may open. */
@@ -99,20 +137,24 @@ function spawnModel(options: EngineOptions, { fd, adapters = [] }: LoadSpec): Ch
     throw new ApiError('model_load_failed', 'adapters need a model on a descriptor', { shouldRetry: false });
   const launcher = join(dirname(entryOf(options)), 'adapted', 'launch.js');
   const descriptors = [fd, ...adapters.map((adapter) => adapter.fd)];
-  return spawnProgram([launcher, `${adapters.length}`], descriptors);
+  return spawnProgram(options, [launcher, `${adapters.length}`], descriptors);
 }
 
 function spawnChild(options: EngineOptions, descriptors: readonly number[]): ChildProcess {
-  return spawnProgram([entryOf(options)], descriptors);
+  return spawnProgram(options, [entryOf(options)], descriptors);
 }
 
 function entryOf({ workerEntry }: EngineOptions): string {
   return typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
 }
 
-function spawnProgram(command: readonly string[], descriptors: readonly number[]): ChildProcess {
+function spawnProgram(
+  { accelerator = CPU }: EngineOptions,
+  command: readonly string[],
+  descriptors: readonly number[],
+): ChildProcess {
   return spawn(process.execPath, ['--max-old-space-size=1024', ...command], {
-    env: CHILD_ENVIRONMENT,
+    env: { ...CHILD_ENVIRONMENT, ...driverEnvironment(accelerator) },
     stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...descriptors],
     // The child must not get the terminal's Ctrl-C: the server decides when it ends.
     detached: true,
@@ -160,6 +202,8 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     maxChunk: options.maxChunk,
     maxCells: options.maxCells,
     exact: options.exact,
+    accelerator: options.accelerator,
+    needs: spec.needs,
     drafting: options.drafting ?? 'off',
   });
   try {

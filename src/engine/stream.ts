@@ -9,7 +9,7 @@ export interface EngineStream {
   push(event: GenerateEvent): void;
   fail(error: unknown): void;
   readonly buffered: number;
-  events(): AsyncGenerator<GenerateEvent, void, undefined>;
+  events(): AsyncIterableIterator<GenerateEvent>;
 }
 
 export interface StreamOptions {
@@ -47,26 +47,32 @@ export function createStream(options: StreamOptions): EngineStream {
       failure ??= { error };
       signal();
     },
-    async *events() {
+    events() {
       let finished = 0;
-      while (finished < options.choices) {
-        // Events that already arrived are delivered before a failure is told.
-        const event = buffer.shift();
-        if (event !== undefined) {
-          if (paused && buffer.length <= options.low) {
-            paused = false;
-            options.resume();
+      return {
+        [Symbol.asyncIterator]() {
+          return this;
+        },
+        async next() {
+          for (;;) {
+            if (finished >= options.choices) return { done: true, value: undefined };
+            // Events that already arrived are delivered before a failure is told.
+            const event = buffer.shift();
+            if (event !== undefined) {
+              if (paused && buffer.length <= options.low) {
+                paused = false;
+                options.resume();
+              }
+              if (event.kind === 'finish') finished += 1;
+              return { done: false, value: event };
+            }
+            if (failure !== null) throw failure.error;
+            await new Promise<void>((resolve) => {
+              wake = resolve;
+            });
           }
-          if (event.kind === 'finish') finished += 1;
-          yield event;
-        } else if (failure !== null) {
-          throw failure.error;
-        } else {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-      }
+        },
+      };
     },
   };
 }

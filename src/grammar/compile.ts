@@ -7,8 +7,15 @@
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
-import { argumentForm, callExpression, written, type ArgumentForm, type CallBody } from './calls/syntax.ts';
-import { anyValue, SPACE, type AnyValue } from './any-value.ts';
+import {
+  argumentForm,
+  callExpression,
+  opening,
+  written,
+  type ArgumentForm,
+  type CallBody,
+} from './calls/syntax.ts';
+import { anyValue, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
@@ -194,11 +201,6 @@ function named<T>(tool: string, work: () => T): T {
 
 function optional(text: string): readonly Expression[] {
   return text === '' ? [] : [`(${terminal(text)})?`];
-}
-
-/** A blank at the head of a text is the tokenizer's: it may be left out. */
-function opening(text: string): readonly Expression[] {
-  return text.startsWith(' ') ? [SPACE, ...written(text.slice(1))] : written(text);
 }
 
 function guarded<T>(param: string, work: () => T): T {

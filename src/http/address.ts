@@ -14,6 +14,7 @@ export function isLoopback(address: string): boolean {
  * addresses (§2.5.5.2) are IPv4.
  */
 export function peerOf(address: string): string {
+  if (!address.includes(':')) return address;
   const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];
   if (mapped !== undefined) return mapped;
   const plain = address.replace(/%.*$/, '');

@@ -52,7 +52,6 @@ export interface Exchange {
   release(): void;
   /** Throws the reason when the request was aborted; cheaper than the signal. */
   throwIfOver(): void;
-  /** The reason is made only when the signal is used. */
   abort(reason: () => Error): void;
 }
 
@@ -117,8 +116,11 @@ export function openExchange(begun: {
   };
 }
 
+/** Made once: every request ends with this reason, and the stack of an error costs as much as its parsing. */
+const CLIENT_CLOSED = new ApiError('client_closed_request', 'the client closed the request');
+
 export function clientClosed(): ApiError {
-  return new ApiError('client_closed_request', 'the client closed the request');
+  return CLIENT_CLOSED;
 }
 export function timedOut(): ApiError {
   return new ApiError('timeout', 'the answer took longer than this server allows');

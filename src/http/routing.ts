@@ -114,11 +114,14 @@ async function answer(
   return reply.send(result);
 }
 
+const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({});
+
 function paramsOf(params: unknown): Readonly<Record<string, string>> {
-  const texts = Object.entries(isRecord(params) ? params : {}).filter(
-    (entry): entry is [string, string] => typeof entry[1] === 'string',
-  );
-  return Object.fromEntries(texts);
+  if (!isRecord(params)) return NO_PARAMS;
+  let texts: Record<string, string> | undefined;
+  for (const [name, value] of Object.entries(params))
+    if (typeof value === 'string') (texts ??= {})[name] = value;
+  return texts ?? NO_PARAMS;
 }
 
 export function processingMs(exchange: Exchange): string {

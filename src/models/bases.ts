@@ -14,8 +14,12 @@ export class Bases {
   /** Why adapters that were to be loaded were not. Each is refused until it is registered again. */
   readonly #broken = new WeakMap<RegisteredModel, ApiError>();
 
-  constructor(registry: Registry) {
+  /** Why no adapter can be used here. */
+  readonly #refusal: ApiError | null;
+
+  constructor(registry: Registry, refusal: ApiError | null) {
     this.#registry = registry;
+    this.#refusal = refusal;
   }
 
   adaptersOf(base: RegisteredModel): readonly RegistryEntry[] {
@@ -34,12 +38,12 @@ export class Bases {
   }
 
   isBroken(adapter: RegisteredModel): boolean {
-    return this.#broken.has(adapter);
+    return this.#refusal !== null || this.#broken.has(adapter);
   }
 
   /** Throws why an adapter cannot be used, before and after its engine was loaded. */
   checkUsable(model: RegisteredModel): void {
-    const broken = this.#broken.get(model);
+    const broken = this.#refusal ?? this.#broken.get(model);
     if (broken !== undefined) throw broken;
   }
 
@@ -54,6 +58,11 @@ export class Bases {
     const base = this.baseOf(entry);
     if (base === undefined) throw staleAdapter(this.#registry.get(entry.model.parent ?? '') === undefined);
     return base;
+  }
+
+  /** 400 unsupported_parameter. */
+  checkAllowed(): void {
+    if (this.#refusal !== null) throw this.#refusal;
   }
 
   /** The base where a request names none. 400 missing_required_parameter. */

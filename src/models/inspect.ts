@@ -34,5 +34,6 @@ export function summaryOf(info: GgufInfo): ModelSummary {
     tokenizer: info.tokenizer ?? 'none',
     cacheBytesPerToken: info.cacheBytesPerToken,
     headWidths: info.headWidths,
+    layers: info.blockCount,
   };
 }

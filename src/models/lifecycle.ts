@@ -92,13 +92,12 @@ export class Lifecycle<E extends Closable> {
     id: string,
     model?: RegisteredModel,
     adapter?: RegisteredModel,
-  ): Pick<ModelStatus, 'loaded' | 'loading' | 'loadedAt' | 'expiresAt' | 'inFlight'> {
+  ): Pick<ModelStatus, 'loaded' | 'loading' | 'loadedAt' | 'expiresAt' | 'inFlight' | 'toolFormat'> {
     const slot = this.#slots.get(id);
     if (slot === undefined || (model !== undefined && !slot.serves(model, adapter)))
       return { loaded: false, inFlight: 0 };
-    const { inFlight } = slot;
-    if (slot.state === 'loaded')
-      return { loaded: true, inFlight, loadedAt: slot.loadedAt, expiresAt: slot.expiresAt };
+    const { inFlight, loadedAt, expiresAt, toolFormat } = slot;
+    if (slot.state === 'loaded') return { loaded: true, inFlight, loadedAt, expiresAt, toolFormat };
     if (slot.state === 'loading') return { loaded: false, inFlight, loading: { fraction: slot.fraction } };
     return { loaded: false, inFlight };
   }

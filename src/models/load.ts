@@ -22,6 +22,7 @@ export interface OpenSpec {
   readonly threads?: number | undefined;
   readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
+  readonly needs: { readonly weightBytes: number; readonly cacheBytes: number; readonly layers: number };
   readonly adapters: readonly { readonly key: string; readonly fd: number; readonly scale: number }[];
   readonly onProgress: (fraction: number) => void;
 }
@@ -72,6 +73,11 @@ export async function openModel<E extends Closable>(
         threads: options.threads,
         kvType: entry.model.kvType,
         chatTemplate: entry.chatTemplate,
+        needs: {
+          weightBytes: entry.model.sizeBytes,
+          cacheBytes: cacheBytes(entry, options.slots),
+          layers: entry.summary.layers,
+        },
         adapters: adapters.map(({ key, scale, ready }) => ({ key, scale, fd: ready.fd })),
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
@@ -162,12 +168,15 @@ function locationOf(
  * engine process needs anyway.
  */
 export function estimateBytes(entry: RegistryEntry, slots: number): number {
-  const { model, summary } = entry;
+  return entry.model.sizeBytes + cacheBytes(entry, slots) + ENGINE_BYTES;
+}
+
+/** Keys and values of all slots. */
+function cacheBytes({ model, summary }: RegistryEntry, slots: number): number {
   const generates = model.type === 'chat' || model.type === 'completion';
   // Of 32 numbers Q8_0 makes 34 bytes, F16 64.
   const part = model.kvType === 'q8_0' ? 34 / 64 : 1;
-  const cache = generates ? Math.ceil(summary.cacheBytesPerToken * part) * model.contextLength * slots : 0;
-  return model.sizeBytes + cache + ENGINE_BYTES;
+  return generates ? Math.ceil(summary.cacheBytesPerToken * part) * model.contextLength * slots : 0;
 }
 
 /** Measured: an engine process with a model of a few megabytes has about this much resident. */

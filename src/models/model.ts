@@ -116,6 +116,7 @@ export interface ModelSummary {
   readonly cacheBytesPerToken: number;
   /** Numbers in the keys and values of one attention head; each width that some layer has. */
   readonly headWidths: readonly number[];
+  readonly layers: number;
 }
 
 export interface RegistryEntry {

@@ -1,6 +1,7 @@
 // The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types
 // only.
 
+import type { ToolFormat } from '../engine/seam/engine.ts';
 import type { KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
@@ -11,6 +12,8 @@ export interface ModelStatus extends RegisteredModel {
   readonly loadedAt?: number | undefined;
   /** Unix milliseconds when it is unloaded unless in use; null: never. */
   readonly expiresAt?: number | null | undefined;
+  /** How it writes tool calls; of a loaded model that makes text. */
+  readonly toolFormat?: ToolFormat['kind'] | undefined;
   /** Leases held at present. */
   readonly inFlight: number;
 }

@@ -32,6 +32,8 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
+  /** Whether engines can have adapters: not with drivers, whose files Landlock would shut out. */
+  readonly adaptersAllowed: boolean;
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
@@ -64,7 +66,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
-  readonly #bases = new Bases(this.registry);
+  readonly #bases: Bases;
   readonly #options: ServiceOptions<E>;
   /** Models of the configuration, by id. What was made of their folders is held as long as this lives. */
   readonly #configured = new Map<string, RegistryEntry>();
@@ -81,6 +83,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   constructor(options: ServiceOptions<E>) {
     this.#options = options;
     this.#store = options.store;
+    this.#bases = new Bases(this.registry, options.adaptersAllowed ? null : withoutAdapters());
     this.#lifecycle = new Lifecycle<E>({
       ...options,
       open: (model, load) => this.#open(model, load),
@@ -130,6 +133,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     request: Parameters<ModelService<E>['addAdapter']>[0],
     signal: AbortSignal,
   ): Promise<{ readonly model: RegisteredModel; readonly added: boolean }> {
+    this.#bases.checkAllowed();
     parseModelName(request.name, 'lora_name');
     const base = request.base === undefined ? this.#bases.only() : this.#entryOf(request.base);
     const [path = ''] = await allInsideRoots([request.path], this.#options.modelRoots);
@@ -383,6 +387,13 @@ function ofConfiguration(id: string): ApiError {
     `${id} is a model of the configuration, which comes back with the next start: choose another name`,
     { param: 'name' },
   );
+}
+
+function withoutAdapters(): ApiError {
+  return new ApiError('unsupported_parameter', 'adapters need `engine.backend = "cpu"`', {
+    param: 'model',
+    shouldRetry: false,
+  });
 }
 
 function notFound(): ApiError {

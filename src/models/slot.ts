@@ -6,6 +6,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
+import type { EngineInfo, ToolFormat } from '../engine/seam/engine.ts';
 import type { RegisteredModel, RegistryEntry } from './model.ts';
 import type { AcquireOptions, Lease } from './seam.ts';
 
@@ -14,6 +15,8 @@ export interface Closable {
   /** Settles when it has ended: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
+  /** Of an engine: its kind, and how it writes tool calls. */
+  readonly info?: Pick<EngineInfo, 'type' | 'toolFormat'> | undefined;
 }
 
 export type UnloadReason = 'idle' | 'evicted' | 'asked' | 'shutdown';
@@ -124,6 +127,12 @@ export class ModelSlot<E extends Closable> {
 
   get loadedAt(): number {
     return this.#loadedAt;
+  }
+
+  /** Of a loaded model that makes text. */
+  get toolFormat(): ToolFormat['kind'] | undefined {
+    const info = this.#engine?.info;
+    return info?.type === 'chat' || info?.type === 'completion' ? info.toolFormat.kind : undefined;
   }
 
   get lastUsed(): number {

@@ -10,9 +10,11 @@ import { systemClock } from '../base/clock.ts';
 import { systemReason } from '../base/system-error.ts';
 import { configDigest, type Config } from '../config/read.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
+import type { Device } from '../engine/seam/backend.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import { allRoutes } from '../api/routes.ts';
+import { checkBackend } from './backend.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
@@ -25,6 +27,8 @@ export interface StartOptions {
   readonly openEngine: OpenEngine;
   /** Why a chat template of the configuration is of no use; null when it is. */
   readonly checkTemplate: (source: string) => Promise<string | null>;
+  /** The devices of the configured backend. */
+  readonly findDevices: () => Promise<readonly Device[]>;
   readonly converters: Converters;
   readonly config: Config;
   readonly log: Log;
@@ -61,6 +65,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const { config, log, signal = NEVER } = options;
   const clock = systemClock;
   await checkConfiguredPaths(config);
+  await checkBackend(config, log, options.findDevices);
   signal.throwIfAborted();
   const identity = await createIdentity();
   const tee = await unlessAborted(createTee(config, clock, log), signal);

@@ -63,6 +63,10 @@ test.each([
     '[tee]\nmode = "sev-snp"',
     /^assay: a\.toml:4: tee\.mode "sev-snp": in \/sys\/kernel\/config\/tsm\/report no provider is there$/,
   ],
+  [
+    '[tee]\nmode = "none"\n[engine]\nbackend = "cuda"',
+    /^assay: a\.toml:6: engine\.backend "cuda": (@node-llama-cpp\/linux-x64-cuda is not installed: run "npm install .+"|the cuda build finds no device: .+|there is no cuda build for .+)$/,
+  ],
 ])('%j', async (text, line) => {
   const [code, said] = await last(text);
   expect(said).toMatch(line);

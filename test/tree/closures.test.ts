@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 59,
-    lines: 8_150,
+    files: 63,
+    lines: 8_500,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -34,23 +34,23 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     files: 30,
     lines: 4_850,
     without:
-      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/task)|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 10,
-    lines: 1310,
+    files: 13,
+    lines: 1660,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
     files: 7,
     lines: 690,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
+      /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 302, lines: 43_000, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 318, lines: 44_500, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

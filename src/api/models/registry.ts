@@ -43,6 +43,7 @@ function wireModel(model: ModelStatus): object {
     projector: projector === undefined ? undefined : wireProjector(projector),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
+    tool_format: toolFormatOf(model.toolFormat),
     ...(model.details !== undefined && {
       details: {
         architecture: model.details.architecture,
@@ -53,6 +54,10 @@ function wireModel(model: ModelStatus): object {
       },
     }),
   };
+}
+
+function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
+  return kind === undefined ? undefined : { kind, native: kind !== 'generic' };
 }
 
 /** It is hashed and attested, and not used: there is no vision yet. */

@@ -6,6 +6,7 @@
 // closed, unless the kernel was built without seccomp.
 
 import koffi from 'koffi';
+import type { Backend } from '../seam/backend.ts';
 import { nativeAlloc } from './llama/library.ts';
 
 /** Allowed whatever their arguments (why a list, in two steps: docs/decisions/engine.md). */
@@ -54,10 +55,13 @@ const ARM64: Readonly<Record<string, number>> = numbers(
   epoll_pwait2 441 futex_waitv 449 futex_wake 454 futex_wait 455 futex_requeue 456`,
 );
 
+interface Platform {
+  readonly audit: number;
+  readonly calls: Readonly<Record<string, number>>;
+}
+
 /** By process.arch. `audit` is AUDIT_ARCH_… of include/uapi/linux/audit.h. */
-export const PLATFORMS: Readonly<
-  Record<string, { readonly audit: number; readonly calls: Readonly<Record<string, number>> }>
-> = {
+export const PLATFORMS: Readonly<Record<string, Platform>> = {
   x64: { audit: 0xc000003e, calls: X64 },
   arm64: { audit: 0xc00000b7, calls: ARM64 },
 };
@@ -86,7 +90,7 @@ export type Stage = 'load' | 'load-files' | 'serve' | 'files';
  * False where the platform has no such thing; throws when it has and refuses. Every file must be open and
  * every library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
  */
-export function confineProcess(stage: Stage): boolean {
+export function confineProcess(stage: Stage, backend: Backend = 'cpu'): boolean {
   const platform = PLATFORMS[process.arch];
   if (process.platform !== 'linux' || platform === undefined) return false;
   const libc = koffi.load(null);
@@ -99,7 +103,7 @@ export function confineProcess(stage: Stage): boolean {
   if (Number(syscall(number, SECCOMP_GET_ACTION_AVAIL, 0, action.pointer)) !== 0) return false;
   if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) !== 1) throw new Error('the process may still gain privileges');
 
-  const filter = filterProgram(platform.audit, platform.calls, process.pid, stage);
+  const filter = filterProgram(platform, process.pid, stage, backend);
   const program = nativeAlloc(filter.length);
   new Uint8Array(program.memory).set(filter);
   // struct sock_fprog { unsigned short len; struct sock_filter *filter; }
@@ -117,10 +121,16 @@ const RET_ALLOW = 0x7fff0000;
 const RET_ERRNO = 0x00050000;
 const RET_KILL_PROCESS = 0x80000000;
 /**
- * Classic BPF (linux/bpf_common.h): load word at, jump if equal, jump if greater or equal, jump
- * if any bit, and, return.
+ * Classic BPF (linux/bpf_common.h): load word at, and with, jump if equal, jump if greater or equal, jump
+ * if any bit, return.
  */
-const [LD, JEQ, JGE, JSET, RET] = [0x20, 0x15, 0x35, 0x45, 0x06];
+const [LD, AND, JEQ, JGE, JSET, RET] = [0x20, 0x54, 0x15, 0x35, 0x45, 0x06];
+
+/**
+ * The type (bits 8 to 15) of the ioctls a driver makes on the device nodes it has open: DRM's (`d`), NVIDIA's
+ * (`F`). No other descriptor of the child answers them.
+ */
+const DEVICE_IOCTLS = { vulkan: 0x64, cuda: 0x46 } as const;
 
 /** Offset of the low half of an argument in struct seccomp_data. */
 function low(argument: number): number {
@@ -129,10 +139,10 @@ function low(argument: number): number {
 
 /** Little-endian `struct sock_filter`s, 8 bytes each. Offsets are those of struct seccomp_data. */
 export function filterProgram(
-  audit: number,
-  calls: Readonly<Record<string, number>>,
+  { audit, calls }: Platform,
   pid: number,
   stage: Stage,
+  backend: Backend = 'cpu',
 ): Uint8Array {
   const loading = stage === 'load' || stage === 'load-files';
   const code: [number, number, number, number][] = [];
@@ -198,6 +208,18 @@ export function filterProgram(
     add(JEQ, 0x5451, 1, 0); // FIOCLEX
     add(JEQ, 0x541b, 0, 1); // FIONREAD
     add(RET, RET_ALLOW);
+    if (backend !== 'cpu') {
+      add(AND, 0xff00);
+      add(JEQ, DEVICE_IOCTLS[backend] << 8, 0, 1);
+      add(RET, RET_ALLOW);
+    }
+    if (backend === 'cuda') {
+      // nvidia-uvm numbers its calls from 1, and its first one apart, without a type.
+      add(LD, low(1));
+      add(JEQ, 0x30000001, 1, 0);
+      add(JGE, 0x100, 1, 0);
+      add(RET, RET_ALLOW);
+    }
     add(RET, RET_ERRNO | EPERM);
   });
   // Reading a limit of its own, not setting one.

@@ -28,7 +28,7 @@ export interface Serving {
 
 /** Answers one message by `work`; an error it throws goes back as the error of that request. */
 export function answering(send: Send, message: ToChild, work: () => void): void {
-  if (message.kind === 'load' || message.kind === 'template') return;
+  if (!('id' in message)) return;
   try {
     work();
   } catch (error) {

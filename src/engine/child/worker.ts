@@ -6,14 +6,18 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
+import type { Backend } from '../seam/backend.ts';
+import { llamaFolder } from '../seam/library-folder.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
 import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
+import { planLayers } from './device-plan.ts';
 import { hardenProcess } from './harden.ts';
 import { loadAdapter, type LoadedAdapter } from './llama/adapters.ts';
 import { LlamaContext, type ContextOptions } from './llama/context.ts';
 import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
+import { openDevices } from './llama/devices.ts';
 import { grammarFactory } from './llama/grammar.ts';
 import type { LlamaLibrary } from './llama/declarations.ts';
 import { growNativeStack, loadLlama } from './llama/library.ts';
@@ -42,6 +46,7 @@ const read = frameReader<ToChild>((message) => {
   if (handle !== null) handle(message);
   else if (message.kind === 'load') void start(message);
   else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
+  else if (message.kind === 'devices') tellDevices(message.backend);
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
 // A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when
@@ -49,17 +54,37 @@ socket.on('data', (chunk: Buffer) => read(chunk));
 for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
   process.on(signal, () => undefined);
 
+/** Answers and ends with the question: this process will load no model. */
+function tellDevices(backend: Backend): void {
+  try {
+    const { ggml } = loadLlama(llamaFolder(backend));
+    const devices = openDevices(ggml).map(({ name, description, totalBytes, freeBytes }) => ({
+      name,
+      description,
+      totalBytes,
+      freeBytes,
+    }));
+    send({ kind: 'devices', devices });
+  } catch (error) {
+    send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
+  }
+}
+
 async function start(load: Load): Promise<void> {
   try {
     growNativeStack();
     hardenProcess(load.parentPid);
-    const { llama, newThreadpool } = loadLlama();
+    const { accelerator = { kind: 'cpu' } } = load;
+    const { llama, newThreadpool, ggml } = loadLlama(llamaFolder(accelerator.kind));
+    // A driver opens its device nodes and files here.
+    const devices = accelerator.kind === 'cpu' ? [] : openDevices(ggml);
+    const gpuLayers = planLayers(accelerator, devices, load.needs);
     // Open everything needed now; after confinement a compromised llama.cpp can open nothing.
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
-    confineProcess(load.adapters.length === 0 ? 'load' : 'load-files');
-    const model = await loadLlamaModel(llama, file, progressReporter());
+    confineProcess(load.adapters.length === 0 ? 'load' : 'load-files', accelerator.kind);
+    const model = await loadLlamaModel(llama, file, progressReporter(), gpuLayers);
     const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
@@ -167,7 +192,10 @@ function serve(
   const startGrammar = grammarFactory(llama, model);
   const serving = { model, context, template, info, load, startGrammar, send, fatal };
   const answer = shape.generating ? serveGeneration(serving) : servePooling(serving);
-  confineProcess('serve');
+  const { kind: backend } = load.accelerator ?? { kind: 'cpu' };
+  // Compiles the driver's programs: one that cannot work confined fails the load, not a request.
+  if (backend !== 'cpu' && shape.generating) context.warmUp(Math.max(0, model.bos ?? 0));
+  confineProcess('serve', backend);
   send({ kind: 'ready', info });
   return answer;
 }

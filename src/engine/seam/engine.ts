@@ -6,6 +6,7 @@
 // An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot
 // within two decode steps.
 
+import type { ModelNeeds } from './backend.ts';
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
 
@@ -62,6 +63,8 @@ export interface LoadSpec {
   readonly kvType?: KvType | undefined;
   /** Overrides the GGUF's own chat template (and is then part of the model manifest). */
   readonly chatTemplate?: string | undefined;
+  /** Its memory, where it computes on graphics cards. */
+  readonly needs?: ModelNeeds | undefined;
   /** LoRA adapters that requests may name; Linux only, and only for models that generate. */
   readonly adapters?: readonly AdapterSpec[] | undefined;
   /** Called with 0…1 while the weights load. */

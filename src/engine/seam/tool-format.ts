@@ -45,6 +45,8 @@ export interface ToolFormat {
   readonly inReasoning: boolean;
   /** Texts that frame the words of an answer and are no part of them. */
   readonly silent: readonly string[];
+  /** Thoughts among the words of an answer: they are reasoning. */
+  readonly aside: { readonly starts: readonly string[]; readonly end: string } | null;
 }
 
 export type CallSyntax = ObjectCall | NamedCall | TaggedCall | LiteralCall;
@@ -71,8 +73,8 @@ export interface NamedCall {
   }[];
   readonly end: string;
   /**
-   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark number, is
-   * the id.
+   * An id before the name or behind it, with the text between the two; `around`: the whole, prefix N mark
+   * number, is the id.
    */
   readonly id:
     | { readonly at: 'before' | 'behind'; readonly mark: string; readonly form: CallIdForm }
@@ -111,19 +113,20 @@ export interface CallMarks {
   readonly starts: readonly string[];
   /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
-  /** The answer is calls and nothing else. */
+  /** The answer is calls only. */
   readonly only?: boolean | undefined;
 }
 
-/** What most formats have in common. */
+/** Most formats have this in common. */
 export const PLAIN_FORMAT = {
   open: '',
   between: '',
   close: '',
   turn: '',
   single: false,
-  inReasoning: true,
+  inReasoning: false,
   silent: [],
+  aside: null,
 } as const;
 
 export const TAGGED_OBJECT: ObjectCall = {

@@ -3,6 +3,7 @@
 // frames over `maxFrameBytes` and anything that is not JSON; either end drops the connection then.
 
 import { openJsonScan } from '../../base/json-scan.ts';
+import type { Accelerator, Backend, Device, ModelNeeds } from './backend.ts';
 import type {
   AdapterSpec,
   Drafting,
@@ -50,8 +51,12 @@ export type ToChild =
       readonly maxChunk?: number | undefined;
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
+      readonly accelerator?: Accelerator | undefined;
+      readonly needs?: ModelNeeds | undefined;
       readonly drafting: Drafting;
     }
+  /** Instead of a load: which devices does this backend find? */
+  | { readonly kind: 'devices'; readonly backend: Backend }
   /** Instead of a load: what is wrong with this chat template? */
   | { readonly kind: 'template'; readonly source: string }
   | { readonly kind: 'generate'; readonly id: number; readonly request: WireRequest }
@@ -85,6 +90,7 @@ export type FromChild =
   | { readonly kind: 'ready'; readonly info: EngineInfo }
   | { readonly kind: 'failed'; readonly message: string }
   | { readonly kind: 'template'; readonly problem: string | null }
+  | { readonly kind: 'devices'; readonly devices: readonly Device[] }
   | {
       readonly kind: 'events';
       readonly events: readonly (readonly [number, GenerateEvent])[];

@@ -11,7 +11,7 @@ export interface CallBody {
   readonly body: Expression;
 }
 
-/** What arguments are written as. */
+/** How arguments are written. */
 export interface ArgumentForm {
   /** Of a tool's schema. */
   compile(compiler: Compiler): Expression;
@@ -54,9 +54,14 @@ export function callExpression(
   }
 }
 
-/** The text as a member of a sequence; nothing for an empty one. */
+/** The text as members of a sequence: none for an empty one. */
 export function written(text: string): readonly Expression[] {
   return text === '' ? [] : [terminal(text)];
+}
+
+/** A blank at the head of a text is the tokenizer's: it may be left out. */
+export function opening(text: string): readonly Expression[] {
+  return text.startsWith(' ') ? [SPACE, ...written(text.slice(1))] : written(text);
 }
 
 function objectCall(builder: GrammarBuilder, syntax: ObjectCall, tools: readonly CallBody[]): Expression {
@@ -84,7 +89,7 @@ function namedCall(builder: GrammarBuilder, syntax: NamedCall, tools: readonly C
   if (id?.at === 'around' || id?.at === 'behind') behind.push(...written(id.mark), idExpression(id.form));
   const calls = tools.map(({ name, body }) => {
     const ways = syntax.wordings.map(({ start, after }) =>
-      [...written(start), ...before, terminal(name), ...behind, ...written(after)].join(' '),
+      [...opening(start), ...before, terminal(name), ...behind, ...written(after)].join(' '),
     );
     return builder.rule(`call-${name}`, `${alternatives(ways)} ${body}`);
   });

@@ -44,12 +44,20 @@ export interface Auth {
 }
 
 export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
-  const keys = config.auth.keys.map((key) => ({
-    key,
-    digest: Buffer.from(key.sha256, 'hex'),
-    models: key.models === null ? null : new Set(key.models),
-  }));
   const scopeOf = (of: string): string => createHmac('sha256', salt).update(of).digest('base64url');
+  const keys = config.auth.keys.map((key) => ({
+    digest: Buffer.from(key.sha256, 'hex'),
+    admin: key.admin,
+    principal: {
+      bucket: `key ${key.sha256}`,
+      name: key.name,
+      admin: key.admin,
+      models: key.models === null ? null : new Set(key.models),
+      limits: key.limits,
+      cacheScope: scopeOf(`key ${key.sha256}`),
+    } satisfies Principal,
+  }));
+  const withoutKey = scopeOf('anonymous ');
 
   const matching = (presented: string): (typeof keys)[number] | undefined => {
     const digest = createHash('sha256').update(presented).digest();
@@ -72,20 +80,11 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
           admin: access === 'admin',
           models: null,
           limits: config.anonymous,
-          cacheScope: scopeOf(`anonymous ${bearer ?? ''}`),
+          cacheScope: bearer === undefined ? withoutKey : scopeOf(`anonymous ${bearer}`),
         };
         return { principal, known: false, presented };
       }
-      const { key, models } = match;
-      const principal: Principal = {
-        bucket: `key ${key.sha256}`,
-        name: key.name,
-        admin: key.admin,
-        models,
-        limits: key.limits,
-        cacheScope: scopeOf(`key ${key.sha256}`),
-      };
-      return { principal, known: true, presented };
+      return { principal: match.principal, known: true, presented };
     },
     authorise({ principal, known, presented }, access) {
       if (access === 'open') return;
@@ -102,7 +101,7 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
       const needsAdmin =
         access === 'operator'
           ? keys.length > 0
-          : access === 'admin' && (known || keys.some(({ key }) => key.admin));
+          : access === 'admin' && (known || keys.some((key) => key.admin));
       if (needsAdmin && !(known && principal.admin)) {
         throw new ApiError('admin_key_required', 'this route takes an admin key', {
           status: presented ? 403 : 401,

@@ -143,7 +143,7 @@ export interface ManifestBlob {
   readonly path?: string | undefined;
 }
 
-/** How the weights were made of the sources: docs/formats.md. */
+/** How the weights were made of the sources: docs/models.md. */
 export interface ManifestDerivation {
   /** SHA-256 of each source, by the order of their names. */
   readonly from: readonly string[];

@@ -97,12 +97,15 @@ describe('the digest', () => {
     expect(hex(read(text))).toHaveLength(64);
   });
 
-  test.each(['[log]\nlevel = "debug"', '[limits]\nmax_queue_per_model = 9', '[api.models.n]\npath = "/n"'])(
-    'changes with %j',
-    (more) => {
-      expect(hex(read(`${text}\n${more}`))).not.toBe(hex(read(text)));
-    },
-  );
+  test.each([
+    '[engine]\nbackend = "vulkan"',
+    '[engine]\nbackend = "cuda"\ngpu_layers = 4',
+    '[log]\nlevel = "debug"',
+    '[limits]\nmax_queue_per_model = 9',
+    '[api.models.n]\npath = "/n"',
+  ])('changes with %j', (more) => {
+    expect(hex(read(`${text}\n${more}`))).not.toBe(hex(read(text)));
+  });
 
   test('changes with a secret, and is the same for a key and its SHA-256, so nobody need tell the key', () => {
     expect(hex(read(text.replace('sk-one', 'sk-two')))).not.toBe(hex(read(text)));

@@ -39,6 +39,10 @@ test.each([
     '[api.models.__proto__]\npath = "x"',
     'a.toml:1: api.models.__proto__: the model id must begin with a letter or digit (invalid_model_name)',
   ],
+  [
+    '[api.models.m]\npath = "x"\nisq = "Q4K"',
+    'a.toml:3: api.models.m.isq is for the formats safetensors and huggingface',
+  ],
   ['[__proto__]\na = 1', 'a.toml:1: unknown key __proto__'],
   ['[api]\n__proto__ = 1', 'a.toml:2: unknown key api.__proto__'],
   [
@@ -48,6 +52,19 @@ test.each([
   [
     '[store]\nmodel_roots = ["a\\u0000b"]',
     'a.toml:2: store.model_roots must be a list of texts without zero characters, not ["a\\u0000b"] (no path or name can hold one)',
+  ],
+  [
+    '[engine]\nbackend = "metal"',
+    'a.toml:2: engine.backend must be one of "cpu", "vulkan", "cuda", not "metal"',
+  ],
+  ['[engine]\ngpu_layers = 0', 'a.toml:2: engine.gpu_layers must be an integer from 1 to 10000, not 0'],
+  [
+    '[engine]\ngpu_layers = 4',
+    'a.toml:2: engine.gpu_layers is for graphics cards but engine.backend is "cpu"',
+  ],
+  [
+    '[engine]\nbackend = "cpu"\ngpu_device = 0',
+    'a.toml:3: engine.gpu_device is for graphics cards but engine.backend is "cpu"',
   ],
 ])('%j', (text, message) => {
   expect(refusal(text)).toBe(message);

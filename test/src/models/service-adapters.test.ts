@@ -106,6 +106,17 @@ describe('one process', () => {
     base.release();
   });
 
+  test('has no adapters where engines cannot have any; those of the store are refused, their base serves', async () => {
+    await add('red');
+    await fixture.restart({ adaptersAllowed: false });
+    const refusal = { code: 'unsupported_parameter', status: 400 };
+    await expect(fixture.models.acquire('red', { signal })).rejects.toMatchObject(refusal);
+    await expect(add('blue')).rejects.toMatchObject(refusal);
+    const lease = await fixture.models.acquire('chat', { signal });
+    expect(keysOf(0)).toEqual([]);
+    lease.release();
+  });
+
   test('has no more room than the memory budget, its adapters included', async () => {
     const bytes = adapter(3).length;
     await fixture.restart({ memoryBudgetBytes: 0 });

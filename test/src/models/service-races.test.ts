@@ -48,6 +48,7 @@ async function setUp(options: Partial<ServiceOptions<BareEngine>> = {}): Promise
     residency: 'auto',
     hardware: false,
     stagingFolder: '/dev/shm',
+    adaptersAllowed: true,
     slots: 4,
     threads: 0,
     contextLength: 1024,

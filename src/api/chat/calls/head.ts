@@ -7,8 +7,8 @@ export type HeadPart =
   | { readonly kind: 'name' | 'id'; readonly quoted: boolean };
 
 /**
- * `more`: the text may become a head. `foreign`: it has a name that may not be called. `length`: up to the object of
- * the arguments.
+ * `more`: the text may become a head. `foreign`: it has a name that may not be called. `length`: up to the
+ * object of the arguments.
  */
 export type HeadMatch =
   | { readonly kind: 'head'; readonly length: number; readonly name: string; readonly id: string }

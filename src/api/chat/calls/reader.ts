@@ -6,7 +6,7 @@ import type { ToolFormat } from '../../../engine/seam/engine.ts';
 import type { Callable, ToolReader } from './events.ts';
 import { createJsonReader } from './json.ts';
 
-/** `tools`: those that may be called. What names none of them is an answer that happens to look like a call. */
+/** `tools`: those that may be called. An answer may look like a call and name none of them. */
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
 export function createToolReader(format: ToolFormat, tools: readonly Callable[]): ToolReader {
   const names = tools.map((tool) => tool.name);

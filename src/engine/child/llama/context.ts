@@ -165,6 +165,16 @@ export class LlamaContext {
     return this.#batch.add(token, position, sequence, output);
   }
 
+  /** Decodes one token and forgets it. Throws when the device cannot. */
+  warmUp(token: number): void {
+    this.clearBatch();
+    this.add(token, 0, 0, true);
+    const code = this.decodeSync();
+    this.clearBatch();
+    if (this.#memory !== null) this.#llama.llama_memory_clear(this.#memory, true);
+    if (code !== 0) throw new ContextError(`the first decode failed with code ${code}`);
+  }
+
   decodeSync(): number {
     const measured = this.#begin();
     // llama_decode itself calls encode for models without a KV memory.

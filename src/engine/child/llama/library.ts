@@ -2,10 +2,10 @@
 // corrupts memory silently, so `loadLlama` refuses: another library version, another structure size, or a
 // default-parameters call whose fields do not come back as the header's constructor writes them.
 
-import { existsSync, readdirSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import koffi from 'koffi';
+import { llamaFolder, LlamaLibraryError } from '../../seam/library-folder.ts';
 import {
   batchStruct,
   contextParams,
@@ -19,28 +19,6 @@ import {
 
 const SUPPORTED_VERSION = '0.4.0-dev';
 
-export class LlamaLibraryError extends Error {
-  override readonly name = 'LlamaLibraryError';
-}
-
-/** The folder with libllama for this machine, from the optional npm package of the platform. */
-export function llamaFolder(): string {
-  const mac = process.arch === 'arm64' ? 'mac-arm64-metal' : 'mac-x64';
-  const platform = process.platform === 'darwin' ? mac : `${process.platform}-${process.arch}`;
-  const name = `@node-llama-cpp/${platform}`;
-  let entry: string;
-  try {
-    entry = createRequire(import.meta.url).resolve(name);
-  } catch (cause) {
-    throw new LlamaLibraryError(`${name} is not installed: there is no inference library for this machine`, {
-      cause,
-    });
-  }
-  const folder = join(dirname(dirname(entry)), 'bins', platform);
-  if (!existsSync(folder)) throw new LlamaLibraryError(`${name} has no bins/${platform}`);
-  return folder;
-}
-
 /**
  * Gives native calls the largest stack koffi has. libllama's regular expressions use up its usual 2 MiB at 7
  * 000 characters in a row (long-runs). Must come before any native call.
@@ -49,11 +27,21 @@ export function growNativeStack(): void {
   koffi.config({ sync_stack_size: 16 * 1024 * 1024 });
 }
 
-/** Loads the library and the CPU variant that fits this processor. Call once per process. */
-export function loadLlama(folder = llamaFolder()): {
+export type NativeLibrary = ReturnType<typeof koffi.load>;
+
+/**
+ * Loads the library, the CPU variant that fits this processor, or the plain one, which computes the same
+ * numbers on all, and, in a build for graphics cards, their driver. Call once per process.
+ */
+export function loadLlama(
+  folder = llamaFolder(),
+  { plain = false }: { readonly plain?: boolean | undefined } = {},
+): {
   readonly llama: LlamaLibrary;
   /** `poll`: rounds in units of 131 072 that a worker spins for the next step before it sleeps. */
   readonly newThreadpool: (threads: number, poll: number) => Pointer | null;
+  /** libggml with its registry, and libggml-base. */
+  readonly ggml: { readonly registry: NativeLibrary; readonly base: () => NativeLibrary };
 } {
   const files = readdirSync(folder);
   const suffix = process.platform === 'darwin' ? 'dylib' : 'so';
@@ -73,9 +61,13 @@ export function loadLlama(folder = llamaFolder()): {
     Object.entries(SIGNATURES).map(([name, [result, args]]) => [name, library.func(name, result, [...args])]),
   ) as unknown as LlamaLibrary;
   assertDefaults(llama);
-  ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
+  const plainCpu = files.find((file) => file.startsWith('libggml-cpu-x64.'));
+  if (plain && plainCpu !== undefined)
+    ggml.func('ggml_backend_load', POINTER, ['str'])(join(folder, plainCpu));
+  else ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
   llama.llama_backend_init();
-  return { llama, newThreadpool: threadpoolMaker(ggml) };
+  const base = (): NativeLibrary => koffi.load(find('libggml-base'));
+  return { llama, newThreadpool: threadpoolMaker(ggml), ggml: { registry: ggml, base } };
 }
 
 export function assertVersion(version: unknown): void {
@@ -102,8 +94,12 @@ export function assertDefaults(
   llama: Pick<LlamaLibrary, 'llama_model_default_params' | 'llama_context_default_params'>,
 ): void {
   check('llama_model_params', llama.llama_model_default_params(), {
+    devices: null,
+    tensor_buft_overrides: null,
     n_gpu_layers: -1,
     split_mode: 1,
+    main_gpu: 0,
+    tensor_split: null,
     load_mode: -1,
     lazy_mode: 1,
     progress_callback: null,
@@ -152,9 +148,7 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
  * The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend
  * registry.
  */
-function threadpoolMaker(
-  ggml: ReturnType<typeof koffi.load>,
-): (threads: number, poll: number) => Pointer | null {
+function threadpoolMaker(ggml: NativeLibrary): (threads: number, poll: number) => Pointer | null {
   const deviceByType = ggml.func('ggml_backend_dev_by_type', POINTER, ['int32']);
   const registryOf = ggml.func('ggml_backend_dev_backend_reg', POINTER, [POINTER]);
   const procAddress = ggml.func('ggml_backend_reg_get_proc_address', POINTER, [POINTER, 'str']);

@@ -63,9 +63,10 @@ export async function loadLlamaModel(
   llama: LlamaLibrary,
   file: Pointer,
   onProgress: (fraction: number) => void,
+  gpuLayers = 0,
 ): Promise<LoadedModel> {
   const params = llama.llama_model_default_params();
-  params.n_gpu_layers = 0;
+  params.n_gpu_layers = gpuLayers;
   params.load_mode = 1; // mmap
   params.progress_callback = progressCallback((fraction) => {
     onProgress(fraction);

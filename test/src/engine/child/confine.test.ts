@@ -13,6 +13,7 @@ import type { Engine } from '../../../../src/engine/seam/engine.ts';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import { filterProgram, PLATFORMS, type Stage } from '../../../../src/engine/child/confine.ts';
 import { openEngine } from '../../../../src/engine/open.ts';
+import type { Backend } from '../../../../src/engine/seam/backend.ts';
 import { openDemo, run, workerEntry } from '../../../fixtures/engine/demo-engine.ts';
 import { childrenOf, startRealServer } from '../../../fixtures/e2e/real-server.ts';
 
@@ -272,6 +273,7 @@ function judge(filter: Uint8Array, o: { arch: number; nr: number; args?: readonl
     ];
     const jump = (yes: boolean): void => void (at += 8 * (yes ? jt : jf));
     if (op === 0x20) accumulator = data.getUint32(k, true);
+    else if (op === 0x54) accumulator = (accumulator & k) >>> 0;
     else if (op === 0x15) jump(accumulator === k);
     else if (op === 0x35) jump(accumulator >= k);
     else if (op === 0x45) jump((accumulator & k) !== 0);
@@ -287,7 +289,7 @@ describe.each([
 ] as const)('the filter of %s', (name, arch, nr) => {
   const platform = PLATFORMS[name];
   const program = (stage: Stage): Uint8Array =>
-    filterProgram(platform?.audit ?? 0, platform?.calls ?? {}, 4242, stage);
+    filterProgram(platform ?? { audit: 0, calls: {} }, 4242, stage);
   const filters = { load: program('load'), serve: program('serve') };
   const [allow, eperm, enosys, kill] = [0x7fff0000, 0x00050001, 0x00050026, 0x80000000];
   const under =
@@ -367,4 +369,23 @@ describe.each([
     expect([at('newfstatat', 3, 0, 0, 0x1000), at('newfstatat', 3, 0, 0, 0)]).toEqual([allow, eperm]);
     expect([at('ioctl', 3, 0x5421), at('ioctl', 3, 0x5412)]).toEqual([allow, eperm]);
   });
+
+  test.each(['load', 'serve'] as const)(
+    '%s: ioctls of device nodes, by their type, for a driver alone',
+    (stage) => {
+      const at = (backend: Backend) => (request: number) =>
+        under(filterProgram(platform ?? { audit: 0, calls: {} }, 4242, stage, backend))('ioctl', 3, request);
+      const [cpu, vulkan, cuda] = [at('cpu'), at('vulkan'), at('cuda')];
+      // DRM_IOCTL_VERSION and _SYNCOBJ_WAIT; NV_ESC_RM_ALLOC; UVM_INITIALIZE and UVM_MAP_EXTERNAL_ALLOCATION.
+      const requests = [0xc0406400, 0xc02064c3, 0xc030462b, 0x30000001, 33];
+      expect(requests.map(cpu)).toEqual([eperm, eperm, eperm, eperm, eperm]);
+      expect(requests.map(vulkan)).toEqual([allow, allow, eperm, eperm, eperm]);
+      expect(requests.map(cuda)).toEqual([eperm, eperm, allow, allow, allow]);
+      // TIOCSTI, TIOCLINUX, SIOCGIFCONF, FS_IOC_SETFLAGS, KVM_CREATE_VM: of no driver here.
+      for (const request of [0x5412, 0x541c, 0x8912, 0x40086602, 0xae01])
+        expect([cpu(request), vulkan(request), cuda(request)]).toEqual([eperm, eperm, eperm]);
+      for (const each of [cpu, vulkan, cuda])
+        expect([each(0x5421), each(0x5451), each(0x541b)]).toEqual([allow, allow, allow]);
+    },
+  );
 });

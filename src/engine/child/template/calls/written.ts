@@ -26,8 +26,26 @@ export function wholeCalls(format: ToolFormat, calls: readonly WrittenCall[]): s
 }
 
 /** All texts of a format, for the control tokens among them: a reader of the answer needs these. */
-export function framingOf({ open, between, close, turn, syntax, triggers, silent }: ToolFormat): string {
-  return [open, between, close, turn, ...triggers, ...silent, ...framingTexts(syntax)].join('\n');
+export function framingOf({
+  open,
+  between,
+  close,
+  turn,
+  syntax,
+  triggers,
+  silent,
+  aside,
+}: ToolFormat): string {
+  return [
+    open,
+    between,
+    close,
+    turn,
+    ...triggers,
+    ...silent,
+    ...(aside?.starts ?? []),
+    ...framingTexts(syntax),
+  ].join('\n');
 }
 
 function squeeze(text: string): string {

@@ -8,14 +8,14 @@ import { callMarks } from '../../../../../src/api/chat/tools.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
 import type { CallMarks, ToolFormat } from '../../../../../src/engine/seam/engine.ts';
 import { GENERIC_TOOL_FORMAT } from '../../../../../src/engine/seam/tool-format.ts';
-import { createToolReader, toolFormat, writeCalls } from '../../../../fixtures/engine/tool-formats.ts';
+import {
+  createToolReader,
+  splitText,
+  toolFormats,
+  writeCalls,
+} from '../../../../fixtures/engine/tool-formats.ts';
 
-const FORMATS = {
-  generic: GENERIC_TOOL_FORMAT,
-  hermes: toolFormat('hermes'),
-  llama3: toolFormat('llama3'),
-  mistral: toolFormat('mistral'),
-} as const;
+const FORMATS = Object.fromEntries(toolFormats.map((format) => [format.kind, format]));
 const NAMES = ['get_weather', 'rm'];
 const USE = { tools: NAMES.map((name) => ({ name, parameters: {} })), parallel: true };
 
@@ -45,13 +45,6 @@ function seen(
   reader.push(stream.flush(o.cut === true)).forEach(take);
   reader.end(o.cut === true && !stream.stopped).forEach(take);
   return { ...result, stopped: stream.stopped, unfinished: reader.unfinished };
-}
-
-/** Between characters: half a surrogate pair has no bytes. */
-function split(text: string, cuts: readonly number[]): string[] {
-  const all = Array.from(text);
-  const at = [...new Set(cuts.map((cut) => cut % (all.length + 1)))].sort((a, b) => a - b);
-  return [0, ...at].map((from, i) => all.slice(from, at[i] ?? all.length).join(''));
 }
 
 const CALLS = [
@@ -87,7 +80,7 @@ describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
       const expected = words.includes(stop)
         ? { content: words.slice(0, words.indexOf(stop)), calls: [], stopped: true, unfinished: false }
         : { content: words, calls, stopped: false, unfinished: false };
-      for (const pieces of [Array.from(before + wire), split(before + wire, [3, 7, 20, 21, 60])])
+      for (const pieces of [Array.from(before + wire), splitText(before + wire, [3, 7, 20, 21, 60])])
         expect(seen(pieces, format, marks, { stop }), JSON.stringify(stop)).toEqual(expected);
     }
   });
@@ -102,7 +95,9 @@ describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
       const text = (before + wire).slice(0, end);
       for (const stop of [undefined, '<', '{"', '[TOOL', 'name']) {
         const got = seen(Array.from(text), format, marks, { cut: true, ...(stop !== undefined && { stop }) });
-        expect(got, `${end} ${stop}`).toMatchObject({ content: before, stopped: false });
+        // A blank of the framing that comes before its first mark may be one of the words.
+        const words = { ...got, content: got.content.trimEnd() };
+        expect(words, `${end} ${stop}`).toMatchObject({ content: before, stopped: false });
         // The arguments of the newest call have begun and not ended, or all calls are whole.
         const broken = got.calls.filter((call, i) => call.arguments !== calls[i]?.arguments);
         expect(broken.length).toBe(got.unfinished && broken.length === 1 ? 1 : 0);
@@ -165,7 +160,7 @@ describe('properties', () => {
             met < 0
               ? free
               : { content: free.content.slice(0, met), calls: [], stopped: true, unfinished: false };
-          expect(seen(split(text, cuts), format, marks, { stop })).toEqual(expected);
+          expect(seen(splitText(text, cuts), format, marks, { stop })).toEqual(expected);
         },
       ),
       { numRuns: 800 },

@@ -13,9 +13,9 @@ import {
   assertDefaults,
   assertVersion,
   libcSymbol,
-  LlamaLibraryError,
   loadLlama,
 } from '../../../../../src/engine/child/llama/library.ts';
+import { LlamaLibraryError } from '../../../../../src/engine/seam/library-folder.ts';
 import { loadLlamaModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
 import { argmax } from '../../../../../src/engine/child/decode/sampler.ts';
 import { tokensOf } from '../../../../fixtures/engine/demo-engine.ts';
