@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 63,
-    lines: 8_500,
+    files: 66,
+    lines: 9_200,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -50,7 +50,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 318, lines: 44_500, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 340, lines: 47_500, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,
