@@ -24,15 +24,15 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,
-    files: 7,
-    lines: 670,
+    files: 8,
+    lines: 700,
     without:
-      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/model-fds))/,
+      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(model-fds|library-folder)))/,
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 30,
-    lines: 4_850,
+    files: 31,
+    lines: 4_880,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
@@ -45,8 +45,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
-    files: 7,
-    lines: 690,
+    files: 8,
+    lines: 720,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
