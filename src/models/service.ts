@@ -287,12 +287,9 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     if (adapter === undefined) return this.#lifecycle.acquire(model, options);
     this.#bases.checkUsable(model);
     const lease = await this.#lifecycle.acquire(this.#bases.hostOf(entry).model, options, model);
-    try {
-      this.#bases.checkUsable(model);
-    } catch (error) {
-      lease.release();
-      throw error;
-    }
+    // Its file may have been found changed while the engine was loaded.
+    if (this.#bases.isBroken(model)) lease.release();
+    this.#bases.checkUsable(model);
     const ended = this.#uses.begin(model);
     const release = (): void => {
       ended();

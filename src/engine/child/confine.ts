@@ -249,6 +249,13 @@ export function filterProgram(
   add(RET, RET_ERRNO | ENOSYS);
   add(RET, RET_ERRNO | EPERM);
 
+  return encoded(code);
+}
+
+/** Operation, jump if true, jump if false, constant. */
+type Instruction = readonly [number, number, number, number];
+
+function encoded(code: readonly Instruction[]): Uint8Array {
   const bytes = new Uint8Array(code.length * 8);
   const view = new DataView(bytes.buffer);
   for (const [i, [op, jt, jf, k]] of code.entries()) {
