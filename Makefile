@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -114,6 +114,9 @@ bench-engine: models $(TESTS_INSTALLED) ## engine and server against llama-serve
 
 llama-server: $(TESTS_INSTALLED) ## build the peer of bench-engine from the pinned sources, once; JOBS=n (1)
 	@$(TSX) scripts/real-models/llama-server.ts
+
+bench-scale: models $(TESTS_INSTALLED) ## streams, long prompts and many models: where it stops being linear
+	@$(TSX) scripts/bench-scale.ts $(if $(JSON),--json $(JSON))
 
 bench-verify: build ## one SNP and one TDX verification beside the bare signature checks
 	@$(TSX) scripts/bench-verify.ts

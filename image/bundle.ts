@@ -17,6 +17,7 @@ const ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/cli/main': 'src/cli/main.ts',
   'dist/src/attestd/main': 'src/attestd/main.ts',
   'dist/src/engine/child/worker': 'src/engine/child/worker.ts',
+  'dist/src/engine/child/adapted/launch': 'src/engine/child/adapted/launch.ts',
   'dist/src/engine/child/convert/worker': 'src/engine/child/convert/worker.ts',
   'dist/src/engine/child/quantize/launch': 'src/engine/child/quantize/launch.ts',
   'dist/src/engine/child/quantize/worker': 'src/engine/child/quantize/worker.ts',

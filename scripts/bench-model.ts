@@ -1,6 +1,6 @@
 // Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a
 // constant scale and pseudo-random bytes, written straight to disk.
-// `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
+// `medium` is a llama of 254 M parameters, `long` a narrow one with a long context, `embed` a BERT of 22 M.
 
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
@@ -20,23 +20,62 @@ interface Shape {
 const F32 = 0;
 const Q8_0 = 8;
 
-/** 1024 wide, 16 layers, 32 000 tokens. Words are made up so that any prompt of them is one token each. */
-export async function writeMediumModel(path: string): Promise<void> {
-  const width = 1024;
-  const units = 2816;
-  const words = Array.from({ length: 31_600 }, (_, i) => ` w${i.toString(36)}`);
+interface LlamaShape {
+  readonly name: string;
+  readonly width: number;
+  readonly units: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly words: number;
+  readonly context: number;
+}
+
+/** 1024 wide, 16 layers, 32 000 tokens. */
+export function writeMediumModel(path: string): Promise<void> {
+  return writeLlama(path, {
+    name: 'bench medium',
+    width: 1024,
+    units: 2816,
+    layers: 16,
+    heads: 16,
+    keyValueHeads: 8,
+    words: 31_600,
+    context: 8192,
+  });
+}
+
+/** 256 wide, 4 layers, 8000 tokens, and a context of 16 384. */
+export function writeLongModel(path: string): Promise<void> {
+  return writeLlama(path, {
+    name: 'bench long',
+    width: 256,
+    units: 704,
+    layers: 4,
+    heads: 4,
+    keyValueHeads: 2,
+    words: 7600,
+    context: 16_384,
+  });
+}
+
+/** Words are made up so that any prompt of them is one token each. */
+async function writeLlama(path: string, o: LlamaShape): Promise<void> {
+  const { width, units, layers } = o;
+  const keyWidth = o.keyValueHeads * 64;
+  const words = Array.from({ length: o.words }, (_, i) => ` w${i.toString(36)}`);
   const vocabulary = buildVocabulary(['<s>', '</s>', '<|end|>', '<|pad|>'], [], words);
   const size = vocabulary.tokens.length;
   const metadata = llamaMetadata({
-    name: 'bench medium',
+    name: o.name,
     description: 'random weights',
     width,
-    layers: 16,
+    layers,
     units,
-    heads: 16,
-    keyValueHeads: 8,
+    heads: o.heads,
+    keyValueHeads: o.keyValueHeads,
     headWidth: 64,
-    context: 8192,
+    context: o.context,
     fileType: 7,
     vocabulary,
     special: { bos: '<s>', eos: '</s>', eot: '<|end|>', padding: '<|pad|>' },
@@ -44,8 +83,8 @@ export async function writeMediumModel(path: string): Promise<void> {
   const layer = (i: number): Shape[] => [
     { name: `blk.${i}.attn_norm.weight`, shape: [width], type: 'F32' },
     { name: `blk.${i}.attn_q.weight`, shape: [width, width], type: 'Q8_0' },
-    { name: `blk.${i}.attn_k.weight`, shape: [width, 512], type: 'Q8_0' },
-    { name: `blk.${i}.attn_v.weight`, shape: [width, 512], type: 'Q8_0' },
+    { name: `blk.${i}.attn_k.weight`, shape: [width, keyWidth], type: 'Q8_0' },
+    { name: `blk.${i}.attn_v.weight`, shape: [width, keyWidth], type: 'Q8_0' },
     { name: `blk.${i}.attn_output.weight`, shape: [width, width], type: 'Q8_0' },
     { name: `blk.${i}.ffn_norm.weight`, shape: [width], type: 'F32' },
     { name: `blk.${i}.ffn_gate.weight`, shape: [width, units], type: 'Q8_0' },
@@ -54,7 +93,7 @@ export async function writeMediumModel(path: string): Promise<void> {
   ];
   await write(path, metadata, [
     { name: 'token_embd.weight', shape: [width, size], type: 'Q8_0' },
-    ...Array.from({ length: 16 }, (_, i) => layer(i)).flat(),
+    ...Array.from({ length: layers }, (_, i) => layer(i)).flat(),
     { name: 'output_norm.weight', shape: [width], type: 'F32' },
     { name: 'output.weight', shape: [width, size], type: 'Q8_0' },
   ]);

@@ -1,6 +1,7 @@
-// Charts of a report of `make bench-engine JSON=FILE`, as SVG: `node --import tsx scripts/bench-plot.ts FILE
-// FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per second by the number of
-// streams). The colours follow the reader's colour scheme.
+// Charts of a report of `make bench-engine JSON=FILE`, as SVG for docs/performance.md: `node --import tsx
+// scripts/bench-plot.ts FILE FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per
+// second by the number of streams); of a report of `make bench-scale JSON=FILE` it writes `scale.svg`. The
+// colours follow the reader's colour scheme.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,6 +30,24 @@ export interface BenchReport {
   readonly node: string;
   readonly rounds: number;
   readonly rows: readonly BenchRow[];
+}
+
+/** What `make bench-scale` measures: one value for each size. */
+export interface Series {
+  readonly title: string;
+  /** What is counted along. */
+  readonly x: string;
+  /** Unit of the values. */
+  readonly y: string;
+  readonly points: readonly (readonly [number, number])[];
+}
+
+export interface ScaleReport {
+  readonly processor: string;
+  readonly processors: number;
+  readonly node: string;
+  readonly rounds: number;
+  readonly series: readonly Series[];
 }
 
 const WIDTH = 720;
@@ -188,12 +207,61 @@ export function streamChart({ rows }: BenchReport): string {
   return document(y + MARGIN, parts);
 }
 
+/** One panel for each series, both axes logarithmic; the thin line is what linear growth would be. */
+export function scaleChart({ series, ...machine }: ScaleReport): string {
+  const parts = [
+    text(MARGIN, 24, 'Where it stops being linear', ' class="title"'),
+    text(MARGIN, 42, `${machine.processor}, ${machine.processors} processors, ${machine.rounds} rounds`),
+  ];
+  const panel = { width: WIDTH / 2, height: 130, left: 56, right: 24 };
+  for (const [i, { title, x, y: unit, points }] of series.entries()) {
+    const left = (i % 2) * panel.width + panel.left;
+    const right = (i % 2) * panel.width + panel.width - panel.right;
+    const top = 90 + Math.floor(i / 2) * (panel.height + 64);
+    const bottom = top + panel.height;
+    const [first = [1, 1] as const] = points;
+    const last = points.at(-1) ?? first;
+    const linear = [last[0], (first[1] * last[0]) / first[0]] as const;
+    const values = points.map(([, value]) => value);
+    const [least, most] = [Math.min(...values), Math.max(...values, linear[1])].map(Math.log);
+    const at = ([size, value]: readonly [number, number]): readonly [number, number] => [
+      left + ((right - left) * Math.log(size / first[0])) / Math.max(Math.log(last[0] / first[0]), 1e-9),
+      bottom - (panel.height * (Math.log(value) - (least ?? 0))) / Math.max((most ?? 0) - (least ?? 0), 1e-9),
+    ];
+    const path = (line: readonly (readonly [number, number])[]): string =>
+      line.map((point) => at(point).map(rounded).join(',')).join(' ');
+    parts.push(
+      text(left - panel.left + MARGIN, top - 14, title, ' class="title"'),
+      `<path class="axis" d="M${left} ${top}V${bottom}H${right}" fill="none"/>`,
+      `<polyline class="axis" points="${path([first, linear])}"/>`,
+      `<polyline class="ours" points="${path(points)}"/>`,
+      text(right, bottom + 32, x, ' text-anchor="end"'),
+    );
+    for (const point of points) {
+      const [across, up] = at(point);
+      parts.push(
+        text(across, bottom + 16, String(Math.round(point[0])), ' text-anchor="middle"'),
+        text(
+          across,
+          up - 5,
+          `${shown(point[1])}${point === first ? ` ${unit}` : ''}`,
+          ' text-anchor="middle"',
+        ),
+      );
+    }
+  }
+  return document(90 + Math.ceil(series.length / 2) * (panel.height + 64), parts);
+}
+
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const [file = '', folder = ''] = process.argv.slice(2);
-  // Our own file, written by bench-engine.
+  // Our own file, written by one of the benches.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  const report = JSON.parse(readFileSync(file, 'utf8')) as BenchReport;
+  const report = JSON.parse(readFileSync(file, 'utf8')) as BenchReport | ScaleReport;
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'cases.svg'), caseChart(report));
-  writeFileSync(join(folder, 'streams.svg'), streamChart(report));
+  if ('series' in report) writeFileSync(join(folder, 'scale.svg'), scaleChart(report));
+  else {
+    writeFileSync(join(folder, 'cases.svg'), caseChart(report));
+    writeFileSync(join(folder, 'streams.svg'), streamChart(report));
+  }
 }

@@ -27,6 +27,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
 export const PROCESSES = {
   server: 'src/cli/main.ts',
   engineChild: 'src/engine/child/worker.ts',
+  engineLaunch: 'src/engine/child/adapted/launch.ts',
   converter: 'src/engine/child/convert/worker.ts',
   quantiser: 'src/engine/child/quantize/worker.ts',
   quantiserLaunch: 'src/engine/child/quantize/launch.ts',

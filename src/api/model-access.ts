@@ -2,6 +2,7 @@
 // holds it while the answer is made. Shared by every route that needs an engine.
 
 import { ApiError } from '../base/errors.ts';
+import { hostEngine } from '../engine/adapted.ts';
 import type { Engine } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
 import type { Call } from '../http/route.ts';
@@ -49,7 +50,9 @@ export async function withEngine<T>(
   // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without
   // end.
   const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
-  const lease = await whileWaiting(call, model.id, () =>
+  // An adapter has the places of its base, whose engine it shares.
+  const host = model.parent ?? model.id;
+  const lease = await whileWaiting(call, host, () =>
     call.deps.models.acquire(model.id, {
       signal: call.exchange.signal,
       keepAlive,
@@ -63,9 +66,9 @@ export async function withEngine<T>(
         retryAfterSeconds: 1,
       });
     }
-    call.watchEngine(model.id, lease.engine);
+    call.watchEngine(host, hostEngine(lease.engine));
     call.exchange.signal.throwIfAborted();
-    return await work(sharedEngine(call, model.id, lease.engine));
+    return await work(sharedEngine(call, host, lease.engine));
   } finally {
     lease.release();
   }

@@ -224,6 +224,7 @@ export const modelAnswer = object({
   context_length: count,
   residency: choice(['memory', 'verity', 'disk']),
   kv_type: optional(choice(['f16', 'q8_0'])),
+  parent: optional(words),
   derived: optional(
     object({
       from: list(words, { max: 64 }),
@@ -236,6 +237,12 @@ export const modelAnswer = object({
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
+  tool_format: optional(
+    object({
+      kind: words,
+      native: flag('False: the model is told of tools in a form of this server; `kind` is generic.'),
+    }),
+  ),
   details: optional(
     object({
       architecture: words,
@@ -255,6 +262,13 @@ export const loadAnswer = object({
   status: choice(['loaded', 'already_loaded']),
   model: words,
   type: words,
+  loaded_at: nullable(count),
+});
+export const loraAnswer = object({
+  status: choice(['loaded', 'already_loaded']),
+  model: words,
+  parent: words,
+  sha256: words,
   loaded_at: nullable(count),
 });
 export const unloadAnswer = object({ status: literal('unloaded'), model: words });

@@ -6,6 +6,7 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { health } from './health.ts';
+import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
 import { metricsRoute } from './metrics.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
@@ -30,6 +31,8 @@ export function allRoutes(context: RouteContext): readonly Route[] {
     loadModel,
     unloadModel,
     modelStatus,
+    loadLora,
+    unloadLora,
     attestation,
     health(context),
     metricsRoute(context),

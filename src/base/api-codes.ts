@@ -67,6 +67,7 @@ export const API_CODES = {
   file_not_found: caller(400, 'there is no such file'),
   path_not_allowed: caller(400, 'the file is outside of the folders models may come from'),
   invalid_gguf: caller(400, 'the file is no GGUF file, or not one that can be served'),
+  adapter_mismatch: caller(400, 'the adapter is one of another base'),
   invalid_safetensors: caller(
     400,
     'a file of weights is not what the safetensors format says, or lacks a tensor of the model',
@@ -103,6 +104,12 @@ export const API_CODES = {
     409,
     "the model is not the one this connection's evidence showed; the connection is closed, retry on a new one (protocol.md [M23])",
   ),
+  adapter_stale: caller(
+    409,
+    'the base of the adapter is gone, or has other bytes than the adapter was loaded for',
+  ),
+  too_many_adapters: caller(409, 'the model has as many adapters as it may'),
+  model_has_adapters: caller(409, 'adapters of the model are loaded: unload them first'),
   pull_cancelled: caller(409, 'the pull was cancelled'),
   request_too_large: caller(413, 'the body is larger than `limits.max_body_bytes`'),
   url_too_long: caller(414, 'a part of the path is too long'),

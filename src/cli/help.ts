@@ -58,25 +58,31 @@ ends. Without a terminal on standard input, all of it is one prompt and the answ
   },
   models: {
     about: 'list, add, pull, load and remove the models of a running server',
-    help: `usage: assay models list|ps|show|add|pull|rm|load|unload
+    help: `usage: assay models list|ps|show|add|pull|rm|load|unload|derive
 
 assay models list                      registered models
 assay models ps                        loaded models
 assay models show NAME
-assay models add NAME FILE             FILE as the server sees it, below one of its model roots
+assay models add NAME FILE [--format safetensors] [--isq TYPE]   as the server sees it, below a model root
 assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
 assay models rm NAME
 assay models load NAME [--keep-alive D]
 assay models unload NAME
+assay models derive FOLDER [--isq TYPE] [--output FILE]   no server is asked
+assay models derive [FOLDER] --check MODEL|MANIFEST
 ${SERVER_HELP}`,
     actions: {
       list: models('list', 'Registered models.'),
       ps: models('ps', 'Loaded models.'),
       show: models('show NAME', 'Everything the server says of one model, as JSON.'),
-      add: models('add NAME FILE', 'Registers FILE, as the server sees it, below one of its model roots.'),
+      add: models(
+        'add NAME FILE [--format FORMAT] [--isq TYPE]',
+        'Registers FILE, as the server sees it, below one of its model roots: a GGUF file, or a folder that is converted.',
+        '  --format FORMAT  safetensors or huggingface: FILE is a folder as a hub has it\n  --isq TYPE       quantise it: Q4K, Q8_0, Q4_K_M, ...\n',
+      ),
       pull: models(
         'pull NAME [--force]',
-        'Fetches owner/repo:QUANT or owner/repo/file.gguf from the hub, optional @revision.',
+        'Fetches owner/repo:QUANT or owner/repo/file.gguf from the hub, optional @revision. A repository of safetensors is\nconverted, and quantised to QUANT.',
         '  --force          also when it is there already\n',
       ),
       rm: models('rm NAME', 'Removes a model from the server and its file from the store.'),
@@ -86,6 +92,17 @@ ${SERVER_HELP}`,
         '  --keep-alive D   how long it stays when idle: 30s, 5m, 1h, 0 or -1\n',
       ),
       unload: models('unload NAME', 'Unloads a model once its requests have ended.'),
+      derive: `usage: assay models derive FOLDER [--isq TYPE] [--output FILE] [--json]
+       assay models derive [FOLDER] --check MODEL|MANIFEST [--json]
+
+Makes of a folder of safetensors the GGUF file that a server makes of it, byte for byte, and prints its digests. No server is
+asked; room for the file is needed where it is written, without --output in the current folder.
+
+  --isq TYPE       quantise it: Q4K, Q8_0, Q4_K_M, ...
+  --output FILE    keep the file
+  --check WHAT     compare with a manifest of a store, with what "assay models show" printed, or with a model of the server
+                   at --url. Exit 0 equal, 1 not equal, and the reason
+${SERVER_HELP}`,
     },
   },
   config: {

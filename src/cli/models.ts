@@ -9,16 +9,19 @@ import type { IncomingMessage } from 'node:http';
 import { CommandError, parseArguments, optionText, UsageError, type Parsed } from './arguments.ts';
 import { environment } from '../config/read.ts';
 import { isLoopback } from '../http/address.ts';
+import { checkCommand, deriveCommand } from './derive.ts';
 import { commandLines } from './command-lines.ts';
 
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
 assay models show NAME
-assay models add NAME FILE             FILE as the server sees it, below one of its model roots
+assay models add NAME FILE [--format safetensors] [--isq TYPE]   as the server sees it, below a model root
 assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
 assay models rm NAME
 assay models load NAME [--keep-alive D]
 assay models unload NAME
+assay models derive FOLDER [--isq TYPE] [--output FILE]   no server is asked
+assay models derive [FOLDER] --check MODEL|MANIFEST
    --url URL        default https://127.0.0.1:8443
    --key-file FILE  admin key; else ASSAY_API_ADMIN_KEY
    --json           the server's answer as it is
@@ -33,6 +36,10 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       json: { type: 'boolean' },
       force: { type: 'boolean' },
       'keep-alive': { type: 'string' },
+      format: { type: 'string' },
+      isq: { type: 'string' },
+      output: { type: 'string' },
+      check: { type: 'string' },
       help: { type: 'boolean' },
     },
     true,
@@ -42,6 +49,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
     return 0;
   }
   const [action, name, file] = positionals;
+  if (action === 'derive') return deriveOf(name, values);
   const client = clientOf(values);
   const needName = (): string => {
     if (name === undefined) throw new UsageError(`assay models ${action} needs a model name`);
@@ -59,7 +67,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
     case 'add': {
       if (file === undefined) throw new UsageError('usage: assay models add NAME FILE');
       return show(
-        await client.call('POST', '/v1/models', { name: needName(), path: file }),
+        await client.call('POST', '/v1/models', registration(needName(), file, values)),
         json,
         () => `registered ${needName()}`,
       );
@@ -86,6 +94,29 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
     default:
       throw new UsageError(USAGE);
   }
+}
+
+function deriveOf(folder: string | undefined, values: Parsed['values']): Promise<number> {
+  const [isq, output, check] = [values['isq'], values['output'], values['check']].map(optionText);
+  const json = values['json'] === true;
+  if (check === undefined) return deriveCommand({ folder, isq, output, json });
+  if (isq !== undefined || output !== undefined)
+    throw new UsageError(
+      'assay models derive --check takes the type from what it checks, and writes no file',
+    );
+  const ask = (model: string): Promise<unknown> =>
+    clientOf(values).call('GET', `/v1/models/${encodeURIComponent(model)}`);
+  return checkCommand({ folder, check, ask, json });
+}
+
+function registration(name: string, path: string, values: Parsed['values']): object {
+  const isq = optionText(values['isq']);
+  return {
+    name,
+    path,
+    format: optionText(values['format']),
+    default_parameters: isq === undefined ? undefined : { isq },
+  };
 }
 
 interface Client {

@@ -6,6 +6,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
 import { MAX_SOCKET_BYTES, pathProblem } from './forms.ts';
+import { quoted, valueKey } from './keys.ts';
 import { SECTIONS, type Config, type Section } from './schema.ts';
 import type { Environment } from './sources.ts';
 import { shownValue, valueOf } from './value.ts';
@@ -72,8 +73,8 @@ function fromVariables(
 
 function checkTogether(config: Config): void {
   const { api, store, models, engine } = config;
-  const refuse = (key: string, message: string): ConfigError => {
-    const where = config.origins.get(key);
+  const refuse = (key: string, message: string, origin = key): ConfigError => {
+    const where = config.origins.get(origin);
     return new ConfigError(`${where === undefined ? '' : `${where}: `}${message}`, key);
   };
   const noKey = api.apiKey === undefined && api.apiKeys.length === 0 && config.keyEntries.size === 0;
@@ -98,6 +99,12 @@ function checkTogether(config: Config): void {
       'models.hub',
       `models.hub must be an https URL unless models.hub_private is true, not ${shownValue(models.hub)}`,
     );
+  for (const [id, { format, isq }] of config.modelEntries)
+    if (isq !== undefined && (format === undefined || format === 'gguf')) {
+      const key = `api.models.${quoted(id)}.isq`;
+      const message = `${key} is for the formats safetensors and huggingface`;
+      throw refuse(key, message, valueKey('api.models', id, 'isq'));
+    }
   const socket = config.tee.attestdSocket;
   const problem = socket === undefined ? undefined : pathProblem(socket, MAX_SOCKET_BYTES);
   if (problem !== undefined)

@@ -6,7 +6,7 @@ import { SHA256_HEX } from './forms.ts';
 
 const MI_B = 1024 * 1024;
 
-/** Values of `isq`: names of other servers, and those of llama.cpp that need no importance matrix. */
+/** Values of `isq`: names of other servers, and those of llama.cpp. */
 const ISQ_NAMES = [
   'Q2K',
   'Q3K',
@@ -31,6 +31,10 @@ const ISQ_NAMES = [
   'Q5_K_M',
   'Q6_K',
   'IQ4_NL',
+  'IQ1_S',
+  'IQ2_XXS',
+  'IQ2_XS',
+  'IQ3_XXS',
 ] as const;
 
 export const MODEL_ENTRY = {

@@ -3,6 +3,7 @@
 // inherits an explicit environment and the descriptors listed here only.
 
 import { spawn, type ChildProcess } from 'node:child_process';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
@@ -55,7 +56,7 @@ const CPU: Accelerator = { kind: 'cpu' };
 export function openEngine(options: EngineOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
-    const child = spawnChild(options, spec.fd === undefined ? [] : [spec.fd]);
+    const child = spawnModel(options, spec);
     const connection = connect(child, options.watchdogMs ?? 30_000);
     const abort = (): void => void child.kill('SIGKILL');
     signal.addEventListener('abort', abort, { once: true });
@@ -129,12 +130,30 @@ function driverEnvironment({ kind, device }: Accelerator): Readonly<Record<strin
   return { ...uncached, [visible]: String(device) };
 }
 
-function spawnChild(
-  { workerEntry, accelerator = CPU }: EngineOptions,
+/** A model with adapters starts through a program that bounds the files it may open. */
+function spawnModel(options: EngineOptions, { fd, adapters = [] }: LoadSpec): ChildProcess {
+  if (adapters.length === 0) return spawnChild(options, fd === undefined ? [] : [fd]);
+  if (fd === undefined)
+    throw new ApiError('model_load_failed', 'adapters need a model on a descriptor', { shouldRetry: false });
+  const launcher = join(dirname(entryOf(options)), 'adapted', 'launch.js');
+  const descriptors = [fd, ...adapters.map((adapter) => adapter.fd)];
+  return spawnProgram(options, [launcher, `${adapters.length}`], descriptors);
+}
+
+function spawnChild(options: EngineOptions, descriptors: readonly number[]): ChildProcess {
+  return spawnProgram(options, [entryOf(options)], descriptors);
+}
+
+function entryOf({ workerEntry }: EngineOptions): string {
+  return typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
+}
+
+function spawnProgram(
+  { accelerator = CPU }: EngineOptions,
+  command: readonly string[],
   descriptors: readonly number[],
 ): ChildProcess {
-  const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
-  return spawn(process.execPath, ['--max-old-space-size=1024', entry], {
+  return spawn(process.execPath, ['--max-old-space-size=1024', ...command], {
     env: { ...CHILD_ENVIRONMENT, ...driverEnvironment(accelerator) },
     stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...descriptors],
     // The child must not get the terminal's Ctrl-C: the server decides when it ends.
@@ -177,6 +196,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     threads: spec.threads,
     kvType: spec.kvType,
     chatTemplate: spec.chatTemplate,
+    adapters: (spec.adapters ?? []).map(({ key, scale }) => ({ key, scale })),
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,
     maxChunk: options.maxChunk,

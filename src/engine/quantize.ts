@@ -1,11 +1,9 @@
 // The server's half of quantising: hands the descriptors of a GGUF file and of an output to the confined
-// process that quantises. The type is one of the table; one that needs an importance matrix is refused
-// before anything is started.
+// process that quantises. The type is one of the table.
 
 import { fileURLToPath } from 'node:url';
-import { ApiError } from '../base/errors.ts';
 import type { QuantizeModel } from './seam/converters.ts';
-import { QUANTIZE_TYPES, type Fallback } from './seam/quantize.ts';
+import type { Fallback } from './seam/quantize.ts';
 import { runTask } from './task.ts';
 
 export interface QuantizerOptions {
@@ -24,8 +22,6 @@ export function openQuantizer({
 }: QuantizerOptions): QuantizeModel {
   const entry = typeof launchEntry === 'string' ? launchEntry : fileURLToPath(launchEntry);
   return async ({ type, sourceFd, outputFd, threads = 1, onProgress, signal }) => {
-    if (QUANTIZE_TYPES[type].needsMatrix)
-      throw new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
     const { fallbacks } = await runTask({
       what: 'the quantiser',
       command: [entry],

@@ -4,8 +4,10 @@
 
 import { rm } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
+import type { ConvertedBase } from '../engine/seam/convert.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { QuantizeName } from '../engine/seam/quantize.ts';
+import { deriveAdapter } from './derive-adapter.ts';
 import { derivationKey, derivationOf, deriveFile, measureSources } from './derive.ts';
 import type { ModelFolder } from './model-folder.ts';
 import type { Derivation } from './model.ts';
@@ -49,6 +51,34 @@ export class Deriver {
       const folder = await open();
       try {
         return await this.#deriveFolder(folder, isq, signal);
+      } finally {
+        await folder.close();
+      }
+    } finally {
+      release();
+    }
+  }
+
+  /** A PEFT folder as an adapter of the base, leased. It is made anew each time: it takes a moment. */
+  async deriveAdapter(
+    open: () => Promise<ModelFolder>,
+    base: ConvertedBase,
+    signal: AbortSignal,
+  ): Promise<StoredBlob> {
+    const release = await this.#turn(signal);
+    try {
+      const folder = await open();
+      try {
+        const { check } = await measureSources(folder, signal);
+        const path = this.#store.temporary();
+        const sha256 = await deriveAdapter({ folder, base, path, signal }, this.#converters.convert);
+        try {
+          await check();
+          return await this.#store.adopt(path, sha256);
+        } catch (error) {
+          await rm(path, { force: true });
+          throw error;
+        }
       } finally {
         await folder.close();
       }

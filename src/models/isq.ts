@@ -1,6 +1,6 @@
 // `isq` of `default_parameters`: the names other servers quantise by when they load, and the type of
 // llama.cpp each is here. Names of methods that llama.cpp does not have (HQQ, AFQ, FP8, Q8K) are refused with
-// what there is; so are types that need an importance matrix.
+// the list of those there are.
 
 import { ApiError } from '../base/errors.ts';
 import { QUANTIZE_TYPES, type QuantizeName } from '../engine/seam/quantize.ts';
@@ -20,18 +20,15 @@ export function typeOfIsq(isq: string, param = 'default_parameters.isq'): Quanti
   const type = Object.hasOwn(OTHER_NAMES, name) ? OTHER_NAMES[name] : nameOf(name);
   if (type === undefined)
     throw new ApiError('unsupported_parameter', `${param} is none of ${usable().join(', ')}`, { param });
-  if (QUANTIZE_TYPES[type].needsMatrix)
-    throw new ApiError('unsupported_parameter', `${param}: ${type} needs an importance matrix`, { param });
   return type;
 }
 
 function nameOf(name: string): QuantizeName | undefined {
-  return usable(true).find((each) => each === name);
+  return usable().find((each) => each === name);
 }
 
-function usable(withMatrix = false): readonly QuantizeName[] {
+function usable(): readonly QuantizeName[] {
   // Object.keys knows no more of its result than that it is texts.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  const names = Object.keys(QUANTIZE_TYPES) as QuantizeName[];
-  return names.filter((name) => withMatrix || !QUANTIZE_TYPES[name].needsMatrix);
+  return Object.keys(QUANTIZE_TYPES) as QuantizeName[];
 }

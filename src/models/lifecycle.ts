@@ -7,13 +7,22 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError, overloaded, shuttingDown } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
-import type { RegisteredModel } from './model.ts';
+import type { RegisteredModel, RegistryEntry } from './model.ts';
 import type { AcquireOptions, Lease, ModelStatus } from './seam.ts';
-import { ModelSlot, type Closable, type LifecycleEvent, type OpenModel, type Waiter } from './slot.ts';
+import {
+  ModelSlot,
+  replaced,
+  type Closable,
+  type LifecycleEvent,
+  type OpenModel,
+  type Waiter,
+} from './slot.ts';
 
 export interface LifecycleOptions<E extends Closable> {
   readonly open: OpenModel<E>;
-  /** Bytes a model will take once loaded. */
+  /** The adapters of a model that can be loaded with it now. */
+  readonly adaptersOf?: ((model: RegisteredModel) => readonly RegistryEntry[]) | undefined;
+  /** Bytes a model will take once loaded, without adapters. */
   readonly estimate: (model: RegisteredModel) => number;
   readonly maxLoaded: number;
   readonly memoryBudgetBytes: number;
@@ -40,15 +49,23 @@ export class Lifecycle<E extends Closable> {
     this.#keepAliveMs = parseKeepAlive(options.keepAlive);
   }
 
-  async acquire(model: RegisteredModel, options: AcquireOptions): Promise<Lease<E>> {
+  /**
+   * With an adapter of the model: an engine that has it. One that was loaded before the adapter was
+   * registered finishes its requests and is loaded again.
+   */
+  async acquire(
+    model: RegisteredModel,
+    options: AcquireOptions,
+    adapter?: RegisteredModel,
+  ): Promise<Lease<E>> {
     if (this.#stop.signal.aborted) throw shuttingDown();
     options.signal.throwIfAborted();
     if (options.keepAlive !== undefined) parseKeepAlive(options.keepAlive);
-    const slot = this.#slotFor(model);
-    if (slot.canServeNow(model)) return slot.lease(model, options);
+    const slot = this.#slotFor(model, adapter);
+    if (slot.canServeNow(model, adapter)) return slot.lease(model, options);
     if (slot.waiters.size >= this.#options.maxWaiting)
       throw overloaded('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, 5);
-    const waited = this.#wait(slot, model, options);
+    const waited = this.#wait(slot, { model, adapter }, options);
     this.#advance();
     return waited;
   }
@@ -70,17 +87,17 @@ export class Lifecycle<E extends Closable> {
     return this.#slots.get(id)?.state === 'loaded';
   }
 
-  /** Given the model: only of that registration, not of one it replaced. */
+  /** Given the model: only of that registration, not of one it replaced; given an adapter: only with it. */
   status(
     id: string,
     model?: RegisteredModel,
-  ): Pick<ModelStatus, 'loaded' | 'loading' | 'loadedAt' | 'expiresAt' | 'inFlight'> {
+    adapter?: RegisteredModel,
+  ): Pick<ModelStatus, 'loaded' | 'loading' | 'loadedAt' | 'expiresAt' | 'inFlight' | 'toolFormat'> {
     const slot = this.#slots.get(id);
-    if (slot === undefined || (model !== undefined && !slot.serves(model)))
+    if (slot === undefined || (model !== undefined && !slot.serves(model, adapter)))
       return { loaded: false, inFlight: 0 };
-    const { inFlight } = slot;
-    if (slot.state === 'loaded')
-      return { loaded: true, inFlight, loadedAt: slot.loadedAt, expiresAt: slot.expiresAt };
+    const { inFlight, loadedAt, expiresAt, toolFormat } = slot;
+    if (slot.state === 'loaded') return { loaded: true, inFlight, loadedAt, expiresAt, toolFormat };
     if (slot.state === 'loading') return { loaded: false, inFlight, loading: { fraction: slot.fraction } };
     return { loaded: false, inFlight };
   }
@@ -107,10 +124,10 @@ export class Lifecycle<E extends Closable> {
    * The slot in which requests for the model wait or are served. A slot of another
    * registration of its id is drained.
    */
-  #slotFor(model: RegisteredModel): ModelSlot<E> {
+  #slotFor(model: RegisteredModel, adapter: RegisteredModel | undefined): ModelSlot<E> {
     const slot = this.#slots.get(model.id);
     if (slot === undefined) return this.#enqueue(model);
-    if (slot.serves(model)) return slot;
+    if (slot.serves(model, adapter)) return slot;
     if (slot.state !== 'waiting') {
       slot.drain('asked');
       return slot;
@@ -122,14 +139,13 @@ export class Lifecycle<E extends Closable> {
 
   /** A new slot at the end of the queue. */
   #enqueue(model: RegisteredModel, waiters?: Set<Waiter<E>>): ModelSlot<E> {
-    const { open, loadTimeoutMs, clock, onEvent, memoryBudgetBytes } = this.#options;
-    const bytes = this.#options.estimate(model);
-    if (bytes > memoryBudgetBytes) throw tooLarge(model, bytes, memoryBudgetBytes);
+    const { open, loadTimeoutMs, clock, onEvent, memoryBudgetBytes, adaptersOf = () => [] } = this.#options;
     const slot = new ModelSlot<E>(
       model,
-      bytes,
+      this.#options.estimate(model),
       {
         open,
+        adaptersOf,
         loadTimeoutMs,
         keepAliveMs: this.#keepAliveMs,
         clock,
@@ -140,12 +156,17 @@ export class Lifecycle<E extends Closable> {
       },
       waiters,
     );
+    if (slot.bytes > memoryBudgetBytes) throw tooLarge(slot, memoryBudgetBytes);
     this.#slots.set(model.id, slot);
     this.#queue.push(slot);
     return slot;
   }
 
-  #wait(slot: ModelSlot<E>, model: RegisteredModel, options: AcquireOptions): Promise<Lease<E>> {
+  #wait(
+    slot: ModelSlot<E>,
+    { model, adapter }: Pick<Waiter<E>, 'model' | 'adapter'>,
+    options: AcquireOptions,
+  ): Promise<Lease<E>> {
     return new Promise<Lease<E>>((resolve, reject) => {
       const leave = (): void => {
         if (!slot.waiters.delete(waiter)) return;
@@ -158,6 +179,7 @@ export class Lifecycle<E extends Closable> {
       const stayed = (): void => options.signal.removeEventListener('abort', leave);
       const waiter: Waiter<E> = {
         model,
+        adapter,
         stay: options,
         resolve: (granted) => {
           stayed();
@@ -183,6 +205,13 @@ export class Lifecycle<E extends Closable> {
       if (next === undefined) {
         for (const slot of this.#slots.values()) slot.undrain();
         return;
+      }
+      const { memoryBudgetBytes } = this.#options;
+      if (next.bytes > memoryBudgetBytes) {
+        // Adapters came while it waited.
+        next.rejectWaiters(tooLarge(next, memoryBudgetBytes));
+        this.#forget(next);
+        continue;
       }
       const present = [...this.#slots.values()].filter((slot) => slot.state !== 'waiting');
       if (this.#fits(next, present)) {
@@ -214,7 +243,7 @@ export class Lifecycle<E extends Closable> {
     if (newest !== undefined && !this.#stop.signal.aborted) {
       try {
         const next = this.#enqueue(newest, slot.waiters);
-        next.rejectWaiters(replaced(newest), (waiter) => !next.serves(waiter.model));
+        next.rejectWaiters(replaced(newest), (waiter) => !next.serves(waiter.model, waiter.adapter));
       } catch (error) {
         slot.rejectWaiters(error);
       }
@@ -237,15 +266,10 @@ function leastRecentlyUsed<E extends Closable>(slots: readonly ModelSlot<E>[]): 
   return (idle.length > 0 ? idle : candidates).toSorted((a, b) => a.lastUsed - b.lastUsed)[0];
 }
 
-function tooLarge(model: RegisteredModel, bytes: number, budget: number): ApiError {
+function tooLarge({ model, bytes }: Pick<ModelSlot<Closable>, 'model' | 'bytes'>, budget: number): ApiError {
   return new ApiError(
     'model_load_failed',
     `${model.id} needs about ${bytes} bytes, the memory budget is ${budget}`,
     { status: 503, shouldRetry: false },
   );
-}
-
-/** The error of a request that waited for another registration of the id. */
-export function replaced({ id }: RegisteredModel): ApiError {
-  return new ApiError('model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
 }

@@ -1,8 +1,11 @@
-// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor
-// itself to the engine, and check at the end that they did not change. Generic over the engine, which models
-// do not import.
+// From a registered model to a running engine: stage its bytes and those of its adapters and measure them,
+// hand the measured descriptors themselves to the engine, and check at the end that they did not change.
+// Generic over the engine, which models do not import.
 
 import { ApiError } from '../base/errors.ts';
+import { inspectAdapter } from './gguf/adapter.ts';
+import { readHeader } from './gguf/header.ts';
+import { fileSource } from './gguf/read.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
 import { stageFile, type ReadyFile } from './measure.ts';
@@ -20,6 +23,7 @@ export interface OpenSpec {
   readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
   readonly needs: { readonly weightBytes: number; readonly cacheBytes: number; readonly layers: number };
+  readonly adapters: readonly { readonly key: string; readonly fd: number; readonly scale: number }[];
   readonly onProgress: (fraction: number) => void;
 }
 
@@ -31,6 +35,9 @@ export interface LoadOptions<E> {
   readonly threads?: number | undefined;
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
+  readonly adapters?: readonly RegistryEntry[] | undefined;
+  /** An adapter whose file is not what it was: the model is loaded without it. */
+  readonly onBroken?: ((adapter: RegistryEntry, error: ApiError) => void) | undefined;
   /** For a file used in place: its identity at its last digest, and the callback for a new one. */
   readonly known?: FileIdentity | undefined;
   readonly onMeasured?: ((identity: FileIdentity) => void) | undefined;
@@ -44,10 +51,19 @@ export async function openModel<E extends Closable>(
   options: LoadOptions<E>,
 ): Promise<E> {
   const staged = await stage(entry, options);
+  const adapters: StagedAdapter[] = [];
   try {
     // Again, with the very bytes the engine will read: the file of a pinned model may not have existed
     // before.
     await inspectModel(staged.file);
+    for (const adapter of options.adapters ?? []) {
+      try {
+        adapters.push(await stageAdapter(adapter, staged, options));
+      } catch (error) {
+        if (!(error instanceof ApiError) || !BROKEN.has(error.code)) throw error;
+        options.onBroken?.(adapter, error);
+      }
+    }
     const engine = await options.openEngine(
       {
         ...locationOf(staged, entry.files[0]!.path),
@@ -62,12 +78,13 @@ export async function openModel<E extends Closable>(
           cacheBytes: cacheBytes(entry, options.slots),
           layers: entry.summary.layers,
         },
+        adapters: adapters.map(({ key, scale, ready }) => ({ key, scale, fd: ready.fd })),
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
       options.signal,
     );
     try {
-      await staged.check();
+      for (const { check } of [staged, ...adapters.map(({ ready }) => ready)]) await check();
       if (staged.identity !== undefined) options.onMeasured?.(staged.identity);
     } catch (error) {
       await engine.close();
@@ -75,7 +92,42 @@ export async function openModel<E extends Closable>(
     }
     return engine;
   } finally {
-    await staged.close();
+    for (const { close } of [staged, ...adapters.map(({ ready }) => ready)]) await close();
+  }
+}
+
+/** Errors of an adapter's file, which leave the model to be loaded; any other ends the load. */
+const BROKEN: ReadonlySet<string> = new Set([
+  'file_not_found',
+  'model_digest_mismatch',
+  'invalid_gguf',
+  'adapter_mismatch',
+]);
+
+interface StagedAdapter {
+  /** As requests name it to the engine: the digest of the composed model. */
+  readonly key: string;
+  readonly scale: number;
+  readonly ready: ReadyFile;
+}
+
+/** Measured, and checked against the very bytes of the base that the engine will read. */
+async function stageAdapter<E>(
+  { model, files: [file], adapter }: RegistryEntry,
+  base: ReadyFile,
+  { stagingFolder, signal }: LoadOptions<E>,
+): Promise<StagedAdapter> {
+  if (file === undefined || adapter === undefined)
+    throw new ApiError('model_load_failed', `${model.id} has no adapter`, { shouldRetry: false });
+  const { sha256, path, identity: known } = file;
+  const place = { residency: adapter.residency, stagingFolder, name: model.id };
+  const ready = await stageFile(path, { ...place, sha256, signal, known });
+  try {
+    await inspectAdapter(await fileSource(ready.file), await readHeader(await fileSource(base.file)));
+    return { key: model.sha256, scale: adapter.scale, ready };
+  } catch (error) {
+    await ready.close();
+    throw error;
   }
 }
 
@@ -112,7 +164,7 @@ function locationOf(
 }
 
 /**
- * Bytes a model takes once loaded: weights, key-value cache of all slots, and what an
+ * Bytes a model takes once loaded, without adapters: weights, key-value cache of all slots, and what an
  * engine process needs anyway.
  */
 export function estimateBytes(entry: RegistryEntry, slots: number): number {

@@ -48,15 +48,29 @@ const MAX_ENTRIES = 10_000;
 /** An attestation names 64 blobs of a model at most. */
 const MAX_SOURCES = 60;
 
-/** The caller has checked that the folder is one that models may come from. */
-export async function openModelFolder(folder: string): Promise<ModelFolder> {
+/** The files of a PEFT adapter. */
+const ADAPTER = new Set(['adapter_config.json', 'adapter_model.safetensors']);
+
+/**
+ * The caller has checked that the folder is one that models may come from. Of an adapter's folder only the
+ * adapter's files are opened.
+ */
+export async function openModelFolder(
+  folder: string,
+  kind: 'model' | 'adapter' = 'model',
+): Promise<ModelFolder> {
   const root = await realpath(folder);
   const names: string[] = [];
   const unopened: string[] = [];
   for (const entry of await list(root)) {
-    if (DESCRIPTIONS.has(entry) || WEIGHTS.test(entry)) names.push(entry);
+    const wanted = kind === 'adapter' ? ADAPTER.has(entry) : DESCRIPTIONS.has(entry) || WEIGHTS.test(entry);
+    if (wanted) names.push(entry);
     else if (PICKLE.test(entry) && unopened.length < 16) unopened.push(entry);
-    else if (POOLING.test(entry) && (await listPooling(join(root, entry))).includes('config.json'))
+    else if (
+      kind === 'model' &&
+      POOLING.test(entry) &&
+      (await listPooling(join(root, entry))).includes('config.json')
+    )
       names.push(`${entry}/config.json`);
   }
   return openAll(names, unopened, (name) => openSource(root, name));

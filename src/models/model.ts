@@ -17,11 +17,12 @@ export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface';
 export type KvCacheType = 'f16' | 'q8_0';
 
 /**
- * `residency` is not a file: it adds the word "disk" to the signed manifest of a model
- * outside measured memory. `source`: a file the weights were made of, which the engine does not read and the
- * store does not keep.
+/**
+ * `residency` and `scale` are no files: the first adds the word "disk" to the signed manifest of a model
+ * outside measured memory, the second the factor of the adapter before it, as a decimal number. `source`: a
+ * file the weights were made of, which the engine does not read and the store does not keep.
  */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'source' | 'residency';
+export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'scale' | 'source' | 'residency';
 
 /** One file (or text) the engine reads, or was made of, named by its content. */
 export interface RegisteredBlob {
@@ -87,13 +88,17 @@ export interface RegisteredModel {
   /** As configured for the model or for all; absent: the engine chooses. */
   readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
+  /** Of an adapter: the id of its base. */
+  readonly parent?: string | undefined;
   readonly derived?: Derivation | undefined;
 }
 
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {
-  readonly role: Exclude<BlobRole, 'source' | 'residency'>;
+  readonly role: Exclude<BlobRole, 'scale' | 'source' | 'residency'>;
   readonly path: string;
+  /** The store keeps it, under its digest. */
+  readonly stored?: boolean | undefined;
   /** The file's identity when this process took its digest. */
   readonly identity?: FileIdentity | undefined;
 }
@@ -127,6 +132,16 @@ export interface RegistryEntry {
    * and enforces it on load.
    */
   readonly hashed: boolean;
+  /** Of an adapter, whose only file is its own; `summary` is its base's. */
+  readonly adapter?: AdapterFacts | undefined;
+}
+
+export interface AdapterFacts {
+  /** The digest its base is attested with. */
+  readonly baseSha256: string;
+  readonly scale: number;
+  /** Of its own file; that of the model is the weaker of this and its base's. */
+  readonly residency: Residency;
 }
 
 /** Attributes that stay the same while a file is the same file. */

@@ -93,21 +93,14 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   }
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
   for (const { sha256, size } of options.derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
-  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could
-  // change after they were hashed.
-  if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
-  const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
   const model: RegisteredModel = {
-    id: options.id,
+    ...composedModel(options.id, blobs, options.residency),
     created: options.created,
     type: options.type ?? summary.type,
     format: 'gguf',
-    sha256: toHex(attested.sha256),
-    kind: attested.kind,
     sizeBytes,
     contextLength: Math.min(options.contextLength, summary.contextLength),
     residency: options.residency,
-    blobs,
     defaults: options.defaults,
     kvType,
     details: {
@@ -129,6 +122,19 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   };
 }
 
+/** The identity of a model, as the verifier computes it from its blobs (`attestedModel`). */
+export function composedModel(
+  id: string,
+  files: readonly RegisteredBlob[],
+  residency: Residency,
+): Pick<RegisteredModel, 'id' | 'blobs' | 'sha256' | 'kind'> {
+  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could
+  // change after they were hashed.
+  const blobs = residency === 'disk' ? [...files, textBlob('residency', 'disk')] : files;
+  const { sha256, kind } = attestedModel(id, blobs.map(toAttestedBlob));
+  return { id, blobs, sha256: toHex(sha256), kind };
+}
+
 /** Elements of a Q8_0 block. */
 const Q8_BLOCK = 32;
 
@@ -146,7 +152,8 @@ function kvTypeOf({ kvType, defaultKvType, summary, type }: DescribeOptions): Kv
   return wanted;
 }
 
-function textBlob(role: 'template' | 'residency', text: string): RegisteredBlob {
+/** A text of the manifest that is no file. */
+export function textBlob(role: 'template' | 'scale' | 'residency', text: string): RegisteredBlob {
   const bytes = Buffer.from(text);
   return { role, sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length };
 }

@@ -1,6 +1,7 @@
 // The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types
 // only.
 
+import type { ToolFormat } from '../engine/seam/engine.ts';
 import type { KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
@@ -11,6 +12,8 @@ export interface ModelStatus extends RegisteredModel {
   readonly loadedAt?: number | undefined;
   /** Unix milliseconds when it is unloaded unless in use; null: never. */
   readonly expiresAt?: number | null | undefined;
+  /** How it writes tool calls; of a loaded model that makes text. */
+  readonly toolFormat?: ToolFormat['kind'] | undefined;
   /** Leases held at present. */
   readonly inFlight: number;
 }
@@ -99,7 +102,24 @@ export interface ModelService<E> {
     },
     signal?: AbortSignal,
   ): Promise<RegisteredModel>;
-  /** Unloads, deregisters, and collects blobs no manifest names. */
+  /**
+   * Registers a LoRA adapter of a model as a model of its own; its engine is its base's. Without `base`: of
+   * the only model it can be for. 400 file_not_found · path_not_allowed · invalid_gguf · adapter_mismatch ·
+   * wrong_model_type · missing_required_parameter, 404 model_not_found, 409 model_already_exists ·
+   * too_many_adapters.
+   */
+  addAdapter(
+    request: {
+      readonly name: string;
+      readonly base?: string | undefined;
+      readonly path: string;
+      readonly scale: number;
+    },
+    signal: AbortSignal,
+  ): Promise<{ readonly model: RegisteredModel; readonly added: boolean }>;
+  /** Takes an adapter back at once, and waits for the requests that use it. 400 wrong_model_type. */
+  removeAdapter(id: string): Promise<void>;
+  /** Unloads, deregisters, and collects blobs no manifest names. 409 model_has_adapters. */
   remove(id: string): Promise<void>;
   pull(
     request: {

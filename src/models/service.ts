@@ -5,27 +5,35 @@
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
-import { residencyOf, type ResidencyOptions } from './describe.ts';
+import { adapterEntry } from './adapters.ts';
+import { AdapterUses, Bases } from './bases.ts';
+import { allInsideRoots, residencyOf, type ResidencyOptions } from './describe.ts';
 import type { Deriver } from './deriver.ts';
 import { describeSource, type ModelToAdd } from './model-source.ts';
-import { Lifecycle, replaced } from './lifecycle.ts';
+import { KeyedQueue } from './keyed-queue.ts';
+import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, KvCacheType, RegisteredModel, RegistryEntry } from './model.ts';
+import type { FileIdentity, KvCacheType, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
-import type { Closable, LifecycleEvent } from './slot.ts';
+import { replaced, type Closable, type LifecycleEvent, type OpenModel } from './slot.ts';
+import { parseModelName } from './store/names.ts';
 import type { ModelStore } from './store/store.ts';
 import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
 
 export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
+  /** The engine as requests for one of its adapters use it, by the key of the OpenSpec. */
+  readonly adapted: (engine: E, key: string) => E;
   readonly store: ModelStore;
   readonly deriver: Deriver;
   /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
+  /** Whether engines can have adapters: not with drivers, whose files Landlock would shut out. */
+  readonly adaptersAllowed: boolean;
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
@@ -58,6 +66,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
+  readonly #bases: Bases;
   readonly #options: ServiceOptions<E>;
   /** Models of the configuration, by id. What was made of their folders is held as long as this lives. */
   readonly #configured = new Map<string, RegistryEntry>();
@@ -67,15 +76,18 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly #changes = new KeyedQueue();
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
+  readonly #uses = new AdapterUses();
   /** Each running pull has a follower of the service, so that registration does not depend on a watching client. */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {
     this.#options = options;
     this.#store = options.store;
+    this.#bases = new Bases(this.registry, options.adaptersAllowed ? null : withoutAdapters());
     this.#lifecycle = new Lifecycle<E>({
       ...options,
       open: (model, load) => this.#open(model, load),
+      adaptersOf: (model) => this.#bases.loadableOf(model),
       estimate: (model) => estimateBytes(this.#entryOf(model.id), options.slots),
     });
   }
@@ -117,10 +129,41 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
+  async addAdapter(
+    request: Parameters<ModelService<E>['addAdapter']>[0],
+    signal: AbortSignal,
+  ): Promise<{ readonly model: RegisteredModel; readonly added: boolean }> {
+    this.#bases.checkAllowed();
+    parseModelName(request.name, 'lora_name');
+    const base = request.base === undefined ? this.#bases.only() : this.#entryOf(request.base);
+    const [path = ''] = await allInsideRoots([request.path], this.#options.modelRoots);
+    const { entry, held } = await adapterEntry({ ...request, path, base }, this.#options, signal);
+    try {
+      return await this.#changes.run(entry.model.id, async () => {
+        if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
+        // Refused here when it has other bytes; the same bytes are accepted without a change.
+        if (this.registry.get(request.name) !== undefined)
+          return { model: this.registry.add(entry).model, added: false };
+        this.#bases.checkRoom(base.model);
+        await this.#store.put(manifestOf(entry, { kind: 'file', path }));
+        return { model: this.registry.add(entry).model, added: true };
+      });
+    } finally {
+      held?.release();
+    }
+  }
+
+  async removeAdapter(id: string): Promise<void> {
+    if (this.#entryOf(id).adapter === undefined)
+      throw new ApiError('wrong_model_type', 'the model is no adapter', { param: 'lora_name' });
+    await this.remove(id);
+  }
+
   /** Removes the current registration from registry and store before it waits for the work that uses it. */
   async remove(id: string): Promise<void> {
     const unloaded = await this.#changes.run(id, async () => {
       const entry = this.#entryOf(id);
+      this.#bases.checkWithout(entry.model);
       const done = this.#take(entry);
       try {
         // Blobs that an engine still reads are leased: they are collected after its end.
@@ -145,7 +188,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 
   async acquire(id: string, options: AcquireOptions): Promise<Lease<E>> {
-    return this.#lifecycle.acquire(this.#entryOf(id).model, options);
+    return this.#acquire(this.#entryOf(id), options);
   }
 
   async load(
@@ -155,7 +198,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   ): Promise<'loaded' | 'already_loaded'> {
     const entry = this.#entryOf(id);
     const already = this.#statusOf(entry).loadedAt;
-    const lease = await this.#lifecycle.acquire(entry.model, { signal, keepAlive });
+    const lease = await this.#acquire(entry, { signal, keepAlive });
     try {
       const current = this.#entryOf(id); // 404 when it was removed while this waited
       if (current.model !== entry.model) throw replaced(entry.model);
@@ -168,15 +211,17 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 
   async unload(id: string): Promise<void> {
-    const { model } = this.#entryOf(id);
-    if (!(await this.#lifecycle.unload(id, model)))
+    const { model } = this.#bases.hostOf(this.#entryOf(id));
+    if (!(await this.#lifecycle.unload(model.id, model)))
       throw new ApiError('model_not_loaded', 'the model is not loaded', { param: 'name' });
   }
 
   async restore(): Promise<readonly { readonly file: string; readonly reason: string }[]> {
     const { models, broken } = await this.#store.list();
     const failed = [...broken];
-    for (const manifest of models) {
+    // Adapters last: their bases may be of the store as well.
+    const [own, adapters] = [models.filter((each) => !each.adapter), models.filter((each) => each.adapter)];
+    for (const manifest of [...own, ...adapters]) {
       // The configuration has the last word about an id.
       if (this.registry.get(manifest.name) !== undefined) continue;
       try {
@@ -229,7 +274,31 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 
   #statusOf(entry: RegistryEntry): ModelStatus {
-    return { ...entry.model, ...this.#lifecycle.status(entry.model.id, entry.model) };
+    const { model, adapter } = entry;
+    if (adapter === undefined) return { ...model, ...this.#lifecycle.status(model.id, model) };
+    const base = this.#bases.baseOf(entry);
+    if (base === undefined || this.#bases.isBroken(model)) return { ...model, loaded: false, inFlight: 0 };
+    const status = this.#lifecycle.status(base.model.id, base.model, model);
+    return { ...model, ...status, inFlight: this.#uses.countOf(model) };
+  }
+
+  async #acquire(entry: RegistryEntry, options: AcquireOptions): Promise<Lease<E>> {
+    const { model, adapter } = entry;
+    if (adapter === undefined) return this.#lifecycle.acquire(model, options);
+    this.#bases.checkUsable(model);
+    const lease = await this.#lifecycle.acquire(this.#bases.hostOf(entry).model, options, model);
+    try {
+      this.#bases.checkUsable(model);
+    } catch (error) {
+      lease.release();
+      throw error;
+    }
+    const ended = this.#uses.begin(model);
+    const release = (): void => {
+      ended();
+      lease.release();
+    };
+    return { model, engine: this.#options.adapted(lease.engine, model.sha256), release };
   }
 
   #restoreOptions(): RestoreOptions {
@@ -238,28 +307,29 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       residencyOf: (weights) => residencyOf(weights, this.#options),
       contextLength: this.#options.contextLength,
       kvType: this.#options.kvType,
+      entry: (id) => this.registry.get(id),
     };
   }
 
   /** Leaves the registry and begins to drain its engine in one turn; resolves when the engine has ended. */
-  #take({ model }: RegistryEntry): Promise<unknown> {
+  #take({ model, adapter }: RegistryEntry): Promise<unknown> {
     this.registry.remove(model.id);
-    return this.#lifecycle.unload(model.id, model);
+    // The engine of an adapter is its base's, which goes on.
+    return adapter === undefined ? this.#lifecycle.unload(model.id, model) : this.#uses.whenIdle(model);
   }
 
   /** The blobs stay in the store for as long as the engine lives. */
-  async #open(
-    model: RegisteredModel,
-    load: { readonly signal: AbortSignal; readonly onProgress: (fraction: number) => void },
-  ): Promise<E> {
+  async #open(model: RegisteredModel, load: Parameters<OpenModel<E>>[1]): Promise<E> {
     const entry = this.#entryOf(model.id);
     if (entry.model !== model) throw replaced(model);
     const { openEngine, stagingFolder, slots, threads } = this.#options;
-    const held = this.#store.lease(entry.files.map((file) => file.sha256));
+    const files: readonly ModelFile[] = [entry, ...load.adapters].flatMap((each) => each.files);
+    const held = this.#store.lease(files.map((file) => file.sha256));
     try {
       const engine = await openModel(entry, {
         ...load,
         openEngine,
+        onBroken: ({ model: adapter }, error) => this.#bases.setBroken(adapter, error),
         stagingFolder,
         slots,
         threads: threads === 0 ? undefined : threads,
@@ -311,27 +381,19 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
 type PullRequest = Parameters<ModelService<unknown>['pull']>[0];
 
-/** Runs tasks of one key one after another; a failed one does not stop the next. */
-class KeyedQueue {
-  readonly #last = new Map<string, Promise<unknown>>();
-
-  run<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const result = (this.#last.get(key) ?? Promise.resolve()).then(task, task);
-    const settled = result.catch(() => undefined);
-    this.#last.set(key, settled);
-    void settled.finally(() => {
-      if (this.#last.get(key) === settled) this.#last.delete(key);
-    });
-    return result;
-  }
-}
-
 function ofConfiguration(id: string): ApiError {
   return new ApiError(
     'model_already_exists',
     `${id} is a model of the configuration, which comes back with the next start: choose another name`,
     { param: 'name' },
   );
+}
+
+function withoutAdapters(): ApiError {
+  return new ApiError('unsupported_parameter', 'adapters need `engine.backend = "cpu"`', {
+    param: 'model',
+    shouldRetry: false,
+  });
 }
 
 function notFound(): ApiError {

@@ -1,11 +1,13 @@
 // One model that is loaded, loading, or waited for, with its transitions: waiting → loading → loaded →
-// closing. A slot grants leases on its engine, unloads it when idle for its keep-alive time, and ends the
-// engine once it is drained.
+// closing. The adapters of the model are loaded with it: those that are registered when its load begins. A
+// slot grants leases on its engine, unloads it when idle for its keep-alive time, and ends the engine once it
+// is drained.
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
-import type { RegisteredModel } from './model.ts';
+import type { EngineInfo, ToolFormat } from '../engine/seam/engine.ts';
+import type { RegisteredModel, RegistryEntry } from './model.ts';
 import type { AcquireOptions, Lease } from './seam.ts';
 
 /** Abilities of a loaded model; the engine seam's Engine does. */
@@ -13,6 +15,8 @@ export interface Closable {
   /** Settles when it has ended: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
+  /** Of an engine: its kind, and how it writes tool calls. */
+  readonly info?: Pick<EngineInfo, 'type' | 'toolFormat'> | undefined;
 }
 
 export type UnloadReason = 'idle' | 'evicted' | 'asked' | 'shutdown';
@@ -27,11 +31,17 @@ export type LifecycleEvent =
 /** Stages, measures and loads; rejects with an ApiError. */
 export type OpenModel<E> = (
   model: RegisteredModel,
-  options: { readonly signal: AbortSignal; readonly onProgress: (fraction: number) => void },
+  options: {
+    readonly signal: AbortSignal;
+    readonly onProgress: (fraction: number) => void;
+    readonly adapters: readonly RegistryEntry[];
+  },
 ) => Promise<E>;
 
 export interface SlotOptions<E extends Closable> {
   readonly open: OpenModel<E>;
+  /** The adapters of a model that can be loaded with it now. */
+  readonly adaptersOf: (model: RegisteredModel) => readonly RegistryEntry[];
   readonly loadTimeoutMs: number;
   /** For models whose requests give no keep_alive. */
   readonly keepAliveMs: number;
@@ -51,6 +61,8 @@ type Stay = Pick<AcquireOptions, 'keepAlive' | 'keepAliveUpToMs'>;
 export interface Waiter<E> {
   /** The registration the request was decided for; only an engine of that model is granted to it. */
   readonly model: RegisteredModel;
+  /** The adapter of it that the request is for. */
+  readonly adapter: RegisteredModel | undefined;
   readonly stay: Stay;
   readonly resolve: (lease: Lease<E>) => void;
   readonly reject: (error: unknown) => void;
@@ -59,7 +71,9 @@ export interface Waiter<E> {
 export class ModelSlot<E extends Closable> {
   /** Requests that wait for an engine, oldest first. */
   readonly waiters: Set<Waiter<E>>;
-  readonly bytes: number;
+  readonly #ownBytes: number;
+  /** Known once its load has begun. */
+  #adapters: readonly RegistryEntry[] | undefined;
   #model: RegisteredModel;
   #state: 'waiting' | 'loading' | 'loaded' | 'closing' = 'waiting';
   #engine: E | undefined;
@@ -78,7 +92,7 @@ export class ModelSlot<E extends Closable> {
 
   constructor(model: RegisteredModel, bytes: number, options: SlotOptions<E>, waiters?: Set<Waiter<E>>) {
     this.#model = model;
-    this.bytes = bytes;
+    this.#ownBytes = bytes;
     this.#options = options;
     this.#keepAliveMs = options.keepAliveMs;
     this.waiters = waiters ?? new Set();
@@ -87,6 +101,12 @@ export class ModelSlot<E extends Closable> {
 
   get model(): RegisteredModel {
     return this.#model;
+  }
+
+  /** Bytes it takes once loaded, its adapters included. */
+  get bytes(): number {
+    const adapters = this.#adapters ?? this.#options.adaptersOf(this.#model);
+    return adapters.reduce((sum, { files }) => sum + (files[0]?.size ?? 0), this.#ownBytes);
   }
 
   get state(): 'waiting' | 'loading' | 'loaded' | 'closing' {
@@ -109,6 +129,12 @@ export class ModelSlot<E extends Closable> {
     return this.#loadedAt;
   }
 
+  /** Of a loaded model that makes text. */
+  get toolFormat(): ToolFormat['kind'] | undefined {
+    const info = this.#engine?.info;
+    return info?.type === 'chat' || info?.type === 'completion' ? info.toolFormat.kind : undefined;
+  }
+
   get lastUsed(): number {
     return this.#lastUsed;
   }
@@ -119,18 +145,24 @@ export class ModelSlot<E extends Closable> {
 
   /**
    * Whether an engine of this slot answers for that registration of the model: same bytes, used in the same
-   * way.
+   * way; and for the adapter, if one is asked for.
    */
-  serves(model: RegisteredModel): boolean {
+  serves(model: RegisteredModel, adapter?: RegisteredModel): boolean {
     const own = this.#model;
-    return (
+    const same =
       own === model ||
-      (own.sha256 === model.sha256 && own.contextLength === model.contextLength && own.type === model.type)
-    );
+      (own.sha256 === model.sha256 && own.contextLength === model.contextLength && own.type === model.type);
+    return same && this.#has(adapter);
   }
 
-  canServeNow(model: RegisteredModel): boolean {
-    return this.#state === 'loaded' && this.#draining === undefined && this.serves(model);
+  /** True before the load begins: it takes what is registered then. */
+  #has(adapter: RegisteredModel | undefined): boolean {
+    if (adapter === undefined || this.#adapters === undefined) return true;
+    return this.#adapters.some((each) => each.model.sha256 === adapter.sha256);
+  }
+
+  canServeNow(model: RegisteredModel, adapter?: RegisteredModel): boolean {
+    return this.#state === 'loaded' && this.#draining === undefined && this.serves(model, adapter);
   }
 
   /** Resolves once the slot has ended. */
@@ -146,6 +178,9 @@ export class ModelSlot<E extends Closable> {
   async load(): Promise<void> {
     const { open, clock, stop, loadTimeoutMs, emit } = this.#options;
     this.#state = 'loading';
+    const adapters = this.#options.adaptersOf(this.#model);
+    this.#adapters = adapters;
+    this.rejectWaiters(replaced(this.#model), ({ adapter }) => !this.#has(adapter));
     const started = clock.now();
     const timeout = new AbortController();
     const cancel = clock.after(loadTimeoutMs, () =>
@@ -157,6 +192,7 @@ export class ModelSlot<E extends Closable> {
       const engine = await open(this.#model, {
         signal: AbortSignal.any([timeout.signal, stop]),
         onProgress: this.#progress(),
+        adapters,
       });
       cancel();
       this.#opened(engine, started);
@@ -191,7 +227,7 @@ export class ModelSlot<E extends Closable> {
   }
 
   #failed(error: unknown): void {
-    this.rejectWaiters(error, (waiter) => this.serves(waiter.model));
+    this.rejectWaiters(error, (waiter) => this.serves(waiter.model, waiter.adapter));
     this.#over();
   }
 
@@ -216,7 +252,7 @@ export class ModelSlot<E extends Closable> {
    */
   admit(): void {
     for (const waiter of this.waiters) {
-      if (!this.serves(waiter.model)) continue;
+      if (!this.serves(waiter.model, waiter.adapter)) continue;
       this.waiters.delete(waiter);
       waiter.resolve(this.lease(waiter.model, waiter.stay));
     }
@@ -297,4 +333,9 @@ export class ModelSlot<E extends Closable> {
     this.#options.onGone(this);
     this.#settleGone();
   }
+}
+
+/** The error of a request that waited for another registration of the id, or an adapter that is gone. */
+export function replaced({ id }: RegisteredModel): ApiError {
+  return new ApiError('model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
 }

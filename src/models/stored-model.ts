@@ -3,6 +3,8 @@
 
 import type { FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
+import { describeAdapter, readAdapter } from './adapters.ts';
+import { staleAdapter } from './bases.ts';
 import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
@@ -13,9 +15,9 @@ import type { ManifestBlob, ManifestDerivation, ModelManifest, ModelOrigin } fro
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
   const { model } = entry;
   const { derived } = model;
-  const blobs: ManifestBlob[] = entry.files.map(({ role, sha256, size, path }) =>
+  const blobs: ManifestBlob[] = entry.files.map(({ role, sha256, size, path, stored }) =>
     // A file that was made of a folder is in the store.
-    derived === undefined ? { role, sha256, size, path } : { role, sha256, size },
+    derived === undefined && stored !== true ? { role, sha256, size, path } : { role, sha256, size },
   );
   for (const { sha256, size } of derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
   return {
@@ -26,6 +28,10 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
     blobs,
     derived: derived === undefined ? undefined : derivedOf(derived),
     source,
+    adapter:
+      entry.adapter === undefined || model.parent === undefined
+        ? undefined
+        : { base: model.parent, baseSha256: entry.adapter.baseSha256, scale: entry.adapter.scale },
     gguf: {
       architecture: entry.summary.architecture,
       type: model.type,
@@ -56,6 +62,8 @@ export interface RestoreOptions {
   readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
   readonly kvType?: KvCacheType | undefined;
+  /** The base of an adapter. */
+  readonly entry: (id: string) => RegistryEntry | undefined;
 }
 
 /** Throws an ApiError when a file is missing or no longer a GGUF. */
@@ -73,6 +81,7 @@ export async function entryOfManifest(
       path: blob.path ?? (await blobPath(options.store, blob.sha256)),
     });
   }
+  if (manifest.adapter !== undefined) return adapterOf(manifest, files, options);
   const weights = files.filter((file) => file.role === 'weights');
   const opened: { path: string; file: FileHandle }[] = [];
   try {
@@ -94,6 +103,25 @@ export async function entryOfManifest(
   } finally {
     for (const { file } of opened) await file.close();
   }
+}
+
+/** 409 adapter_stale where its base is not what it was registered for. */
+async function adapterOf(
+  { name, createdAt, adapter }: ModelManifest,
+  [file]: readonly ModelFile[],
+  options: RestoreOptions,
+): Promise<RegistryEntry> {
+  if (adapter === undefined || file === undefined) throw new ApiError('manifest_invalid', 'no adapter');
+  const base = options.entry(adapter.base);
+  if (base?.model.sha256 !== adapter.baseSha256) throw staleAdapter(base === undefined);
+  return describeAdapter({
+    ...(await readAdapter(file, base)),
+    id: name,
+    created: Math.floor(Date.parse(createdAt) / 1000),
+    scale: adapter.scale,
+    base,
+    residency: await options.residencyOf([file]),
+  });
 }
 
 function derivationOf({ derived, blobs }: ModelManifest): Derivation | undefined {

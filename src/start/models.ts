@@ -5,11 +5,13 @@ import { totalmem } from 'node:os';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Config } from '../config/read.ts';
+import { adaptedEngine } from '../engine/adapted.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
 import { Deriver } from '../models/deriver.ts';
 import type { Converters } from '../engine/seam/converters.ts';
+import { createPullDeriver } from '../models/pull-deriver.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
@@ -34,11 +36,14 @@ export interface ModelsStart {
 export async function createConfiguredModels(options: ModelsStart): Promise<Models<Engine>> {
   const { config, openEngine, hardware, clock, log, onEvent, signal } = options;
   const store = await openStore({ folder: dataDir(config) });
+  const deriver = new Deriver(store, options.converters);
   const models = createModels<Engine>({
     openEngine,
+    adapted: adaptedEngine,
+    adaptersAllowed: config.engine.backend === 'cpu',
     store,
-    deriver: new Deriver(store, options.converters),
-    pulls: config.models.pullEnabled ? await openPulls(config, store, clock) : null,
+    deriver,
+    pulls: config.models.pullEnabled ? await openPulls(config, { store, clock, deriver }) : null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
     verityFolder: config.store.verityFolder,
@@ -125,10 +130,17 @@ function keyAtFault({ param }: ApiError, entry: Entry): string {
 
 const DEFAULT_HUB = 'https://huggingface.co';
 
-function openPulls({ models, network }: Config, store: ModelStore, clock: Clock): Promise<PullService> {
+interface PullParts {
+  readonly store: ModelStore;
+  readonly clock: Clock;
+  readonly deriver: Deriver;
+}
+
+function openPulls({ models, network }: Config, { store, clock, deriver }: PullParts): Promise<PullService> {
   return createPulls({
     store,
     clock,
+    deriver: createPullDeriver(deriver),
     endpoint: models.hub ?? DEFAULT_HUB,
     allowPrivate: models.hubPrivate,
     token: models.hubToken,

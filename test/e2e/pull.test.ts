@@ -12,7 +12,9 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
+import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
 import { splitGguf } from '../fixtures/models/gguf-split.ts';
+import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
 import { startHub } from '../fixtures/models/hub.ts';
 import type { Hub } from '../fixtures/models/hub.ts';
 import { startRealServer } from '../fixtures/e2e/real-server.ts';
@@ -183,20 +185,54 @@ describe('a model from the hub', { timeout: 400_000 }, () => {
 });
 
 describe('a pull', { timeout: 400_000 }, () => {
-  test('of a split model, by the address of its page, answers as the whole file does', async () => {
+  test('of a split model and its projector, by the address of its page, answers as the whole file does', async () => {
     const name = 'hf.co/assay/split:Q8_0';
     const old = hub.files;
     const parts = await splitGguf(chat.bytes, 3);
+    const projector = tinyGguf({ metadata: { 'general.type': { string: 'mmproj' } } });
     hub.files = [
       ...parts.map((bytes, i) => ({ name: `Q8_0/M-Q8_0-0000${i + 1}-of-00003.gguf`, bytes })),
-      { name: 'mmproj-Q8_0.gguf', bytes: Buffer.from('GGUF') },
+      { name: 'mmproj-Q8_0.gguf', bytes: projector },
     ];
     const pulled = await models('pull', name);
     hub.files = old;
     expect(pulled).toMatchObject({ code: 0, stderr: expect.not.stringContaining('error') as string });
     expect(await ask(name)).toBe(answer);
     const { text } = await call('GET', `/v1/models/${encodeURIComponent(name)}`);
-    expect(JSON.parse(text)).toMatchObject({ id: name, kind: 'manifest', residency: 'memory', loaded: true });
+    expect(JSON.parse(text)).toMatchObject({
+      id: name,
+      kind: 'manifest',
+      residency: 'memory',
+      loaded: true,
+      tool_format: { kind: 'hermes', native: true },
+      projector: { size_bytes: projector.length, used: false },
+    });
+    await models('rm', name);
+  });
+
+  test('of safetensors is converted and quantised, answers, and outlives a restart', async () => {
+    const name = 'assay/folder:Q8_0';
+    const old = hub.files;
+    hub.files = [...HF_FOLDERS.mistral()].map(([file, bytes]) => ({
+      name: file,
+      bytes,
+      claimed: file.endsWith('.safetensors') ? {} : { lfs: undefined },
+    }));
+    const pulled = await models('pull', name);
+    hub.files = old;
+    expect(pulled).toMatchObject({ code: 0, stdout: `pulled ${name}\n` });
+    const shown = async (): Promise<unknown> =>
+      JSON.parse((await call('GET', `/v1/models/${encodeURIComponent(name)}`)).text);
+    const model = await shown();
+    expect(model).toMatchObject({
+      kind: 'manifest',
+      derived: { type: 'Q8_0', from: expect.objectContaining({ length: 6 }) as object },
+    });
+    expect(await server.stop()).toBe(0);
+    server = await start();
+    expect(await shown()).toEqual(model);
+    const body = { model: name, messages: [{ role: 'user', content: question }], max_tokens: 4 };
+    expect((await call('POST', '/v1/chat/completions', body)).status).toBe(200);
     await models('rm', name);
   });
 

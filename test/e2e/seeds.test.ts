@@ -28,8 +28,6 @@ const WAITING_SAMPLES: Readonly<Record<string, string>> = {
 /** Routes the documents name that are not there yet. */
 const WAITING_ROUTES: readonly string[] = [
   'POST /v1/audio/transcriptions',
-  'POST /v1/lora/load',
-  'POST /v1/lora/unload',
   'POST /v1/files',
   'GET /v1/files',
   'POST /v1/batches',

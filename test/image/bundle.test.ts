@@ -23,7 +23,10 @@ import { newTree, type Tree } from '../../image/tree.ts';
 import { sourcesBelow } from '../../scripts/closures.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { measureCode } from '../../src/attester/simulated.ts';
+import { readHeader } from '../../src/models/gguf/header.ts';
 import { watched } from '../fixtures/e2e/assay.ts';
+import { adapterFile, randomPairs } from '../fixtures/models/gguf-adapter.ts';
+import { source } from '../fixtures/models/gguf-source.ts';
 
 let folder: string;
 let production: Bundle;
@@ -116,6 +119,13 @@ async function server(simulatedTee: boolean): Promise<string> {
   return unpack(tree, simulatedTee ? 'test' : 'production');
 }
 
+/** An adapter of the first query matrix of a GGUF file. */
+async function demoAdapter(model: string): Promise<Buffer> {
+  const { tensors } = await readHeader(source(readFileSync(model)));
+  const { name, shape } = tensors.find((tensor) => tensor.name.endsWith('attn_q.weight'))!;
+  return adapterFile(randomPairs({ targets: [{ name, columns: shape[0], rows: shape[1] }] }));
+}
+
 function start(main: string, ...args: readonly string[]) {
   const env = { PATH: process.env['PATH'], HOME: folder, ASSAY_TEE_PRODUCT: 'TDX' };
   return watched(spawn(process.execPath, [main, ...args], { cwd: folder, env }));
@@ -149,12 +159,14 @@ describe.skipIf(process.platform !== 'linux' || process.arch !== 'x64')(
     });
 
     test(
-      'with the simulated TEE: serves evidence, measured over all its code, and answers from its engine child',
+      'with the simulated TEE: serves evidence, measured over all its code, and answers from its engine child, with an adapter too',
       { timeout: 400_000 },
       async () => {
         const main = await server(true);
         const model = join(TOP, '.cache/models/demo-chat.gguf');
-        const place = ['--listen', '127.0.0.1:0', '--data', join(folder, 'data')];
+        const config = join(folder, 'roots.toml');
+        writeFileSync(config, `[store]\nmodel_roots = [${JSON.stringify(folder)}]\n`);
+        const place = ['--listen', '127.0.0.1:0', '--data', join(folder, 'data'), '--config', config];
         const served = start(main, 'serve', '--tee', 'simulated', ...place, '--model', model);
         try {
           const [, url] = await served.said(/"url":"(https:[^"]+)"/);
@@ -177,6 +189,16 @@ describe.skipIf(process.platform !== 'linux' || process.arch !== 'x64')(
             dispatcher,
           });
           expect(await answered.json()).toMatchObject({ choices: [{ message: { content: answer } }] });
+          // Its engine starts through the launcher, which becomes the worker of the bundle.
+          const adapter = join(folder, 'adapter.gguf');
+          writeFileSync(adapter, await demoAdapter(model));
+          const loaded = await fetch(`${url}/v1/lora/load`, {
+            method: 'POST',
+            headers: { 'content-type': 'application/json' },
+            body: JSON.stringify({ lora_name: 'adapter', lora_path: adapter }),
+            dispatcher,
+          });
+          expect(await loaded.json()).toMatchObject({ status: 'loaded', parent: 'demo-chat' });
           await dispatcher.close();
         } finally {
           served.child.kill('SIGTERM');

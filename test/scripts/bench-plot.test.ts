@@ -2,7 +2,13 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { caseChart, streamChart, type BenchReport, type BenchRow } from '../../scripts/bench-plot.ts';
+import {
+  caseChart,
+  scaleChart,
+  streamChart,
+  type BenchReport,
+  type BenchRow,
+} from '../../scripts/bench-plot.ts';
 
 function report(rows: readonly Partial<BenchRow>[]): BenchReport {
   const row: BenchRow = {
@@ -91,5 +97,40 @@ describe('lines', () => {
       { model: 'lone', name: 'decode, 4 streams', assay: [1] },
     ];
     expect(streamChart(report(rows))).not.toContain('polyline class');
+  });
+});
+
+describe('sizes', () => {
+  const drawn = (points: readonly (readonly [number, number])[]): readonly (readonly number[])[][] =>
+    [
+      ...scaleChart({
+        processor: 'EPYC',
+        processors: 2,
+        node: 'v20',
+        rounds: 1,
+        series: [{ title: 'a<b', x: 'streams', y: 'ms', points }],
+      }).matchAll(/<polyline [^>]*points="([^"]+)"/g),
+    ].map(([, line = '']) => line.split(' ').map((point) => point.split(',').map(Number)));
+
+  test('a series that grows with its size lies on the line, whatever its unit', () => {
+    fc.assert(
+      fc.property(fc.double({ min: 0.001, max: 1e6, noNaN: true }), (unit) => {
+        const sizes = [1, 2, 4, 16, 100];
+        const [line = [], own = []] = drawn(sizes.map((size) => [size, size * unit]));
+        expect(own[0]).toEqual(line[0]);
+        expect(own.at(-1)).toEqual(line.at(-1));
+        const [[x0 = 0, y0 = 0] = [], [x1 = 0, y1 = 0] = []] = line;
+        for (const [x = 0, y = 0] of own) expect(y).toBeCloseTo(y0 + ((y1 - y0) * (x - x0)) / (x1 - x0), 0);
+      }),
+    );
+  });
+
+  test('what stays the same is level, and one size alone is a point', () => {
+    const [, level = []] = drawn([
+      [1, 5],
+      [100, 5],
+    ]);
+    expect(new Set(level.map(([, y]) => y)).size).toBe(1);
+    for (const [[x, y] = []] of drawn([[1, 5]])) expect([x, y].every(Number.isFinite)).toBe(true);
   });
 });

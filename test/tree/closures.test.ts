@@ -18,21 +18,28 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 51,
-    lines: 7_250,
+    files: 66,
+    lines: 9_200,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+  },
+  'engine child, launched': {
+    entry: PROCESSES.engineLaunch,
+    files: 7,
+    lines: 670,
+    without:
+      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/model-fds))/,
   },
   converter: {
     entry: PROCESSES.converter,
     files: 30,
-    lines: 4_600,
+    lines: 4_850,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 11,
-    lines: 1360,
+    files: 13,
+    lines: 1660,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -41,9 +48,9 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     files: 7,
     lines: 690,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
+      /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 279, lines: 40_600, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 340, lines: 47_500, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

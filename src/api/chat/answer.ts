@@ -72,7 +72,7 @@ class ChatChoice implements ChoiceFold {
   }
 
   #take(event: ToolEvent): void {
-    if (event.kind === 'content') this.#put({ kind: 'content', text: event.text });
+    if (event.kind === 'content' || event.kind === 'reasoning') this.#put(event);
     else if (event.kind === 'call') {
       this.#muted = this.#calls > 0 && !this.#plan.parallel;
       if (this.#muted) return;

@@ -25,7 +25,7 @@ export const pullModel = route({
       min: 1,
       max: 1024,
       about:
-        '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`; `hf.co/` may stand before it.',
+        '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`; `hf.co/` may stand before it. A repository of safetensors is converted, and quantised to QUANT.',
     }),
     force: optional(flag('Fetch again what is there already.')),
     token: optional(

@@ -38,10 +38,12 @@ function wireModel(model: ModelStatus): object {
     context_length: model.contextLength,
     residency: model.residency,
     kv_type: model.kvType,
+    parent: model.parent,
     derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
     projector: projector === undefined ? undefined : wireProjector(projector),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
+    tool_format: toolFormatOf(model.toolFormat),
     ...(model.details !== undefined && {
       details: {
         architecture: model.details.architecture,
@@ -52,6 +54,10 @@ function wireModel(model: ModelStatus): object {
       },
     }),
   };
+}
+
+function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
+  return kind === undefined ? undefined : { kind, native: kind !== 'generic' };
 }
 
 /** It is hashed and attested, and not used: there is no vision yet. */
@@ -135,7 +141,7 @@ const format = map(
   },
 );
 
-const newModelName = map(
+export const newModelName = map(
   text({
     min: 1,
     max: 256,
@@ -267,7 +273,7 @@ export const deleteModel = route({
   summary: 'Unload and deregister a model; blobs no other model needs are deleted.',
   tag: 'Models',
   answer: deletedAnswer,
-  errors: ['model_not_found'],
+  errors: ['model_not_found', 'model_has_adapters'],
   async handle({ deps, params, exchange }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];

@@ -79,15 +79,16 @@ const SECCOMP_GET_ACTION_AVAIL = 2;
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
 /**
- * `load`: while the model is read; what is left is to be confined further. `serve`: from then on. `files`: as
- * `serve`, but files are opened by name, for a process whose files Landlock bounds.
+ * `load`: while the model is read; what is left is to be confined further. `serve`: from then on.
+ * `load-files` and `files`: as `load` and `serve`, but files are opened by name, for a process whose files
+ * Landlock bounds.
  */
-export type Stage = 'load' | 'serve' | 'files';
+export type Stage = 'load' | 'load-files' | 'serve' | 'files';
 
 /**
- * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False
- * where the platform has no such thing; throws when it has and refuses. Every file must be open and every
- * library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of what loads.
+ * False where the platform has no such thing; throws when it has and refuses. Every file must be open and
+ * every library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage, backend: Backend = 'cpu'): boolean {
   const platform = PLATFORMS[process.arch];
@@ -143,6 +144,7 @@ export function filterProgram(
   stage: Stage,
   backend: Backend = 'cpu',
 ): Uint8Array {
+  const loading = stage === 'load' || stage === 'load-files';
   const code: [number, number, number, number][] = [];
   const add = (op: number, constant: number, jt = 0, jf = 0): void =>
     void code.push([op, jt, jf, constant >>> 0]);
@@ -181,16 +183,16 @@ export function filterProgram(
   // Only names of threads and of mappings; so the process cannot become dumpable again, for example.
   when('prctl', () => {
     add(LD, low(0));
-    if (stage === 'load') add(JEQ, PR_GET_NO_NEW_PRIVS, 2, 0);
+    if (loading) add(JEQ, PR_GET_NO_NEW_PRIVS, 2, 0);
     add(JEQ, 15, 1, 0); // PR_SET_NAME
     add(JEQ, 0x53564d41, 0, 1); // PR_SET_VMA
     add(RET, RET_ALLOW);
     add(RET, RET_ERRNO | EPERM);
   });
-  if (stage === 'files') when('openat', () => add(RET, RET_ALLOW));
+  if (stage === 'files' || stage === 'load-files') when('openat', () => add(RET, RET_ALLOW));
   // A further filter can only forbid more; one with a listener is refused, since it could answer calls
   // of the threads under it.
-  if (stage === 'load')
+  if (loading)
     when('seccomp', () => {
       add(LD, low(0));
       add(JEQ, SECCOMP_GET_ACTION_AVAIL, 3, 0);

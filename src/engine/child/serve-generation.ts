@@ -1,7 +1,7 @@
 // Messages to a model that writes text: prompts go to the scheduler, its events leave once per step.
 
 import { randomInt } from 'node:crypto';
-import { queueFull } from '../../base/errors.ts';
+import { ApiError, queueFull } from '../../base/errors.ts';
 import { assertFits } from '../seam/context-limits.ts';
 import type { GenerateEvent } from '../seam/engine.ts';
 import type { ToChild, WireRequest } from '../seam/wire.ts';
@@ -92,13 +92,22 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     });
 }
 
+/** Counted from 1. The server asks only for those it had loaded. */
+function adapterNumber(adapters: ReadonlyMap<string, number>, key: string): number {
+  const number = adapters.get(key);
+  if (number === undefined) throw new ApiError('engine_failed', 'the engine has no such adapter');
+  return number;
+}
+
 /** Turns a request into a job for the scheduler, with every refusal it can meet before it is queued. */
 function jobMaker({
   model,
   template,
   info,
+  load,
   startGrammar,
 }: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
+  const adapters = new Map(load.adapters.map(({ key }, i) => [key, i + 1]));
   const framing = framingOf(info.toolFormat);
   const shown = new Set(
     model.specials.filter((special) => framing.includes(special.text)).map((special) => special.token),
@@ -162,6 +171,7 @@ function jobMaker({
     };
     return {
       scope: request.cacheScope,
+      adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt,
       n: request.n,
       echo: request.echo === true,

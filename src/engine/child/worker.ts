@@ -3,15 +3,18 @@
 // and programs before it reads the model and what only a load needs after, and writes no text of a request
 // anywhere. The parent sees of its stderr only llama.cpp's log of the load.
 
+import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
 import { llamaFolder } from '../seam/library-folder.ts';
+import { ADAPTER_FD } from '../seam/model-fds.ts';
 import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { planLayers } from './device-plan.ts';
 import { hardenProcess } from './harden.ts';
+import { loadAdapter, type LoadedAdapter } from './llama/adapters.ts';
 import { LlamaContext, type ContextOptions } from './llama/context.ts';
 import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import { openDevices } from './llama/devices.ts';
@@ -80,8 +83,9 @@ async function start(load: Load): Promise<void> {
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
-    confineProcess('load', accelerator.kind);
+    confineProcess(load.adapters.length === 0 ? 'load' : 'load-files', accelerator.kind);
     const model = await loadLlamaModel(llama, file, progressReporter(), gpuLayers);
+    const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
@@ -92,6 +96,7 @@ async function start(load: Load): Promise<void> {
       () =>
         new LlamaContext(llama, model, {
           ...plan,
+          adapters,
           sequences: shape.slots,
           threads,
           threadpool,
@@ -104,6 +109,20 @@ async function start(load: Load): Promise<void> {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
   }
+}
+
+/** Loads an adapter, whose file only the launcher's rules let this process open, and closes it. */
+function adapterOn(
+  fd: number,
+  {
+    llama,
+    model,
+    scale,
+  }: { readonly llama: LlamaLibrary; readonly model: LoadedModel; readonly scale: number },
+): LoadedAdapter {
+  const adapter = loadAdapter(llama, model.handle, { path: `/proc/self/fd/${fd}`, scale });
+  closeSync(fd);
+  return adapter;
 }
 
 /** Reports each loaded hundredth to the parent. */

@@ -65,8 +65,20 @@ export interface LoadSpec {
   readonly chatTemplate?: string | undefined;
   /** Its memory, where it computes on graphics cards. */
   readonly needs?: ModelNeeds | undefined;
+  /** LoRA adapters that requests may name; Linux only, and only for models that generate. */
+  readonly adapters?: readonly AdapterSpec[] | undefined;
   /** Called with 0…1 while the weights load. */
   readonly onProgress?: ((fraction: number) => void) | undefined;
+}
+
+/** A checked adapter of the model. */
+export interface AdapterSpec {
+  /** By which requests name it. */
+  readonly key: string;
+  /** Its file, as a descriptor of this process. */
+  readonly fd: number;
+  /** Factor of its delta, beside alpha ÷ rank of the file. */
+  readonly scale: number;
 }
 
 export interface ChatMessage {
@@ -139,7 +151,11 @@ export interface GenerateRequest {
    * NaN: it has no predecessor.
    */
   readonly echo?: boolean | undefined;
-  /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
+  /** Key of the adapter that writes; absent: the model as it is. */
+  readonly adapter?: string | undefined;
+  /**
+   * Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt) and adapter.
+   */
   readonly cacheScope: string;
 }
 

@@ -5,6 +5,7 @@
 import { openJsonScan } from '../../base/json-scan.ts';
 import type { Accelerator, Backend, Device, ModelNeeds } from './backend.ts';
 import type {
+  AdapterSpec,
   Drafting,
   EngineInfo,
   EngineStats,
@@ -43,6 +44,8 @@ export type ToChild =
       readonly threads?: number | undefined;
       readonly kvType?: KvType | undefined;
       readonly chatTemplate?: string | undefined;
+      /** On the descriptors from ADAPTER_FD on. */
+      readonly adapters: readonly Omit<AdapterSpec, 'fd'>[];
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;
       readonly maxChunk?: number | undefined;

@@ -5,7 +5,7 @@ import type { Attester } from '../../attester/attester.ts';
 import type { Engine, EngineStats } from '../../engine/seam/engine.ts';
 import type { Exchange } from '../exchange.ts';
 import { type Counter, createMetrics, type MetricFamily } from './families.ts';
-import type { ModelService } from '../../models/seam.ts';
+import type { ModelService, ModelStatus } from '../../models/seam.ts';
 
 export interface ServerMetrics {
   readonly authFailures: Counter;
@@ -94,7 +94,7 @@ export function createServerMetrics(observed: {
     () => observed.models.list().filter((model) => model.loaded).length,
   );
   registry.gauge('assay_model_requests_in_flight', 'Requests that hold a loaded model.', () =>
-    observed.models.list().reduce((sum, model) => sum + model.inFlight, 0),
+    requestsHeld(observed.models.list()),
   );
 
   const engines = new Map<string, Engine>();
@@ -127,6 +127,11 @@ export function createServerMetrics(observed: {
     },
     text: () => registry.text([...engineFamilies(engines), ...families(observed)]),
   };
+}
+
+/** Those of an adapter hold its base, which counts them. */
+function requestsHeld(models: readonly ModelStatus[]): number {
+  return models.reduce((sum, model) => (model.parent === undefined ? sum + model.inFlight : sum), 0);
 }
 
 const METHODS = new Set(['GET', 'POST', 'DELETE', 'HEAD', 'OPTIONS', 'PUT', 'PATCH']);

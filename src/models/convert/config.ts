@@ -26,6 +26,10 @@ export class Fields {
     this.#prefix = prefix;
   }
 
+  names(): readonly string[] {
+    return Object.keys(this.#object);
+  }
+
   value(name: string): ModelJson | undefined {
     const value = Object.hasOwn(this.#object, name) ? this.#object[name] : undefined;
     return value === null ? undefined : value;

@@ -60,6 +60,16 @@ const CONFIG = 'config.json';
 
 export function convertFolder(folder: Folder, output: Output, options: ConvertOptions): Converted {
   const { plan, architecture, type } = planConversion(folder, options);
+  const bytes = writePlan(folder, output, { ...plan, onProgress: options.onProgress });
+  return { architecture, type, tensors: plan.tensors.length, bytes };
+}
+
+/** Writes the whole file; the number of its bytes. */
+export function writePlan(
+  folder: Folder,
+  output: Output,
+  plan: Plan & Pick<ConvertOptions, 'onProgress'>,
+): number {
   const header = encodeGgufHeader(
     plan.metadata,
     plan.tensors.map((tensor) => ({
@@ -70,14 +80,14 @@ export function convertFolder(folder: Folder, output: Output, options: ConvertOp
     })),
   );
   const total = plan.tensors.reduce((sum, tensor) => sum + padded(bytesOf(tensor)), header.length);
-  const writer = new Writer(output, total, options.onProgress);
+  const writer = new Writer(output, total, plan.onProgress);
   writer.write(header);
   for (const tensor of plan.tensors) {
     if (tensor.from.kind === 'computed') writer.write(littleEndian(tensor.from.values));
     else copyTensor(folder, tensor, tensor.from, writer);
     writer.write(new Uint8Array(padded(bytesOf(tensor)) - bytesOf(tensor)));
   }
-  return { architecture, type, tensors: plan.tensors.length, bytes: total };
+  return total;
 }
 
 export interface Planned {

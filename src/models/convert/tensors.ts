@@ -53,13 +53,14 @@ export function planTensors(used: readonly SafeTensor[], options: TensorOptions)
   return planned;
 }
 
-interface Match {
+export interface Match {
   readonly rule: TensorRule;
   readonly gguf: string;
   readonly kind: 'weight' | 'bias';
 }
 
-function rulesByName(architecture: Architecture, layers: number): ReadonlyMap<string, Match> {
+/** Names of tensors without the prefix of the architecture. */
+export function rulesByName(architecture: Architecture, layers: number): ReadonlyMap<string, Match> {
   const rules = new Map<string, Match>();
   const add = (before: string, ggufBefore: string, rule: TensorRule): void => {
     const match = { rule, gguf: `${ggufBefore}${rule.gguf}` };

@@ -82,6 +82,13 @@ export async function readHeader(source: ByteSource): Promise<GgufHeader> {
   }
 }
 
+/** Name of the type with most bytes; of at least one tensor. */
+export function typeOfMost(tensors: readonly TensorEntry[]): string {
+  const bytes = new Map<string, number>();
+  for (const { type, bytes: size } of tensors) bytes.set(type.name, (bytes.get(type.name) ?? 0) + size);
+  return [...bytes].toSorted(([, a], [, b]) => b - a)[0]![0];
+}
+
 function parseHeader(cursor: Cursor, fileSize: number): Omit<GgufHeader, 'head'> {
   const magic = cursor.bytes(4, 'the magic number');
   if (String.fromCharCode(...magic) !== 'GGUF')

@@ -7,7 +7,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { invalidGguf } from './bytes.ts';
 import type { ByteSource } from './bytes.ts';
 import { checkModel, isBertFamily, settingsOf } from './check.ts';
-import { readHeader } from './header.ts';
+import { readHeader, typeOfMost } from './header.ts';
 import type { GgufHeader } from './header.ts';
 import { joinParts, readParts, type NamedSource } from './split.ts';
 import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
@@ -148,8 +148,5 @@ function typeOf(
 function quantizationOf(header: GgufHeader, fileType: number | undefined): string {
   const named = fileType === undefined ? undefined : FILE_TYPES.get(fileType % 1024);
   if (named !== undefined) return named;
-  const bytes = new Map<string, number>();
-  for (const { type, bytes: size } of header.tensors)
-    bytes.set(type.name, (bytes.get(type.name) ?? 0) + size);
-  return [...bytes].sort(([, a], [, b]) => b - a)[0]![0];
+  return typeOfMost(header.tensors);
 }

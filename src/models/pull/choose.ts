@@ -1,18 +1,21 @@
 // Chooses the files of a repository that a name means: one, or all parts of a split model, which are one
-// choice. Files beside the model with the same tag (projectors, drafts, imatrix data, adapters) are left
-// out. Refuses: names that are still ambiguous, with the candidates; split models of which parts are
+// choice. Files beside the model with the same tag (drafts, imatrix data, adapters) are left out; a projector
+// comes along. Refuses: names that are still ambiguous, with the candidates; split models of which parts are
 // missing, with their names.
 
 import { ApiError } from '../../base/errors.ts';
 import { nameOfPart, namesOfParts, partOf } from '../gguf/part-name.ts';
+import { chooseProjector, isProjectorName } from '../gguf/projector-name.ts';
 import type { PullName } from './name.ts';
 
-/** A .gguf file as the hub lists it. */
+/** A file as the hub lists it. */
 export interface ListedFile {
   readonly name: string;
   readonly size: number;
   /** undefined: the hub gives none. */
   readonly sha256: string | undefined;
+  /** Of files the hub keeps in git itself: git's id of the bytes, SHA-1 over a header and them. */
+  readonly gitId?: string | undefined;
 }
 
 const MAX_LISTED = 8;
@@ -71,6 +74,27 @@ export function chooseFiles(files: readonly ListedFile[], name: PullName): reado
     `several files match: ${listOf(candidates)}; pull one of them by that name`,
     { param: 'name' },
   );
+}
+
+/** The projector that goes with the model; none where the name means one file. */
+export function projectorBeside(
+  files: readonly ListedFile[],
+  [first]: readonly ListedFile[],
+  { want }: PullName,
+): ListedFile | undefined {
+  if (want.kind === 'file' || first === undefined) return undefined;
+  const folders = new Set(['', folderOf(first.name)]);
+  return chooseProjector(
+    files.filter(({ name }) => isProjectorName(baseOf(name)) && folders.has(folderOf(name))),
+  );
+}
+
+function folderOf(name: string): string {
+  return name.slice(0, Math.max(0, name.lastIndexOf('/')));
+}
+
+function baseOf(name: string): string {
+  return name.slice(name.lastIndexOf('/') + 1);
 }
 
 function choicesOf(files: readonly ListedFile[]): readonly Choice[] {
@@ -138,17 +162,16 @@ const COMPANIONS = [
   /lora|adapter/,
   /vocab|tokenizer/,
 ];
-const PROJECTOR = /mmproj|projector|vision[-_.]?(?:tower|encoder)/;
 
 function isCompanion(file: ListedFile, files: readonly ListedFile[], repo: string): boolean {
-  if (hasWord(file.name, PROJECTOR)) return true;
+  if (isProjectorName(file.name)) return true;
   // A word in the repository's own name, or in the names of all its models, says how they were
   // made, not what they are.
   return COMPANIONS.some(
     (word) =>
       hasWord(file.name, word) &&
       !hasWord(repo, word) &&
-      files.some((other) => !hasWord(other.name, PROJECTOR) && !hasWord(other.name, word)),
+      files.some((other) => !isProjectorName(other.name) && !hasWord(other.name, word)),
   );
 }
 

@@ -1,7 +1,7 @@
 // Fetches one file of known size and SHA-256 into a partial file, continuing where an earlier attempt (of
 // this process or a killed one) stopped. Bytes are kept as progress only with proof of their origin: a strong
 // validator (RFC 9110 §8.8.1, §13.1.5), which the continued response must carry as well (§15.3.7.3), and the
-// first bytes of a GGUF file. All room is reserved before the first byte is written.
+// first bytes of such a file. All room is reserved before the first byte is written.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -9,6 +9,7 @@ import { open, statfs, type FileHandle } from 'node:fs/promises';
 import { isFull, storageError, storageFull } from '../../base/durable-files.ts';
 import { NoRoom, type DiskRoom, type Reservation } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
+import { fileKindOf, type FileKind } from './file-kind.ts';
 import { HubBusy, refuseStatus, type HubFile } from './hub.ts';
 import type { Web, WebResponse } from './http.ts';
 import { retrying, type RetryOptions } from './retry.ts';
@@ -54,7 +55,6 @@ export interface DownloadOptions extends RetryOptions {
 const SYNC_EVERY_BYTES = 64 * 1024 * 1024;
 /** Less than the room kept free, so that other writers of the same disk are noticed in time. */
 const LOOK_EVERY_BYTES = KEPT_BYTES / 2;
-const MAGIC = Buffer.from('GGUF');
 
 /**
  * Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` it empties the
@@ -92,7 +92,8 @@ class Part {
   size = 0;
   etag: string | undefined;
   onSize: (size: number) => void = () => undefined;
-  #hash: Hash = createHash('sha256');
+  #hash: Hash;
+  readonly #kind: FileKind;
   #unsynced = 0;
   #unlooked = 0;
   readonly #handle: FileHandle;
@@ -101,6 +102,8 @@ class Part {
   constructor(handle: FileHandle, options: DownloadOptions) {
     this.#handle = handle;
     this.#options = options;
+    this.#hash = hashFor(options.file);
+    this.#kind = fileKindOf(options.file.file);
     this.etag = isStrong(options.etag) ? options.etag : undefined;
   }
 
@@ -116,7 +119,7 @@ class Part {
       signal.throwIfAborted();
       const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, this.size);
       if (bytesRead === 0) return;
-      if (this.size === 0 && !beginsModel(buffer.subarray(0, bytesRead))) return this.clear();
+      if (this.size === 0 && !this.#kind.begins(buffer.subarray(0, bytesRead))) return this.clear();
       this.#hash.update(buffer.subarray(0, bytesRead));
       this.size += bytesRead;
     }
@@ -126,7 +129,7 @@ class Part {
   async clear(): Promise<void> {
     await this.#handle.truncate(0);
     await this.#handle.sync();
-    this.#hash = createHash('sha256');
+    this.#hash = hashFor(this.#options.file);
     this.#resized(0);
   }
 
@@ -157,12 +160,13 @@ class Part {
   /** Throws 502 `digest_mismatch` and empties the file when its bytes are not the promised ones. */
   async complete(): Promise<void> {
     const actual = this.#hash.digest('hex');
-    const { sha256 } = this.#options.file;
-    if (actual === sha256) return this.#handle.sync();
+    const { kind, hex } = this.#options.file.check;
+    if (actual === hex) return this.#handle.sync();
     await this.clear();
+    const what = kind === 'git' ? 'git id' : 'sha256';
     throw new ApiError(
       'digest_mismatch',
-      `the bytes fetched have sha256 ${actual}, the hub promised ${sha256}; they were thrown away`,
+      `the bytes fetched have ${what} ${actual}, the hub promised ${hex}; they were thrown away`,
       { status: 502, shouldRetry: false },
     );
   }
@@ -200,7 +204,8 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
   });
   refuseStatus(response, options.clock.now, 'the file');
   try {
-    refuseOtherKind(response);
+    const kind = fileKindOf(file.file);
+    refuseOtherKind(response, kind);
     if (response.status === 416) {
       await part.clear();
       throw new HubBusy('the hub does not have the part that was asked for');
@@ -253,14 +258,15 @@ async function receive(
   { etag, end }: PromisedBody,
   file: HubFile,
 ): Promise<void> {
+  const kind = fileKindOf(file.file);
   let begun = response.status === 206 && part.size > 0;
   let head: Uint8Array = new Uint8Array(0);
   for await (const chunk of response.body) {
     let bytes = chunk;
     if (!begun) {
       head = bytes = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
-      if (head.length < MAGIC.length) continue;
-      if (!beginsModel(head)) throw notModel();
+      if (head.length < Math.min(kind.headBytes, file.size)) continue;
+      if (!kind.begins(head)) throw kind.refusal();
       if (part.size > 0) await part.clear();
       await part.belongsTo(etag);
       begun = true;
@@ -278,15 +284,12 @@ function isStrong(etag: string | undefined): etag is string {
   return etag !== undefined && etag.length <= 256 && /^"[\x21\x23-\x7e]*"$/.test(etag);
 }
 
-function beginsModel(bytes: Uint8Array): boolean {
-  return MAGIC.equals(bytes.subarray(0, MAGIC.length));
+/** As git names a file's bytes where the hub gives no SHA-256. */
+function hashFor({ check, size }: HubFile): Hash {
+  return check.kind === 'sha256' ? createHash('sha256') : createHash('sha1').update(`blob ${size}\0`);
 }
 
-/** Login pages of networks and error pages of caches come with status 200; a model is none of these types. */
-const PAGES =
-  /^(?:text\/(?!plain\b)|multipart\/|image\/|(?:application\/(?:[\w.-]+\+)?(?:json|xml|xhtml\+xml)\b))/i;
-
-function refuseOtherKind(response: WebResponse): void {
+function refuseOtherKind(response: WebResponse, kind: FileKind): void {
   const encoding = response.header('content-encoding');
   if (encoding !== undefined && encoding !== 'identity')
     throw new ApiError('hub_error', `the hub sends the file in content-encoding ${printable(encoding)}`);
@@ -294,7 +297,7 @@ function refuseOtherKind(response: WebResponse): void {
   if (response.status !== 200 && response.status !== 206)
     throw new ApiError('hub_error', `the hub answers ${response.status}`, { shouldRetry: false });
   const type = response.header('content-type') ?? '';
-  if (PAGES.test(type.trim()))
+  if (kind.pages.test(type.trim()))
     throw new ApiError('hub_error', `the hub sends ${printable(type)} where the model should be`, {
       shouldRetry: false,
     });
@@ -308,12 +311,6 @@ function refuseOtherLength(response: WebResponse, expected: number, file: HubFil
 
 function printable(header: string): string {
   return header.slice(0, 40).replaceAll(/[^\x20-\x7e]/g, '?');
-}
-
-function notModel(): ApiError {
-  return new ApiError('invalid_gguf', 'the hub sends something that does not begin as a GGUF file', {
-    param: 'name',
-  });
 }
 
 function otherSize(size: number, file: HubFile): ApiError {

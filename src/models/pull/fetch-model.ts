@@ -7,11 +7,11 @@ import { basename } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { NoRoom, type DiskRoom } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
-import { fileSource, inspectGguf, inspectParts, type GgufInfo } from '../gguf/read.ts';
+import { checkProjector, fileSource, inspectGguf, inspectParts, type GgufInfo } from '../gguf/read.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
 import { downloadFile, noDiskRoom, type Disk } from './download.ts';
 import { movingRate, type ProgressFeed } from './events.ts';
-import type { HubFile } from './hub.ts';
+import type { HubFile, HubModelFile } from './hub.ts';
 import type { Web } from './http.ts';
 import type { PartialFiles } from './partials.ts';
 import type { RetryOptions } from './retry.ts';
@@ -57,13 +57,13 @@ export function keyOf(file: HubFile): string {
 /** The caller releases the blobs. */
 export async function fetchModel(
   job: Fetching,
-  files: readonly HubFile[],
+  files: readonly HubModelFile[],
   options: FetchOptions,
 ): Promise<FetchedModel> {
-  const { store, partials, save } = options;
+  const { store, partials } = options;
   const { records } = partials;
-  const held = new Map<HubFile, StoredBlob>();
-  const missing: HubFile[] = [];
+  const held = new Map<HubModelFile, StoredBlob>();
+  const missing: HubModelFile[] = [];
   try {
     for (const file of files) {
       const blob = job.force ? undefined : await store.blob(file.sha256);
@@ -72,13 +72,8 @@ export async function fetchModel(
     }
     job.heldBytes = bytesOfFiles([...held.keys()]);
     job.state = { ...job.state, completed: job.heldBytes };
-    const pathOf = (file: HubFile): string => held.get(file)?.path ?? records.partPath(keyOf(file));
-    if (missing.length > 0) {
-      await takeUp(job, missing, options);
-      await save();
-      await downloadAll(job, missing, options);
-      job.feed.emit({ kind: 'verifying' });
-    }
+    const pathOf = (file: HubModelFile): string => held.get(file)?.path ?? records.partPath(keyOf(file));
+    if (missing.length > 0) await fetchMissing(job, missing, options);
     const info = await inspect(files, pathOf).catch(async (error: unknown) => {
       // Bytes with the promised digests that are no usable model never will be one.
       if (error instanceof ApiError && error.code === 'invalid_gguf')
@@ -96,6 +91,18 @@ export async function fetchModel(
   }
 }
 
+/** Leaves each file complete and checked in its partial file. */
+export async function fetchMissing(
+  job: Fetching,
+  missing: readonly HubFile[],
+  options: FetchOptions,
+): Promise<void> {
+  await takeUp(job, missing, options);
+  await options.save();
+  await downloadAll(job, missing, options);
+  job.feed.emit({ kind: 'verifying' });
+}
+
 /** The partial files of the missing ones are this pull's; others that an earlier attempt left are removed. */
 async function takeUp(job: Fetching, missing: readonly HubFile[], { partials }: FetchOptions): Promise<void> {
   const keys = missing.map(keyOf);
@@ -103,7 +110,7 @@ async function takeUp(job: Fetching, missing: readonly HubFile[], { partials }: 
   job.parts = keys.map((key) => job.parts.find((part) => part.key === key) ?? { key });
 }
 
-async function dropEmpty(job: Fetching, key: string, { partials }: FetchOptions): Promise<void> {
+export async function dropEmpty(job: Fetching, key: string, { partials }: FetchOptions): Promise<void> {
   if ((await partials.records.partSize(key)) > 0) return;
   await partials.records.removePart(key);
   job.parts = job.parts.filter((part) => part.key !== key);
@@ -192,14 +199,18 @@ function downloadOne(job: Fetching, file: HubFile, options: OneFile): Promise<vo
   });
 }
 
-async function inspect(files: readonly HubFile[], pathOf: (file: HubFile) => string): Promise<GgufInfo> {
+async function inspect(
+  files: readonly HubModelFile[],
+  pathOf: (file: HubModelFile) => string,
+): Promise<GgufInfo> {
   const handles: FileHandle[] = [];
   try {
     const sources = [];
     for (const file of files) {
       const handle = await open(pathOf(file));
       handles.push(handle);
-      sources.push({ name: basename(file.file), source: await fileSource(handle) });
+      if (file.role === 'projector') await checkProjector(handle);
+      else sources.push({ name: basename(file.file), source: await fileSource(handle) });
     }
     return sources.length === 1 ? await inspectGguf(sources[0]!.source) : await inspectParts(sources);
   } finally {

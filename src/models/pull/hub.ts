@@ -5,7 +5,8 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
-import { chooseFiles, type ListedFile } from './choose.ts';
+import { chooseFiles, projectorBeside, type ListedFile } from './choose.ts';
+import { chooseSources } from './choose-sources.ts';
 import type { Web, WebResponse } from './http.ts';
 import type { PullName } from './name.ts';
 import { isSha256 } from '../store/names.ts';
@@ -15,11 +16,23 @@ export interface HubFile {
   /** Full commit id. */
   readonly commit: string;
   readonly file: string;
-  readonly sha256: string;
+  /** By which its bytes are known. */
+  readonly check: { readonly kind: 'sha256' | 'git'; readonly hex: string };
   readonly size: number;
   /** The URL of the bytes, pinned to the commit; no query. */
   readonly url: URL;
 }
+
+/** Fetched into the store as it is. */
+export interface HubModelFile extends HubFile {
+  readonly role: 'weights' | 'projector';
+  readonly sha256: string;
+}
+
+export type Resolved =
+  | { readonly kind: 'gguf'; readonly files: readonly HubModelFile[] }
+  /** A folder of safetensors, of which a model is made. */
+  | { readonly kind: 'folder'; readonly files: readonly HubFile[] };
 
 /** The hub cannot answer now; try again, not before `retryAfterMs` when given. */
 export class HubBusy extends Error {
@@ -37,13 +50,21 @@ const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
 const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
 const MAX_SIBLINGS = 100_000;
 
+export interface ResolveOptions {
+  readonly token?: string | undefined;
+  readonly signal: AbortSignal;
+  readonly now: () => number;
+  /** Whether a conversion reads a file of this name; absent: none is made. */
+  readonly isSource?: ((name: string) => boolean) | undefined;
+}
+
 /** The files of one model, in order. */
 export async function resolveFiles(
   web: Web,
   endpoint: URL,
   name: PullName,
-  options: { readonly token?: string | undefined; readonly signal: AbortSignal; readonly now: () => number },
-): Promise<readonly HubFile[]> {
+  options: ResolveOptions,
+): Promise<Resolved> {
   // A revision may contain slashes (refs/pr/1), which the hub requires encoded.
   const api = new URL(
     `${basePath(endpoint)}/api/models/${encodedPath(name.repo)}/revision/${encodeURIComponent(name.revision)}?blobs=true`,
@@ -51,18 +72,50 @@ export async function resolveFiles(
   );
   const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
   refuseStatus(response, options.now, 'the repository');
-  const answer = parseAnswer(await readJson(response));
-  return chooseFiles(answer.files, name).map(({ name: file, size, sha256 }) => {
-    if (sha256 === undefined)
-      throw new ApiError(
-        'digest_unknown',
-        'the hub gives no SHA-256 for this file, so it cannot be verified',
-      );
-    const { repo } = name;
-    const { commit } = answer;
-    const path = `${basePath(endpoint)}/${encodedPath(repo)}/resolve/${commit}/${encodedPath(file)}`;
-    return { repo, commit, file, sha256, size, url: new URL(path, endpoint) };
-  });
+  const isSource = options.isSource ?? (() => false);
+  const { commit, files } = parseAnswer(await readJson(response), isSource);
+  const locate = (file: string): URL =>
+    new URL(
+      `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${commit}/${encodedPath(file)}`,
+      endpoint,
+    );
+  const hubFile = ({ name: file, size, sha256, gitId }: ListedFile): HubFile => {
+    const check = sha256 === undefined ? gitCheck(gitId) : ({ kind: 'sha256', hex: sha256 } as const);
+    return { repo: name.repo, commit, file, check, size, url: locate(file) };
+  };
+  const ggufs = files.filter((file) => isGguf(file.name));
+  if (ggufs.length === 0) {
+    const sources = chooseSources(files, name);
+    if (sources !== undefined) return { kind: 'folder', files: sources.map(hubFile) };
+  }
+  const modelFile =
+    (role: 'weights' | 'projector') =>
+    (file: ListedFile): HubModelFile => {
+      if (file.sha256 === undefined) throw digestUnknown();
+      return { ...hubFile(file), role, sha256: file.sha256 };
+    };
+  const weights = chooseFiles(ggufs, name);
+  const projector = projectorBeside(ggufs, weights, name);
+  return {
+    kind: 'gguf',
+    files: [
+      ...weights.map(modelFile('weights')),
+      ...(projector === undefined ? [] : [projector]).map(modelFile('projector')),
+    ],
+  };
+}
+
+function isGguf(name: string): boolean {
+  return name.toLowerCase().endsWith('.gguf');
+}
+
+function gitCheck(id: string | undefined): HubFile['check'] {
+  if (id === undefined) throw digestUnknown();
+  return { kind: 'git', hex: id };
+}
+
+function digestUnknown(): ApiError {
+  return new ApiError('digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
 }
 
 function encodedPath(text: string): string {
@@ -137,7 +190,10 @@ function malformed(why: string): ApiError {
   return new ApiError('hub_error', `the hub's answer ${why}`, { shouldRetry: false });
 }
 
-function parseAnswer(value: unknown): { readonly commit: string; readonly files: readonly ListedFile[] } {
+function parseAnswer(
+  value: unknown,
+  isSource: (name: string) => boolean,
+): { readonly commit: string; readonly files: readonly ListedFile[] } {
   if (!isRecord(value)) throw malformed('is not an object');
   const { sha, siblings } = value;
   if (typeof sha !== 'string' || !/^[0-9a-f]{40}$/.test(sha)) throw malformed('has no commit id');
@@ -146,16 +202,22 @@ function parseAnswer(value: unknown): { readonly commit: string; readonly files:
     if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string')
       throw malformed('lists a file without a name');
     const name = sibling['rfilename'];
-    if (!name.toLowerCase().endsWith('.gguf') || !isPlainPath(name)) return [];
+    if (!(isGguf(name) || isSource(name)) || !isPlainPath(name)) return [];
     const lfs = isRecord(sibling['lfs']) ? sibling['lfs'] : undefined;
     const size = lfs?.['size'] ?? sibling['size'];
     if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
       throw malformed('lists a file without a size');
     if (lfs !== undefined && !isSha256(lfs['sha256']))
       throw malformed('lists a file with a malformed SHA-256');
-    return [{ name, size, sha256: lfs === undefined ? undefined : (lfs['sha256'] as string) }];
+    const id = sibling['blobId'];
+    const gitId = lfs === undefined && !isGguf(name) && isGitId(id) ? id : undefined;
+    return [{ name, size, sha256: lfs === undefined ? undefined : (lfs['sha256'] as string), gitId }];
   });
   return { commit: sha, files };
+}
+
+function isGitId(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{40}$/.test(value);
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

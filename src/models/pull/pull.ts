@@ -7,12 +7,13 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import type { GgufInfo } from '../gguf/read.ts';
-import type { ModelManifest } from '../store/manifest.ts';
+import type { ManifestBlob, ModelManifest } from '../store/manifest.ts';
 import type { ModelStore } from '../store/store.ts';
 import { realDisk, type Disk } from './download.ts';
 import { failureOf, ProgressFeed, type PullProgress } from './events.ts';
-import { fetchModel, keyOf, bytesOfFiles, type Fetching } from './fetch-model.ts';
-import { resolveFiles, type HubFile } from './hub.ts';
+import { fetchFolder, type PullDeriver } from './fetch-folder.ts';
+import { fetchModel, keyOf, bytesOfFiles, type Fetching, type FetchOptions } from './fetch-model.ts';
+import { resolveFiles, type HubFile, type HubModelFile } from './hub.ts';
 import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
 import { PartialFiles } from './partials.ts';
@@ -24,6 +25,8 @@ export type { PullState } from './state.ts';
 
 export interface PullOptions {
   readonly store: ModelStore;
+  /** Absent: repositories without a GGUF file are not pulled. */
+  readonly deriver?: PullDeriver | undefined;
   /** The hub's address, as HF_ENDPOINT has it. */
   readonly endpoint: string;
   /** For pulls without a token of their own, as HF_TOKEN. */
@@ -209,35 +212,83 @@ class Pulls implements PullService {
     const known = job.force ? undefined : await this.#store.get(name.name);
     if (known !== undefined) return { kind: 'already_exists', id: name.name, sha256: known.blobs[0]!.sha256 };
     await this.#save(job);
-    const { clock, disk } = this.#options;
+    const { clock, disk, deriver } = this.#options;
     const { signal } = job.abort;
     const retry = this.#retry(job);
-    const files = await retrying(
+    const resolving = { signal, now: clock.now, token: job.token, isSource: deriver?.isSource };
+    const resolved = await retrying(
       retry,
       () => 0,
-      () => resolveFiles(this.#web, this.#endpoint, name, { signal, now: clock.now, token: job.token }),
+      () => resolveFiles(this.#web, this.#endpoint, name, resolving),
     );
+    const { files } = resolved;
     job.state = { ...job.state, total: bytesOfFiles(files) };
-    const { blobs, info } = await this.#partials.exclusively(files.map(keyOf), signal, () =>
-      fetchModel(job, files, {
-        store: this.#store,
-        partials: this.#partials,
-        disk: disk ?? realDisk,
-        web: this.#web,
-        clock,
-        retry,
-        save: () => this.#save(job),
-      }),
+    const options: FetchOptions = {
+      store: this.#store,
+      partials: this.#partials,
+      disk: disk ?? realDisk,
+      web: this.#web,
+      clock,
+      retry,
+      save: () => this.#save(job),
+    };
+    const manifest = await this.#partials.exclusively(files.map(keyOf), signal, () =>
+      resolved.kind === 'gguf'
+        ? this.#fetchModel(job, resolved.files, options)
+        : this.#fetchFolder(job, files, options),
     );
-    const manifest = manifestOf(name, files, info, this.#timestamp());
+    const size = bytesOfFiles(files);
+    return { kind: 'success', id: name.name, sha256: manifest.blobs[0]!.sha256, size };
+  }
+
+  async #fetchModel(job: Job, files: readonly HubModelFile[], options: FetchOptions): Promise<ModelManifest> {
+    const { blobs, info } = await fetchModel(job, files, options);
     try {
-      signal.throwIfAborted();
-      await this.#store.put(manifest, { replace: job.force });
+      const listed = files.map(({ role, sha256, size }) => ({ role, sha256, size }));
+      return await this.#register(job, { ...this.#manifestOf(job, files[0]!, info), blobs: listed });
     } finally {
       for (const blob of blobs) blob.release();
     }
-    const size = bytesOfFiles(files);
-    return { kind: 'success', id: name.name, sha256: manifest.blobs[0]!.sha256, size };
+  }
+
+  async #fetchFolder(job: Job, files: readonly HubFile[], options: FetchOptions): Promise<ModelManifest> {
+    const { deriver } = this.#options;
+    if (deriver === undefined) throw new TypeError('a folder was resolved that cannot be converted');
+    const { want } = job.name;
+    const tag = want.kind === 'tag' ? want.tag : undefined;
+    const made = await fetchFolder(job, files, { ...options, deriver, tag });
+    const { blob, info, sources, derived } = made;
+    try {
+      const weights = files.find(({ file }) => file.endsWith('.safetensors')) ?? files[0]!;
+      const blobs: ManifestBlob[] = [{ role: 'weights', sha256: blob.sha256, size: blob.size }, ...sources];
+      const manifest = { ...this.#manifestOf(job, weights, info), blobs, derived };
+      await this.#register(job, manifest);
+      await made.forget();
+      return manifest;
+    } finally {
+      blob.release();
+    }
+  }
+
+  async #register(job: Job, manifest: ModelManifest): Promise<ModelManifest> {
+    job.abort.signal.throwIfAborted();
+    await this.#store.put(manifest, { replace: job.force });
+    return manifest;
+  }
+
+  #manifestOf(
+    { name }: Job,
+    { repo, commit, file, url }: HubFile,
+    { architecture, type, contextLength, parameters, quantization }: GgufInfo,
+  ): Omit<ModelManifest, 'blobs'> {
+    return {
+      version: 1,
+      name: name.name,
+      createdAt: this.#timestamp(),
+      format: 'gguf',
+      source: { kind: 'hub', repo, revision: commit, file, url: url.href },
+      gguf: { architecture, type, contextLength, parameters, quantization },
+    };
   }
 
   #retry(job: Job): RetryOptions {
@@ -258,23 +309,4 @@ class Pulls implements PullService {
   #timestamp(): string {
     return new Date(this.#options.clock.now()).toISOString();
   }
-}
-
-function manifestOf(
-  name: PullName,
-  files: readonly HubFile[],
-  info: GgufInfo,
-  createdAt: string,
-): ModelManifest {
-  const { architecture, type, contextLength, parameters, quantization } = info;
-  const { repo, commit, file, url } = files[0]!;
-  return {
-    version: 1,
-    name: name.name,
-    createdAt,
-    format: 'gguf',
-    blobs: files.map(({ sha256, size }) => ({ role: 'weights', sha256, size })),
-    source: { kind: 'hub', repo, revision: commit, file, url: url.href },
-    gguf: { architecture, type, contextLength, parameters, quantization },
-  };
 }

@@ -30,7 +30,7 @@ const part = object({ key: text({ max: 64, pattern: /^[0-9a-f]{64}$/ }), etag: o
 const record = object({
   version: integer({ min: 1, max: 1 }),
   state,
-  parts: optional(list(part, { max: MAX_PARTS })),
+  parts: optional(list(part, { max: MAX_PARTS + 1 })),
   /** Instead of `parts` in records of a time when a model was one file. */
   part: optional(part),
 });

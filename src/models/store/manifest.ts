@@ -5,6 +5,7 @@ import {
   anyObject,
   anything,
   choice,
+  decimal,
   integer,
   list,
   literal,
@@ -19,6 +20,8 @@ import { manifestFileName } from './names.ts';
 
 const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
+/** Of an adapter. */
+export const MAX_SCALE = 100;
 
 const words = text({ max: MAX_TEXT });
 const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
@@ -52,11 +55,18 @@ const shape = object({
   format: literal('gguf'),
   blobs: checked(
     list(blob, { min: 1, max: MAX_BLOBS }),
-    (blobs) => blobs[0]?.role === 'weights',
-    'does not begin with the weights',
+    ([first]) => first?.role === 'weights' || first?.role === 'adapter',
+    'does not begin with the weights or an adapter',
   ),
   derived: optional(derived),
   source,
+  adapter: optional(
+    object({
+      base: words,
+      baseSha256: text({ max: MAX_TEXT, pattern: /^[0-9a-f]{64}$/, form: '64 lower-case hex digits' }),
+      scale: decimal({ min: 0, max: MAX_SCALE }),
+    }),
+  ),
   gguf: object({
     architecture: words,
     type: choice(['chat', 'completion', 'embedding', 'rerank']),
@@ -76,6 +86,8 @@ export function encodeManifest(manifest: ModelManifest): string {
 /** Throws an Error whose message says what is wrong with `json` as the manifest in `file`. */
 export function decodeManifest(json: string, file: string): ModelManifest {
   const { defaultParameters, ...manifest } = parseStored(shape, json);
+  if ((manifest.adapter !== undefined) !== (manifest.blobs[0]?.role === 'adapter'))
+    throw new Error('is an adapter without a base, or a model with one');
   if (manifestFileName(manifest.name) !== file) throw new Error('is named unlike its model');
   const problem = problemOfDerivation(manifest);
   if (problem !== undefined) throw new Error(problem);
@@ -115,7 +127,7 @@ function isPlain(parameters: Readonly<Record<string, unknown>>): boolean {
   );
 }
 
-/** A blob's part in its model. Order in a manifest: weights first, sources last. */
+/** A blob's part in its model. Order in a manifest: weights first, sources last; an adapter has one file. */
 export type FileRole = 'weights' | 'projector' | 'adapter' | 'template' | 'source';
 
 export interface ManifestBlob {
@@ -131,7 +143,7 @@ export interface ManifestBlob {
   readonly path?: string | undefined;
 }
 
-/** How the weights were made of the sources: docs/formats.md. */
+/** How the weights were made of the sources: docs/models.md. */
 export interface ManifestDerivation {
   /** SHA-256 of each source, by the order of their names. */
   readonly from: readonly string[];
@@ -169,6 +181,9 @@ export interface ModelManifest {
   readonly blobs: readonly ManifestBlob[];
   readonly derived?: ManifestDerivation | undefined;
   readonly source: ModelOrigin;
+  /** Of an adapter, whose blobs are its own file: the base it was checked against, and its scale. */
+  readonly adapter?:
+    { readonly base: string; readonly baseSha256: string; readonly scale: number } | undefined;
   /** Findings of readGguf in the weights when they were registered; informative, read again before a load. */
   readonly gguf: {
     readonly architecture: string;

@@ -100,6 +100,19 @@ describe('curl', () => {
     expect(await json('curl -s -X DELETE $URL/v1/models/llama3.2:1b')).toMatchObject({ deleted: true });
   });
 
+  test('adapters: load, unload', async () => {
+    expect(
+      await json(
+        `curl -s -X POST $URL/v1/lora/load -H "Content-Type: application/json" -d '{"lora_name": "sql", "lora_path": "/models/sql"}'`,
+      ),
+    ).toMatchObject({ status: 'loaded', model: 'sql', parent: 'demo' });
+    expect(
+      await json(
+        `curl -s -X POST $URL/v1/lora/unload -H "Content-Type: application/json" -d '{"lora_name": "sql"}'`,
+      ),
+    ).toMatchObject({ status: 'unloaded', model: 'sql' });
+  });
+
   test('pull and its status', async () => {
     const text = await sh(
       `curl -s -N $URL/v1/models/pull -H "Content-Type: application/json" -d '{"name": "bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"}'`,

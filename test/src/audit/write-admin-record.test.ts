@@ -27,6 +27,8 @@ test.each<[string, string, object | undefined, string]>([
   ['POST', '/v1/models/load', { name: 'demo' }, 'demo'],
   ['POST', '/v1/models/unload', { name: 'text-embed' }, 'text-embed'],
   ['POST', '/v1/models', { name: 'new', path: '/models/x.gguf' }, 'new'],
+  ['POST', '/v1/lora/load', { lora_name: 'adapter', lora_path: '/models/x.gguf' }, 'adapter'],
+  ['POST', '/v1/lora/unload', { lora_name: 'demo' }, 'demo'],
   ['DELETE', '/v1/models/demo', undefined, 'demo'],
   ['POST', '/v1/models/pull', { name: 'demo' }, 'demo'],
 ])('%s %s records the digest of the model', async (method, path, body, id) => {

@@ -18,7 +18,7 @@ beforeEach(() => {
 afterEach(() => vi.restoreAllMocks());
 
 const ACTIONS: Readonly<Record<string, readonly string[]>> = {
-  models: ['list', 'ps', 'show', 'add', 'pull', 'rm', 'load', 'unload'],
+  models: ['list', 'ps', 'show', 'add', 'pull', 'rm', 'load', 'unload', 'derive'],
   config: ['check', 'show'],
   'api-key': ['add'],
   image: ['model'],

@@ -5,7 +5,6 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
-  ftruncateSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -14,18 +13,18 @@ import {
   rmSync,
   symlinkSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openConverter } from '../../../src/engine/convert.ts';
 import type { ConvertedModel } from '../../../src/engine/seam/convert.ts';
 import type { ConvertRequest } from '../../../src/engine/seam/converters.ts';
 import { convertFolder } from '../../../src/models/convert/convert.ts';
 import { digestSources, openModelFolder } from '../../../src/models/model-folder.ts';
 import { HF_FOLDERS, inMemory, writeFolder, type Files } from '../../fixtures/models/hf-folder.ts';
+import { writeLargeFolder } from '../../fixtures/models/large-folder.ts';
 
 const workerEntry = fileURLToPath(
   new URL('../../../dist/src/engine/child/convert/worker.js', import.meta.url),
@@ -82,58 +81,6 @@ function statusOf(pid: number): ReadonlyMap<string, string> {
   return new Map(lines.map((line) => [line.split(':')[0] ?? '', line.split('\t').at(-1) ?? '']));
 }
 
-/** The folder of a llama with a gigabyte of embedding that takes no room on the disk. */
-function large(): string {
-  const files = new Map(HF_FOLDERS.mistral());
-  const rows = 1 << 18;
-  const width = 2048;
-  const config = JSON.parse(files.get('config.json')!.toString()) as object;
-  files.set(
-    'config.json',
-    Buffer.from(
-      JSON.stringify({
-        ...config,
-        vocab_size: rows,
-        hidden_size: width,
-        intermediate_size: 8,
-        num_hidden_layers: 1,
-        tie_word_embeddings: true,
-      }),
-    ),
-  );
-  for (const name of files.keys()) if (name.startsWith('model')) files.delete(name);
-  const layer = 'model.layers.0.';
-  const shapes: readonly (readonly [string, readonly number[]])[] = [
-    ['model.embed_tokens.weight', [rows, width]],
-    ['model.norm.weight', [width]],
-    [`${layer}input_layernorm.weight`, [width]],
-    [`${layer}post_attention_layernorm.weight`, [width]],
-    [`${layer}self_attn.q_proj.weight`, [16, width]],
-    [`${layer}self_attn.k_proj.weight`, [8, width]],
-    [`${layer}self_attn.v_proj.weight`, [8, width]],
-    [`${layer}self_attn.o_proj.weight`, [width, 16]],
-    [`${layer}mlp.gate_proj.weight`, [8, width]],
-    [`${layer}mlp.up_proj.weight`, [8, width]],
-    [`${layer}mlp.down_proj.weight`, [width, 8]],
-  ];
-  let at = 0;
-  const header: Record<string, object> = {};
-  for (const [name, shape] of shapes) {
-    const size = shape.reduce((product, each) => product * each, 2);
-    header[name] = { dtype: 'BF16', shape, data_offsets: [at, at + size] };
-    at += size;
-  }
-  const folder = placed(files);
-  const json = Buffer.from(JSON.stringify(header));
-  const prefix = Buffer.alloc(8);
-  prefix.writeBigUInt64LE(BigInt(json.length));
-  const fd = openSync(join(folder, 'model.safetensors'), 'wx');
-  writeSync(fd, Buffer.concat([prefix, json]));
-  ftruncateSync(fd, 8 + json.length + at);
-  closeSync(fd);
-  return folder;
-}
-
 test.each(['llama', 'mistral', 'bert'] as const)(
   '%s: the bytes are those of the same code in this process',
   async (name) => {
@@ -155,7 +102,8 @@ test.each(['llama', 'mistral', 'bert'] as const)(
 );
 
 describe.skipIf(process.platform !== 'linux')('a model of a gigabyte', () => {
-  const folder = large();
+  const folder = placed(new Map());
+  beforeAll(() => writeLargeFolder(folder));
 
   test('is read by a confined process with a fraction of it in memory', async () => {
     const nothing = openSync('/dev/null', 'w');

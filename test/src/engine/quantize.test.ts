@@ -29,7 +29,7 @@ const NAMES = Object.keys(QUANTIZE_TYPES) as QuantizeName[];
 let outputs = 0;
 
 function source(times: number, inner: number): string {
-  const path = join(work, `${times}.gguf`);
+  const path = join(work, `${times}-${inner}.gguf`);
   const fd = openSync(path, 'w');
   convertFolder(
     inMemory(mistral(times, inner)),
@@ -95,13 +95,16 @@ async function logitsOf(path: string): Promise<Float32Array> {
 describe.skipIf(process.platform !== 'linux')('on Linux', () => {
   let wide: string;
   let narrow: string;
+  let small: string;
   beforeAll(() => {
     wide = source(16, 512);
     narrow = source(1, 24);
+    small = source(16, 256);
   });
 
-  test.each(NAMES.filter((name) => !QUANTIZE_TYPES[name].needsMatrix))('%s', async (type) => {
-    const { path, fallbacks } = await run(wide, { type });
+  test.each(NAMES)('%s', async (type) => {
+    // Types that need a matrix take ten times as long.
+    const { path, fallbacks } = await run(QUANTIZE_TYPES[type].needsMatrix ? small : wide, { type });
     const handle = await open(path);
     const info = await readGguf(handle);
     await handle.close();
@@ -110,18 +113,6 @@ describe.skipIf(process.platform !== 'linux')('on Linux', () => {
     const used = new Set((await headerOf(path)).tensors.map((tensor) => tensor.type.name));
     expect([...used].some((name) => type.startsWith(name))).toBe(true);
   });
-
-  test.each(NAMES.filter((name) => QUANTIZE_TYPES[name].needsMatrix))(
-    '%s is refused by the name of what it needs',
-    async (type) => {
-      await expect(run(wide, { type })).rejects.toMatchObject({
-        code: 'unsupported_parameter',
-        status: 400,
-        param: 'isq',
-        message: `${type} needs an importance matrix`,
-      });
-    },
-  );
 
   test('tensors that do not fit are told, with the type they have', async () => {
     const { path, fallbacks } = await run(narrow, { type: 'Q4_K_M' });
@@ -167,7 +158,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux', () => {
     await expect(run(wide, { type: 'Q8_0', signal })).rejects.toThrow('no longer wanted');
     const full = openSync('/dev/full', 'w');
     await expect(run(wide, { type: 'Q8_0', outputFd: full })).rejects.toMatchObject({
-      code: 'model_load_failed',
+      code: 'storage_full',
     });
     closeSync(full);
   });

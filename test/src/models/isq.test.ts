@@ -17,6 +17,7 @@ test.each([
   ['Q4_K_S', 'Q4_K_S'],
   ['f16', 'F16'],
   ['IQ4_NL', 'IQ4_NL'],
+  ['iq2_xs', 'IQ2_XS'],
 ])('%s is %s', (isq, type) => expect(typeOfIsq(isq)).toBe(type));
 
 test.each(['Q8_1', 'Q8K', 'HQQ4', 'HQQ8', 'AFQ4', 'FP8', '', 'constructor', '__PROTO__'])(
@@ -28,13 +29,9 @@ test.each(['Q8_1', 'Q8K', 'HQQ4', 'HQQ8', 'AFQ4', 'FP8', '', 'constructor', '__P
         status: 400,
         param: 'default_parameters.isq',
         message: expect.stringMatching(
-          /^default_parameters\.isq is none of F32, F16, BF16, Q4_0, .*IQ4_NL$/,
+          /^default_parameters\.isq is none of F32, F16, BF16, Q4_0, .*IQ3_XXS$/,
         ) as string,
       }),
     );
   },
 );
-
-test.each(['IQ1_S', 'IQ2_XXS', 'iq2_xs', 'IQ3_XXS'])('%s needs a matrix', (isq) => {
-  expect(() => typeOfIsq(isq)).toThrow('needs an importance matrix');
-});

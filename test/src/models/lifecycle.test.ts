@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseKeepAlive } from '../../../src/models/keep-alive.ts';
 import { ApiError } from '../../../src/base/errors.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import type { Lease } from '../../../src/models/seam.ts';
 import { model, type FakeEngine, setUp, settled } from '../../fixtures/models/fake-lifecycle.ts';
 
@@ -27,6 +28,19 @@ describe('load on first request', () => {
     expect(lifecycle.status('a')).toMatchObject({ loaded: true, inFlight: 1, expiresAt: null });
     lease.release();
     expect(lifecycle.status('a')).toMatchObject({ inFlight: 0, expiresAt: 300_000 });
+  });
+
+  test.each([
+    ['chat', 'generic'],
+    ['completion', 'generic'],
+    ['embedding', undefined],
+  ] as const)('a loaded %s model says how it writes tool calls, if it does', async (type, expected) => {
+    const { acquire, lifecycle } = setUp({ info: { type, toolFormat: GENERIC_TOOL_FORMAT } });
+    expect(lifecycle.status('a').toolFormat).toBeUndefined();
+    (await acquire('a')).release();
+    expect(lifecycle.status('a').toolFormat).toBe(expected);
+    await lifecycle.unload('a');
+    expect(lifecycle.status('a').toolFormat).toBeUndefined();
   });
 
   test('a failed load fails its waiters, and the next request tries again', async () => {

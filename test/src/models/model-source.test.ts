@@ -199,7 +199,6 @@ describe('refused', () => {
     ['nothing', 'none', undefined, ['file_not_found', 'path']],
     ['elsewhere', '../data', undefined, ['path_not_allowed', 'path']],
     ['an isq that is none', 'folder', 'HQQ4', ['unsupported_parameter', 'default_parameters.isq']],
-    ['an isq that needs a matrix', 'folder', 'IQ1_S', ['unsupported_parameter', 'default_parameters.isq']],
   ])('%s', async (_title, name, isq, [code, param]) => {
     placed(HF_FOLDERS.bert());
     const path = join(fixture.roots, name);

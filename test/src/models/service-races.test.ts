@@ -34,6 +34,7 @@ let gate: Promise<void> | undefined;
 async function setUp(options: Partial<ServiceOptions<BareEngine>> = {}): Promise<void> {
   store = await openStore({ folder: join(folder, 'data') });
   models = createModels<BareEngine>({
+    adapted: (engine) => engine,
     openEngine: async (spec) => {
       await gate;
       let settle: (error: Error | null) => void;
@@ -47,6 +48,7 @@ async function setUp(options: Partial<ServiceOptions<BareEngine>> = {}): Promise
     residency: 'auto',
     hardware: false,
     stagingFolder: '/dev/shm',
+    adaptersAllowed: true,
     slots: 4,
     threads: 0,
     contextLength: 1024,

@@ -1,7 +1,7 @@
-// What a reader of an answer finds in it: words, and calls of tools.
+// Words and calls of tools, as a reader finds them in an answer.
 
 export type ToolEvent =
-  | { readonly kind: 'content'; readonly text: string }
+  | { readonly kind: 'content' | 'reasoning'; readonly text: string }
   /** A new call, with the id the model gives it where its format has one; its arguments follow. */
   | { readonly kind: 'call'; readonly name: string; readonly id?: string | undefined }
   /** More of the arguments of the newest call. */
@@ -24,4 +24,6 @@ export interface Callable {
   readonly name: string;
   /** JSON schema of the arguments. */
   readonly parameters: unknown;
+  /** False: the schema may be in any dialect. */
+  readonly strict?: boolean | undefined;
 }

@@ -1,5 +1,5 @@
-// Reads calls whose arguments are one JSON object: behind a name, or in an object that names the tool too. Both
-// have a head (calls/head), arguments that are passed on as they come, and framing around them.
+// Reads calls whose arguments are one JSON object: behind a name, or in an object that names the tool too.
+// Both have a head (calls/head), arguments that are passed on as they come, and framing around them.
 
 import { isRecord } from '../../../base/shape.ts';
 import type { NamedCall, ObjectCall, ToolFormat } from '../../../engine/seam/tool-format.ts';
@@ -11,29 +11,29 @@ import { matchHead, type HeadPart } from './head.ts';
 const MAX_HEAD = 4096;
 
 /**
- * `content`: text. `framing`: between a trigger or a call and the start of the next one. `head`: up to the
- * arguments. `arguments`: passed
- *  on as they come. `whole`: a call in another order, read once it is complete.
- *  `tail`: up to the end of the call's object. `data`: an object of another name, content to its end: an
- *  object within it is no call either.
+ * `content`: text. `aside`: thoughts within it. `framing`: between a trigger or a call and the start of the
+ * next one. `head`: up to the arguments. `arguments`: passed on as they come. `whole`: a call in another
+ * order, read once it is complete. `tail`: up to the end of the call's object. `data`: an object of another
+ * name, content to its end: an object within it is no call either.
  */
-type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
+type State = 'content' | 'aside' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
 
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
 /** `names`: the tools that may be called. What names none is an answer that happens to look like a call. */
 export function createJsonReader(
-  { triggers, silent }: Pick<ToolFormat, 'triggers' | 'silent'>,
+  format: Pick<ToolFormat, 'triggers' | 'silent' | 'aside'>,
   syntax: ObjectCall | NamedCall,
   names: readonly string[],
 ): ToolReader {
-  return new CallReader(triggers, silent, syntax, names);
+  return new CallReader(format, syntax, names);
 }
 
 class CallReader implements ToolReader {
   readonly #triggers: readonly string[];
   readonly #silent: readonly string[];
+  readonly #aside: ToolFormat['aside'];
   readonly #syntax: ObjectCall | NamedCall;
   readonly #names: readonly string[];
   readonly #heads: readonly (readonly HeadPart[])[];
@@ -50,13 +50,13 @@ class CallReader implements ToolReader {
   #out: ToolEvent[] = [];
 
   constructor(
-    triggers: readonly string[],
-    silent: readonly string[],
+    { triggers, silent, aside }: Pick<ToolFormat, 'triggers' | 'silent' | 'aside'>,
     syntax: ObjectCall | NamedCall,
     names: readonly string[],
   ) {
     this.#triggers = triggers;
     this.#silent = silent;
+    this.#aside = aside;
     this.#syntax = syntax;
     this.#names = names;
     this.#heads = syntax.kind === 'object' ? objectHeads(syntax) : namedHeads(syntax);
@@ -91,6 +91,8 @@ class CallReader implements ToolReader {
     switch (this.#state) {
       case 'content':
         return this.#readContent(ahead);
+      case 'aside':
+        return this.#readAside();
       case 'framing':
         return this.#readFraming(ahead);
       case 'head':
@@ -108,12 +110,14 @@ class CallReader implements ToolReader {
 
   #readContent(ahead: Ahead): boolean {
     const at = firstOf(this.#held, this.#triggers);
-    const frame = firstOf(this.#held, this.#silent);
+    const asides = this.#aside?.starts ?? [];
+    const frame = firstOf(this.#held, [...this.#silent, ...asides]);
     if (frame >= 0 && (at < 0 || frame < at)) {
       this.#content(this.#held.slice(0, frame));
       const rest = this.#held.slice(frame);
-      const texts = this.#silent.filter((text) => rest.startsWith(text));
-      this.#held = rest.slice(Math.max(...texts.map((text) => text.length)));
+      const mark = [...this.#silent, ...asides].find((text) => rest.startsWith(text)) ?? '';
+      this.#held = rest.slice(mark.length);
+      if (asides.includes(mark)) this.#state = 'aside';
       return true;
     }
     if (at >= 0) {
@@ -124,12 +128,22 @@ class CallReader implements ToolReader {
       this.#state = 'framing';
       return true;
     }
-    const framing = startedAt(this.#held, [...this.#triggers, ...this.#silent]);
+    const framing = startedAt(this.#held, [...this.#triggers, ...this.#silent, ...asides]);
     const words = ahead === 'end' || (ahead === 'cut' && framing === this.#held.length);
     const safe = words ? this.#held.length : beforeBlanks(this.#held, framing);
     this.#content(this.#held.slice(0, safe));
     this.#held = ahead === 'more' ? this.#held.slice(safe) : '';
     return false;
+  }
+
+  #readAside(): boolean {
+    const end = this.#aside?.end ?? '';
+    const at = this.#held.indexOf(end);
+    const certain = at < 0 ? startedAt(this.#held, [end]) : at;
+    if (certain > 0) this.#out.push({ kind: 'reasoning', text: this.#held.slice(0, certain) });
+    this.#held = this.#held.slice(at < 0 ? certain : at + end.length);
+    if (at >= 0) this.#state = 'content';
+    return at >= 0;
   }
 
   #readFraming(ahead: Ahead): boolean {

@@ -3,6 +3,7 @@
 // privileges, files, sockets and programs: what a hostile tokenizer or header could do to it ends with it.
 
 import { readSync, writeSync } from 'node:fs';
+import { convertAdapter } from '../../../models/convert/adapter.ts';
 import { convertFolder } from '../../../models/convert/convert.ts';
 import type { Folder, FolderFile } from '../../../models/convert/folder.ts';
 import type { ConvertOrder } from '../../seam/convert.ts';
@@ -15,10 +16,13 @@ serveTask<ConvertOrder>((order, onProgress) => {
   hardenProcess(order.parentPid);
   confineProcess('load');
   confineProcess('serve');
-  return {
-    kind: 'done',
-    ...convertFolder(folderOf(order), { write: writeAll }, { type: order.type, onProgress }),
-  };
+  const { type, base } = order;
+  const output = { write: writeAll };
+  const converted =
+    base === undefined
+      ? convertFolder(folderOf(order), output, { type, onProgress })
+      : convertAdapter(folderOf(order), output, { base, onProgress });
+  return { kind: 'done', ...converted };
 });
 
 function folderOf({ sources, unopened }: ConvertOrder): Folder {

@@ -108,8 +108,10 @@ export class SlotAdmission {
     const { job } = request;
     const again = request.preempted[0];
     if (again !== undefined) {
-      if (this.#seat(request, again.choice, again.tokens, true) === null) return false;
+      const sequence = this.#seat(request, again.choice, again.tokens, true);
+      if (sequence === null) return false;
       request.preempted.shift();
+      this.#beginIfRead(sequence);
       return true;
     }
     if (this.#slots.free === 0) return false;
@@ -125,17 +127,27 @@ export class SlotAdmission {
       this.#events.started(job.prompt.length, cachedTokens);
       job.emit({ kind: 'start', promptTokens: job.prompt.length, cachedTokens });
     }
-    if (request.promptLogits !== null && cachedTokens === job.prompt.length)
-      this.#events.ready(sequence, request.promptLogits);
+    this.#beginIfRead(sequence);
     return true;
   }
 
-  /** Puts a sequence into a slot; `share`: with the longest kept prefix of its scope. */
+  /** A choice whose whole prompt is shared writes its first token without a decode. */
+  #beginIfRead(sequence: Sequence): void {
+    const { request, slot, tokens } = sequence;
+    if (request.promptLogits !== null && slot.tokens.length === tokens.length)
+      this.#events.ready(sequence, request.promptLogits);
+  }
+
+  /** Puts a sequence into a slot; `share`: with the longest kept prefix of its scope and adapter. */
   #seat(request: Request, choice: Choice, tokens: number[], share: boolean): Sequence | null {
-    const { scope, prompt } = request.job;
+    const { scope, adapter = 0, prompt } = request.job;
     // The last token is always read again, for its logits — unless those of the whole prompt are kept.
     const ready = request.promptLogits !== null && tokens.length === prompt.length;
-    const placement = this.#slots.place(tokens, scope, share ? tokens.length - (ready ? 0 : 1) : 0);
+    const placement = this.#slots.place(
+      tokens,
+      { scope, adapter },
+      share ? tokens.length - (ready ? 0 : 1) : 0,
+    );
     if (placement === null) return null;
     const { slot, source } = placement;
     let { shared } = placement;
@@ -145,6 +157,7 @@ export class SlotAdmission {
     } else if (slot.tokens.length > shared && !this.#context.removeTail(slot.id, shared)) shared = 0;
     slot.tokens = tokens.slice(0, shared);
     slot.scope = scope;
+    slot.adapter = adapter;
     slot.busy = true;
     this.#slots.touch(slot);
     this.#order += 1;

@@ -1,5 +1,5 @@
 // The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those
-// that are read, within the room and the outputs of a batch.
+// that are read, within the room and the outputs of a batch. All are of one adapter; the adapters take turns.
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
@@ -13,6 +13,8 @@ export interface DecodeContext {
   readonly maxOutputs: number;
   readonly batchLength: number;
   clearBatch(): void;
+  /** The adapter of the decodes to come; 0: none. */
+  useAdapter(adapter: number): void;
   add(token: number, position: number, sequence: number, output: boolean): number;
   decodeSync(): number;
   decode(): Promise<number>;
@@ -25,6 +27,8 @@ export interface DecodeContext {
 export interface Job {
   readonly id: number;
   readonly scope: string;
+  /** Which adapter of the model writes; 0 and absent: none. */
+  readonly adapter?: number | undefined;
   /** At least one token. */
   readonly prompt: readonly number[];
   readonly n: number;
@@ -74,9 +78,14 @@ export interface Request {
 export interface BatchPlan {
   /** Number of this step, to tell which sequence waited longest. */
   readonly step: number;
+  /** Which of the adapters that have work is served. */
+  adapterInTurn(waiting: readonly number[]): number | undefined;
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
-  /** Prompt tokens a step may read beside `writers`, when `readers` still have `remaining` tokens to read. */
+  /**
+   * Prompt tokens a step may read while `writers` wait, those of other adapters too, when `readers` still
+   * have `remaining` tokens to read.
+   */
   promptTokens(writers: number, readers: number, remaining: number): number;
   /** Tokens that the only sequence of a step may go on with; at most `room`. */
   guess(sequence: Sequence, room: number): readonly number[];
@@ -99,18 +108,8 @@ export function fillBatch(
 ): { readonly prompt: number; readonly writers: number } {
   context.clearBatch();
   let outputs = 0;
-  const readers: Sequence[] = [];
-  let ready: Sequence[] = [];
-  for (const sequence of live) {
-    sequence.output = -1;
-    sequence.batched = 0;
-    sequence.echoed = null;
-    sequence.guessed = [];
-    if (sequence.request.paused) continue;
-    const pending = sequence.tokens.length - sequence.slot.tokens.length;
-    if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
-    else if (pending === 1) ready.push(sequence);
-  }
+  const { readers, others, ...turn } = inTurn(context, live, plan);
+  let ready = [...turn.ready];
   // The sequence that waited longest goes first, in case not all fit or they take turns.
   ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
   ready = ready.slice(
@@ -140,7 +139,7 @@ export function fillBatch(
   const unread = readers.reduce((sum, each) => sum + remaining(each), 0);
   let room = Math.min(
     context.batchTokens - context.batchLength,
-    plan.promptTokens(writers, readers.length, unread),
+    plan.promptTokens(writers + others, readers.length, unread),
   );
   const oldest = readers.reduce<Sequence | null>(
     (best, each) => (best === null || each.order < best.order ? each : best),
@@ -176,4 +175,36 @@ export function fillBatch(
   if (oldest !== null) read(oldest, shortestFirst.length === 0 ? room : Math.ceil(room / 2));
   for (const sequence of shortestFirst) read(sequence, room);
   return { prompt, writers };
+}
+
+interface Turn {
+  readonly readers: readonly Sequence[];
+  readonly ready: readonly Sequence[];
+  /** Writers of other adapters, which wait for this step. */
+  readonly others: number;
+}
+
+/** The sequences with work of the adapter whose turn it is. */
+function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPlan): Turn {
+  const readers: Sequence[] = [];
+  const ready: Sequence[] = [];
+  for (const sequence of live) {
+    sequence.output = -1;
+    sequence.batched = 0;
+    sequence.echoed = null;
+    sequence.guessed = [];
+    if (sequence.request.paused) continue;
+    const pending = sequence.tokens.length - sequence.slot.tokens.length;
+    if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
+    else if (pending === 1) ready.push(sequence);
+  }
+  const adapter = plan.adapterInTurn([...readers, ...ready].map(adapterOf)) ?? 0;
+  context.useAdapter(adapter);
+  const mine = (sequence: Sequence): boolean => adapterOf(sequence) === adapter;
+  const writing = ready.filter(mine);
+  return { readers: readers.filter(mine), ready: writing, others: ready.length - writing.length };
+}
+
+function adapterOf({ request }: Sequence): number {
+  return request.job.adapter ?? 0;
 }

@@ -1,12 +1,14 @@
 // The requests of a scheduler, and the queues of those that have a choice to start: one queue per scope (one
-// per API key), served in turn, so that many requests of one scope never hold up another's.
+// per API key), served in turn, so that many requests of one scope never hold up another's. Within a scope
+// the adapters of the model take turns, and within an adapter the oldest request is first.
 
+import { AdapterTurns } from './adapter-turns.ts';
 import type { Request } from './batch.ts';
 
 export class RequestQueues {
   readonly #byId = new Map<number, Request>();
   /** The map keeps the order of turns: a served scope goes to its end. */
-  readonly #queues = new Map<string, Request[]>();
+  readonly #queues = new Map<string, Queue>();
 
   get(id: number): Request | undefined {
     return this.#byId.get(id);
@@ -20,19 +22,19 @@ export class RequestQueues {
   /** Requests in the queues. */
   get length(): number {
     let count = 0;
-    for (const queue of this.#queues.values()) count += queue.length;
+    for (const { requests } of this.#queues.values()) count += requests.length;
     return count;
   }
 
   add(request: Request): void {
     this.#byId.set(request.job.id, request);
-    this.#queue(request).push(request);
+    this.#queue(request).requests.push(request);
   }
 
   /** Puts a request that lost a slot at the head of its scope's queue, unless it waits already. */
   putBack(request: Request): void {
-    const queue = this.#queue(request);
-    if (!queue.includes(request)) queue.unshift(request);
+    const { requests } = this.#queue(request);
+    if (!requests.includes(request)) requests.unshift(request);
   }
 
   /** Forgets a request that is finished or cancelled. */
@@ -46,12 +48,12 @@ export class RequestQueues {
   /** Requests that wait for a slot. */
   wanting(): number {
     let count = 0;
-    for (const queue of this.#queues.values()) count += queue.filter(wantsSlot).length;
+    for (const { requests } of this.#queues.values()) count += requests.filter(wantsSlot).length;
     return count;
   }
 
   someWant(): boolean {
-    for (const queue of this.#queues.values()) if (queue.some(wantsSlot)) return true;
+    for (const { requests } of this.#queues.values()) if (requests.some(wantsSlot)) return true;
     return false;
   }
 
@@ -66,7 +68,7 @@ export class RequestQueues {
       const [scope, queue] = next.value;
       this.#queues.delete(scope);
       this.#queues.set(scope, queue);
-      const request = queue.find(wantsSlot);
+      const request = nextOf(queue);
       if (request === undefined || !admit(request)) {
         idle += 1;
         continue;
@@ -79,8 +81,8 @@ export class RequestQueues {
     }
   }
 
-  #queue(request: Request): Request[] {
-    const found = this.#queues.get(request.job.scope) ?? [];
+  #queue(request: Request): Queue {
+    const found = this.#queues.get(request.job.scope) ?? { requests: [], turns: new AdapterTurns() };
     this.#queues.set(request.job.scope, found);
     return found;
   }
@@ -88,10 +90,23 @@ export class RequestQueues {
   #takeOut(request: Request): void {
     const queue = this.#queues.get(request.job.scope);
     if (queue === undefined) return;
-    const at = queue.indexOf(request);
-    if (at >= 0) queue.splice(at, 1);
-    if (queue.length === 0) this.#queues.delete(request.job.scope);
+    const at = queue.requests.indexOf(request);
+    if (at >= 0) queue.requests.splice(at, 1);
+    if (queue.requests.length === 0) this.#queues.delete(request.job.scope);
   }
+}
+
+/** Of one scope. */
+interface Queue {
+  /** Oldest first. */
+  readonly requests: Request[];
+  readonly turns: AdapterTurns;
+}
+
+function nextOf({ requests, turns }: Queue): Request | undefined {
+  const wanting = requests.filter(wantsSlot);
+  const adapter = turns.next(wanting.map(({ job }) => job.adapter ?? 0));
+  return wanting.find(({ job }) => (job.adapter ?? 0) === adapter);
 }
 
 /** A request waits while it has choices to start; later choices wait for the first one's prompt. */

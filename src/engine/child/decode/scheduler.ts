@@ -1,9 +1,11 @@
 // Continuous batching. Each step is one decode over every live sequence: one token for each that is writing,
 // and with the room left a chunk of the prompts being read, small enough that writers do not stall. Every
 // queue is bounded; a cancelled request leaves at the next step. It only decides and counts: decode/choice
-// picks tokens, decode/admission assigns slots, and the context moves memory.
+// picks tokens, decode/admission assigns slots, and the context moves memory. A decode has one adapter for
+// all its sequences, so requests for different adapters of the model take turns, step by step.
 
 import { ApiError } from '../../../base/errors.ts';
+import { AdapterTurns } from './adapter-turns.ts';
 import { SlotAdmission } from './admission.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { emitEcho } from './echo.ts';
@@ -51,6 +53,7 @@ export class Scheduler {
   readonly #context: DecodeContext;
   readonly #options: SchedulerOptions;
   readonly #queues = new RequestQueues();
+  readonly #adapters = new AdapterTurns();
   readonly #admission: SlotAdmission;
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
@@ -173,6 +176,7 @@ export class Scheduler {
     this.#dropCancelled();
     const { prompt, writers } = fillBatch(this.#context, admission.live, {
       step: this.#stats.decodeSteps + 1,
+      adapterInTurn: (waiting) => this.#adapters.next(waiting),
       takeTurns: (count) => this.#pace?.takeTurns(count) === true,
       promptTokens: (writing, reading, remaining) =>
         Math.min(this.#options.maxChunk ?? Infinity, this.#cost.promptTokens(writing, reading, remaining)),

@@ -1,16 +1,20 @@
 // The sequence ids of the KV memory and what each holds: a running sequence, or a prefix kept for the next
-// request of the same scope. A prefix is shared only between equal scopes (one per API key): timing must not
-// reveal one client's text to another.
+// request of the same scope and adapter. A prefix is shared only between equal scopes (one per API key):
+// timing must not reveal one client's text to another. Keys and values of one adapter are wrong for another.
 
 export interface Slot {
   readonly id: number;
   /** Tokens whose keys and values are in the memory, in order. */
   tokens: number[];
   scope: string;
+  adapter: number;
   busy: boolean;
   /** Logical clock; the idle slot with the lowest is evicted first. */
   used: number;
 }
+
+/** Whose a prefix is. */
+export type Owner = Pick<Slot, 'scope' | 'adapter'>;
 
 export interface Placement {
   readonly slot: Slot;
@@ -23,9 +27,10 @@ export interface Slots {
   readonly all: readonly Slot[];
   readonly free: number;
   /**
-   * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared. Changes no slot.
+   * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared, with a slot of
+   * the same owner. Changes no slot.
    */
-  place(tokens: readonly number[], scope: string, limit: number): Placement | null;
+  place(tokens: readonly number[], owner: Owner, limit: number): Placement | null;
   /** The idle slot with content that was used longest ago. */
   oldestIdle(): Slot | null;
   touch(slot: Slot): void;
@@ -37,6 +42,7 @@ export function createSlots(count: number, reuse: boolean): Slots {
     id,
     tokens: [],
     scope: '',
+    adapter: 0,
     busy: false,
     used: 0,
   }));
@@ -45,14 +51,14 @@ export function createSlots(count: number, reuse: boolean): Slots {
     get free() {
       return all.reduce((sum, slot) => sum + (slot.busy ? 0 : 1), 0);
     },
-    place(tokens, scope, limit) {
+    place(tokens, { scope, adapter }, limit) {
       const idle = all.filter((slot) => !slot.busy);
       if (idle.length === 0) return null;
       let source: Slot | null = null;
       let shared = 0;
       if (reuse) {
         for (const slot of all) {
-          if (slot.scope !== scope || slot.tokens.length === 0) continue;
+          if (slot.scope !== scope || slot.adapter !== adapter || slot.tokens.length === 0) continue;
           const length = Math.min(commonPrefix(slot.tokens, tokens), limit);
           // Among equals an idle slot is better: it can be taken over.
           if (

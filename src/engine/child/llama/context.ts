@@ -6,6 +6,7 @@
 import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
+import type { LoadedAdapter } from './adapters.ts';
 import type { ContextParams, LlamaLibrary, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
 import type { LoadedModel } from './model.ts';
@@ -28,6 +29,8 @@ export interface ContextOptions {
   readonly kvType?: KvType | undefined;
   /** One pool for all sequences; else each has cells ÷ sequences of its own. */
   readonly unified: boolean;
+  /** `useAdapter` counts them from 1. */
+  readonly adapters?: readonly LoadedAdapter[] | undefined;
 }
 
 /** enum llama_pooling_type */
@@ -90,6 +93,8 @@ export class LlamaContext {
   /** Null: BERT-like models have none. */
   readonly #memory: Pointer | null;
   readonly #unified: boolean;
+  readonly #adapters: readonly LoadedAdapter[];
+  #adapter = 0;
   readonly #vocabSize: number;
   readonly #pooledSize: number;
   readonly #batch: NativeTokens;
@@ -128,6 +133,7 @@ export class LlamaContext {
     this.#handle = handle;
     this.#memory = llama.llama_get_memory(handle);
     this.#unified = options.unified;
+    this.#adapters = options.adapters ?? [];
     this.#vocabSize = model.vocabSize;
     this.#pooledSize = embeddings === 'rank' ? Math.max(1, model.classOutputs) : model.embeddingSize;
     this.#batch = new NativeTokens(batchTokens, this.maxOutputs);
@@ -143,6 +149,15 @@ export class LlamaContext {
   /** Starts a new batch. */
   clearBatch(): void {
     this.#batch.clear();
+  }
+
+  /** The adapter of the decodes to come; 0: the model as it is. */
+  useAdapter(adapter: number): void {
+    if (adapter === this.#adapter) return;
+    this.#adapter = adapter;
+    const chosen = this.#adapters[adapter - 1];
+    const count = chosen === undefined ? 0 : 1;
+    this.#llama.llama_set_adapters_lora(this.#handle, chosen?.handles ?? null, count, chosen?.scales ?? null);
   }
 
   /** Appends a token; returns its index in the batch, which `logits` takes. */

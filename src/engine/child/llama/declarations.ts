@@ -165,6 +165,8 @@ export interface LlamaLibrary {
   readonly llama_memory_clear: Native<[Pointer, boolean], void>;
   readonly llama_memory_seq_rm: Native<[Pointer, number, number, number], boolean>;
   readonly llama_memory_seq_cp: Native<[Pointer, number, number, number, number], void>;
+  readonly llama_adapter_lora_init: Native<[Pointer, string], Pointer | null>;
+  readonly llama_set_adapters_lora: Native<[Pointer, Pointer | null, number, Pointer | null], number>;
   readonly llama_decode: Native<[Pointer, NativeBatch], number>;
   readonly llama_get_logits_ith: Native<[Pointer, number], Pointer | null>;
   readonly llama_get_embeddings_seq: Native<[Pointer, number], Pointer | null>;
@@ -222,6 +224,8 @@ export const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = 
   llama_memory_clear: ['void', [POINTER, 'bool']],
   llama_memory_seq_rm: ['bool', [POINTER, 'int32', 'int32', 'int32']],
   llama_memory_seq_cp: ['void', [POINTER, 'int32', 'int32', 'int32', 'int32']],
+  llama_adapter_lora_init: [POINTER, [POINTER, 'str']],
+  llama_set_adapters_lora: ['int32', [POINTER, POINTER, 'size_t', POINTER]],
   llama_decode: ['int32', [POINTER, batchStruct]],
   llama_get_logits_ith: [POINTER, [POINTER, 'int32']],
   llama_get_embeddings_seq: [POINTER, [POINTER, 'int32']],

@@ -30,10 +30,13 @@ export function growNativeStack(): void {
 export type NativeLibrary = ReturnType<typeof koffi.load>;
 
 /**
- * Loads the library, the CPU variant that fits this processor and, in a build for graphics cards, their
- * driver. Call once per process.
+ * Loads the library, the CPU variant that fits this processor, or the plain one, which computes the same
+ * numbers on all, and, in a build for graphics cards, their driver. Call once per process.
  */
-export function loadLlama(folder = llamaFolder()): {
+export function loadLlama(
+  folder = llamaFolder(),
+  { plain = false }: { readonly plain?: boolean | undefined } = {},
+): {
   readonly llama: LlamaLibrary;
   /** `poll`: rounds in units of 131 072 that a worker spins for the next step before it sleeps. */
   readonly newThreadpool: (threads: number, poll: number) => Pointer | null;
@@ -58,7 +61,10 @@ export function loadLlama(folder = llamaFolder()): {
     Object.entries(SIGNATURES).map(([name, [result, args]]) => [name, library.func(name, result, [...args])]),
   ) as unknown as LlamaLibrary;
   assertDefaults(llama);
-  ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
+  const plainCpu = files.find((file) => file.startsWith('libggml-cpu-x64.'));
+  if (plain && plainCpu !== undefined)
+    ggml.func('ggml_backend_load', POINTER, ['str'])(join(folder, plainCpu));
+  else ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
   llama.llama_backend_init();
   const base = (): NativeLibrary => koffi.load(find('libggml-base'));
   return { llama, newThreadpool: threadpoolMaker(ggml), ggml: { registry: ggml, base } };

@@ -3,7 +3,7 @@
 // writes fd 4. Its log tells the progress, and the tensors whose shape does not fit their type, which
 // llama.cpp gives another one.
 
-import { readdirSync } from 'node:fs';
+import { fstatSync, readdirSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
@@ -12,9 +12,10 @@ import { QUANTIZE_TYPES, type Fallback, type QuantizeOrder } from '../../seam/qu
 import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
-import { POINTER } from '../llama/declarations.ts';
+import { POINTER, type Pointer } from '../llama/declarations.ts';
 import { growNativeStack, loadLlama } from '../llama/library.ts';
 import { serveTask, type TaskReport } from '../task.ts';
+import { collectMatrix, nativeMatrix } from './matrix.ts';
 
 /** include/llama.h, llama_model_quantize_params. */
 const params = koffi.struct({
@@ -38,12 +39,16 @@ const PARAMS_BYTES = 64;
 /** Rows of a tensor in memory at once. */
 const MAX_BUFFER_BYTES = 1024 * 1024 * 1024;
 const MAX_FALLBACKS = 4096;
+const SOURCE = `/proc/self/fd/${TASK_SOURCE_FD}`;
+const PROBE_BYTES = 1024 * 1024;
 
 serveTask<QuantizeOrder>((order, report) => {
   growNativeStack();
   hardenProcess(order.parentPid);
-  const { llama } = loadLlama();
-  const quantize = quantizer();
+  const { llama } = loadLlama(llamaFolder(), { plain: true });
+  const library = loadNamed('libllama.');
+  const ggml = loadNamed('libggml-base.');
+  const quantize = quantizer(library);
   const log = new Log(report);
   const proto = koffi.pointer(koffi.proto('void', ['int', 'str', POINTER]));
   llama.llama_log_set(
@@ -51,17 +56,36 @@ serveTask<QuantizeOrder>((order, report) => {
     null,
   );
   confineProcess('files');
-  const rc = quantize(order);
-  if (rc !== 0) throw log.refusal(order.type);
+  const { needsMatrix } = QUANTIZE_TYPES[order.type];
+  const { threads } = order;
+  const matrix = needsMatrix ? collectMatrix(llama, { path: SOURCE, threads, library, ggml }) : undefined;
+  const rc = quantize(order, matrix === undefined ? null : nativeMatrix(matrix));
+  if (rc !== 0) {
+    assertRoom();
+    throw log.refusal(order.type);
+  }
   return { kind: 'done', fallbacks: log.fallbacks } satisfies TaskDone;
 });
 
-/** The function, with its parameters checked against the header's defaults. */
-function quantizer(): (order: QuantizeOrder) => number {
+/** llama.cpp does not say why a write failed: on a full disk this one fails as well, and says it. */
+function assertRoom(): void {
+  const { size } = fstatSync(TASK_OUTPUT_FD);
+  const probe = new Uint8Array(PROBE_BYTES);
+  for (let done = 0; done < probe.length;)
+    done += writeSync(TASK_OUTPUT_FD, probe, done, probe.length - done, size + done);
+}
+
+function loadNamed(start: string): ReturnType<typeof koffi.load> {
   const folder = llamaFolder();
-  const name = readdirSync(folder).find((file) => file.startsWith('libllama.'));
-  if (name === undefined) throw new Error('libllama is missing from the inference library');
-  const library = koffi.load(join(folder, name));
+  const name = readdirSync(folder).find((file) => file.startsWith(start));
+  if (name === undefined) throw new Error(`${start} is missing from the inference library`);
+  return koffi.load(join(folder, name));
+}
+
+/** The function, with its parameters checked against the header's defaults. */
+function quantizer(
+  library: ReturnType<typeof koffi.load>,
+): (order: QuantizeOrder, imatrix: Pointer | null) => number {
   const defaults: unknown = library.func('llama_model_quantize_default_params', params, [])();
   const expected = {
     nthread: 0,
@@ -76,12 +100,13 @@ function quantizer(): (order: QuantizeOrder) => number {
     if (Reflect.get(defaults, field) !== value)
       throw new Error(`llama_model_quantize_params.${field} is not where the pinned header has it`);
   const call = library.func('llama_model_quantize', 'uint32', ['str', 'str', koffi.pointer(params)]);
-  return ({ type, threads }) =>
+  return ({ type, threads }, imatrix) =>
     Number(
-      call(`/proc/self/fd/${TASK_SOURCE_FD}`, `/proc/self/fd/${TASK_OUTPUT_FD}`, {
+      call(SOURCE, `/proc/self/fd/${TASK_OUTPUT_FD}`, {
         ...defaults,
         nthread: threads,
         ftype: QUANTIZE_TYPES[type].id,
+        imatrix,
         max_buf_size: MAX_BUFFER_BYTES,
       }),
     );

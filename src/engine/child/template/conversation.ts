@@ -4,20 +4,20 @@
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, TAGGED_OBJECT, type ToolFormat } from '../../seam/tool-format.ts';
+import { GENERIC_WRITING, shapeCalls, type CallWriting } from './calls/detect.ts';
 import { toolInstructions } from './calls/instructions.ts';
+import { wholeCalls } from './calls/written.ts';
 import type { Disguise } from './disguise.ts';
 
 /** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
 type Parts = readonly Readonly<Record<string, string>>[];
 
-export type Shaped = { role: string; content: string | Parts } & Record<string, unknown>;
+export type Shaped = { role: string; content: string | Parts | null } & Record<string, unknown>;
 
 interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
-  /** Whether the template takes arguments as JSON text, not as a mapping. */
-  readonly textArguments?: boolean | undefined;
 }
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
@@ -34,13 +34,46 @@ function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }:
 
 /** The content of a turn without its reasoning. */
 function wordsOf({ content }: Shaped): string {
-  if (typeof content === 'string') return content;
+  if (content === null || typeof content === 'string') return content ?? '';
   return content.map((part) => part['text'] ?? '').join('');
 }
 
-/** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(message: ChatMessage, writing: Writing): Shaped {
-  const { disguise, textArguments = false } = writing;
+/** With tools as the template knows them, or as tagged text where it knows none. */
+export function toolShape(
+  messages: readonly ChatMessage[],
+  tools: readonly ToolSpec[],
+  calls: CallWriting,
+  writing: Writing,
+): Shaped[] {
+  const { format, told } = calls;
+  if (format.kind === GENERIC_TOOL_FORMAT.kind) return genericShape(messages, tools, writing);
+  const shaped = shapeCalls(messages, calls).map((message) =>
+    told === 'system-field' ? writtenShape(message, format, writing) : ownShape(message, writing, calls),
+  );
+  if (told === 'variable' || tools.length === 0) return shaped;
+  if (told === 'nowhere') return tellingTools(shaped, tools, format, writing.disguise);
+  const list = writing.disguise.on(JSON.stringify(tools.map(toolFunction)));
+  const at = shaped.findIndex((turn) => turn.role === 'system');
+  if (at < 0) return [{ role: 'system', content: '', tools: list }, ...shaped];
+  return shaped.map((turn, i) => (i === at ? { ...turn, tools: list } : turn));
+}
+
+/** Calls as text of the turn, for templates that write none of their own. */
+function writtenShape(message: ChatMessage, format: ToolFormat, writing: Writing): Shaped {
+  const { toolCalls = [], content, ...rest } = message;
+  const calls = toolCalls.length === 0 ? '' : wholeCalls(format, toolCalls);
+  return ownShape({ ...rest, content: content + calls }, writing);
+}
+
+/**
+ * For templates that know tools: the shape of the transformers library, for which they are written.
+ */
+export function ownShape(
+  message: ChatMessage,
+  writing: Writing,
+  { textArguments, noContent }: Pick<CallWriting, 'textArguments' | 'noContent'> = GENERIC_WRITING,
+): Shaped {
+  const { disguise } = writing;
   const said: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   const shaped = addReasoning(said, message, writing);
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
@@ -54,12 +87,13 @@ export function ownShape(message: ChatMessage, writing: Writing): Shaped {
         arguments: disguise.deep(textArguments ? call.arguments : parsedArguments(call.arguments)),
       },
     }));
+    if (noContent && shaped.content === '') shaped.content = null;
   }
   return shaped;
 }
 
 /** For templates without tools: tools in the system message, calls and results as tagged text. */
-export function genericShape(
+function genericShape(
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
   writing: Writing,
@@ -83,7 +117,7 @@ export function genericShape(
 }
 
 /** With the tools and how to call them in the system message, for templates that do not tell them. */
-export function tellingTools(
+function tellingTools(
   shaped: Shaped[],
   tools: readonly ToolSpec[],
   format: ToolFormat,

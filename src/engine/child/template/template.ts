@@ -11,16 +11,15 @@ import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate, type Program } from './metered-run.ts';
 import type { ToolFormat } from '../../seam/tool-format.ts';
-import { detectCallWriting, shapeCalls, type CallWriting } from './calls/detect.ts';
+import { detectCallWriting, type CallWriting } from './calls/detect.ts';
 import { detectReasoning, promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
 import {
   alternating,
-  genericShape,
   oneTurn,
   ownShape,
-  tellingTools,
   toolFunction,
   toolObject,
+  toolShape,
   type Shaped,
 } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
@@ -108,9 +107,10 @@ export function createChatTemplate(
   const lacking = absence ?? {};
   return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
     lacking,
-    calls: detectCallWriting(source, (messages, tools, textArguments) => {
-      const offered = { ...lacking, ...renderer.offered(tools, lacking) };
-      return renderer.disguise.off(renderer.probe(messages, offered, loading, textArguments));
+    calls: detectCallWriting(source, (messages, tools, calls) => {
+      const offered = { ...lacking, ...renderer.offered(tools, lacking, calls) };
+      const shaped = toolShape(messages, tools, calls, { disguise: renderer.disguise, thought: undefined });
+      return renderer.disguise.off(renderer.render(shaped, offered, loading));
     }),
     reasoning: detectReasoning(source),
     losesSystem: losesSystem(renderer, lacking, loading),
@@ -147,14 +147,15 @@ class Renderer {
   }
 
   /** Renders a probe conversation. */
-  probe(messages: readonly ChatMessage[], more: Variables, meter: Meter, textArguments = false): string {
-    const writing = { disguise: this.disguise, thought: undefined, textArguments };
+  probe(messages: readonly ChatMessage[], more: Variables, meter: Meter): string {
+    const writing = { disguise: this.disguise, thought: undefined };
     const shaped = messages.map((message) => ownShape(message, writing));
     return this.render(shaped, more, meter);
   }
 
   /** The variables in which a template reads tools. */
-  offered(tools: readonly ToolSpec[], lacking: Variables): Variables {
+  offered(tools: readonly ToolSpec[], lacking: Variables, { told }: CallWriting): Variables {
+    if (tools.length === 0 || told === 'system-field') return {};
     const shaped = tools.map((tool) => this.disguise.deep(toolObject(tool)));
     if (!('functions' in lacking)) return { tools: shaped };
     const text = JSON.stringify(tools.map(toolFunction), null, 4);
@@ -229,7 +230,7 @@ class JinjaTemplate implements ChatTemplate {
       Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
     );
     const { lacking } = this.#findings;
-    const offered = this.#ownTools && tools.length > 0 ? this.#renderer.offered(tools, lacking) : {};
+    const offered = this.#ownTools ? this.#renderer.offered(tools, lacking, this.#findings.calls) : {};
     const given = { ...set, ...lacking, ...offered };
     const shaped = this.#shaped(messages, tools);
     // Templates refuse histories they were not trained on (two user turns, a system message in the
@@ -262,11 +263,7 @@ class JinjaTemplate implements ChatTemplate {
   #shaped(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): Shaped[] {
     const { disguise } = this.#renderer;
     const { calls, losesSystem } = this.#findings;
-    const writing = { disguise, thought: this.reasoning?.field, textArguments: calls.textArguments };
-    const shaped = this.#ownTools
-      ? shapeCalls(messages, calls).map((message) => ownShape(message, writing))
-      : genericShape(messages, tools, writing);
-    if (this.#ownTools && !calls.tellsTools) tellingTools(shaped, tools, calls.format, disguise);
+    const shaped = toolShape(messages, tools, calls, { disguise, thought: this.reasoning?.field });
     if (!losesSystem) return shaped;
     return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
   }

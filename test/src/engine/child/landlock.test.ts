@@ -61,3 +61,40 @@ test.skipIf(process.platform !== 'linux')(
     expect(readFileSync(other, 'utf8')).toBe('changed');
   },
 );
+
+test.skipIf(process.platform !== 'linux')(
+  'while a model with adapters loads its files are opened by name; once it serves none is, nor a program started',
+  () => {
+    const [granted, other] = [join(work, 'adapter'), join(work, 'another')];
+    writeFileSync(granted, 'granted');
+    writeFileSync(other, 'other');
+    const script = `
+    import { readFileSync } from 'node:fs';
+    import { spawnSync } from 'node:child_process';
+    const { hardenProcess } = await import(${JSON.stringify(new URL('harden.js', dist).href)});
+    const { restrictFiles } = await import(${JSON.stringify(new URL('landlock.js', dist).href)});
+    const { confineProcess } = await import(${JSON.stringify(new URL('confine.js', dist).href)});
+    const attempt = (act) => { try { return String(act()); } catch (error) { return error.code; } };
+    const reads = () => [${JSON.stringify(granted)}, ${JSON.stringify(other)}].map((path) => attempt(() => readFileSync(path, 'utf8')));
+    hardenProcess(process.ppid);
+    restrictFiles({ programs: ['/bin/', '/usr/bin/', '/lib/', '/lib64/', '/usr/lib/'], read: [${JSON.stringify(granted)}], write: [] });
+    const loading = [confineProcess('load-files'), ...reads(), spawnSync('/bin/true').error?.code];
+    const serving = [confineProcess('serve'), ...reads(), spawnSync('/bin/true').error?.code];
+    console.log(JSON.stringify([...loading, ...serving, attempt(() => confineProcess('serve'))]));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    });
+    expect(JSON.parse(stdout || 'null'), stderr).toEqual([
+      true,
+      'granted',
+      'EACCES',
+      'EPERM',
+      true,
+      'EPERM',
+      'EPERM',
+      'EPERM',
+      // No filter is added any more.
+      'false',
+    ]);
+  },
+);

@@ -23,7 +23,7 @@ const specs: readonly HubFileSpec[] = parts.map((bytes, i) =>
 const blobs = parts.map((bytes) => ({ role: 'weights', sha256: sha(bytes), size: bytes.length }));
 
 function serve(files: readonly HubFileSpec[] = specs): void {
-  fixture.hub.files = [...files, file('Tiny-Q4_K_M.gguf', tiny), file('mmproj-F16.gguf', tiny)];
+  fixture.hub.files = [...files, file('Tiny-Q4_K_M.gguf', tiny), file('draft-F16.gguf', tiny)];
 }
 
 /** Bytes that the CDN has sent of each part, by requests begun. */

@@ -3,7 +3,12 @@
 import type { ToolFormat } from '../../../seam/tool-format.ts';
 
 export interface ToolFamily {
-  /** What a template of the family has in its source. Others may have it too. */
+  /** Text in the source of the family's templates; others may have it too. */
   readonly marks: RegExp;
   readonly format: ToolFormat;
+  /**
+   * The template reads tools in the field `tools` of a system message, and writes no calls: those of a
+   * history are text.
+   */
+  readonly systemField?: boolean | undefined;
 }

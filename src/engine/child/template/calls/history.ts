@@ -1,12 +1,15 @@
-// The calls of a conversation as a family's templates take them: with ids of the family's form, and one a turn
-// where the template writes no more.
+// The calls of a conversation as a family's templates take them: with ids of the family's form, and one a
+// turn where the template writes no more.
 
 import type { ChatMessage } from '../../../seam/engine.ts';
 import type { CallSyntax } from '../../../seam/tool-format.ts';
 
 type Call = NonNullable<ChatMessage['toolCalls']>[number];
 
-/** Ids of another form are replaced, in calls and in their results alike; the same history gives the same ids. */
+/**
+ * Ids of another form are replaced, in calls and in their results alike; the same history gives the same
+ * ids.
+ */
 export function withFormIds(messages: readonly ChatMessage[], syntax: CallSyntax): readonly ChatMessage[] {
   if ((syntax.kind !== 'object' && syntax.kind !== 'named') || syntax.id === null) return messages;
   const { id: form } = syntax;
@@ -35,6 +38,16 @@ export function withFormIds(messages: readonly ChatMessage[], syntax: CallSyntax
       return { ...call, id };
     });
     return toolCalls === undefined ? message : { ...message, toolCalls };
+  });
+}
+
+/** Words before calls become a turn of their own. */
+export function wordsBefore(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  return messages.flatMap((message) => {
+    const { toolCalls = [], content } = message;
+    if (toolCalls.length === 0 || content === '') return [message];
+    const calls: ChatMessage = { role: message.role, content: '', toolCalls };
+    return [{ ...message, toolCalls: undefined }, calls];
   });
 }
 

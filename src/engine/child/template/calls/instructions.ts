@@ -5,7 +5,10 @@ import { wholeCalls } from './written.ts';
 
 const EXAMPLE = { id: '<id>', name: '<function name>', arguments: '<arguments object>' };
 
-/** `tools`: one JSON object a line. The example of a call is in the model's own format and holds no text of a request. */
+/**
+ * `tools`: one JSON object a line. The example of a call is in the model's own format and holds no text of a
+ * request.
+ */
 export function toolInstructions(
   tools: string,
   format: ToolFormat,

@@ -1,5 +1,6 @@
-// Families whose arguments are one JSON object: in an object that names the tool, or behind its name. Sources:
-// the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and vLLM's tool parsers.
+// Families whose arguments are one JSON object: in an object that names the tool, or behind its name.
+// Sources: the templates of models as published, llama.cpp's cases (tests/test-chat.cpp) and vLLM's tool
+// parsers.
 
 import {
   PLAIN_FORMAT,
@@ -31,9 +32,13 @@ function list(
   };
 }
 
-const HARMONY_TURN = '<|start|>assistant';
+const FUNCTOOLS: ToolFormat = { ...list('functools', [' functools', '']), triggers: ['functools['] };
 
-/** The recipient stands before the channel or behind it, the type of the arguments behind both, or nowhere. */
+const HARMONY_TURN = '<|start|>assistant';
+const HARMONY_WORDS = ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>'];
+const HARMONY_THOUGHTS = '<|channel|>analysis<|message|>';
+
+/** The recipient stands before the channel or behind it; the type of the arguments may be left out. */
 const HARMONY_CALL: NamedCall = {
   ...NAMED,
   wordings: ['commentary', 'analysis'].flatMap((channel) =>
@@ -57,10 +62,18 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       // It ends with <|call|>, which ends the answer.
       syntax: HARMONY_CALL,
       single: true,
-      triggers: [...HARMONY_STARTS, ...HARMONY_STARTS.map((start) => HARMONY_TURN + start)],
-      silent: ['<|channel|>commentary<|message|>', '<|channel|>final<|message|>', '<|end|>'].flatMap(
-        (text) => (text === '<|end|>' ? [text] : [text, HARMONY_TURN + text]),
-      ),
+      triggers: HARMONY_STARTS.flatMap((start) => [
+        ...new Set([start.trimStart(), HARMONY_TURN + start, HARMONY_TURN + start.trimStart()]),
+      ]),
+      silent: [
+        ...HARMONY_WORDS,
+        ...HARMONY_WORDS.map((text) => HARMONY_TURN + text),
+        // A recipient that is no tool, before another channel.
+        '<|channel|>commentary to=assistant',
+        `${HARMONY_TURN}<|channel|>commentary to=assistant`,
+        '<|end|>',
+      ],
+      aside: { starts: [HARMONY_THOUGHTS, HARMONY_TURN + HARMONY_THOUGHTS], end: '<|end|>' },
     },
   },
   {
@@ -79,6 +92,7 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
         end: '<|tool_call_end|>',
         id: { at: 'around', prefix: 'functions.', mark: ':', form: 'number' },
       },
+      inReasoning: true,
       triggers: ['<|tool_calls_section_begin|>', '<|tool_call_begin|>'],
     },
   },
@@ -113,7 +127,6 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
         wordings: [{ start: '[TOOL_CALLS]', after: '[ARGS]' }],
         id: { at: 'behind', mark: '[CALL_ID]', form: 'nine' },
       },
-      inReasoning: false,
       triggers: ['[TOOL_CALLS]'],
     },
   },
@@ -123,7 +136,6 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       ...PLAIN_FORMAT,
       kind: 'mistral-args',
       syntax: { ...NAMED, wordings: [{ start: '[TOOL_CALLS]', after: '[ARGS]' }] },
-      inReasoning: false,
       triggers: ['[TOOL_CALLS]'],
     },
   },
@@ -187,8 +199,14 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
     },
   },
   {
+    // Phi-4-mini.
+    marks: /message(?:\.tools\b|\[['"]tools['"]\])[^]*<\|\/tool\|>/,
+    format: FUNCTOOLS,
+    systemField: true,
+  },
+  {
     marks: /functools\[/,
-    format: { ...list('functools', [' functools', '']), triggers: ['functools['] },
+    format: FUNCTOOLS,
   },
   {
     marks: /function call/,
@@ -236,6 +254,10 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
       triggers: ['<function='],
     },
   },
+  ...['<|tool_call|>', '<tool_call>'].map((open): ToolFamily => ({
+    marks: /<\|?tool_call\|?>/,
+    format: list('granite', [open, '']),
+  })),
   {
     marks: /<tool_call>/,
     format: {

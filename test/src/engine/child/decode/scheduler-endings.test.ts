@@ -192,3 +192,17 @@ describe('a choice that can go no further', () => {
     expect(events.at(-1)).toEqual([1, { kind: 'finish', index: 0, reason: 'stop', completionTokens: 2 }]);
   });
 });
+
+test('a choice put out of a full memory before its first token begins when it is seated again', async () => {
+  const { ask, scheduler } = start({ slots: 3 }, 40);
+  const zeros = Array.from({ length: 10 }, () => 0);
+  const jobs = [
+    { prompt: zeros, n: 2, maxTokens: 7 },
+    { prompt: [0, 0], n: 1, maxTokens: 11 },
+    { prompt: [...zeros, 1], n: 3, maxTokens: 9 },
+  ];
+  const done = await Promise.all(jobs.map((job, id) => ask({ id, ...job })));
+  for (const [i, { prompt, maxTokens, ...job }] of jobs.entries())
+    expect(done[i]).toEqual(Array.from({ length: job.n }, () => expected(prompt, maxTokens)));
+  expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+});

@@ -71,6 +71,11 @@ const conversations: Readonly<
     TOOLS,
     ['UUU', 'Weatherword', 'BERLIN', 'RESULT21'],
   ],
+  'words, a call and its result': [
+    [user('UUU'), { ...CALLED, content: 'WWW' }, RESULT],
+    TOOLS,
+    ['UUU', 'WWW', 'BERLIN', 'RESULT21'],
+  ],
   'a call in the past': [
     [user('UUU'), CALLED, RESULT, { role: 'assistant', content: 'AAA' }, user('QQQ')],
     TOOLS,

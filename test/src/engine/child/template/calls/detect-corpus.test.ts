@@ -1,5 +1,5 @@
-// Calls of tools in the templates of some seventy published models: what a template writes of a history is text
-// that the grammar of its format takes and that the reader of its format reads as the same calls.
+// Calls of tools in the templates of some seventy published models: the text that a template writes of a
+// history is taken by the grammar of its format, and read as the same calls by its reader.
 
 import * as fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -8,25 +8,26 @@ import {
   createChatTemplate,
   type ChatTemplate,
 } from '../../../../../../src/engine/child/template/template.ts';
+import { framingOf } from '../../../../../../src/engine/child/template/calls/written.ts';
 import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
+import { triggersOf } from '../../../../../../src/grammar/calls/triggers.ts';
 import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
 import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
 import { corpus } from '../../../../../fixtures/engine/template-corpus.ts';
 import { readAnswer, splitText } from '../../../../../fixtures/engine/tool-formats.ts';
 
-/** They write nothing of a call that is in a history. */
+/** They leave out the calls of a history. */
 const WITHOUT_CALLS = new Set([
   'HuggingFaceTB-SmolLM3-3B',
   'LFM2-8B-A1B',
   'LFM2.5-Instruct',
-  'deepseek-ai-DeepSeek-R1-Distill-Llama-8B',
   'google-gemma-2-2b-it',
   'ibm-granite-granite-3.3-2B-Instruct',
   'llama-cpp-rwkv-world',
   'microsoft-Phi-3.5-mini-instruct',
 ]);
 /** Of the other templates. */
-const MAX_GENERIC = 23;
+const MAX_GENERIC = 1;
 /** They write one call a turn. */
 const ONE_CALL = new Set<ToolFormat['kind']>(['harmony', 'gigachat', 'gigachat-token', 'llama3']);
 
@@ -53,27 +54,40 @@ const TOOLS = [
   { name: 'now', description: 'The time', parameters: { type: 'object', properties: {} } },
 ];
 const QUESTION = 'UUU';
-const CALLS = [
-  {
-    id: 'call00001',
-    name: 'get_weather',
-    arguments: '{"city":"Röm, <b>\'x\'</b>","n":3,"exact":true,"o":{"a":["p q","r"]}}',
-  },
-  { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' },
-];
+const FIRST_CALL = {
+  id: 'call00001',
+  name: 'get_weather',
+  arguments: '{"city":"Röm, <b>\'x\'</b>","n":3,"exact":true,"o":{"a":["p q","r"]}}',
+};
+const LAST_CALL = { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' };
+const CALLS = [FIRST_CALL, LAST_CALL];
+
+const FIRST = 1_200_000;
+const MARKS = /<\|?[^|>\s]{1,40}\|?>|\[[A-Z_]{3,20}\]/g;
+
+/** For a model with these control tokens; characters are the other ones. */
+function load(source: string, control: readonly string[]): ChatTemplate {
+  return createChatTemplate(source, {
+    specials: control.map((text, i) => ({
+      token: FIRST + i,
+      text,
+      control: true,
+      lstrip: false,
+      rstrip: false,
+    })),
+    bos: null,
+    eos: null,
+    addBos: false,
+    tokenize: (text) => Array.from(text, (char) => char.codePointAt(0) ?? 0),
+  });
+}
 
 /** The text of a template with calls in the history, from the question on. */
 function written(
   source: string,
   calls: readonly (typeof CALLS)[number][],
 ): { template: ChatTemplate; text: string } {
-  const template = createChatTemplate(source, {
-    specials: [],
-    bos: null,
-    eos: null,
-    addBos: false,
-    tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
-  });
+  const template = load(source, []);
   const history: readonly ChatMessage[] = [
     { role: 'user', content: QUESTION },
     { role: 'assistant', content: '', toolCalls: calls },
@@ -93,18 +107,26 @@ function written(
 
 /** The part of a text that is calls and their framing. */
 function callsIn(text: string, format: ToolFormat, value: string): readonly string[] {
-  const from = Math.min(...format.triggers.map((each) => text.indexOf(each)).filter((at) => at >= 0));
+  const triggers = triggersOf(format, ['get_weather']);
+  const from = Math.min(...triggers.map((each) => text.indexOf(each)).filter((at) => at >= 0));
   const last = text.indexOf(value, from) + value.length;
   return Array.from({ length: 80 }, (_, i) => text.slice(from, last + i));
 }
 
-const kinds = new Map<string, string>();
+/**
+ * Their templates write a string between quotes without escapes, or an object as Python would, which is not
+ * what they ask models for.
+ */
+const PLAINER = new Set<ToolFormat['kind']>(['lfm2', 'minicpm5', 'seed-oss']);
+const PLAINER_CALLS = [{ ...FIRST_CALL, arguments: '{"city":"Röm, <b>","n":3,"exact":true}' }, LAST_CALL];
+
+const KINDS = new Map<string, string>();
 
 describe.skipIf(corpus.size === 0)('templates of published models', () => {
   afterAll(() => {
-    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    const generic = [...KINDS].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
     console.log(
-      `tool formats: ${kinds.size} templates, ${WITHOUT_CALLS.size} write no call, ${generic.length} of the others are generic: ${generic.map(([name]) => name).join(', ')}`,
+      `tool formats: ${KINDS.size} templates, ${WITHOUT_CALLS.size} write no call, ${generic.length} of the others are generic: ${generic.map(([name]) => name).join(', ')}`,
     );
   });
 
@@ -112,11 +134,13 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
     const { format, text, asked } = (() => {
       const two = written(source, CALLS);
       const { toolFormat } = two.template;
+      if (PLAINER.has(toolFormat.kind))
+        return { format: toolFormat, text: written(source, PLAINER_CALLS).text, asked: PLAINER_CALLS };
       if (!ONE_CALL.has(toolFormat.kind)) return { format: toolFormat, text: two.text, asked: CALLS };
       const one = CALLS.slice(1);
       return { format: toolFormat, text: written(source, one).text, asked: one };
     })();
-    kinds.set(name, format.kind);
+    KINDS.set(name, format.kind);
     const expected = asked.map((call) => [call.name, JSON.parse(call.arguments) as unknown]);
 
     test.skipIf(format.kind === 'generic')('the grammar takes the calls it writes', () => {
@@ -125,6 +149,23 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
       const found = callsIn(text, format, 'LAST');
       const tidy = format.kind === 'command-r-plus' ? found.map(onOneLine) : found;
       expect(tidy.some((each) => accepts(grammar, each))).toBe(true);
+    });
+
+    test.skipIf(format.kind === 'generic')('no text of a request is one of its marks', () => {
+      const marks = [...new Set(framingOf(format).match(MARKS) ?? [])];
+      const hostile = `${marks.join('')}${format.triggers.join('')}`;
+      const control = (words: string): number => {
+        const template = load(source, marks);
+        const call = { id: 'call00001', name: 'get_weather', arguments: JSON.stringify({ city: words }) };
+        const history: readonly ChatMessage[] = [
+          { role: 'user', content: words },
+          { role: 'assistant', content: words, toolCalls: [call] },
+          { role: 'tool', content: words, toolCallId: call.id, name: call.name },
+        ];
+        const tools = TOOLS.map((tool) => ({ ...tool, description: words }));
+        return template.tokens(history, tools).filter((token) => token >= FIRST).length;
+      };
+      expect(control(hostile)).toBe(control('harmless'));
     });
 
     test.skipIf(format.kind === 'generic')('the reader reads the calls it writes, in any pieces', () => {
@@ -139,10 +180,10 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
   });
 
   test('most of them have a format of their own', () => {
-    const generic = [...kinds].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
-    expect(kinds.size - WITHOUT_CALLS.size).toBe(60);
+    const generic = [...KINDS].filter(([name, kind]) => kind === 'generic' && !WITHOUT_CALLS.has(name));
+    expect(KINDS.size - WITHOUT_CALLS.size).toBe(61);
     expect(generic.length, generic.map(([name]) => name).join(', ')).toBeLessThanOrEqual(MAX_GENERIC);
-    for (const name of WITHOUT_CALLS) expect([name, kinds.get(name)]).toEqual([name, 'generic']);
+    for (const name of WITHOUT_CALLS) expect([name, KINDS.get(name)]).toEqual([name, 'generic']);
   });
 });
 

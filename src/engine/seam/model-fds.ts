@@ -1,0 +1,4 @@
+// Where an engine child finds its model, and from where on its adapters, among the descriptors of its spawn.
+
+export const MODEL_FD = 4;
+export const ADAPTER_FD = 5;
