@@ -143,6 +143,19 @@ async function measure(model: Model, each: Case, sides: readonly Side[]): Promis
   };
   ROWS.push(row);
   printRow(row);
+  // After each case: a run that is cut off keeps its values.
+  if (flags.json !== undefined) writeReport(flags.json);
+}
+
+function writeReport(path: string): void {
+  const report: BenchReport = {
+    processor: cpus()[0]?.model ?? 'unknown',
+    processors: cpus().length,
+    node: process.version,
+    rounds,
+    rows: ROWS,
+  };
+  writeFileSync(path, `${JSON.stringify(report, undefined, 2)}\n`);
 }
 
 interface Model extends SideOptions {
@@ -195,14 +208,3 @@ for (const { title, path, type, ends } of await publishedModels()) {
   await compare({ title, path, type, ends, via: 'https', threads, ...sizes }, embeds ? vectors : published);
 }
 for (const child of busy) child.kill('SIGKILL');
-
-if (flags.json !== undefined) {
-  const report: BenchReport = {
-    processor: cpus()[0]?.model ?? 'unknown',
-    processors: cpus().length,
-    node: process.version,
-    rounds,
-    rows: ROWS,
-  };
-  writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
-}

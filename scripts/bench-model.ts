@@ -60,22 +60,22 @@ export function writeLongModel(path: string): Promise<void> {
 }
 
 /** Words are made up so that any prompt of them is one token each. */
-async function writeLlama(path: string, o: LlamaShape): Promise<void> {
-  const { width, units, layers } = o;
-  const keyWidth = o.keyValueHeads * 64;
-  const words = Array.from({ length: o.words }, (_, i) => ` w${i.toString(36)}`);
+async function writeLlama(path: string, shape: LlamaShape): Promise<void> {
+  const { width, units, layers, heads, context } = shape;
+  const keyWidth = shape.keyValueHeads * 64;
+  const words = Array.from({ length: shape.words }, (_, i) => ` w${i.toString(36)}`);
   const vocabulary = buildVocabulary(['<s>', '</s>', '<|end|>', '<|pad|>'], [], words);
   const size = vocabulary.tokens.length;
   const metadata = llamaMetadata({
-    name: o.name,
+    name: shape.name,
     description: 'random weights',
     width,
     layers,
     units,
-    heads: o.heads,
-    keyValueHeads: o.keyValueHeads,
+    heads,
+    keyValueHeads: shape.keyValueHeads,
     headWidth: 64,
-    context: o.context,
+    context,
     fileType: 7,
     vocabulary,
     special: { bos: '<s>', eos: '</s>', eot: '<|end|>', padding: '<|pad|>' },

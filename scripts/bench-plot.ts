@@ -1,7 +1,7 @@
 // Charts of a report of `make bench-engine JSON=FILE`, as SVG for docs/performance.md: `node --import tsx
-// scripts/bench-plot.ts FILE FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens per
-// second by the number of streams); of a report of `make bench-scale JSON=FILE` it writes `scale.svg`. The
-// colours follow the reader's colour scheme.
+// scripts/bench-plot.ts FILE FOLDER` writes `cases.svg` (two bars for each case) and `streams.svg` (tokens
+// per second by the number of streams); of a report of `make bench-scale JSON=FILE` it writes `scale.svg`.
+// The colours follow the reader's colour scheme.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,10 +32,10 @@ export interface BenchReport {
   readonly rows: readonly BenchRow[];
 }
 
-/** What `make bench-scale` measures: one value for each size. */
+/** A result of `make bench-scale`: one value for each size. */
 export interface Series {
   readonly title: string;
-  /** What is counted along. */
+  /** Name of the sizes. */
   readonly x: string;
   /** Unit of the values. */
   readonly y: string;

@@ -1,6 +1,7 @@
 // `make bench-scale`: where does it stop being linear? Streams 1 … 32 of one model, prompts of 1 k … 16 k
-// tokens, 1 … 100 registered models, each through the whole server over attested TLS. Prints a table, and with
-// `--json FILE` writes the series that scripts/bench-plot draws. It has no assertions. ROUNDS (default 3).
+// tokens, 1 … 100 registered models, each through the whole server over attested TLS. Prints a table, and
+// with `--json FILE` writes the series that scripts/bench-plot draws. It has no assertions. ROUNDS
+// (default 3).
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
@@ -14,7 +15,7 @@ import { writeLongModel } from './bench-model.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const STREAMS = [1, 2, 4, 8, 16, 32];
-const PROMPTS = [1, 2, 4, 8, 15.75].map((k) => k * 1024);
+const PROMPTS = [1, 2, 4, 8, 15.75].map((kibi) => kibi * 1024);
 const MODELS = [1, 10, 30, 100];
 const TOKENS = 64;
 
@@ -70,10 +71,10 @@ function prompt(length: number): number[] {
   return Array.from({ length }, (_, i) => 300 + ((i * 7919 + salt * 104_729) % 300));
 }
 
-const found: Measured[] = [];
-function series(title: string, x: string, y: string): Measured {
-  const made: Measured = { title, x, y, points: [] };
-  found.push(made);
+const FOUND: Measured[] = [];
+function series(title: string, along: string, unit: string): Measured {
+  const made: Measured = { title, x: along, y: unit, points: [] };
+  FOUND.push(made);
   console.log(`\n${title}`);
   return made;
 }
@@ -86,11 +87,12 @@ function point({ points, x, y }: Measured, at: number, value: number): void {
   );
 }
 
-const model = (id: string): string =>
-  `[api.models.${id}]\npath = ${JSON.stringify(long)}\ntype = "completion"\ncontext_length = 16384\n`;
-const noEnd = { 1: -100, 2: -100 };
+function modelTable(id: string): string {
+  return `[api.models.${id}]\npath = ${JSON.stringify(long)}\ntype = "completion"\ncontext_length = 16384\n`;
+}
+const NO_END = { 1: -100, 2: -100 };
 
-await serving(`[models]\nslots = 32\n${model('long')}`, async (ask) => {
+await serving(`[models]\nslots = 32\n${modelTable('long')}`, async (ask) => {
   const write = async (tokens: readonly number[], count: number): Promise<void> => {
     const answer = await ask('/v1/completions', {
       model: 'long',
@@ -98,7 +100,7 @@ await serving(`[models]\nslots = 32\n${model('long')}`, async (ask) => {
       max_tokens: count,
       temperature: 0,
       stream: true,
-      logit_bias: noEnd,
+      logit_bias: NO_END,
     });
     await answer.arrayBuffer();
   };
@@ -121,35 +123,35 @@ await serving(`[models]\nslots = 32\n${model('long')}`, async (ask) => {
 });
 
 const ready = series('Start of a server, by registered models', 'models', 'ms');
-const listing: [number, number][] = [];
-const attesting: [number, number][] = [];
-const switching: [number, number][] = [];
-const memory: [number, number][] = [];
+const LISTING: [number, number][] = [];
+const ATTESTING: [number, number][] = [];
+const SWITCHING: [number, number][] = [];
+const MEMORY: [number, number][] = [];
 for (const count of MODELS) {
   const ids = Array.from({ length: count }, (_, i) => `m${i}`);
   const started = performance.now();
-  await serving(`[models]\nmax_loaded = 2\n${ids.map(model).join('')}`, async (ask, server) => {
+  await serving(`[models]\nmax_loaded = 2\n${ids.map(modelTable).join('')}`, async (ask, server) => {
     point(ready, count, performance.now() - started);
     const times = async (route: string): Promise<number> => {
       const each: number[] = [];
       for (let i = 0; i < 20; i += 1) each.push(await timed(async () => (await ask(route)).arrayBuffer()));
       return median(each);
     };
-    listing.push([count, await times('/v1/models')]);
-    attesting.push([count, await times(`/v1/attestation?nonce=${'00'.repeat(16)}`)]);
+    LISTING.push([count, await times('/v1/models')]);
+    ATTESTING.push([count, await times(`/v1/attestation?nonce=${'00'.repeat(16)}`)]);
     const loads: number[] = [];
     for (const id of ids.slice(0, 6))
       loads.push(await timed(() => ask('/v1/completions', { model: id, prompt: [300], max_tokens: 1 })));
-    switching.push([count, median(loads)]);
+    SWITCHING.push([count, median(loads)]);
     const status = await readFile(`/proc/${server.process.pid ?? 0}/status`, 'utf8');
-    memory.push([count, Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? NaN) / 1024]);
+    MEMORY.push([count, Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? NaN) / 1024]);
   });
 }
 for (const [title, y, points] of [
-  ['GET /v1/models', 'ms', listing],
-  ['GET /v1/attestation', 'ms', attesting],
-  ['First token of a model that must be loaded', 'ms', switching],
-  ['Memory of the server process', 'MiB', memory],
+  ['GET /v1/models', 'ms', LISTING],
+  ['GET /v1/attestation', 'ms', ATTESTING],
+  ['First token of a model that must be loaded', 'ms', SWITCHING],
+  ['Memory of the server process', 'MiB', MEMORY],
 ] as const) {
   const made = series(`${title}, by registered models`, 'models', y);
   for (const [at, value] of points) point(made, at, value);
@@ -162,6 +164,6 @@ const report: ScaleReport = {
   processors: cpus().length,
   node: process.version,
   rounds,
-  series: found,
+  series: FOUND,
 };
 if (flags.json !== undefined) await writeFile(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);

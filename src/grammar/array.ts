@@ -2,13 +2,13 @@
 
 import type { CompileContext, Site } from './compile-context.ts';
 import { SPACE } from './any-value.ts';
-import { repeat, type Expression } from './gbnf.ts';
+import { joined, verbatim, repeat, type Expression } from './gbnf.ts';
+import type { Notation } from './notation.ts';
 import { cuts } from './pattern.ts';
 import { refuseKeyword } from './place.ts';
 import { count, modernTuple, type SchemaJson } from './schema.ts';
 
 const MAX_ITEMS = 10_000;
-const COMMA = `"," ${SPACE}`;
 
 interface Tuple {
   readonly min: number;
@@ -21,7 +21,7 @@ interface Tuple {
 export function arrayOf(context: CompileContext, given: SchemaJson, site: Site): Expression {
   const tuple = tupleOf(context, modernTuple(given, site.place), site);
   const parts = tuple.rest === null ? tuple.heads : [...tuple.heads, tuple.rest];
-  return context.readAs(written(context, tuple), {
+  return context.readAs(written(context, tuple, site.notation), {
     kind: 'array',
     items: parts.map((each) => context.readingOf(each)),
     times: cuts(tuple.max),
@@ -53,25 +53,34 @@ function tooFew({ place }: Site): never {
 }
 
 /** Built from the end: the text that may follow after i items. */
-function written({ builder }: CompileContext, { min, max, heads, rest }: Tuple): Expression {
+function written({ builder }: CompileContext, tuple: Tuple, { array }: Notation): Expression {
+  const { min, max } = tuple;
+  const item = (each: Expression): Expression =>
+    array.before + array.after === ''
+      ? each
+      : builder.rule('item', joined(verbatim(array.before), each, verbatim(array.after)));
+  const heads = tuple.heads.map(item);
+  const rest = tuple.rest === null ? null : item(tuple.rest);
+  const comma = array.comma === '' ? '' : joined(verbatim(array.comma), array.blanks ? SPACE : '');
+  const enclosed = (body: Expression): Expression =>
+    builder.rule('array', joined(verbatim(array.open), body, verbatim(array.close)) || '""');
   let tail = '';
   if (rest !== null) {
     const needed = Math.max(0, min - heads.length);
     const room = max - heads.length;
     if (heads.length === 0) {
-      if (max === 0) return builder.rule('array', '"[" "]"');
-      const more = builder.rule('more', `${COMMA} ${rest}`);
+      if (max === 0) return enclosed('');
+      const more = builder.rule('more', joined(comma, rest));
       const body = `${rest} ${repeat(builder, more, Math.max(0, needed - 1), room - 1)}`;
-      return builder.rule('array', min === 0 ? `"[" (${body})? "]"` : `"[" ${body} "]"`);
+      return enclosed(min === 0 ? `(${body})?` : body);
     }
-    tail = repeat(builder, builder.rule('more', `${COMMA} ${rest}`), needed, room);
+    tail = repeat(builder, builder.rule('more', joined(comma, rest)), needed, room);
   }
-  if (heads.length === 0) return builder.rule('array', '"[" "]"');
+  if (heads.length === 0) return enclosed('');
   for (let i = heads.length - 1; i >= 0; i -= 1) {
     const head = heads[i] ?? '""';
-    const here = i === 0 ? head : `${COMMA} ${head}`;
-    const body = tail === '' ? here : `${here} ${tail}`;
+    const body = joined(i === 0 ? '' : comma, head, tail);
     tail = i < min ? body : builder.rule('items', `${body} | ""`);
   }
-  return builder.rule('array', `"[" ${tail} "]"`);
+  return enclosed(tail);
 }

@@ -39,10 +39,16 @@ const MAX_STEPS = 600_000;
 const SHORTEST_LIMIT = 64;
 
 /**
- * The intersection of all `languages`, of a length (in code points) within `lengths`; null when it is empty.
- * Where counting up to `max` takes too many states, a smaller one is counted to: part of the language.
+ * The intersection of all `languages`, of a length (in code points) within `lengths`, less the texts of
+ * `without`; null when it is empty. Where counting up to `max` takes too many states, a smaller one is
+ * counted to: part of the language.
  */
-export function automatonOf(languages: readonly Regular[], lengths: Lengths, spend: Spend): Automaton | null {
+export function automatonOf(
+  languages: readonly Regular[],
+  lengths: Lengths,
+  spend: Spend,
+  without: readonly Regular[] = [],
+): Automaton | null {
   let steps = 0;
   const count: Spend = (more) => {
     steps += more;
@@ -51,8 +57,12 @@ export function automatonOf(languages: readonly Regular[], lengths: Lengths, spe
   };
   const nfa = createNfa(count);
   const starts = languages.map((language) => nfa.add(language));
+  const excluded = without.map((language) => nfa.add(language));
   const symbols = symbolsOf(nfa.classes, count);
-  const tables = starts.map((start) => determine(nfa, start, symbols, count));
+  const tables = [
+    ...starts.map((start) => determine(nfa, start, symbols, count)),
+    ...excluded.map((start) => complementOf(determine(nfa, start, symbols, count), symbols.length)),
+  ];
   const { min, max } = lengths;
   const product = (limit: number): Table =>
     tables.length === 1 && tables[0] !== undefined && min === 0 && limit === Infinity
@@ -226,6 +236,18 @@ function determine(nfa: Nfa, start: number, symbols: readonly Symbol[], count: S
     next.push(targets.map((each) => (each.length === 0 ? -1 : stateOf(each))));
   }
   return { accepts: sets.map((set) => set.some((at) => nfa.kinds[at] === -2)), next };
+}
+
+/** Every text over the symbols that the table does not accept; one more state is for where it has stopped. */
+function complementOf({ accepts, next }: Table, symbols: number): Table {
+  const stopped = accepts.length;
+  return {
+    accepts: [...accepts.map((each) => !each), true],
+    next: [
+      ...next.map((row) => row.map((target) => (target < 0 ? stopped : target))),
+      Array.from({ length: symbols }, () => stopped),
+    ],
+  };
 }
 
 /** Runs all tables at once, with a count of characters. */

@@ -3,6 +3,7 @@
 
 import type { AnyValue } from './any-value.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';
+import type { Notation } from './notation.ts';
 import type { PatternGrammar } from './pattern.ts';
 import type { Place } from './place.ts';
 import type { Reading, Opening } from './readings.ts';
@@ -18,20 +19,26 @@ export interface Site {
   readonly optional: boolean;
   /** The value is the arguments of a call: an object. */
   readonly root: boolean;
+  /** How the value is written. */
+  readonly notation: Notation;
 }
 
 /** Patterns by their text and numbers by their bounds: each is compiled once, for all tools. */
 export interface Seen {
-  readonly values: AnyValue;
+  /** Values of any shape, by the id of their notation. */
+  readonly values: Map<string, AnyValue>;
   readonly strings: Map<string, PatternGrammar>;
   readonly numbers: Map<string, Expression>;
   /** Those that were refused, and why. */
   readonly refused: Map<string, string>;
+  /** Transitions between arguments that a grammar may still spend on any order of them. */
+  readonly orders: { left: number };
 }
 
 export interface CompileContext {
   readonly builder: GrammarBuilder;
-  readonly values: AnyValue;
+  /** Values of any shape, in a notation. */
+  valuesIn(notation: Notation): AnyValue;
   readonly seen: Seen;
   /** The share of the remaining steps that one number or pattern may take. */
   readonly share: number;

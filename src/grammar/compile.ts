@@ -7,15 +7,10 @@
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
-import {
-  argumentForm,
-  callExpression,
-  opening,
-  written,
-  type ArgumentForm,
-  type CallBody,
-} from './calls/syntax.ts';
-import { anyValue, type AnyValue } from './any-value.ts';
+import { anyIn, type AnyValue } from './any-value.ts';
+import { argumentNotation } from './calls/notations.ts';
+import { callExpression, opening, written, type CallBody } from './calls/syntax.ts';
+import { triggersOf } from './calls/triggers.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
 import type { Seen } from './compile-context.ts';
 import {
@@ -26,6 +21,7 @@ import {
   type Expression,
   type GrammarBuilder,
 } from './gbnf.ts';
+import { JSON_NOTATION, type Notation } from './notation.ts';
 import { SchemaRefusal } from './place.ts';
 
 export type { Loosening } from './compiler.ts';
@@ -52,6 +48,8 @@ interface CallGrammar {
 }
 
 const MAX_PARALLEL_CALLS = 16;
+/** Steps from one argument to the next where any order is allowed, of all tools. */
+const MAX_ORDERS = 2000;
 
 /** A grammar whose root is a JSON value that validates. */
 export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): string {
@@ -59,7 +57,7 @@ export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): s
   return guarded(param, () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
-    const seen = nothingSeen(anyValue(builder));
+    const seen = nothingSeen(builder);
     const compiler = new Compiler({ builder, document: schema, param, seen, loose: false });
     builder.define(root, compiler.compileValue());
     return builder.text();
@@ -74,9 +72,13 @@ export function looseSchemaToGrammar(
   const param = options.param ?? 'response_format.json_schema.schema';
   const builder = createGrammarBuilder();
   const root = builder.declare('root');
-  const seen = nothingSeen(anyValue(builder));
+  const seen = nothingSeen(builder);
   const job = { builder, document: schema, param, seen };
-  const { expression, loosened } = loosely(job, seen.values.value, (compiler) => compiler.compileValue());
+  const { expression, loosened } = loosely(
+    job,
+    anyIn(builder, JSON_NOTATION, seen.values).value,
+    (compiler) => compiler.compileValue(),
+  );
   builder.define(root, expression);
   return { gbnf: builder.text(), loosened };
 }
@@ -85,7 +87,7 @@ export function looseSchemaToGrammar(
 export function jsonObjectGrammar(): string {
   const builder = createGrammarBuilder();
   const root = builder.declare('root');
-  builder.define(root, anyValue(builder).object);
+  builder.define(root, anyIn(builder, JSON_NOTATION, new Map()).object);
   return builder.text();
 }
 
@@ -108,7 +110,7 @@ export function toolCallGrammar(
     const call = callExpression(
       builder,
       format.syntax,
-      argumentsOf(builder, tools, { loosened, form: argumentForm(format.syntax) }),
+      argumentsOf(builder, tools, { loosened, notation: argumentNotation(format.syntax) }),
     );
     const between = format.between.trim() === '' ? optional(format.between) : written(format.between);
     const more = builder.rule('more', [...between, call].join(' '));
@@ -120,7 +122,8 @@ export function toolCallGrammar(
     );
     return builder.text();
   });
-  return choice === 'auto' ? { gbnf, triggers: format.triggers, loosened } : { gbnf, loosened };
+  const names = tools.map((tool) => tool.name);
+  return choice === 'auto' ? { gbnf, triggers: triggersOf(format, names), loosened } : { gbnf, loosened };
 }
 
 /**
@@ -130,9 +133,12 @@ export function toolCallGrammar(
 function argumentsOf(
   builder: GrammarBuilder,
   tools: readonly ToolSchema[],
-  { form, loosened }: { readonly form: ArgumentForm; readonly loosened: Map<string, readonly Loosening[]> },
+  {
+    notation,
+    loosened,
+  }: { readonly notation: Notation; readonly loosened: Map<string, readonly Loosening[]> },
 ): readonly CallBody[] {
-  const seen = nothingSeen(anyValue(builder));
+  const seen = nothingSeen(builder, notation);
   const bodies: Expression[] = [];
   const loose: { readonly i: number; readonly tool: ToolSchema; readonly size: number }[] = [];
   for (const [i, tool] of tools.entries()) {
@@ -140,13 +146,15 @@ function argumentsOf(
     if (tool.strict === false) loose.push({ i, tool, size: sizeOf(tool.parameters) });
     else
       bodies[i] = guarded(options.param, () =>
-        named(tool.name, () => form.compile(new Compiler({ ...options, seen, loose: false }))),
+        named(tool.name, () => new Compiler({ ...options, seen, loose: false }).compileArguments(notation)),
       );
   }
   for (const { i, tool } of loose.sort((a, b) => a.size - b.size)) {
     const options = { builder, document: tool.parameters, param: paramOf(tool, i), seen };
     const done = named(tool.name, () =>
-      loosely(options, form.any(seen.values), (compiler) => form.compile(compiler)),
+      loosely(options, anyIn(builder, notation, seen.values).object, (compiler) =>
+        compiler.compileArguments(notation),
+      ),
     );
     bodies[i] = done.expression;
     if (done.loosened.length > 0) loosened.set(tool.name, done.loosened);
@@ -165,10 +173,16 @@ function loosely(
   const { builder, seen } = options;
   for (const merge of [false, true]) {
     // A failed attempt takes its rules back, so they must not be shared.
-    const own = { ...seen, strings: new Map(seen.strings), numbers: new Map(seen.numbers) };
+    const own = {
+      ...seen,
+      values: new Map(seen.values),
+      strings: new Map(seen.strings),
+      numbers: new Map(seen.numbers),
+    };
     const compiler = new Compiler({ ...options, seen: own, loose: true, merge });
     try {
       const expression = builder.sparing(() => work(compiler));
+      for (const [key, each] of own.values) seen.values.set(key, each);
       for (const [key, each] of own.strings) seen.strings.set(key, each);
       for (const [key, each] of own.numbers) seen.numbers.set(key, each);
       return { expression, loosened: compiler.loosenings };
@@ -219,6 +233,9 @@ function guarded<T>(param: string, work: () => T): T {
   }
 }
 
-function nothingSeen(values: AnyValue): Seen {
-  return { values, strings: new Map(), numbers: new Map(), refused: new Map() };
+function nothingSeen(builder: GrammarBuilder, notation: Notation = JSON_NOTATION): Seen {
+  const values = new Map<string, AnyValue>();
+  // Before any part of a schema that may be taken back.
+  anyIn(builder, notation, values);
+  return { values, strings: new Map(), numbers: new Map(), refused: new Map(), orders: { left: MAX_ORDERS } };
 }

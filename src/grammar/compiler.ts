@@ -4,7 +4,6 @@
 // strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that
 // keyword, which is noted; a part that is too large or too deep becomes any value of its type.
 
-import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
 import { combined, type Combining } from './combine.ts';
 import { leaf, type CompileContext, type Seen, type Site } from './compile-context.ts';
@@ -12,11 +11,13 @@ import { meantTypes, readAsMeant } from './dialect.ts';
 import { SchemaDocument } from './document.ts';
 import { enumerationOf } from './enumeration.ts';
 import { exclude } from './exclusive.ts';
-import type { Expression, GrammarBuilder } from './gbnf.ts';
+import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { KnownExpressions } from './known-expressions.ts';
+import { ANY_KNOWN, JSON_NOTATION, type Notation } from './notation.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuseKeyword, refuseEmpty, SchemaRefusal } from './place.ts';
-import { OPENINGS, openReadings, type Reading } from './readings.ts';
+import { openReadings, type Reading } from './readings.ts';
 import { argumentsRoot } from './tool-root.ts';
 import {
   assertBounded,
@@ -29,6 +30,7 @@ import {
   type SchemaJson,
   type Type,
 } from './schema.ts';
+import { SchemaView } from './schema-view.ts';
 import { stringOf } from './string.ts';
 import { TooManyWords, wordsExpression, type Words } from './words.ts';
 
@@ -60,29 +62,22 @@ export interface CompilerOptions {
   readonly merge?: boolean | undefined;
 }
 
-export class Compiler implements CompileContext {
-  readonly builder: GrammarBuilder;
-  readonly values: AnyValue;
-  readonly seen: Seen;
+export class Compiler extends KnownExpressions implements CompileContext {
   readonly share: number;
+  readonly #view: SchemaView;
   readonly #document: SchemaDocument;
   readonly #combining: Combining;
   readonly #root: Place;
   readonly #loose: boolean;
   readonly #merge: boolean;
   readonly #notes = new Map<string, Loosening>();
-  /** Rules of referenced schemas by pointer. */
+  /** Rules of referenced schemas by notation and pointer. */
   readonly #references = new Map<string, Expression>();
-  /** How many ways llama.cpp may have open at once in the value an expression stands for. */
-  readonly #readings = new Map<Expression, Reading>();
-  /** The values an expression stands for, where they are listed. */
-  readonly #listed = new Map<Expression, readonly string[]>();
   readonly #spoken = new Map<Words, Expression>();
   #nodes = 0;
 
   constructor({ builder, document, param, seen, loose, merge }: CompilerOptions) {
-    this.builder = builder;
-    this.seen = seen;
+    super(builder, seen);
     this.#document = new SchemaDocument(document, builder.spend);
     this.#root = new Place(param);
     this.#loose = loose;
@@ -97,13 +92,7 @@ export class Compiler implements CompileContext {
       enter: (place, depth) => this.#enterPart(place, depth),
       assertRoom: (more) => this.assertRoom(more),
     };
-    this.values = seen.values;
-    const { value, object, array, string, number } = this.values;
-    this.readAs(value, { kind: 'any', of: OPENINGS.map((opening) => leaf(opening, 1)) });
-    this.readAs(object, leaf('object', 1));
-    this.readAs(array, leaf('array', 1));
-    this.readAs(string, leaf('string', 1));
-    this.readAs(number, leaf('number', 2));
+    this.#view = new SchemaView(document, loose);
   }
 
   get loosenings(): readonly Loosening[] {
@@ -112,20 +101,21 @@ export class Compiler implements CompileContext {
 
   /** Any value the schema admits. */
   compileValue(): Expression {
-    return this.#compileRoot(false);
+    return this.#compileRoot(JSON_NOTATION, false);
   }
 
   /** The arguments of a call: always an object, strict or not. */
-  compileArguments(): Expression {
-    return this.#compileRoot(true);
+  compileArguments(notation: Notation = JSON_NOTATION): Expression {
+    return this.#compileRoot(notation, true);
   }
 
-  #compileRoot(root: boolean): Expression {
+  #compileRoot(notation: Notation, root: boolean): Expression {
     const { spend } = this.builder;
     const place = this.#root;
     assertBounded(this.#document.root, place, spend);
     const schema = root ? argumentsRoot(place.param, this.#combining) : this.#document.root;
-    const expression = this.#compile(schema, { place, depth: 0, open: NONE, optional: false, root });
+    const site = { place, depth: 0, open: NONE, optional: false, root, notation };
+    const expression = this.#compile(schema, site);
     if (openReadings(this.readingOf(expression), MAX_READINGS, spend) === Infinity)
       refuseKeyword(
         place,
@@ -136,11 +126,11 @@ export class Compiler implements CompileContext {
   }
 
   inner(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression {
-    return this.#compile(schema, insideOf(site, keys, false));
+    return this.#compile(schema, this.#insideOf(schema, site, keys, false));
   }
 
   optional(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression | null {
-    return this.#orNothing(() => this.#compile(schema, insideOf(site, keys, true)));
+    return this.#orNothing(() => this.#compile(schema, this.#insideOf(schema, site, keys, true)));
   }
 
   assertRoom(more: number): void {
@@ -160,23 +150,6 @@ export class Compiler implements CompileContext {
         return refuseKeyword(place, keyword, `too many choices: ${error.message}`);
       throw error;
     }
-  }
-
-  readAs(expression: Expression, reading: Reading): Expression {
-    this.#readings.set(expression, reading);
-    return expression;
-  }
-
-  readingOf(expression: Expression): Reading {
-    return this.#readings.get(expression) ?? leaf('word', 1);
-  }
-
-  list(expression: Expression, texts: readonly string[]): void {
-    this.#listed.set(expression, texts);
-  }
-
-  listed(expression: Expression): readonly string[] | null {
-    return this.#listed.get(expression) ?? null;
   }
 
   #cannot(place: Place, keyword: string, message: string): void {
@@ -226,11 +199,12 @@ export class Compiler implements CompileContext {
   }
 
   /** Any value of the schema's types. */
-  #free(schema: unknown, { root }: Site): Expression {
-    if (root) return this.values.object;
+  #free(schema: unknown, { root, notation }: Site): Expression {
+    const values = this.valuesIn(notation);
+    if (root) return values.object;
     const types = isJson(schema) ? meantTypes(schema['type']) : null;
-    if (types === null) return this.values.value;
-    const options = types.map((type) => this.values[type]);
+    if (types === null) return values.value;
+    const options = types.map((type) => values[type]);
     for (const [i, option] of options.entries())
       if (types[i] === 'integer') this.readAs(option, leaf('number', 2));
     return this.#either(options);
@@ -243,7 +217,7 @@ export class Compiler implements CompileContext {
     this.#nodes += 1;
     this.builder.spend(32);
     if (depth > MAX_DEPTH) return refuseKeyword(place, null, `the schema nests deeper than ${MAX_DEPTH}`);
-    if (schema === true) return this.values.value;
+    if (schema === true) return this.valuesIn(site.notation).value;
     if (schema === false) return refuseEmpty(place, null, 'the schema false admits nothing');
     if (!isJson(schema)) return refuseKeyword(place, null, 'a schema must be an object or a boolean');
     assertKnown(schema, place);
@@ -259,20 +233,21 @@ export class Compiler implements CompileContext {
   }
 
   #ofType(type: Type, schema: SchemaJson, site: Site): Expression {
-    switch (type) {
-      case 'null':
-      case 'boolean':
-        return this.values[type];
-      case 'integer':
-      case 'number':
-        return numericOf(this, type === 'integer', schema, site);
-      case 'string':
-        return stringOf(this, schema, site);
-      case 'array':
-        return arrayOf(this, schema, site);
-      case 'object':
-    }
-    return objectOf(this, schema, site);
+    const { notation } = site;
+    if (type === 'null' || type === 'boolean') return this.valuesIn(notation)[type];
+    if (type === 'string') return stringOf(this, schema, site);
+    const within = notation.containers === null ? site : { ...site, notation: notation.containers };
+    const expression = this.#withParts(type, schema, within);
+    const before = notation.typed(type);
+    if (before === '') return expression;
+    const reading = this.readingOf(expression);
+    return this.readAs(this.builder.rule(type, `${terminal(before)} ${expression}`), reading);
+  }
+
+  #withParts(type: 'integer' | 'number' | 'array' | 'object', schema: SchemaJson, site: Site): Expression {
+    if (type === 'array') return arrayOf(this, schema, site);
+    if (type === 'object') return objectOf(this, schema, site);
+    return numericOf(this, type === 'integer', schema, site);
   }
 
   /** `hint`: of the rule, where there are several. */
@@ -303,18 +278,19 @@ export class Compiler implements CompileContext {
       return this.#compile(both, { ...site, depth: depth + 1 });
     }
     if (open.has($ref)) return refuseKeyword(place, '$ref', 'the references go in a circle');
-    const found = this.#references.get($ref);
+    const key = `${site.notation.id} ${$ref}`;
+    const found = this.#references.get(key);
     if (found !== undefined) return found;
     const rule = this.builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
-    this.#references.set($ref, rule);
+    this.#references.set(key, rule);
     const reading: Extract<Reading, { kind: 'reference' }> = { kind: 'reference', target: null };
     this.readAs(rule, reading);
     // A reference met again while this one is open is caught by `open`; later ones share the rule.
     const inside = { ...site, depth: depth + 1, open: new Set([...open, $ref]), optional: false };
     const compiled = this.#compile(target, inside);
     reading.target = this.readingOf(compiled);
-    const values = this.#listed.get(compiled);
-    if (values !== undefined) this.#listed.set(rule, values);
+    const values = this.listed(compiled);
+    if (values !== null) this.list(rule, values);
     this.builder.define(rule, compiled);
     return rule;
   }
@@ -369,8 +345,8 @@ export class Compiler implements CompileContext {
     }
     if (compiled.length === 0) return refuseEmpty(place, key, `no branch of ${key} admits a value`);
     // Listed values in any spelling: one choice among them, character by character.
-    const texts = compiled.map((each) => this.#listed.get(each));
-    if (compiled.length > 1 && !texts.includes(undefined)) {
+    const texts = compiled.map((each) => this.listed(each));
+    if (compiled.length > 1 && !texts.includes(null)) {
       const all = new Set(texts.flatMap((each) => each ?? []));
       for (const text of all) this.builder.spend(text.length);
       const values = [...all].map((text): unknown => JSON.parse(text));
@@ -390,9 +366,24 @@ export class Compiler implements CompileContext {
     const all = types.includes(null) ? undefined : [...new Set(types.flatMap((each) => each ?? []))];
     return this.#free({ type: rest['type'] ?? all }, site);
   }
-}
 
-/** The site of a value within another: characters were read, so references may occur again. */
-function insideOf(site: Site, keys: readonly (string | number)[], optional: boolean): Site {
-  return { place: site.place.at(...keys), depth: site.depth + 1, open: NONE, optional, root: false };
+  /** The site of a value within another: characters were read, so references may occur again. */
+  #insideOf(schema: unknown, site: Site, keys: readonly (string | number)[], optional: boolean): Site {
+    const { place, depth, notation, root } = site;
+    let known = ANY_KNOWN;
+    if (notation.bySchema) {
+      // A reader of arguments knows only the name, so all that the document says of it counts.
+      const [keyword, name] = keys;
+      const named = root && keyword === 'properties' && typeof name === 'string';
+      known = this.#view.known(named ? this.#view.member(this.#view.root, name) : schema);
+    }
+    return {
+      place: place.at(...keys),
+      depth: depth + 1,
+      open: NONE,
+      optional,
+      root: false,
+      notation: notation.inner(known),
+    };
+  }
 }

@@ -174,6 +174,16 @@ export function terminal(text: string): Expression {
   return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (character) => quoted(character, '"'))}"`;
 }
 
+/** The text as a part of a sequence: empty for an empty one. */
+export function verbatim(text: string): Expression {
+  return text === '' ? '' : terminal(text);
+}
+
+/** The parts of a sequence, without the empty ones. */
+export function joined(...parts: readonly Expression[]): Expression {
+  return parts.filter((part) => part !== '').join(' ');
+}
+
 /** One character of some ranges of code points; ranges must not be empty. */
 export function characterClass(ranges: readonly (readonly [number, number])[]): Expression {
   if (ranges.length === 0) throw new Error('an empty class matches nothing');

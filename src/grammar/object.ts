@@ -1,23 +1,18 @@
-// The keywords of objects: properties in their order, each at most once, then others where
-// the schema speaks of them.
+// The keywords of objects: properties in their order, or in any where the notation has none, each at most
+// once, then others where the schema speaks of them.
 
 import { SPACE } from './any-value.ts';
 import type { CompileContext, Site } from './compile-context.ts';
-import type { Expression } from './gbnf.ts';
+import { joined, verbatim, type Expression } from './gbnf.ts';
+import { commaOf, inAnyOrder, inOrder, type Property } from './member-order.ts';
+import { JSON_NOTATION } from './notation.ts';
 import { refuseKeyword } from './place.ts';
 import type { Member, Reading } from './readings.ts';
 import { isJson, permittedNames, type SchemaJson } from './schema.ts';
-import { addWord, NO_WORDS, otherKey } from './words.ts';
+import { otherName } from './words.ts';
 
 /** Most characters of a property name that other names must differ from. */
 const MAX_OTHER_KEY = 1000;
-const COMMA = `"," ${SPACE}`;
-
-interface Property {
-  readonly name: string;
-  readonly required: boolean;
-  readonly value: Expression;
-}
 
 /** The object keywords, their values checked. */
 interface Keywords {
@@ -27,21 +22,32 @@ interface Keywords {
 }
 
 export function objectOf(context: CompileContext, given: SchemaJson, site: Site): Expression {
+  const form = site.notation.object;
   const keywords = keywordsOf(context, withNames(context, given, site), site);
+  // A notation whose members are tags of their own names cannot write names that are not known.
+  if (form.other === null && !site.root && keywords.required.size === 0 && isOpen(keywords))
+    return objectOf(context, given, { ...site, notation: JSON_NOTATION });
   const properties = propertiesOf(context, keywords, site);
   const { rule, others } = extraOf(context, keywords, site);
   const { builder } = context;
+  const comma = commaOf(form);
   // The texts after the last property, with at least one written and with none.
-  const end = rule === '' ? '""' : builder.rule('extras', `(${COMMA} ${rule})*`);
-  const alone = rule === '' ? '""' : builder.rule('extras', `(${rule} (${COMMA} ${rule})*)?`);
-  const { next, mayEnd } = inOrder(context, properties, end, site);
+  const end = rule === '' ? '""' : builder.rule('extras', `(${joined(comma, rule)})*`);
+  const alone =
+    rule === '' ? '""' : builder.rule('extras', `(${joined(rule, `(${joined(comma, rule)})*`)})?`);
+  const order = form.anyOrder ? inAnyOrder : inOrder;
+  const { next, mayEnd } = order(context, properties, end, site);
   const either = mayEnd ? `${next} | ${alone}` : next;
   const first = next === '' ? alone : builder.rule('first', either);
-  return context.readAs(builder.rule('object', `"{" ${SPACE} ${first} ${SPACE} "}"`), {
-    kind: 'object',
-    members: properties.map((each) => memberOf(context, each)),
-    others,
-  });
+  const space = form.blanks ? SPACE : '';
+  return context.readAs(
+    builder.rule('object', joined(verbatim(form.open), space, first, space, verbatim(form.close))),
+    { kind: 'object', members: properties.map((each) => memberOf(context, each)), others },
+  );
+}
+
+function isOpen({ properties, additional }: Keywords): boolean {
+  return Object.keys(properties).length === 0 && additional !== false;
 }
 
 function keywordsOf(context: CompileContext, schema: SchemaJson, site: Site): Keywords {
@@ -108,32 +114,14 @@ function extraOf(
   const value = open ? context.optional(additional ?? true, site, 'additionalProperties') : null;
   if (value === null) return { rule: '', others: null };
   const { builder } = context;
-  const key = names.size === 0 ? context.values.string : otherKey(builder, [...names]);
-  return { rule: builder.rule('extra', `${key} ":" ${SPACE} ${value}`), others: context.readingOf(value) };
-}
-
-/** Built from the last property: the names that may come next, up to the first required one. */
-function inOrder(
-  context: CompileContext,
-  properties: readonly Property[],
-  end: Expression,
-  site: Site,
-): { readonly next: Expression; readonly mayEnd: boolean } {
-  const { builder } = context;
-  let choices = NO_WORDS;
-  let next = '';
-  let mayEnd = true;
-  for (const { name, required, value } of properties.toReversed()) {
-    const after = next === '' ? end : builder.rule('a', `${COMMA} ${next}${mayEnd ? ` | ${end}` : ''}`);
-    const member = builder.rule('m', [SPACE, value, ...(after === '""' ? [] : [after])].join(' '));
-    if (required) {
-      choices = NO_WORDS;
-      mayEnd = false;
-    }
-    choices = addWord(builder, choices, Array.from(`${JSON.stringify(name)}:`), member);
-    next = context.choice(choices, site, 'properties');
-  }
-  return { next, mayEnd };
+  const { other, after, blanks } = site.notation.object;
+  if (other === null) return { rule: '', others: null };
+  const key =
+    names.size === 0 && other.characters === 'json'
+      ? `${context.valuesIn(site.notation).string} ":"`
+      : otherName(builder, [...names], other);
+  const member = joined(key, blanks ? SPACE : '', value, verbatim(after('')));
+  return { rule: builder.rule('extra', member), others: context.readingOf(value) };
 }
 
 function memberOf(context: CompileContext, { name, required, value }: Property): Member {

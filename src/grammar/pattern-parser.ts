@@ -272,7 +272,7 @@ function sameCharacters(a: Regular, b: Regular): boolean {
   return a.kind === 'character' && b.kind === 'character' && a.ranges.join(' ') === b.ranges.join(' ');
 }
 
-const ANYTHING: Regular = {
+export const ANYTHING: Regular = {
   kind: 'repeat',
   part: { kind: 'character', ranges: writable(ALL) },
   min: 0,

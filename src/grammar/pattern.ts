@@ -17,9 +17,10 @@ import {
   type Automaton,
   type Lengths,
   type Range,
+  type Regular,
   type State,
 } from './automaton.ts';
-import { fail, languageOf } from './pattern-parser.ts';
+import { ANYTHING, fail, languageOf } from './pattern-parser.ts';
 import { complement, normalise, pointRange } from './ranges.ts';
 
 /** Characters with different continuations from one place: llama.cpp tries each with every token. */
@@ -33,12 +34,13 @@ export interface PatternGrammar {
 
 /**
  * The text between the quotes of a JSON string in which all `patterns` match somewhere, as JSON Schema has
- * it.
+ * it. `raw`: the characters are written as they are, and the texts of some languages are left out.
  */
 export function patternExpression(
   builder: GrammarBuilder,
   patterns: readonly string[],
   lengths: Lengths = { min: 0, max: Infinity },
+  raw: { readonly without: readonly Regular[] } | null = null,
 ): PatternGrammar {
   const languages = patterns.map((pattern) => {
     const language = languageOf(pattern);
@@ -46,18 +48,30 @@ export function patternExpression(
     return language;
   });
   try {
-    const automaton = automatonOf(languages, lengths, builder.spend);
+    const automaton =
+      raw === null
+        ? automatonOf(languages, lengths, builder.spend)
+        : automatonOf([...languages, ANYTHING], lengths, builder.spend, raw.without);
     return automaton === null
       ? fail('no string that JSON can hold matches')
-      : written(builder, automaton, lengths);
+      : written(builder, automaton, { lengths, spelling: raw === null ? inJson : asIs });
   } catch (error) {
     if (error instanceof TooComplex) return fail(`the pattern is too complex: ${error.message}`);
     throw error;
   }
 }
 
+interface Writing {
+  readonly lengths: Lengths;
+  readonly spelling: (ranges: readonly Range[]) => readonly Characters[];
+}
+
 /** One rule per state, but for those that only go on from one other to one other. */
-function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths): PatternGrammar {
+function written(
+  builder: GrammarBuilder,
+  automaton: Automaton,
+  { lengths, spelling }: Writing,
+): PatternGrammar {
   const spelt = new Map<readonly Range[], readonly Characters[]>();
   const charactersOf = (ranges: readonly Range[]): readonly Characters[] => {
     const known = spelt.get(ranges) ?? spelling(ranges);
@@ -167,8 +181,14 @@ interface Characters {
   readonly escapes: Expression | null;
 }
 
+/** One character out of `ranges`, as it is. NUL is no text to llama.cpp. */
+function asIs(ranges: readonly Range[]): Characters[] {
+  const plain = complement([...complement(ranges), [0, 0]]);
+  return plain.length > 0 ? [{ expression: characterClass(plain), escapes: null }] : [];
+}
+
 /** One character out of `ranges`, in JSON's spelling: plain where it may be, else its escape. Disjoint. */
-function spelling(ranges: readonly Range[]): Characters[] {
+function inJson(ranges: readonly Range[]): Characters[] {
   const plain = complement([...complement(ranges), [0, 0x1f], [0x22, 0x22], [0x5c, 0x5c]]);
   const out: Characters[] = plain.length > 0 ? [{ expression: characterClass(plain), escapes: null }] : [];
   const escape = (escapes: Expression): void => {

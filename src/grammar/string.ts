@@ -8,6 +8,7 @@ import { Patterns } from './intersection.ts';
 import { anyCharacter, cuts, patternExpression } from './pattern.ts';
 import { PatternError } from './pattern-parser.ts';
 import { refuseKeyword } from './place.ts';
+import { rawString } from './raw-string.ts';
 import { count, type SchemaJson } from './schema.ts';
 
 const MAX_STRING_LENGTH = 100_000;
@@ -41,8 +42,11 @@ export function stringOf(context: CompileContext, schema: SchemaJson, site: Site
       return refuseKeyword(place, 'format', `format must be one of ${[...FORMATS.keys()].join(', ')}`);
     return matching(context, [known], { min, max }, () => [site, 'format']);
   }
-  if (min === 0 && max === Infinity) return context.readAs(context.values.string, leaf('string', 1));
+  if (min === 0 && max === Infinity)
+    return context.readAs(context.valuesIn(site.notation).string, leaf('string', 1));
   const { builder } = context;
+  if (site.notation.strings !== null)
+    return matching(context, [], { min, max }, () => [site, max === Infinity ? 'minLength' : 'maxLength']);
   return context.readAs(
     builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`),
     leaf('string', cuts(max)),
@@ -56,15 +60,16 @@ function matching(
   where: () => readonly [Site, string],
 ): Expression {
   const { builder, seen, share } = context;
-  const key = JSON.stringify([patterns, lengths.min, lengths.max]);
+  const [{ place, notation }, keyword] = where();
+  const key = JSON.stringify([notation.id, patterns, lengths.min, lengths.max]);
   let found = seen.strings.get(key);
   if (found === undefined) {
-    const [{ place }, keyword] = where();
     const before = seen.refused.get(key);
     if (before !== undefined) return refuseKeyword(place, keyword, before);
     const languages = patterns.map((pattern) => withoutLookaround.get(pattern) ?? pattern);
     try {
       found = builder.attempt(() => {
+        if (notation.strings !== null) return rawString(builder, notation, languages, lengths);
         const { expression, width } = patternExpression(builder, languages, lengths);
         return { expression: builder.rule('string', `"\\"" ${expression} "\\""`), width };
       }, share);

@@ -3,7 +3,10 @@
 // that shares the rest and its rules, so that all tails of a list of words cost little more than the list.
 // Refuses by TooManyWords a place with too many continuations.
 
+import type { Range } from './automaton.ts';
 import { characterClass, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import type { OtherName } from './notation.ts';
+import { complement, normalise, pointRange, WORD } from './ranges.ts';
 
 export class TooManyWords extends Error {
   override readonly name = 'TooManyWords';
@@ -86,12 +89,52 @@ export function wordsExpression(
 }
 
 const PLAIN = '[^"\\\\\\x00-\\x1F\\x7F]';
+const WORD_CHARACTERS: readonly Range[] = normalise([...WORD, pointRange('-'), pointRange('.')]);
+
+/** A JSON string that is none of `names`. Written without escapes. */
+export function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
+  const codesOf = (used: readonly string[]): string =>
+    used.map((character) => `\\U${(character.codePointAt(0) ?? 0).toString(16).padStart(8, '0')}`).join('');
+  const text = otherText(builder, names, {
+    any: PLAIN,
+    has: (first) => first !== '"' && first !== '\\' && first >= ' ' && first !== '\x7f',
+    without: (used) => `${PLAIN.slice(0, -1)}${codesOf(used)}]`,
+  });
+  return builder.rule('key', `"\\"" ${text} "\\""`);
+}
+
+/** A name in a notation that is none of `names`. */
+export function otherName(
+  builder: GrammarBuilder,
+  names: readonly string[],
+  { open, close, characters }: OtherName,
+): Expression {
+  if (characters === 'json') return `${otherKey(builder, names)} ":"`;
+  const text = otherText(builder, names, {
+    any: characterClass(WORD_CHARACTERS),
+    has: (first) => /^[\w.-]$/.test(first),
+    without: (used) => {
+      const left = complement([...complement(WORD_CHARACTERS), ...used.map(pointRange)]);
+      return left.length === 0 ? null : characterClass(left);
+    },
+  });
+  const parts = [open === '' ? [] : [terminal(open)], [text], [terminal(close)]];
+  return builder.rule('key', parts.flat().join(' '));
+}
+
+/** The characters of other names. */
+interface Alphabet {
+  readonly any: Expression;
+  has(character: string): boolean;
+  /** Any but these; null: there is none. */
+  without(characters: readonly string[]): Expression | null;
+}
 
 /**
- * A JSON string that is none of `names`: their tree, left by another character, or continued past an end.
- * Written without escapes. Recurses as deep as a name is long.
+ * A text that is none of `names`: their tree, left by another character, or continued past an end. Recurses
+ * as deep as a name is long.
  */
-export function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
+function otherText(builder: GrammarBuilder, names: readonly string[], alphabet: Alphabet): Expression {
   const words = names.reduce((all, name) => addWord(builder, all, Array.from(name), ''), NO_WORDS);
   /** `inside`: characters of an edge that are still to come before `node`. */
   const emit = (node: Words, inside: readonly string[], root = false): Expression => {
@@ -101,15 +144,12 @@ export function otherKey(builder: GrammarBuilder, names: readonly string[]): Exp
     else for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
     builder.spend(8 * (1 + steps.size));
     const options = [...steps]
-      .filter(([first]) => first !== '"' && first !== '\\' && first >= ' ' && first !== '\x7f')
+      .filter(([first]) => alphabet.has(first))
       .map(([first, onward]) => `${terminal(first)} ${onward()}`);
-    const codes = [...steps.keys()].map((character) =>
-      (character.codePointAt(0) ?? 0).toString(16).padStart(8, '0'),
-    );
-    const others = `${PLAIN.slice(0, -1)}${codes.map((code) => `\\U${code}`).join('')}]`;
-    options.push(`${others} ${PLAIN}*`);
+    const others = alphabet.without([...steps.keys()]);
+    if (others !== null) options.push(`${others} ${alphabet.any}*`);
     if (!root && (head !== undefined || node.end === null)) options.push('""');
     return builder.rule('other', options.join(' | '));
   };
-  return builder.rule('key', `"\\"" ${emit(words, [], true)} "\\""`);
+  return emit(words, [], true);
 }

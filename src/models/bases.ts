@@ -17,9 +17,9 @@ export class Bases {
   /** Why no adapter can be used here. */
   readonly #refusal: ApiError | null;
 
-  constructor(registry: Registry, refusal: ApiError | null) {
+  constructor(registry: Registry, adaptersAllowed: boolean) {
     this.#registry = registry;
-    this.#refusal = refusal;
+    this.#refusal = adaptersAllowed ? null : withoutAdapters();
   }
 
   adaptersOf(base: RegisteredModel): readonly RegistryEntry[] {
@@ -89,6 +89,13 @@ export class Bases {
     const message = 'adapters of the model are registered: unload them first';
     throw new ApiError('model_has_adapters', message, { param: 'model', shouldRetry: false });
   }
+}
+
+function withoutAdapters(): ApiError {
+  return new ApiError('unsupported_parameter', 'adapters need `engine.backend = "cpu"`', {
+    param: 'model',
+    shouldRetry: false,
+  });
 }
 
 /** `gone`: there is no base of that name at all. */

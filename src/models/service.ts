@@ -83,7 +83,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   constructor(options: ServiceOptions<E>) {
     this.#options = options;
     this.#store = options.store;
-    this.#bases = new Bases(this.registry, options.adaptersAllowed ? null : withoutAdapters());
+    this.#bases = new Bases(this.registry, options.adaptersAllowed);
     this.#lifecycle = new Lifecycle<E>({
       ...options,
       open: (model, load) => this.#open(model, load),
@@ -287,12 +287,9 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     if (adapter === undefined) return this.#lifecycle.acquire(model, options);
     this.#bases.checkUsable(model);
     const lease = await this.#lifecycle.acquire(this.#bases.hostOf(entry).model, options, model);
-    try {
-      this.#bases.checkUsable(model);
-    } catch (error) {
-      lease.release();
-      throw error;
-    }
+    // Its file may have been found changed while the engine was loaded.
+    if (this.#bases.isBroken(model)) lease.release();
+    this.#bases.checkUsable(model);
     const ended = this.#uses.begin(model);
     const release = (): void => {
       ended();
@@ -387,13 +384,6 @@ function ofConfiguration(id: string): ApiError {
     `${id} is a model of the configuration, which comes back with the next start: choose another name`,
     { param: 'name' },
   );
-}
-
-function withoutAdapters(): ApiError {
-  return new ApiError('unsupported_parameter', 'adapters need `engine.backend = "cpu"`', {
-    param: 'model',
-    shouldRetry: false,
-  });
 }
 
 function notFound(): ApiError {

@@ -130,7 +130,7 @@ describe('sizes', () => {
       [1, 5],
       [100, 5],
     ]);
-    expect(new Set(level.map(([, y]) => y)).size).toBe(1);
+    expect(new Set(level.map(([, height]) => height)).size).toBe(1);
     for (const [[x, y] = []] of drawn([[1, 5]])) expect([x, y].every(Number.isFinite)).toBe(true);
   });
 });

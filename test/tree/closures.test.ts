@@ -18,21 +18,21 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 63,
-    lines: 8_500,
+    files: 64,
+    lines: 9_000,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,
-    files: 7,
-    lines: 670,
+    files: 8,
+    lines: 700,
     without:
-      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/model-fds))/,
+      /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|model-fds)))/,
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 30,
-    lines: 4_850,
+    files: 31,
+    lines: 4_900,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
@@ -45,12 +45,12 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
-    files: 7,
-    lines: 690,
+    files: 8,
+    lines: 730,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 322, lines: 45_600, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 339, lines: 47_800, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

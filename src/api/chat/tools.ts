@@ -4,6 +4,7 @@
 // and calls/reader reads them.
 
 import type { CallMarks, ToolFormat } from '../../engine/seam/engine.ts';
+import { triggersOf } from '../../grammar/calls/triggers.ts';
 import type { ToolSchema } from '../../grammar/compile.ts';
 import {
   anyObject,
@@ -150,13 +151,17 @@ export function pick(
  * it may take another form.
  */
 export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): CallMarks {
-  if (use.required) return { starts: format.triggers, anchored: true, only: true };
-  if (!content) return { starts: format.triggers, anchored: false };
+  const triggers = triggersOf(
+    format,
+    use.tools.map((tool) => tool.name),
+  );
+  if (use.required) return { starts: triggers, anchored: true, only: true };
+  if (!content) return { starts: triggers, anchored: false };
   // Either calls or content of that form. Where a call begins with its object, without framing, only a
   // tool's name tells them apart.
   const { syntax } = format;
   const framed = format.open !== '' || syntax.kind !== 'object' || syntax.start !== '';
-  if (framed) return { starts: format.triggers, anchored: true };
+  if (framed) return { starts: triggers, anchored: true };
   const starts = use.tools.flatMap(({ name }) =>
     ['', ' '].map((blank) => `{"name":${blank}${JSON.stringify(name)}`),
   );

@@ -202,26 +202,7 @@ export function filterProgram(
       add(RET, RET_ALLOW);
       add(RET, RET_ERRNO | EPERM);
     });
-  when('ioctl', () => {
-    add(LD, low(1));
-    add(JEQ, 0x5421, 2, 0); // FIONBIO
-    add(JEQ, 0x5451, 1, 0); // FIOCLEX
-    add(JEQ, 0x541b, 0, 1); // FIONREAD
-    add(RET, RET_ALLOW);
-    if (backend !== 'cpu') {
-      add(AND, 0xff00);
-      add(JEQ, DEVICE_IOCTLS[backend] << 8, 0, 1);
-      add(RET, RET_ALLOW);
-    }
-    if (backend === 'cuda') {
-      // nvidia-uvm numbers its calls from 1, and its first one apart, without a type.
-      add(LD, low(1));
-      add(JEQ, 0x30000001, 1, 0);
-      add(JGE, 0x100, 1, 0);
-      add(RET, RET_ALLOW);
-    }
-    add(RET, RET_ERRNO | EPERM);
-  });
+  when('ioctl', () => addIoctls(add, backend));
   // Reading a limit of its own, not setting one.
   when('prlimit64', () => {
     add(LD, low(0));
@@ -249,6 +230,13 @@ export function filterProgram(
   add(RET, RET_ERRNO | ENOSYS);
   add(RET, RET_ERRNO | EPERM);
 
+  return encoded(code);
+}
+
+/** Operation, jump if true, jump if false, constant. */
+type Instruction = readonly [number, number, number, number];
+
+function encoded(code: readonly Instruction[]): Uint8Array {
   const bytes = new Uint8Array(code.length * 8);
   const view = new DataView(bytes.buffer);
   for (const [i, [op, jt, jf, k]] of code.entries()) {
@@ -258,6 +246,31 @@ export function filterProgram(
     view.setUint32(i * 8 + 4, k, true);
   }
   return bytes;
+}
+
+/** Those of the event loop, and of a driver on its device nodes; each path returns. */
+function addIoctls(
+  add: (op: number, constant: number, jt?: number, jf?: number) => void,
+  backend: Backend,
+): void {
+  add(LD, low(1));
+  add(JEQ, 0x5421, 2, 0); // FIONBIO
+  add(JEQ, 0x5451, 1, 0); // FIOCLEX
+  add(JEQ, 0x541b, 0, 1); // FIONREAD
+  add(RET, RET_ALLOW);
+  if (backend !== 'cpu') {
+    add(AND, 0xff00);
+    add(JEQ, DEVICE_IOCTLS[backend] << 8, 0, 1);
+    add(RET, RET_ALLOW);
+  }
+  if (backend === 'cuda') {
+    // nvidia-uvm numbers its calls from 1, and its first one apart, without a type.
+    add(LD, low(1));
+    add(JEQ, 0x30000001, 1, 0);
+    add(JGE, 0x100, 1, 0);
+    add(RET, RET_ALLOW);
+  }
+  add(RET, RET_ERRNO | EPERM);
 }
 
 function numbers(text: string): Record<string, number> {

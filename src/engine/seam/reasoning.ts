@@ -51,7 +51,8 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   ],
   ['</seed:think>', block('<seed:think>', '</seed:think>')],
   ["':opensource'", block('<think:opensource>', '</think:opensource>')],
-  ['</mm:think>', block('<mm:think>', '</mm:think>')],
+  // An answer without thoughts begins with the end of the block.
+  ['</mm:think>', block('<mm:think>', '</mm:think>', '\n</mm:think>\n\n', ['</mm:think>'])],
   ['[/THINK]', block('[THINK]', '[/THINK]', '[/THINK]')],
   ['<|channel>thought', block('<|channel>thought', '<channel|>', '\n<channel|>')],
   ['<|END_THINKING|>', block('<|START_THINKING|>', '<|END_THINKING|>', '<|END_THINKING|>')],

@@ -10,23 +10,39 @@ export type ToolFormatKind =
   | 'command-r-plus'
   | 'deepseek-r1'
   | 'deepseek-v3'
+  | 'deepseek-v3.2'
+  | 'deepseek-v4'
   | 'functionary'
   | 'functionary-recipient'
   | 'functools'
+  | 'gemma4'
   | 'generic'
   | 'gigachat'
   | 'gigachat-token'
+  | 'glm'
+  | 'glm-lines'
   | 'granite'
   | 'harmony'
   | 'hermes'
+  | 'hunyuan'
   | 'kimi-k2'
+  | 'kimi-k3'
+  | 'lfm2'
   | 'llama3'
+  | 'minicpm5'
   | 'minimax-m1'
+  | 'minimax-m2'
+  | 'minimax-m3'
   | 'mistral'
   | 'mistral-args'
   | 'mistral-call-id'
+  | 'muse'
   | 'nemotron-v2'
-  | 'solar';
+  | 'python'
+  | 'qwen3-coder'
+  | 'seed-oss'
+  | 'solar'
+  | 'stepfun';
 
 export interface ToolFormat {
   readonly kind: ToolFormatKind;
@@ -39,7 +55,7 @@ export interface ToolFormat {
   readonly syntax: CallSyntax;
   /** An answer holds one call at most. */
   readonly single: boolean;
-  /** The first text that only a call has; where a lazy grammar begins. */
+  /** The first text that only a call has, where a lazy grammar begins; NAME_PLACE in it is a tool's name. */
   readonly triggers: readonly string[];
   /** A call may begin inside the reasoning, which then ends there. */
   readonly inReasoning: boolean;
@@ -49,7 +65,7 @@ export interface ToolFormat {
   readonly aside: { readonly starts: readonly string[]; readonly end: string } | null;
 }
 
-export type CallSyntax = ObjectCall | NamedCall | TaggedCall | LiteralCall;
+export type CallSyntax = ObjectCall | NamedCall | TaggedCall | ElementCall | LiteralCall;
 
 /** start {"name": N, "arguments": J} end */
 export interface ObjectCall {
@@ -82,23 +98,68 @@ export interface NamedCall {
     | null;
 }
 
-/** start N afterName (parameterStart K afterKey V parameterEnd)* end */
+/**
+ * start N afterName (parameterStart K afterKey V parameterEnd)* end. Strings are written as they are, up to
+ * the whole of parameterEnd, other values as JSON.
+ */
 export interface TaggedCall {
   readonly kind: 'tagged';
   readonly start: string;
+  /** The beginning of `start` that a model may leave out; '' where none does. */
+  readonly optional: string;
+  /** The text between the name and the name once more, where it is written twice; else null. */
+  readonly again: string | null;
   readonly afterName: string;
+  /** The text after the number of the call, which stands behind afterName; null where calls have none. */
+  readonly afterNumber: string | null;
   readonly parameterStart: string;
   readonly afterKey: string;
+  /**
+   * A word for the type of the value, behind afterKey; null: the schema of the tool tells a string from JSON.
+   */
+  readonly typed: TypeWords | null;
   readonly parameterEnd: string;
+  /** Marks around a string that holds one of `needs`; null: no string has any. */
+  readonly quoted: {
+    readonly open: string;
+    readonly close: string;
+    readonly needs: readonly string[];
+  } | null;
   readonly end: string;
 }
 
-/** start N afterName, arguments as a literal that is not JSON, end */
-export interface LiteralCall {
-  readonly kind: 'literal';
-  readonly style: 'python' | 'bare-keys';
+export interface TypeWords {
+  readonly string: string;
+  readonly number: string;
+  readonly boolean: string;
+  readonly null: string;
+  readonly object: string;
+  readonly array: string;
+  /** The text after the word. */
+  readonly after: string;
+}
+
+/**
+ * start N afterName V end. An object is mark<K>V mark</K> for each member, an array mark<item>V mark</item>
+ * for each item; strings are written as they are, other values as JSON.
+ */
+export interface ElementCall {
+  readonly kind: 'elements';
   readonly start: string;
   readonly afterName: string;
+  readonly mark: string;
+  readonly end: string;
+}
+
+/**
+ * start N afterName arguments end. `bare`: {K:V,…} with bare keys, its strings as they are between two
+ * quotes; `python`: K=V, … with literals of Python or of JSON.
+ */
+export interface LiteralCall {
+  readonly kind: 'literal';
+  readonly start: string;
+  readonly afterName: string;
+  readonly form: { readonly kind: 'bare'; readonly quote: string } | { readonly kind: 'python' };
   readonly end: string;
 }
 
@@ -116,6 +177,9 @@ export interface CallMarks {
   /** The answer is calls only. */
   readonly only?: boolean | undefined;
 }
+
+/** In a trigger this stands for the name of each tool. */
+export const NAME_PLACE = '\u0000';
 
 /** Most formats have this in common. */
 export const PLAIN_FORMAT = {

@@ -1,39 +1,22 @@
-// How the syntax of a format (engine/seam/tool-format) becomes grammar: of a call, and of its arguments.
+// How a call is written in the syntax of a format (engine/seam/tool-format), as grammar; its arguments are
+// compiled in the notation of that syntax.
 
-import type { CallIdForm, CallSyntax, NamedCall, ObjectCall } from '../../engine/seam/tool-format.ts';
-import { SPACE, type AnyValue } from '../any-value.ts';
-import type { Compiler } from '../compiler.ts';
+import type {
+  CallIdForm,
+  CallSyntax,
+  ElementCall,
+  LiteralCall,
+  NamedCall,
+  ObjectCall,
+  TaggedCall,
+} from '../../engine/seam/tool-format.ts';
+import { SPACE } from '../any-value.ts';
 import { alternatives, terminal, type Expression, type GrammarBuilder } from '../gbnf.ts';
 
 /** A tool: its name, and the expression of its arguments in the form of the syntax. */
 export interface CallBody {
   readonly name: string;
   readonly body: Expression;
-}
-
-/** How arguments are written. */
-export interface ArgumentForm {
-  /** Of a tool's schema. */
-  compile(compiler: Compiler): Expression;
-  /** Of a schema that could not be compiled: anything. */
-  any(values: AnyValue): Expression;
-}
-
-const JSON_ARGUMENTS: ArgumentForm = {
-  compile: (compiler) => compiler.compileArguments(),
-  any: (values) => values.object,
-};
-
-// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
-export function argumentForm(syntax: CallSyntax): ArgumentForm {
-  switch (syntax.kind) {
-    case 'object':
-    case 'named':
-      return JSON_ARGUMENTS;
-    case 'tagged':
-    case 'literal':
-      throw new TypeError(`no grammar of ${syntax.kind} calls`);
-  }
 }
 
 /** One call of one of the tools. */
@@ -49,8 +32,10 @@ export function callExpression(
     case 'named':
       return namedCall(builder, syntax, tools);
     case 'tagged':
+      return taggedCall(builder, syntax, tools);
+    case 'elements':
     case 'literal':
-      throw new TypeError(`no grammar of ${syntax.kind} calls`);
+      return plainCall(builder, syntax, tools);
   }
 }
 
@@ -94,6 +79,29 @@ function namedCall(builder: GrammarBuilder, syntax: NamedCall, tools: readonly C
     return builder.rule(`call-${name}`, `${alternatives(ways)} ${body}`);
   });
   return framed(builder, { start: '', end: syntax.end }, calls);
+}
+
+function taggedCall(builder: GrammarBuilder, syntax: TaggedCall, tools: readonly CallBody[]): Expression {
+  const { start, optional, again, afterName, afterNumber, end } = syntax;
+  const number = afterNumber === null ? [] : [idExpression('number'), ...written(afterNumber)];
+  const calls = tools.map(({ name, body }) => {
+    const named = (again === null ? name : name + again + name) + afterName;
+    return builder.rule(`call-${name}`, [terminal(named), ...number, body].join(' '));
+  });
+  const begun = optional === '' ? [] : [`${terminal(optional)}?`];
+  const call = [...begun, ...opening(start.slice(optional.length)), alternatives(calls), ...written(end)];
+  return builder.rule('call', call.join(' '));
+}
+
+function plainCall(
+  builder: GrammarBuilder,
+  syntax: ElementCall | LiteralCall,
+  tools: readonly CallBody[],
+): Expression {
+  const calls = tools.map(({ name, body }) =>
+    builder.rule(`call-${name}`, [terminal(name), ...written(syntax.afterName), body].join(' ')),
+  );
+  return framed(builder, syntax, calls);
 }
 
 function framed(

@@ -24,4 +24,6 @@ export interface Callable {
   readonly name: string;
   /** JSON schema of the arguments. */
   readonly parameters: unknown;
+  /** False: the schema may be in any dialect. */
+  readonly strict?: boolean | undefined;
 }

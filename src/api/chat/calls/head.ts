@@ -14,22 +14,30 @@ export type HeadMatch =
   | { readonly kind: 'head'; readonly length: number; readonly name: string; readonly id: string }
   | { readonly kind: 'more' | 'foreign' | 'none' };
 
-/** The first head of `heads` that the text begins with; `names`: what may be called. */
+/**
+ * The first head of `heads` that the text begins with; `names`: what may be called. `beforeObject`: an object
+ * follows it.
+ */
 export function matchHead(
   heads: readonly (readonly HeadPart[])[],
   text: string,
   names: readonly string[],
+  beforeObject = true,
 ): HeadMatch {
   let best: HeadMatch = { kind: 'none' };
   for (const parts of heads) {
-    const match = matchOne(parts, text, names);
+    const match = matchOne(parts, text, { names, beforeObject });
     if (match.kind === 'head') return match;
     if (match.kind === 'more' || best.kind === 'none') best = match;
   }
   return best;
 }
 
-function matchOne(parts: readonly HeadPart[], text: string, names: readonly string[]): HeadMatch {
+function matchOne(
+  parts: readonly HeadPart[],
+  text: string,
+  { names, beforeObject }: { readonly names: readonly string[]; readonly beforeObject: boolean },
+): HeadMatch {
   let at = 0;
   const read = { name: '', id: '' };
   for (const part of parts) {
@@ -44,13 +52,14 @@ function matchOne(parts: readonly HeadPart[], text: string, names: readonly stri
     }
     at = end;
   }
+  if (!beforeObject) return { kind: 'head', length: at, ...read };
   at = afterBlanks(text, at);
   if (at === text.length) return { kind: 'more' };
   return text[at] === '{' ? { kind: 'head', length: at, ...read } : { kind: 'none' };
 }
 
 /** Where a text ends that stands at `at`: −1 where it does not, null where it may yet. */
-function afterText(wanted: string, text: string, at: number): number | null {
+export function afterText(wanted: string, text: string, at: number): number | null {
   let end = at;
   for (const char of wanted) {
     if (/\s/.test(char)) {
@@ -81,7 +90,7 @@ function afterWord(quoted: boolean, text: string, at: number): number | null {
   return start === text.length || text[start] === '"' ? null : -1;
 }
 
-function afterBlanks(text: string, at: number): number {
+export function afterBlanks(text: string, at: number): number {
   let end = at;
   while (end < text.length && /\s/.test(text.charAt(end))) end += 1;
   return end;

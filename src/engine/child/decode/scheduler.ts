@@ -21,6 +21,8 @@ export interface SchedulerOptions {
   readonly reusePrefixes: boolean;
   /** Milliseconds a prompt chunk may delay running streams. */
   readonly stallMs: number;
+  /** How long an adapter keeps its turn while others wait, since a switch costs; absent: one decode. */
+  readonly adapterTurnMs?: number | undefined;
   /** Lets writers decode in turn where that measures faster than together. */
   readonly pacing?: boolean | undefined;
   /** Lets a text that is written alone be guessed from what it repeats, where that measures faster. */
@@ -54,6 +56,8 @@ export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #queues = new RequestQueues();
   readonly #adapters = new AdapterTurns();
+  /** The adapter of the last decode, and when its turn began. */
+  #turn = { adapter: 0, began: -Infinity };
   readonly #admission: SlotAdmission;
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
@@ -176,7 +180,7 @@ export class Scheduler {
     this.#dropCancelled();
     const { prompt, writers } = fillBatch(this.#context, admission.live, {
       step: this.#stats.decodeSteps + 1,
-      adapterInTurn: (waiting) => this.#adapters.next(waiting),
+      adapterInTurn: (waiting) => this.#adapterInTurn(waiting),
       takeTurns: (count) => this.#pace?.takeTurns(count) === true,
       promptTokens: (writing, reading, remaining) =>
         Math.min(this.#options.maxChunk ?? Infinity, this.#cost.promptTokens(writing, reading, remaining)),
@@ -186,6 +190,15 @@ export class Scheduler {
     // events must still leave.
     if (this.#context.batchLength > 0) await this.#decode(prompt, writers);
     this.#options.onStep?.();
+  }
+
+  #adapterInTurn(waiting: readonly number[]): number | undefined {
+    const { adapter, began } = this.#turn;
+    const now = this.#options.now();
+    if (waiting.includes(adapter) && now - began < (this.#options.adapterTurnMs ?? 0)) return adapter;
+    const next = this.#adapters.next(waiting);
+    if (next !== undefined) this.#turn = { adapter: next, began: now };
+    return next;
   }
 
   async #decode(prompt: number, writers: number): Promise<void> {

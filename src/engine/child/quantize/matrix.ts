@@ -4,7 +4,13 @@
 
 import koffi from 'koffi';
 import { POINTER, type ContextParams, type LlamaLibrary, type Pointer } from '../llama/declarations.ts';
-import { nativeAlloc, nativeView, openFileStream, closeStream } from '../llama/library.ts';
+import {
+  nativeAlloc,
+  nativeView,
+  openFileStream,
+  closeStream,
+  type NativeLibrary,
+} from '../llama/library.ts';
 import { CALIBRATION_TEXT } from './calibration.ts';
 
 /** Tokens read at once. Each has an output of as many floats as the vocabulary has tokens. */
@@ -27,8 +33,8 @@ export interface MatrixOptions {
   readonly path: string;
   readonly threads: number;
   /** libllama and libggml-base, as koffi opened them. */
-  readonly library: ReturnType<typeof koffi.load>;
-  readonly ggml: ReturnType<typeof koffi.load>;
+  readonly library: NativeLibrary;
+  readonly ggml: NativeLibrary;
 }
 
 /** By the name of the tensor. Throws where the model cannot be loaded or run. */
@@ -103,7 +109,7 @@ function tokenize(llama: LlamaLibrary, model: Pointer): Int32Array {
 }
 
 /** The number of GGML_OP_MUL_MAT in this library. */
-function multiplication(ggml: ReturnType<typeof koffi.load>): number {
+function multiplication(ggml: NativeLibrary): number {
   const nameOf = ggml.func('ggml_op_name', 'str', ['int32']);
   for (let op = 0; op < 64; op++) if (nameOf(op) === 'MUL_MAT') return op;
   throw new Error('the inference library has no MUL_MAT');

@@ -13,7 +13,7 @@ import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.t
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { POINTER, type Pointer } from '../llama/declarations.ts';
-import { growNativeStack, loadLlama } from '../llama/library.ts';
+import { growNativeStack, loadLlama, type NativeLibrary } from '../llama/library.ts';
 import { serveTask, type TaskReport } from '../task.ts';
 import { collectMatrix, nativeMatrix } from './matrix.ts';
 
@@ -45,9 +45,9 @@ const PROBE_BYTES = 1024 * 1024;
 serveTask<QuantizeOrder>((order, report) => {
   growNativeStack();
   hardenProcess(order.parentPid);
-  const { llama } = loadLlama(llamaFolder(), { plain: true });
-  const library = loadNamed('libllama.');
-  const ggml = loadNamed('libggml-base.');
+  const { llama, ggml: parts } = loadLlama(llamaFolder(), { plain: true });
+  const library = loadLibrary();
+  const ggml = parts.base();
   const quantize = quantizer(library);
   const log = new Log(report);
   const proto = koffi.pointer(koffi.proto('void', ['int', 'str', POINTER]));
@@ -75,17 +75,15 @@ function assertRoom(): void {
     done += writeSync(TASK_OUTPUT_FD, probe, done, probe.length - done, size + done);
 }
 
-function loadNamed(start: string): ReturnType<typeof koffi.load> {
+function loadLibrary(): NativeLibrary {
   const folder = llamaFolder();
-  const name = readdirSync(folder).find((file) => file.startsWith(start));
-  if (name === undefined) throw new Error(`${start} is missing from the inference library`);
+  const name = readdirSync(folder).find((file) => file.startsWith('libllama.'));
+  if (name === undefined) throw new Error('libllama is missing from the inference library');
   return koffi.load(join(folder, name));
 }
 
 /** The function, with its parameters checked against the header's defaults. */
-function quantizer(
-  library: ReturnType<typeof koffi.load>,
-): (order: QuantizeOrder, imatrix: Pointer | null) => number {
+function quantizer(library: NativeLibrary): (order: QuantizeOrder, imatrix: Pointer | null) => number {
   const defaults: unknown = library.func('llama_model_quantize_default_params', params, [])();
   const expected = {
     nthread: 0,

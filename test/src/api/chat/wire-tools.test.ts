@@ -24,6 +24,21 @@ const TEMPLATES = [
   ['mistral-call-id', 'Mistral-Small-3.2-24B-Instruct-2506', /^[a-zA-Z0-9]{9}$/],
   ['nemotron-v2', 'NVIDIA-Nemotron-Nano-v2', null],
   ['solar', 'upstage-Solar-Open-100B', /^[\w-]{1,64}$/],
+  ['deepseek-v3.2', 'deepseek-ai-DeepSeek-V3.2', null],
+  ['deepseek-v4', 'deepseek-ai-DeepSeek-V4', null],
+  ['gemma4', 'google-gemma-4-31B-it', null],
+  ['glm', 'GLM-4.7-Flash', null],
+  ['glm-lines', 'GLM-4.6', null],
+  ['hunyuan', 'tencent-Hy3', null],
+  ['kimi-k3', 'Kimi-K3', null],
+  ['lfm2', 'LFM2.5-8B-A1B', null],
+  ['minicpm5', 'openbmb-MiniCPM5-1B', null],
+  ['minimax-m2', 'MiniMax-M2', null],
+  ['minimax-m3', 'MiniMax-M3', null],
+  ['muse', 'muse-glimmer', null],
+  ['qwen3-coder', 'Qwen3-Coder', null],
+  ['seed-oss', 'ByteDance-Seed-OSS', null],
+  ['stepfun', 'StepFun3.5-Flash', null],
 ] as const;
 
 const TOOL = {
@@ -36,6 +51,19 @@ const TOOL = {
       type: 'object',
       properties: { city: { enum: ['Rome', 'Oslo'] }, days: { enum: [1, 2] } },
       required: ['city', 'days'],
+      additionalProperties: false,
+    },
+  },
+};
+const FREE = {
+  type: 'function',
+  function: {
+    name: 'get_weather',
+    strict: true,
+    parameters: {
+      type: 'object',
+      properties: { city: { type: 'string' } },
+      required: ['city'],
       additionalProperties: false,
     },
   },
@@ -90,6 +118,15 @@ describe.skipIf(corpus.size === 0)("calls in the models' own formats", () => {
         await events(await post(api, '/v1/chat/completions', { ...ASKED, stream: true })),
       );
       expect(streamed.map((each) => each.function)).toEqual([call?.function]);
+
+      // A string of any text, which this model does not end.
+      const free = await post(api, '/v1/chat/completions', { ...ASKED, tools: [FREE], max_tokens: 120 });
+      const begun = (await free.json()) as typeof whole;
+      const [{ message: cut }] = begun.choices;
+      expect(cut.content ?? '').toBe('');
+      const head = '{"city":"';
+      for (const { function: part } of cut.tool_calls ?? [])
+        expect(part.arguments.slice(0, head.length)).toBe(head.slice(0, part.arguments.length));
 
       const described = await (await fetch(`${api.url}/v1/models/demo-chat`)).json();
       expect(described).toMatchObject({ loaded: true, tool_format: { kind, native: true } });

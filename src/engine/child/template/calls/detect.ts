@@ -5,7 +5,7 @@ import type { ChatMessage, ToolSpec } from '../../../seam/engine.ts';
 import { GENERIC_TOOL_FORMAT, type ToolFormat } from '../../../seam/tool-format.ts';
 import { candidateFamilies } from './candidates.ts';
 import { oneCallATurn, withFormIds, wordsBefore } from './history.ts';
-import { holdsCall } from './written.ts';
+import { holdsCall, holdsCalls } from './written.ts';
 
 /** A template's format of calls, and what it takes to have it write one. */
 export interface CallWriting {
@@ -70,6 +70,8 @@ export function detectCallWriting(source: string | null, render: RenderProbe): C
     const [call = CALL] = withFormIds(history([CALL]), writing.format.syntax)[1]?.toolCalls ?? [];
     return written.includes('proberesult') && holdsCall(writing.format, written, call) ? written : null;
   };
+  /** A format whose call comes out, but not with another beside it as the format has it. */
+  let likely: CallWriting | null = null;
   for (const { format, systemField = false } of candidateFamilies(source)) {
     const told = systemField ? 'system-field' : 'variable';
     for (const textArguments of [false, true]) {
@@ -86,10 +88,13 @@ export function detectCallWriting(source: string | null, render: RenderProbe): C
       const apart = { ...writing, wordsApart: true };
       const together = !writing.noContent && holding(writing, WORDS) !== null;
       const wordsApart = !together && holding(apart, WORDS) !== null;
-      return { ...writing, told: tells ? told : 'nowhere', oneCall, wordsApart };
+      const found: CallWriting = { ...writing, told: tells ? told : 'nowhere', oneCall, wordsApart };
+      const both = withFormIds(history([CALL, OTHER]), format.syntax)[1]?.toolCalls ?? [];
+      if (oneCall || holdsCalls(format, two, both)) return found;
+      likely ??= found;
     }
   }
-  return GENERIC_WRITING;
+  return likely ?? GENERIC_WRITING;
 }
 
 /** The conversation as it is handed to a template that writes calls so. */

@@ -1,6 +1,7 @@
 // A call as a format writes it: the check that a template's rendering holds it.
 
 import type { CallSyntax, NamedCall, ObjectCall, ToolFormat } from '../../../seam/tool-format.ts';
+import { argumentTexts } from './written-arguments.ts';
 
 /** A call; `arguments` is JSON. */
 export interface WrittenCall {
@@ -9,20 +10,34 @@ export interface WrittenCall {
   readonly arguments: string;
 }
 
-/** Whether a rendering holds this call in this format, white space aside. */
+/** Whether a rendering holds this call in this format; white space counts where arguments are not JSON. */
 export function holdsCall(format: ToolFormat, rendered: string, call: WrittenCall): boolean {
-  const text = squeeze(rendered);
-  return callTexts(format.syntax, call).some((each) => text.includes(squeeze(format.open + each)));
+  return callTexts(format.syntax, call).some((each) => holds(format, rendered, format.open + each));
+}
+
+/** The same of several calls in one turn. */
+export function holdsCalls(format: ToolFormat, rendered: string, calls: readonly WrittenCall[]): boolean {
+  return calls.length > 0 && wordings(format, calls).some((each) => holds(format, rendered, each));
+}
+
+function holds({ syntax }: ToolFormat, rendered: string, text: string): boolean {
+  const isJson = syntax.kind === 'object' || syntax.kind === 'named';
+  return isJson ? squeeze(rendered).includes(squeeze(text)) : rendered.includes(text);
 }
 
 /** Calls as a model writes them, in the first wording of the format. */
 export function wholeCalls(format: ToolFormat, calls: readonly WrittenCall[]): string {
+  const [first = ''] = wordings(format, calls);
+  return first;
+}
+
+/** Calls in each wording of the format. */
+function wordings(format: ToolFormat, calls: readonly WrittenCall[]): readonly string[] {
   const { syntax, open, between, close } = format;
-  const texts = calls.map((call) => {
-    const [text = ''] = callTexts(syntax, call);
-    return text + (syntax.kind === 'object' ? '}' : '') + syntax.end;
-  });
-  return open + texts.join(between) + close;
+  const end = (syntax.kind === 'object' ? '}' : '') + syntax.end;
+  const texts = calls.map((call) => callTexts(syntax, call).map((text) => text + end));
+  const ways = texts[0]?.map((_, way) => texts.map((each) => each[way] ?? '').join(between)) ?? [''];
+  return ways.map((way) => open + way + close);
 }
 
 /** All texts of a format, for the control tokens among them: a reader of the answer needs these. */
@@ -61,8 +76,9 @@ export function callTexts(syntax: CallSyntax, call: WrittenCall): readonly strin
     case 'named':
       return namedTexts(syntax, call);
     case 'tagged':
+    case 'elements':
     case 'literal':
-      return [];
+      return argumentTexts(syntax, call);
   }
 }
 
@@ -80,14 +96,24 @@ function framingTexts(syntax: CallSyntax): readonly string[] {
     case 'tagged':
       return [
         syntax.start,
+        syntax.again ?? '',
         syntax.afterName,
+        syntax.afterNumber ?? '',
         syntax.parameterStart,
         syntax.afterKey,
+        syntax.typed?.after ?? '',
         syntax.parameterEnd,
         syntax.end,
       ];
+    case 'elements':
+      return [syntax.start, syntax.afterName, syntax.mark, syntax.end];
     case 'literal':
-      return [syntax.start, syntax.afterName, syntax.end];
+      return [
+        syntax.start,
+        syntax.afterName,
+        syntax.form.kind === 'bare' ? syntax.form.quote : '',
+        syntax.end,
+      ];
   }
 }
 

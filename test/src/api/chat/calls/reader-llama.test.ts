@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { createToolReader } from '../../../../../src/api/chat/calls/reader.ts';
 import { ReasoningReader } from '../../../../../src/engine/child/decode/reasoning.ts';
 import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
+import { triggersOf } from '../../../../../src/grammar/calls/triggers.ts';
 import { vocabulary } from '../../../../fixtures/engine/chat-templates.ts';
 import { readLlamaCases, type LlamaCase } from '../../../../fixtures/engine/llama-cases.ts';
 import { corpus, corpusTests } from '../../../../fixtures/engine/template-corpus.ts';
@@ -39,7 +40,9 @@ function answered(
   const { phase } = template.prompt([{ role: 'user', content: 'Hey there!' }], tools, variables);
   const reader = createToolReader(toolFormat, tools);
   if (reasoning === null || phase === 'answer') return readAnswer(reader, pieces, partial);
-  const thoughts = new ReasoningReader(reasoning, phase, toolFormat.inReasoning ? toolFormat.triggers : []);
+  const names = tools.map((tool) => tool.name);
+  const triggers = toolFormat.inReasoning ? triggersOf(toolFormat, names) : [];
+  const thoughts = new ReasoningReader(reasoning, phase, triggers);
   const decoder = new TextDecoder();
   const words = pieces.map((piece) => {
     const bytes = Buffer.from(piece);

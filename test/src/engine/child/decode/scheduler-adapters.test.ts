@@ -19,6 +19,27 @@ test('two adapters and the base get every third step each, however many write wi
     expect(new Set(context.adapters.slice(i, i + 3)), `steps ${i} to ${i + 2}`).toEqual(new Set([0, 1, 2]));
 });
 
+test('a turn lasts as long as it may while others wait, and ends early when it has no work', async () => {
+  // A step of the fake context takes a millisecond.
+  const { ask, context } = start({ slots: 8, adapterTurnMs: 5 });
+  const [one, two] = [ask({ id: 1, adapter: 1, maxTokens: 20 }), ask({ id: 2, adapter: 2, maxTokens: 13 })];
+  expect(await one).toEqual([expected([1, 2, 3], 20, 1)]);
+  expect(await two).toEqual([expected([1, 2, 3], 13, 2)]);
+  const turns = context.adapters
+    .join('')
+    .match(/(\d)\1*/g)
+    ?.map((turn) => [Number(turn[0]), turn.length]);
+  expect(turns).toEqual([
+    [1, 5],
+    [2, 5],
+    [1, 5],
+    [2, 5],
+    [1, 5],
+    [2, 3],
+    [1, 5],
+  ]);
+});
+
 test('a long prompt for one adapter is read in chunks as polite as beside its own writers', async () => {
   let clock = 0;
   const { ask, context } = start({ stallMs: 16, now: () => clock });

@@ -5,6 +5,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ToolEvent } from '../../../../../src/api/chat/calls/events.ts';
 import { callMarks } from '../../../../../src/api/chat/tools.ts';
+import { triggersOf } from '../../../../../src/grammar/calls/triggers.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
 import type { CallMarks, ToolFormat } from '../../../../../src/engine/seam/engine.ts';
 import { GENERIC_TOOL_FORMAT } from '../../../../../src/engine/seam/tool-format.ts';
@@ -106,7 +107,7 @@ describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
   });
 
   test('what only begins like a call is content when the answer ends of itself', () => {
-    const start = format.triggers[0]!.slice(0, -1);
+    const start = triggersOf(format, NAMES)[0]!.slice(0, -1);
     expect(seen([`a ${start}`], format, auto)).toMatchObject({ content: `a ${start}` });
     expect(seen([`a ${start}`], format, auto, { stop: start })).toMatchObject({
       content: 'a ',
@@ -133,21 +134,30 @@ describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
 describe('properties', () => {
   const unit = fc.constantFrom('a', 'b', ' ', '\n', '<', 'tool', '_call', '{', '"name"', '[', 'é', '😀', '}');
   const name = fc.constantFrom(...NAMES);
-  const args = fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 1 }), { maxKeys: 3 });
+  /** Where arguments are not JSON, names are words. */
+  const plain = fc.oneof(fc.string(), fc.integer(), fc.boolean(), fc.array(fc.string(), { minLength: 1 }));
+  const argsOf = ({ syntax }: ToolFormat): fc.Arbitrary<object> =>
+    syntax.kind === 'object' || syntax.kind === 'named'
+      ? fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 1 }), { maxKeys: 3 })
+      : fc.dictionary(fc.stringMatching(/^[a-z_-]{1,5}$/), plain, { maxKeys: 3 });
 
   test('a stop string is met where the content has it, and nowhere else', () => {
     fc.assert(
       fc.property(
-        fc.constantFrom(...Object.values(FORMATS)),
-        fc.tuple(fc.string({ unit, maxLength: 12 }), fc.array(fc.tuple(name, args), { maxLength: 3 })),
+        fc
+          .constantFrom(...Object.values(FORMATS))
+          .chain((format) =>
+            fc.tuple(fc.constant(format), fc.array(fc.tuple(name, argsOf(format)), { maxLength: 3 })),
+          ),
+        fc.string({ unit, maxLength: 12 }),
         fc.tuple(fc.nat(), fc.integer({ min: 1, max: 6 })),
         fc.array(fc.nat(500), { maxLength: 12 }),
-        (format, [words, some], [from, length], cuts) => {
-          fc.pre(!format.triggers.some((trigger) => words.includes(trigger)));
+        ([format, some], words, [from, length], cuts) => {
+          const triggers = triggersOf(format, NAMES);
+          fc.pre(!triggers.some((trigger) => words.includes(trigger)));
           const text = words + writeCalls(format, some);
           fc.pre(
-            text !== '' &&
-              format.triggers.every((trigger) => [-1, words.length].includes(text.indexOf(trigger))),
+            text !== '' && triggers.every((trigger) => [-1, words.length].includes(text.indexOf(trigger))),
           );
           const all = Array.from(text);
           const at = from % all.length;

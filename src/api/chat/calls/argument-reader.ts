@@ -1,0 +1,140 @@
+// Readers of the arguments of one call: they turn its syntax into JSON, passed on while it comes in.
+
+import type { ValueTypes } from '../../../grammar/schema-view.ts';
+import { startedAt } from './framing.ts';
+import { escaped, wholeCharacters } from './json-text.ts';
+import { LiteralScan } from './literal-scan.ts';
+import { mayBeOther, argumentValue } from './value.ts';
+
+export interface ArgumentReader {
+  /** More text of the call; gives JSON that is certain. */
+  read(text: string): string;
+  /** The JSON of what was held back, where the answer ends in the arguments. */
+  cut(): string;
+  readonly done: boolean;
+  /** The text behind the arguments, once they are done. */
+  readonly rest: string;
+}
+
+/** A value between its opening mark and its end. */
+export interface ValueReader {
+  read(text: string): string;
+  cut(): string;
+  readonly done: boolean;
+  /** The text from the end mark on. */
+  readonly rest: string;
+}
+
+/** A string as it stands, up to the whole end mark. */
+export class RawText implements ValueReader {
+  readonly #end: string;
+  #held = '';
+  #begun = false;
+  done = false;
+
+  constructor(end: string) {
+    this.#end = end;
+  }
+
+  get rest(): string {
+    return this.#held;
+  }
+
+  read(text: string): string {
+    this.#held += text;
+    const at = this.#held.indexOf(this.#end);
+    if (at < 0) return this.#take(wholeCharacters(this.#held.slice(0, startedAt(this.#held, [this.#end]))));
+    this.done = true;
+    return `${this.#take(at)}"`;
+  }
+
+  cut(): string {
+    return this.#take(wholeCharacters(this.#held.slice(0, startedAt(this.#held, [this.#end]))));
+  }
+
+  #take(length: number): string {
+    const opening = this.#begun ? '' : '"';
+    this.#begun = true;
+    const json = opening + escaped(this.#held.slice(0, length));
+    this.#held = this.#held.slice(length);
+    return json;
+  }
+}
+
+/**
+ * A value whose type the text tells, as far as `types` leave it open. Strings stream once they can be of no
+ * other type, objects and arrays where no string may come; the rest is held back until its end mark.
+ */
+export class TypedText implements ValueReader {
+  readonly #end: string;
+  readonly #types: ValueTypes;
+  #held = '';
+  #inner: RawText | LiteralScan | null = null;
+  /** Text that ended at its mark. */
+  #after: string | null = null;
+
+  constructor(end: string, types: ValueTypes) {
+    this.#end = end;
+    this.#types = types;
+  }
+
+  get done(): boolean {
+    return this.#after !== null;
+  }
+
+  get rest(): string {
+    return this.#after ?? '';
+  }
+
+  read(text: string): string {
+    if (this.#inner instanceof RawText) return this.#raw(this.#inner, text);
+    if (this.#inner !== null) return this.#literal(this.#inner, text);
+    this.#held += text;
+    const held = this.#held;
+    const begun = held.trimStart();
+    if (!this.#types.has('string') && (begun.startsWith('{') || begun.startsWith('['))) {
+      this.#held = '';
+      this.#inner = new LiteralScan();
+      return this.#literal(this.#inner, begun);
+    }
+    const at = held.indexOf(this.#end);
+    if (at >= 0) {
+      this.#after = held.slice(at);
+      return argumentValue(held.slice(0, at), this.#types);
+    }
+    const certain = held.slice(0, startedAt(held, [this.#end]));
+    if (!this.#types.has('string') || mayBeOther(certain, this.#types)) return '';
+    this.#held = '';
+    this.#inner = new RawText(this.#end);
+    return this.#raw(this.#inner, held);
+  }
+
+  cut(): string {
+    if (this.#inner instanceof RawText) return this.#inner.cut();
+    if (this.#inner !== null) return '';
+    // A limit has cut the text that was held back: it is written as it is.
+    const begun = this.#held.slice(0, startedAt(this.#held, [this.#end]));
+    if (!this.#types.has('string')) return begun.trimStart();
+    const raw = new RawText(this.#end);
+    return begun === '' ? '' : raw.read(begun) + raw.cut();
+  }
+
+  #raw(inner: RawText, text: string): string {
+    const json = inner.read(text);
+    if (inner.done) this.#after = inner.rest;
+    return json;
+  }
+
+  #literal(inner: LiteralScan, text: string): string {
+    let json = '';
+    if (!inner.done) {
+      json = inner.read(text);
+      if (inner.done) this.#held = inner.rest;
+    } else this.#held += text;
+    if (inner.done) {
+      const at = this.#held.indexOf(this.#end.trimStart());
+      if (at >= 0) this.#after = this.#held.slice(at);
+    }
+    return json;
+  }
+}
