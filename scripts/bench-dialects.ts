@@ -1,5 +1,5 @@
-// `npx tsx scripts/bench-dialects.ts`: streams of responses beside streams of chat with the same text, in turn, on
-// a model and on an engine that costs nothing. Prints a table and has no assertions.
+// `npx tsx scripts/bench-dialects.ts`: streams of responses beside streams of chat with the same text, in
+// turn, on a model and on an engine without one. Prints a table and has no assertions.
 
 import { fetch } from 'undici';
 import { openDemo } from '../test/fixtures/engine/demo-engine.ts';

@@ -89,7 +89,8 @@ describe('404 says where to go, and nothing of what was asked', () => {
   test.each<[string, string]>([
     ['GET', '/'],
     ['GET', '/secret-word'],
-    ['POST', '/v1/responses'],
+    ['POST', '/v1/responses/'],
+    ['GET', '/v1/responses/resp_1'],
     ['POST', '/v1/messages'],
     ['POST', '/v1/chat/completions/'],
     ['GET', '/v1/models/'],
