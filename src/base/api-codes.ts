@@ -56,10 +56,7 @@ export const API_CODES = {
   context_length_exceeded: caller(400, 'the request has more tokens than the context of the model'),
   invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
   invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
-  invalid_encrypted_content: caller(
-    400,
-    'reasoning that was sealed for another key or model, or before the server started',
-  ),
+  invalid_encrypted_content: caller(400, 'sealed reasoning of another key or model, or of before a restart'),
   invalid_messages: caller(400, 'the messages do not follow each other as a chat does'),
   invalid_prompt: caller(400, 'the prompt has no token'),
   invalid_input: caller(400, 'an input has no token'),

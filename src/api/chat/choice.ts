@@ -24,7 +24,8 @@ export type AnswerPiece =
   /** A new call; its arguments follow. */
   | { readonly kind: 'call'; readonly call: number; readonly id: string; readonly name: string }
   | { readonly kind: 'arguments'; readonly call: number; readonly text: string }
-  | { readonly kind: 'finish'; readonly reason: string };
+  /** `unfinished`: the newest call has no end. */
+  | { readonly kind: 'finish'; readonly reason: string; readonly unfinished: boolean };
 
 /** `logprobs`: of the tokens read since the piece before. */
 export type WritePiece = (piece: AnswerPiece, logprobs: readonly object[]) => void;
@@ -63,7 +64,8 @@ export class ChatChoice implements ChoiceFold {
     for (const event of this.#reader?.end(reason === 'length') ?? []) this.#take(event);
     // Logprobs of tokens whose text was held back and then dropped (the framing of calls)
     // still belong to the answer.
-    this.#put({ kind: 'finish', reason: finishReason(reason, this.#calls, this.#reader) });
+    const unfinished = this.#reader?.unfinished === true;
+    this.#put({ kind: 'finish', reason: finishReason(reason, this.#calls, unfinished), unfinished });
   }
 
   #take(event: ToolEvent): void {
@@ -84,6 +86,6 @@ export class ChatChoice implements ChoiceFold {
 }
 
 /** `tool_calls` tells the client that the calls are complete. */
-function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolReader | null): string {
-  return calls > 0 && reason === 'stop' && reader?.unfinished !== true ? 'tool_calls' : reason;
+function finishReason(reason: 'stop' | 'length', calls: number, unfinished: boolean): string {
+  return calls > 0 && reason === 'stop' && !unfinished ? 'tool_calls' : reason;
 }

@@ -105,14 +105,16 @@ export class ResponseAnswer {
         this.#open?.item.add(piece.text, []);
         break;
       case 'finish':
-        this.#finish(piece.reason === 'length' ? 'incomplete' : 'completed');
+        this.#finish(piece.reason === 'length' ? 'incomplete' : 'completed', piece.unfinished);
     }
   }
 
-  #finish(status: 'completed' | 'incomplete'): void {
+  #finish(status: 'completed' | 'incomplete', unfinished: boolean): void {
     // An answer without a word has a message without words: clients look for one.
     if (this.#open === null) this.#into('content', (place) => new MessageItem(place));
-    this.#close(status);
+    // A limit may end the answer just behind a whole call, and a stop within one.
+    const ofCall = unfinished ? 'incomplete' : 'completed';
+    this.#close(this.#open?.kind === 'call' ? ofCall : status);
     this.#status = status;
   }
 

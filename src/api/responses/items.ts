@@ -12,6 +12,7 @@ import {
   openObject,
   optional,
   optionalOrEmpty,
+  refuse,
   tagged,
   text,
 } from '../../base/shape.ts';
@@ -115,7 +116,10 @@ export function toMessages(
     history.add({ role: 'system', content: instructions });
   if (typeof given === 'string') history.add({ role: 'user', content: given });
   else for (const [i, each] of given.entries()) history.item(each, `input[${i}]`, open);
-  return history.messages();
+  const messages = history.messages();
+  if (messages.length === 0)
+    throw refuse('empty_array', 'input', 'input has 0 messages, expected at least 1');
+  return messages;
 }
 
 interface Turn {

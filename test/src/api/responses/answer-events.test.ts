@@ -198,3 +198,17 @@ function textOf(item: unknown): string {
   };
   return content?.map((part) => part.text).join('') ?? given ?? input ?? '';
 }
+
+test.each([
+  ['cut within a call', 6, 'incomplete', 'incomplete'],
+  ['cut behind a whole call', called('weather', { city: 'Rome' }).length, 'incomplete', 'completed'],
+  ['not cut', 99, 'completed', 'completed'],
+])('%s', async (_, max_output_tokens, status, ofCall) => {
+  await start({ engine: { script: () => [...called('weather', { city: 'Rome' }), '\n'] } });
+  const response = await post(api, '/v1/responses', { ...RESPONSE, tools: [WEATHER], max_output_tokens });
+  expect(await response.json()).toMatchObject({
+    status,
+    incomplete_details: status === 'incomplete' ? { reason: 'max_output_tokens' } : null,
+    output: [{ type: 'function_call', status: ofCall }],
+  });
+});

@@ -158,6 +158,13 @@ describe('refused', () => {
     expect(error.message).toContain(words);
   });
 
+  test.each([[[]], [[{ type: 'reasoning', summary: [] }]]])('no message: %j', async (input) => {
+    expect(await refusal({ ...RESPONSE, input }, '/v1/responses')).toMatchObject({
+      code: 'empty_array',
+      param: 'input',
+    });
+  });
+
   test('a type that nobody knows', async () => {
     expect(await refusal({ ...RESPONSE, input: [{ type: 'x' }] }, '/v1/responses')).toMatchObject({
       code: 'invalid_value',
