@@ -109,6 +109,31 @@ describe('Vercel AI SDK, openai(model)', () => {
   });
 });
 
+describe('Vercel AI SDK, a second question', () => {
+  test.each([
+    ['that sends what was said', false],
+    ['that refers to what was said, as if it were stored', undefined],
+  ])('%s', async (_, store) => {
+    const openai = createOpenAI({ baseURL, apiKey: 'unused' })('demo-chat');
+    const first = await ai.generateText({ model: openai, prompt: QUESTION, temperature: 0, maxRetries: 0 });
+    const messages: ai.ModelMessage[] = [
+      { role: 'user', content: QUESTION },
+      ...first.response.messages,
+      { role: 'user', content: QUESTION },
+    ];
+    const providerOptions = { openai: store === undefined ? {} : { store } };
+    const second = ai.generateText({
+      model: openai,
+      messages,
+      providerOptions,
+      temperature: 0,
+      maxRetries: 0,
+    });
+    if (store === undefined) await expect(second).rejects.toThrow(/nothing is stored here.*store: false/);
+    else expect((await second).text.length).toBeGreaterThan(0);
+  });
+});
+
 describe('LangChain.js, useResponsesApi', () => {
   const model = (name: string): ChatOpenAI =>
     new ChatOpenAI({
