@@ -46,6 +46,8 @@ export interface Notation {
   /** The texts a word of JSON may be written as; the first is the usual one. */
   readonly words: Readonly<Record<'true' | 'false' | 'null', readonly string[]>>;
   readonly object: Enclosure & {
+    /** Whether a name can be written such that it is read as it was. */
+    takes(name: string): boolean;
     before(name: string): string;
     after(name: string): string;
     /** Declared members may come in any order, within bounds. */
@@ -81,6 +83,7 @@ export const JSON_NOTATION: Notation = {
     ...JSON_COMMA,
     open: '{',
     close: '}',
+    takes: () => true,
     before: (name) => `${JSON.stringify(name)}:`,
     after: () => '',
     anyOrder: false,
@@ -111,6 +114,7 @@ export function noted(notation: Notation, value: unknown): string | null {
   }
   const inner = notation.inner(ANY_KNOWN);
   const { object, array } = notation;
+  if (!isList && !Object.keys(value ?? {}).every((name) => object.takes(name))) return null;
   const parts: readonly (string | null)[] = isList
     ? value.map((item: unknown) => around(array.before, noted(inner, item), array.after))
     : Object.entries(value ?? {}).map(([name, each]) =>

@@ -13,6 +13,7 @@ import { otherName } from './words.ts';
 
 /** Most characters of a property name that other names must differ from. */
 const MAX_OTHER_KEY = 1000;
+const UNWRITABLE = 'a required property has a name that tool calls of this model cannot write';
 
 /** The object keywords, their values checked. */
 interface Keywords {
@@ -84,6 +85,10 @@ function propertiesOf(
   for (const name of [...Object.keys(properties), ...missing]) {
     context.builder.spend(4 * name.length);
     const declared = Object.hasOwn(properties, name);
+    if (!site.notation.object.takes(name)) {
+      if (required.has(name)) context.cannot(site, declared ? 'properties' : 'required', UNWRITABLE);
+      continue;
+    }
     const schema = declared ? properties[name] : (additional ?? true);
     const keys = declared ? ['properties', name] : ['additionalProperties'];
     const value = required.has(name)

@@ -22,12 +22,20 @@ import type {
 export interface Registry {
   list(): readonly RegistryEntry[];
   get(id: string): RegistryEntry | undefined;
-  /** 409 model_already_exists for a taken id with another digest; the same digest keeps the first. */
+  /**
+   * 409 model_already_exists for a taken id with another digest; the same digest keeps the first; 409
+   * too_many_models.
+   */
   add(entry: RegistryEntry): RegistryEntry;
+  /** 409 too_many_models where no further id has room. */
+  checkRoom(): void;
   remove(id: string): boolean;
   /** For attestation: never hashes, cost does not depend on size. */
   attested(): readonly AttestedModel[];
 }
+
+/** A verifier refuses evidence that names more models, and so every connection to the server. */
+const MAX_MODELS = 256;
 
 export function createRegistry(): Registry {
   const entries = new Map<string, RegistryEntry>();
@@ -35,7 +43,17 @@ export function createRegistry(): Registry {
   const refresh = (): void => {
     attested = [...entries.values()].map(({ model }) => toAttested(model));
   };
+  const checkRoom = (): void => {
+    if (entries.size < MAX_MODELS) return;
+    const message = `${MAX_MODELS} models are registered, which is the most that evidence can name`;
+    throw new ApiError('too_many_models', message, {
+      status: 409,
+      param: 'name',
+      shouldRetry: false,
+    });
+  };
   return {
+    checkRoom,
     list: () => [...entries.values()],
     get: (id) => entries.get(id),
     add(entry) {
@@ -50,6 +68,7 @@ export function createRegistry(): Registry {
         );
       }
       if (existing !== undefined) return existing;
+      checkRoom();
       entries.set(entry.model.id, entry);
       refresh();
       return entry;

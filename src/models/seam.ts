@@ -86,8 +86,8 @@ export interface ModelService<E> {
   unload(id: string): Promise<void>;
   /**
    * 400 file_not_found, invalid_gguf, invalid_safetensors, invalid_model_config, path_not_allowed,
-   * unsupported_model_format, invalid_value (kv_type), unsupported_parameter (isq); 409 model_already_exists;
-   * 507 storage_full. An abort ends a conversion and removes its files.
+   * unsupported_model_format, invalid_value (kv_type), unsupported_parameter (isq); 409 model_already_exists,
+   * too_many_models; 507 storage_full. An abort ends a conversion and removes its files.
    */
   register(
     request: {
@@ -106,7 +106,7 @@ export interface ModelService<E> {
    * Registers a LoRA adapter of a model as a model of its own; its engine is its base's. Without `base`: of
    * the only model it can be for. 400 file_not_found · path_not_allowed · invalid_gguf · adapter_mismatch ·
    * wrong_model_type · missing_required_parameter, 404 model_not_found, 409 model_already_exists ·
-   * too_many_adapters.
+   * too_many_adapters · too_many_models.
    */
   addAdapter(
     request: {

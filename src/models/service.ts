@@ -121,6 +121,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
         if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
         const configured = this.#configuredAs(entry);
         if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
+        this.registry.checkRoom();
         await this.#store.put(manifestOf(entry, { kind: 'file', path: origin }));
         return this.#statusOf(this.registry.add(entry));
       });
@@ -145,6 +146,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
         if (this.registry.get(request.name) !== undefined)
           return { model: this.registry.add(entry).model, added: false };
         this.#bases.checkRoom(base.model);
+        this.registry.checkRoom();
         await this.#store.put(manifestOf(entry, { kind: 'file', path }));
         return { model: this.registry.add(entry).model, added: true };
       });
@@ -238,6 +240,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
     if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
+    if (this.registry.get(request.name) === undefined) this.registry.checkRoom();
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;

@@ -43,6 +43,7 @@ export class ChatChoice implements ChoiceFold {
   readonly #write: WritePiece;
   #logprobs: object[] = [];
   #calls = 0;
+  readonly #ids = new Set<string>();
   /** The newest call is dropped: the request takes only one. */
   #muted = false;
 
@@ -74,8 +75,15 @@ export class ChatChoice implements ChoiceFold {
       this.#muted = this.#calls > 0 && !this.#plan.parallel;
       if (this.#muted) return;
       this.#calls += 1;
-      this.#put({ kind: 'call', call: this.#calls - 1, id: event.id ?? this.#newCallId(), name: event.name });
+      this.#put({ kind: 'call', call: this.#calls - 1, id: this.#idOf(event.id), name: event.name });
     } else if (!this.#muted) this.#put({ kind: 'arguments', call: this.#calls - 1, text: event.text });
+  }
+
+  /** The id the model wrote, unless another call of the answer has it. */
+  #idOf(own: string | undefined): string {
+    const id = own === undefined || this.#ids.has(own) ? this.#newCallId() : own;
+    this.#ids.add(id);
+    return id;
   }
 
   #put(piece: AnswerPiece): void {

@@ -49,6 +49,7 @@ export const loadLora = route({
     'model_not_found',
     'model_already_exists',
     'too_many_adapters',
+    'too_many_models',
     'unsupported_parameter',
     'model_load_failed',
     'engine_overloaded',

@@ -34,7 +34,7 @@ export const pullModel = route({
   }),
   streams: 'always',
   answer: pullEvent,
-  errors: ['invalid_model_name', 'pull_disabled'],
+  errors: ['invalid_model_name', 'pull_disabled', 'too_many_models'],
   async handle(call) {
     const { deps, body, exchange } = call;
     const events = deps.models.pull(

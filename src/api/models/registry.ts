@@ -241,6 +241,7 @@ export const registerModel = route({
     'unsupported_model_format',
     'invalid_value',
     'model_already_exists',
+    'too_many_models',
   ],
   async handle({ deps, body, exchange }) {
     const given = body.default_parameters;

@@ -6,6 +6,8 @@
 export interface ReasoningFormat {
   readonly starts: readonly string[];
   readonly end: string;
+  /** Texts that begin a further block right behind one. */
+  readonly again?: readonly string[] | undefined;
   /** Text that closes a block at the end of its budget, as the model would write it. */
   readonly close: string;
   /** Framing of the answer, which is no part of it. */
@@ -23,21 +25,30 @@ function block(start: string, end: string, close = `\n${end}\n\n`, answer: reado
   return { starts: [start], end, close, answer };
 }
 
+const HARMONY_THOUGHTS = '<|channel|>analysis<|message|>';
 const HARMONY_FINAL = '<|channel|>final<|message|>';
+/** As models write it before an answer that is JSON. */
+const HARMONY_JSON = '<|channel|>final <|constrain|>json<|message|>';
 const MUSE_ANSWER = '<|start|>assistant to=user<|message|>';
 const HARMONY_PREAMBLE = '<|channel|>commentary<|message|>';
 
 /** The first whose text is in the template. Tags that contain another's come before it. */
 const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   [
-    '<|channel|>analysis<|message|>',
-    block('<|channel|>analysis<|message|>', '<|end|>', `<|end|><|start|>assistant${HARMONY_FINAL}`, [
-      `<|start|>assistant${HARMONY_FINAL}`,
-      HARMONY_FINAL,
-      // Words before a call.
-      `<|start|>assistant${HARMONY_PREAMBLE}`,
-      HARMONY_PREAMBLE,
-    ]),
+    HARMONY_THOUGHTS,
+    {
+      // The preamble is words before a call.
+      ...block(
+        HARMONY_THOUGHTS,
+        '<|end|>',
+        `<|end|><|start|>assistant${HARMONY_FINAL}`,
+        [HARMONY_FINAL, HARMONY_JSON, HARMONY_PREAMBLE].flatMap((text) => [
+          `<|start|>assistant${text}`,
+          text,
+        ]),
+      ),
+      again: [`<|start|>assistant${HARMONY_THOUGHTS}`],
+    },
   ],
   [
     '<|open|>',

@@ -26,6 +26,11 @@ export function argumentNotation(syntax: CallSyntax): Notation {
   }
 }
 
+/** Whether a name without blanks around it ends where the text behind it begins, and not before. */
+function endsAt(name: string, behind: string): boolean {
+  return name === name.trim() && (name + behind).indexOf(behind) === name.length;
+}
+
 function raw(open: string, close: string, without: readonly string[]): StringWay {
   return { spelling: 'raw', open, close, without };
 }
@@ -46,6 +51,7 @@ function taggedNotation(syntax: TaggedCall): Notation {
     id: 'parameters',
     object: {
       ...SIDE_BY_SIDE,
+      takes: (name) => endsAt(name, afterKey.split('\n')[0] ?? afterKey),
       before: (name) => parameterStart + name + afterKey,
       after: () => parameterEnd,
       anyOrder: true,
@@ -87,6 +93,7 @@ function elementNotation(syntax: ElementCall, { types, contested }: KnownTypes):
     strings: [raw('', '', [mark])],
     object: {
       ...SIDE_BY_SIDE,
+      takes: (name) => endsAt(name, '>') && !name.startsWith('/'),
       before: (name) => `${mark}<${name}>`,
       after: (name) => `${mark}</${name}>`,
       anyOrder: true,
@@ -113,6 +120,7 @@ function bareNotation(quote: string): Notation {
       close: '}',
       comma: ',',
       blanks: false,
+      takes: (name) => endsAt(name, quote),
       before: (name) => `${/^[\w.-]+$/.test(name) ? name : quote + name + quote}:`,
       after: () => '',
       anyOrder: true,
@@ -140,6 +148,7 @@ const PYTHON_ARGUMENTS: Notation = {
     close: '',
     comma: ',',
     blanks: true,
+    takes: (name) => name !== '' && endsAt(name, '=') && !/[:,{}[\]()"']/.test(name),
     before: (name) => `${name}=`,
     after: () => '',
     anyOrder: true,

@@ -147,10 +147,14 @@ function byDefault(models: readonly Choice[], repo: string): readonly Choice[] {
   );
 }
 
-/** The tag must stand alone in the path: Q4_K is not Q4_K_M. */
+/**
+ * The tag must stand alone in the path: Q4_K is not Q4_K_M. An underscore may stand before the whole of one, as
+ * in `model_Q4_K_M`; before a part of a tag it is one of its own.
+ */
 function hasTag({ name }: Choice, tag: string): boolean {
   const pattern = tag.toLowerCase().replaceAll('-', '[-_.]');
-  return new RegExp(`(^|[^a-z0-9_])${pattern}($|[^a-z0-9_])`).test(name.toLowerCase());
+  const before = /^[a-z]+\d/.test(pattern) ? '[^a-z0-9]' : '[^a-z0-9_]';
+  return new RegExp(`(^|${before})${pattern}($|[^a-z0-9_])`).test(name.toLowerCase());
 }
 
 /** Words in the names of files beside a model. */

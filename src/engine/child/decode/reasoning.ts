@@ -33,6 +33,7 @@ export class ReasoningReader {
   /** Marks read so far: after each a grammar begins anew. */
   marks = 0;
   readonly #starts: readonly string[];
+  readonly #again: readonly string[];
   readonly #answer: readonly string[];
   readonly #end: string;
   /** Texts that begin a call, which ends the block too. */
@@ -47,6 +48,7 @@ export class ReasoningReader {
   constructor(format: ReasoningFormat, phase: ReasoningPhase, calls: readonly string[]) {
     this.phase = phase;
     this.#starts = format.starts.map(latin1);
+    this.#again = (format.again ?? []).map(latin1);
     this.#answer = format.answer.map(latin1);
     this.#end = latin1(format.end);
     this.#calls = calls.map(latin1);
@@ -102,7 +104,7 @@ export class ReasoningReader {
   }
 
   #openings(): readonly string[] {
-    return this.phase === 'before' ? [...this.#starts, ...this.#answer] : this.#answer;
+    return [...(this.phase === 'before' ? this.#starts : this.#again), ...this.#answer];
   }
 
   #open(): Split {
@@ -114,7 +116,7 @@ export class ReasoningReader {
       this.marks += 1;
       this.#held = '';
       this.#shown = [];
-      if (!this.#starts.includes(mark)) return this.#answered(rest);
+      if (this.#answer.includes(mark)) return this.#answered(rest);
       this.tokens += this.#waiting;
       this.phase = 'thinking';
       return this.#think(rest);
@@ -154,8 +156,9 @@ export class ReasoningReader {
       this.#waiting = 0;
       this.#held = rest;
       this.#shown = [Buffer.from(rest, 'latin1')];
-      const { content } = rest === '' ? { content: NO_BYTES } : this.#open();
-      return { reasoning, content };
+      if (rest === '') return { reasoning, content: NO_BYTES };
+      const opened = this.#open();
+      return { reasoning: reasoning + opened.reasoning, content: opened.content };
     }
     const certain = this.#held.slice(0, markBegunAt(this.#held, [this.#end, ...this.#calls]));
     const blanks = certain.length - certain.trimEnd().length;

@@ -44,8 +44,12 @@ const nested = fc.oneof(
   fc.constant({ type: 'object' }),
   fc.constant({ type: 'array' }),
 );
+/** Names that some notations cannot write such that they are read as they were. */
+const UNUSUAL_NAMES = ['', ' a ', 'a:b', 'a=b', 'a,b', 'f(a)', '"a"', 'a>b', '<a>', '/a', 'a]', '<|"|>'];
 const schemas = fc
-  .dictionary(fc.constantFrom('city', 'n', 'some_key', 'x-y'), nested, { maxKeys: 4 })
+  .dictionary(fc.constantFrom('city', 'n', 'some_key', 'x-y', 'a b', 'é', ...UNUSUAL_NAMES), nested, {
+    maxKeys: 4,
+  })
   .chain((properties) =>
     fc.subarray(Object.keys(properties)).map((required) => ({
       type: 'object',
@@ -155,6 +159,26 @@ describe.each(formats)('%s', (_, format) => {
       }),
       { numRuns: 150 },
     );
+  });
+
+  test.each(UNUSUAL_NAMES)('a required name that it cannot write is refused: %j', (name) => {
+    const parameters = { ...closed({ city: { type: 'string' }, [name]: { type: 'integer' } }) };
+    const text = wholeCalls(format, [
+      { id: '', name: 'f', arguments: JSON.stringify({ city: 'Rome', [name]: 5 }) },
+    ]);
+    const isRead = (): boolean =>
+      JSON.stringify(tried(() => read(format, parameters, [text]))) ===
+      JSON.stringify([{ city: 'Rome', [name]: 5 }]);
+    const grammar = tried(() => grammarOf(format, parameters));
+    expect([text, grammar === null || (accepts(grammar, text) && isRead())]).toEqual([text, true]);
+    if (grammar !== null) return;
+    const loose = { name: 'f', parameters, strict: false };
+    const given = generate(
+      parseGbnf(toolCallGrammar([loose], 'required', false, format).gbnf),
+      seededRandom(1, 1),
+      120,
+    );
+    expect(read(format, parameters, [given])).toEqual([{ city: expect.any(String) as string }]);
   });
 
   test('no argument twice, and none that is required left out', () => {

@@ -99,6 +99,14 @@ describe('a repository without a tag', () => {
   });
 });
 
+test('a tag behind a line is one, but no part of a tag is', () => {
+  const files = ['model_Q4_K_M.gguf', 'model_IQ4_XS.gguf', 'model_BF16.gguf'];
+  expect(choose('owner/repo', files)).toBe('model_Q4_K_M.gguf');
+  expect(choose('owner/repo:iq4_xs', files)).toBe('model_IQ4_XS.gguf');
+  for (const part of ['K_M', 'XS', 'Q4_K', 'F16', 'Q4_XS'])
+    expect(() => choose(`owner/repo:${part}`, files)).toThrow('no model of this quantization');
+});
+
 test('an ambiguous tag is refused with names that can be pulled', () => {
   const files = ['a/Model-Q8_0.gguf', 'b/Model-Q8_0.gguf', 'mmproj-Q8_0.gguf'];
   let message = '';

@@ -243,7 +243,8 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
         again: MUSE_CALL,
         end: '</atem:invoke>\n</atem:function_calls>',
       },
-      triggers: ['', `${MUSE_TURN} `].map(
+      // The blank after the turn is the tokenizer's: it may be left out.
+      triggers: ['', MUSE_TURN, `${MUSE_TURN} `].map(
         (turn) => `${turn}to=${NAME_PLACE}${MUSE_CALL.slice(0, MUSE_CALL.indexOf('\n'))}`,
       ),
       silent: [`${MUSE_TURN} to=user<|message|>`, 'to=user<|message|>', '<|eom|>'],

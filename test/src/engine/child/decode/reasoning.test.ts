@@ -54,6 +54,14 @@ function cut(text: string, cuts: readonly number[]): Uint8Array[] {
 describe('a block', () => {
   test.each<[string, string, ReasoningFormat, string, string, ('before' | 'thinking')?]>([
     ['tags', '<think>\nHm é.\n</think>\n\nYes', THINK, 'Hm é.', 'Yes'],
+    [
+      'two blocks, and an answer that says it is JSON',
+      '<|channel|>analysis<|message|>A, <|end|><|start|>assistant<|channel|>analysis<|message|>B<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>{}',
+      HARMONY,
+      'A,B',
+      '{}',
+    ],
+    ['JSON without thoughts', '<|channel|>final <|constrain|>json<|message|>{}', HARMONY, '', '{}'],
     ['blanks before it', ' \n<think>a</think>b', THINK, 'a', 'b'],
     ['opened by the prompt', '\nHm.\n</think>\n\nYes', THINK, 'Hm.', 'Yes', 'thinking'],
     ['empty', '<think>\n\n</think>\n\nYes', THINK, '', 'Yes'],
