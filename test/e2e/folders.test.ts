@@ -90,7 +90,7 @@ describe('what cannot be used is named as it was configured', () => {
 
   test.each([
     ['is missing', undefined, /no such file or directory \(ENOENT\) \(file_not_found\)$/],
-    ['is a folder', 'folder', /is not a regular file$/],
+    ['is a folder without one', 'folder', /the folder has no model in a \.gguf file \(file_not_found\)$/],
     ['is no model', 'text', /\(invalid_gguf\)$/],
   ] as const)('a model path that %s', async (_, kind, why) => {
     const path = join(folder, 'some', 'model.gguf');

@@ -1,5 +1,6 @@
 // Ids of the calls in one answer, of a model that writes its own.
 
+import { GREEDY } from '../../../fixtures/engine/demo-engine.ts';
 import { expect, test } from 'vitest';
 import { createToolReader } from '../../../../src/api/chat/calls/reader.ts';
 import { collectChat } from '../../../../src/api/chat/answer.ts';
@@ -11,7 +12,7 @@ async function* answered(text: string): AsyncGenerator<GenerateEvent> {
   yield { kind: 'finish', index: 0, reason: 'stop', completionTokens: 1 };
 }
 
-test('an id that the model writes twice is the first calls alone', async () => {
+test('an id that the model writes twice is the first call’s alone', async () => {
   const format = toolFormat('kimi-k2');
   const text = writeCalls(format, [
     ['f', { a: 1 }],
@@ -21,6 +22,7 @@ test('an id that the model writes twice is the first calls alone', async () => {
     plan: {
       n: 1,
       maxTokens: undefined,
+      sampling: GREEDY,
       logprobs: false,
       parallel: true,
       reader: () => null,
