@@ -141,11 +141,7 @@ export const API_CODES = {
   model_file_changed: operator(500, 'the file of a model changed while it was read'),
   blob_missing: operator(500, 'a file of the model store is gone'),
   manifest_invalid: operator(500, 'a manifest of the model store is damaged'),
-  too_many_models: operator(
-    500,
-    'there are as many models as an attestation can list; 409 where one is to be added',
-    [409],
-  ),
+  too_many_models: operator(500, 'there are as many as evidence lists; 409: one more', [409]),
   attestation_failed: operator(500, 'the TEE did not make a report'),
   pull_failed: operator(500, 'the pull failed for a reason of its own'),
   // ---- the hub

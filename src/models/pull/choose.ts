@@ -148,8 +148,8 @@ function byDefault(models: readonly Choice[], repo: string): readonly Choice[] {
 }
 
 /**
- * The tag must stand alone in the path: Q4_K is not Q4_K_M. An underscore may stand before the whole of one, as
- * in `model_Q4_K_M`; before a part of a tag it is one of its own.
+ * The tag must stand alone in the path: Q4_K is not Q4_K_M. An underscore may stand before the whole of one,
+ * as in `model_Q4_K_M`; before a part of a tag it is one of its own.
  */
 function hasTag({ name }: Choice, tag: string): boolean {
   const pattern = tag.toLowerCase().replaceAll('-', '[-_.]');

@@ -1,4 +1,4 @@
-// As many models as evidence can name, and no more: the verifier refuses a longer list, and with it the server.
+// As many models as evidence can name, and no more: a verifier refuses a longer list, and so the server.
 
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
