@@ -5,6 +5,7 @@
 
 import { readFileSync } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
+import { getHeapStatistics } from 'node:v8';
 
 // SIGUSR1 makes Node open its debugger to every process of the machine, with prompts and keys in reach. With
 // a listener of our own Node does not get the signal. `assay serve` looks whether one came before this line.
@@ -45,6 +46,10 @@ function addressSpaceLimit(): number {
   }
 }
 
+const MI_B = 1024 * 1024;
+/** Of the heap, which V8 counts with some 48 MiB for young objects: V8 ends a process whose code does not fit. */
+const LEAST_HEAP_BYTES = 80 * MI_B;
+
 /** The name of the error, when the operator can act on its message and must: exit 2. */
 const OPERATORS = ['ConfigError', 'UsageError'];
 
@@ -55,6 +60,14 @@ try {
   if (!isAddressSpaceLeft()) {
     process.stderr.write(
       'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',
+    );
+    process.exit(2);
+  }
+  const heapBytes = getHeapStatistics().heap_size_limit;
+  if (heapBytes < LEAST_HEAP_BYTES) {
+    const [has, least] = [heapBytes, LEAST_HEAP_BYTES].map((bytes) => Math.floor(bytes / MI_B));
+    process.stderr.write(
+      `assay: the heap of this process may have ${has} MiB, the program needs at least ${least} MiB: raise it (node's "--max-old-space-size")\n`,
     );
     process.exit(2);
   }
