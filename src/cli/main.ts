@@ -47,7 +47,7 @@ function addressSpaceLimit(): number {
 }
 
 const MI_B = 1024 * 1024;
-/** Of the heap, which V8 counts with some 48 MiB for young objects: V8 ends a process whose code does not fit. */
+/** Of the heap, with some 48 MiB for young objects: V8 ends a process whose code does not fit. */
 const LEAST_HEAP_BYTES = 80 * MI_B;
 
 /** The name of the error, when the operator can act on its message and must: exit 2. */

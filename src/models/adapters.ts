@@ -24,6 +24,7 @@ import type {
   Residency,
 } from './model.ts';
 import { composedModel, textBlob } from './registry.ts';
+import { MAX_BLOBS } from './store/manifest.ts';
 import type { BlobLease, StoredBlob } from './store/store.ts';
 
 export interface AdapterRequest {
@@ -174,6 +175,12 @@ export function describeAdapter(options: AdapterDescription): RegistryEntry {
       tokenizer: own.details?.tokenizer ?? 'none',
     },
   };
+  if (model.blobs.length > MAX_BLOBS)
+    throw new ApiError(
+      'adapter_mismatch',
+      `base and adapter have ${model.blobs.length} files, and evidence names ${MAX_BLOBS} of a model at most`,
+      { param: 'model' },
+    );
   const adapter: AdapterFacts = { baseSha256: own.sha256, scale, residency: options.residency };
   return { model, files: [file], summary: base.summary, hashed: file.identity !== undefined, adapter };
 }

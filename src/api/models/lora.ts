@@ -123,7 +123,10 @@ export const unloadLora = route({
   async handle({ deps, body, exchange }) {
     const id = body.lora_name;
     recordModel(exchange, deps.models.get(id));
-    await deps.models.removeAdapter(id);
+    await deps.models.removeAdapter(id).catch((error: unknown) => {
+      if (!(error instanceof ApiError) || error.param !== 'model') throw error;
+      throw new ApiError(error.code, error.message, { param: 'lora_name', cause: error });
+    });
     return { status: 'unloaded', model: id };
   },
 });

@@ -150,8 +150,9 @@ function jobMaker({
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
       const own = template.reasoning;
       if (own === null || phase === 'answer') return { constraint: whole() };
-      // Calls stand in the place of the answer, without its framing.
-      const format = calls?.only === true ? { ...own, answer: [], close: own.end } : own;
+      // A call may follow the answer's end, or stand in the place of the answer, without its framing.
+      const unframed = calls === undefined ? own : { ...own, ending: undefined };
+      const format = calls?.only === true ? { ...unframed, answer: [], close: own.end } : unframed;
       const { inReasoning } = info.toolFormat;
       const marks = inReasoning ? callsWithin((lazy ? grammar?.triggers : calls?.starts) ?? []) : [];
       const reader = new ReasoningReader(format, phase, marks);

@@ -12,6 +12,8 @@ export interface ReasoningFormat {
   readonly close: string;
   /** Framing of the answer, which is no part of it. */
   readonly answer: readonly string[];
+  /** Text that ends an answer so framed; none follows. */
+  readonly ending?: string | undefined;
   /**
    * The field of a message in which the template reads earlier reasoning; `parts`: it reads it as a part of
    * the content, `{type: "thinking", thinking}`; null where it has no place for it.
@@ -52,9 +54,15 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   ],
   [
     '<|open|>',
-    block('<|open|>think<|sep|>', '<|close|>think<|sep|>', '<|close|>think<|sep|><|open|>response<|sep|>', [
-      '<|open|>response<|sep|>',
-    ]),
+    {
+      ...block(
+        '<|open|>think<|sep|>',
+        '<|close|>think<|sep|>',
+        '<|close|>think<|sep|><|open|>response<|sep|>',
+        ['<|open|>response<|sep|>'],
+      ),
+      ending: '<|close|>response<|sep|>',
+    },
   ],
   [
     'to=self<|message|>',
@@ -77,9 +85,15 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   ],
   [
     '[BEGIN FINAL RESPONSE]',
-    block('Here are my reasoning steps:', '[BEGIN FINAL RESPONSE]', '\n[BEGIN FINAL RESPONSE]\n'),
+    {
+      ...block('Here are my reasoning steps:', '[BEGIN FINAL RESPONSE]', '\n[BEGIN FINAL RESPONSE]\n'),
+      ending: '[END FINAL RESPONSE]',
+    },
   ],
-  ['<response>', block('<think>', '</think>', '</think><response>', ['<response>'])],
+  [
+    '<response>',
+    { ...block('<think>', '</think>', '</think><response>', ['<response>']), ending: '</response>' },
+  ],
   ['</think>', block('<think>', '</think>')],
 ];
 

@@ -18,7 +18,8 @@ import {
 import { checked, parseStored } from '../../base/stored-json.ts';
 import { manifestFileName } from './names.ts';
 
-const MAX_BLOBS = 64;
+/** Of one model: a verifier reads no more (docs/protocol.md). */
+export const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
 /** Of an adapter. */
 export const MAX_SCALE = 100;

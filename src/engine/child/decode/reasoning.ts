@@ -7,7 +7,8 @@ import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import type { Constraint, ConstraintVocabulary } from './constraint.ts';
 import { firstMarkIn, markBegunAt } from './text-stream.ts';
 
-export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'answer';
+/** `framed`: in an answer whose end will be framing; `ended`: behind that. */
+export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'framed' | 'answer' | 'ended';
 
 export interface Split {
   readonly reasoning: string;
@@ -36,12 +37,15 @@ export class ReasoningReader {
   readonly #again: readonly string[];
   readonly #answer: readonly string[];
   readonly #end: string;
+  readonly #ending: string | undefined;
   /** Texts that begin a call, which ends the block too. */
   readonly #calls: readonly string[];
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   /** Bytes as Latin-1 text, so that searching is exact. */
   #held = '';
   #shown: Uint8Array[] = [];
+  /** Of a framed answer, the tokens that may be its ending. */
+  #pieces: { readonly raw: Uint8Array; readonly shown: Uint8Array }[] = [];
   #waiting = 0;
   #wrote = false;
 
@@ -51,12 +55,24 @@ export class ReasoningReader {
     this.#again = (format.again ?? []).map(latin1);
     this.#answer = format.answer.map(latin1);
     this.#end = latin1(format.end);
+    this.#ending = format.ending === undefined ? undefined : latin1(format.ending);
     this.#calls = calls.map(latin1);
+  }
+
+  /** The block is behind, or there is none. */
+  get answering(): boolean {
+    return this.phase === 'answer' || this.phase === 'framed' || this.phase === 'ended';
   }
 
   /** `raw`: the bytes of a token; `shown`: those a reader of the answer would see. */
   read(raw: Uint8Array, shown: Uint8Array): Split {
     if (this.phase === 'answer') return { reasoning: '', content: shown };
+    if (this.phase === 'ended') return { reasoning: '', content: NO_BYTES };
+    if (this.phase === 'framed') {
+      this.#held += Buffer.from(raw).toString('latin1');
+      this.#pieces.push({ raw, shown });
+      return { reasoning: '', content: this.#framed() };
+    }
     if (this.phase === 'thinking') {
       this.tokens += 1;
       const text = Buffer.from(raw).toString('latin1');
@@ -76,6 +92,11 @@ export class ReasoningReader {
     this.#held = '';
     if (this.phase === 'thinking')
       return { reasoning: (cut ? '' : this.#decode(held)) + this.#decoder.decode(), content: NO_BYTES };
+    if (this.phase === 'framed')
+      return {
+        reasoning: '',
+        content: cut ? NO_BYTES : Buffer.concat(this.#pieces.map(({ shown }) => shown)),
+      };
     const said = this.phase === 'before' && !(cut && held.trim() !== '');
     return { reasoning: '', content: said ? Buffer.concat(this.#shown) : NO_BYTES };
   }
@@ -129,13 +150,50 @@ export class ReasoningReader {
     const content = this.phase === 'before' ? said : said.subarray(blanksOf(said));
     this.#held = '';
     this.#shown = [];
-    if (content.length > 0) this.phase = 'answer';
+    if (content.length === 0) return { reasoning: '', content };
+    return this.phase === 'between' ? this.#answered(content.toString('latin1')) : this.#said(content);
+  }
+
+  /** An answer without framing. */
+  #said(content: Uint8Array): Split {
+    this.phase = 'answer';
     return { reasoning: '', content };
   }
 
+  /** An answer behind a mark. */
   #answered(rest: string): Split {
-    this.phase = 'answer';
-    return { reasoning: '', content: Buffer.from(rest, 'latin1') };
+    const bytes = Buffer.from(rest, 'latin1');
+    if (this.#ending === undefined) return this.#said(bytes);
+    this.phase = 'framed';
+    this.#held = rest;
+    this.#pieces = [{ raw: bytes, shown: bytes }];
+    return { reasoning: '', content: this.#framed() };
+  }
+
+  /** Takes the bytes that cannot be of the ending. */
+  #framed(): Uint8Array {
+    const ending = this.#ending ?? '';
+    const at = this.#held.indexOf(ending);
+    const certain = at >= 0 ? at : markBegunAt(this.#held, [ending]);
+    const out: Uint8Array[] = [];
+    let taken = 0;
+    while (taken < certain) {
+      const { raw, shown } = this.#pieces[0]!;
+      const take = Math.min(raw.length, certain - taken);
+      // A control token has no text to show, and ends where a mark begins.
+      if (shown.length > 0) out.push(take === raw.length ? shown : raw.subarray(0, take));
+      if (take === raw.length) this.#pieces.shift();
+      else
+        this.#pieces[0] = { raw: raw.subarray(take), shown: shown.length > 0 ? raw.subarray(take) : shown };
+      taken += take;
+    }
+    this.#held = this.#held.slice(certain);
+    if (at >= 0) {
+      this.phase = 'ended';
+      this.#held = '';
+      this.#pieces = [];
+    }
+    return Buffer.concat(out);
   }
 
   #think(text: string): Split {
@@ -145,7 +203,7 @@ export class ReasoningReader {
     const call = firstMarkIn(this.#held, this.#calls);
     if (call >= 0 && (end < 0 || call < end)) {
       const reasoning = this.#decode(this.#held.slice(0, call).trimEnd());
-      const { content } = this.#answered(this.#held.slice(call));
+      const { content } = this.#said(Buffer.from(this.#held.slice(call), 'latin1'));
       return { reasoning, content };
     }
     if (end >= 0) {
@@ -198,7 +256,7 @@ export function afterReasoning(
       return reader.phase !== 'thinking' && inner.active;
     },
     filter() {
-      if (reader.phase === 'answer') return inner.filter();
+      if (reader.answering) return inner.filter();
       if (reader.phase === 'thinking') {
         const lets = inside?.filter();
         return (tokens) => {
@@ -225,7 +283,7 @@ export function afterReasoning(
         inside?.accept(token);
         return;
       }
-      if (reader.phase !== 'answer') {
+      if (!reader.answering) {
         const allowed = innerAllows([token])[0] === true;
         if (!allowed && reader.isFraming(vocabulary.piece(token))) return;
         alive &&= allowed;

@@ -1,10 +1,10 @@
 // Ids of the calls in one answer, of a model that writes its own.
 
-import { GREEDY } from '../../../fixtures/engine/demo-engine.ts';
 import { expect, test } from 'vitest';
 import { createToolReader } from '../../../../src/api/chat/calls/reader.ts';
 import { collectChat } from '../../../../src/api/chat/answer.ts';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
+import { GREEDY } from '../../../fixtures/engine/demo-engine.ts';
 import { toolFormat, writeCalls } from '../../../fixtures/engine/tool-formats.ts';
 
 async function* answered(text: string): AsyncGenerator<GenerateEvent> {

@@ -42,7 +42,8 @@ function answered(
   if (reasoning === null || phase === 'answer') return readAnswer(reader, pieces, partial);
   const names = tools.map((tool) => tool.name);
   const triggers = toolFormat.inReasoning ? triggersOf(toolFormat, names) : [];
-  const thoughts = new ReasoningReader(reasoning, phase, triggers);
+  // As the engine child has it where a request has tools.
+  const thoughts = new ReasoningReader({ ...reasoning, ending: undefined }, phase, triggers);
   const decoder = new TextDecoder();
   const words = pieces.map((piece) => {
     const bytes = Buffer.from(piece);

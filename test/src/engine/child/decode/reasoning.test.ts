@@ -18,6 +18,9 @@ import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';
 const THINK = detectReasoning('<think></think> message.reasoning_content') as ReasoningFormat;
 const HARMONY = detectReasoning('<|channel|>analysis<|message|> message.thinking') as ReasoningFormat;
 const MUSE = detectReasoning('to=self<|message|> message.reasoning_content') as ReasoningFormat;
+const GRANITE = detectReasoning('<think></think><response>') as ReasoningFormat;
+const APRIEL = detectReasoning('[BEGIN FINAL RESPONSE]') as ReasoningFormat;
+const KIMI = detectReasoning('<|open|>think') as ReasoningFormat;
 const MISTRAL = detectReasoning('[THINK][/THINK]') as ReasoningFormat;
 
 interface Told {
@@ -86,6 +89,37 @@ describe('a block', () => {
       'Yes',
     ],
     ['the user as the only recipient', ' to=user<|message|>Yes', MUSE, '', 'Yes'],
+    [
+      'an answer in tags',
+      '<think>a</think><response>Hé </resp or</response> more',
+      GRANITE,
+      'a',
+      'Hé </resp or',
+    ],
+    [
+      'an answer in tags, without its end',
+      '<think>a</think><response>Hi </respons',
+      GRANITE,
+      'a',
+      'Hi </respons',
+    ],
+    ['such tags in an answer without thoughts', 'a</response>b', GRANITE, '', 'a</response>b'],
+    [
+      'an answer that a sentence ends',
+      'Hm.\n[BEGIN FINAL RESPONSE]\nYes\n[END FINAL RESPONSE]\n',
+      APRIEL,
+      'Hm.',
+      'Yes\n',
+      'thinking',
+    ],
+    [
+      'a section',
+      'Hm.<|close|>think<|sep|><|open|>response<|sep|>Yes<|close|>response<|sep|><|close|>message<|sep|>',
+      KIMI,
+      'Hm.',
+      'Yes',
+      'thinking',
+    ],
     ['the last channel alone', '<|channel|>final<|message|>Yes', HARMONY, '', 'Yes'],
     ['brackets', '[THINK]Hm.[/THINK]Yes', MISTRAL, 'Hm.', 'Yes'],
   ])('%s', (_, ...[text, format, reasoning, content, phase]) => {
