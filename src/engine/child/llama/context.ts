@@ -247,7 +247,7 @@ export class LlamaContext {
 
   #end({ used, started }: { readonly used: NodeJS.CpuUsage; readonly started: number }): void {
     const { user, system } = process.cpuUsage(used);
-    this.#threadCount.record(performance.now() - started, (user + system) / 1000);
+    this.#threadCount.record(performance.now() - started, (user + system) / 1000, this.#batch.length);
   }
 
   #view(pointer: Pointer | null, length: number): Float32Array {

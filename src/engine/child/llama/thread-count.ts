@@ -3,12 +3,15 @@
 // slice, all wait, spinning (measured on two cores beside one busy process: 230 tokens/s became 7 to 28; one
 // thread alone makes 75). So when a step's processor time shows that its threads did not have a processor
 // each, the next steps use as many threads as there were processors, until a try with all of them succeeds.
+// Processor time alone can mislead: beside little other work two threads lose some of it and are still faster
+// than one. So steps with fewer threads are held against the last ones of the same size with all, and where
+// they take longer all threads stay, for ever longer times.
 
 export interface ThreadCount {
   /** Threads for the next step. */
   readonly threads: number;
-  /** Records the duration of a step and the processor time of all its threads, milliseconds. */
-  record(wallMs: number, cpuMs: number): void;
+  /** Records the duration of a step of so many tokens, and the processor time of all its threads; milliseconds. */
+  record(wallMs: number, cpuMs: number, tokens: number): void;
 }
 
 /** Milliseconds until all threads are tried again; doubled after each failure (docs/decisions/engine.md). */
@@ -19,6 +22,10 @@ const [firstRetry, lastRetry] = [500, 8000];
 const SAMPLE = 100;
 /** Samples after which a try counts as a success. */
 const LASTING = 20;
+/** Milliseconds for which all threads stay after fewer were slower; doubled each time. */
+const [firstTrust, lastTrust] = [1000, 64_000];
+/** Sizes of steps that are remembered. */
+const MAX_SIZES = 64;
 
 export function createThreadCount(all: number, now: () => number): ThreadCount {
   let threads = all;
@@ -27,18 +34,49 @@ export function createThreadCount(all: number, now: () => number): ThreadCount {
   let retry = firstRetry;
   let retryAt = 0;
   let good = Infinity;
+  let trust = firstTrust;
+  let trustUntil = 0;
+  /** Running means of steps with all threads, by tokens. */
+  const usual = new Map<number, number>();
+  /** Of the steps with fewer threads: what they took, and would have taken with all. */
+  let fewer = { took: 0, usual: 0 };
+
+  const remember = (wallMs: number, tokens: number): void => {
+    const mean = usual.get(tokens) ?? wallMs;
+    if (usual.size >= MAX_SIZES) usual.clear();
+    usual.set(tokens, mean + 0.3 * (wallMs - mean));
+  };
+  /** With fewer threads than all: whether that turned out slower. */
+  const isSlower = (wallMs: number, tokens: number): boolean => {
+    const expected = usual.get(tokens);
+    if (expected === undefined) return false;
+    fewer = { took: fewer.took + wallMs, usual: fewer.usual + expected };
+    if (fewer.took < SAMPLE) return false;
+    const slower = fewer.took > fewer.usual;
+    fewer = { took: 0, usual: 0 };
+    if (!slower) trust = firstTrust;
+    return slower;
+  };
   return {
     get threads() {
       return threads;
     },
-    record(wallMs, cpuMs) {
+    record(wallMs, cpuMs, tokens) {
       if (all === 1) return;
       if (threads < all) {
-        if (now() < retryAt) return;
-        threads = all;
-        good = 0;
+        if (isSlower(wallMs, tokens)) {
+          threads = all;
+          good = Infinity;
+          trustUntil = now() + trust;
+          trust = Math.min(trust * 2, lastTrust);
+        } else if (now() >= retryAt) {
+          threads = all;
+          good = 0;
+        }
         return;
       }
+      remember(wallMs, tokens);
+      if (now() < trustUntil) return;
       wall += wallMs;
       cpu += cpuMs;
       if (wall < SAMPLE) return;

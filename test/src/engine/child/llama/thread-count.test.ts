@@ -13,7 +13,7 @@ function work(threadCount: ThreadCount, clock: { ms: number }, until: number, fr
     // With fewer processors than threads most of the time is lost at barriers.
     const wall = threads > free ? 200 : 10;
     clock.ms += wall;
-    threadCount.record(wall, wall * Math.min(threads, free));
+    threadCount.record(wall, wall * Math.min(threads, free), 1);
   }
   return used;
 }
@@ -53,14 +53,33 @@ describe('threads', () => {
     expect(new Set(work(threadCount, clock, 140_000, 2))).toEqual(new Set([2]));
   });
 
+  test('all stay where fewer are slower though each has less than a processor; fewer where that changes', () => {
+    const { threadCount, clock } = start(2);
+    // Both threads have 1.4 processors, and one alone needs half as long again.
+    const used: number[] = [];
+    while (clock.ms < 200_000) {
+      const { threads } = threadCount;
+      used.push(threads);
+      const size = 1 + (used.length % 3);
+      const wall = size * (threads === 2 ? 10 : 15);
+      clock.ms += wall;
+      threadCount.record(wall, wall * (threads === 2 ? 1.4 : 1), size);
+    }
+    expect(used.filter((threads) => threads === 1).length / used.length).toBeLessThan(0.02);
+    // Another process takes a whole processor: barriers make two threads slower than one.
+    work(threadCount, clock, 280_000, 1);
+    const late = work(threadCount, clock, 320_000, 1);
+    expect(late.filter((threads) => threads === 2).length / late.length).toBeLessThan(0.02);
+  });
+
   test('steps too short to tell are looked at together; one thread is never questioned', () => {
     const { threadCount } = start(2);
-    for (let i = 0; i < 99; i += 1) threadCount.record(1, 1);
+    for (let i = 0; i < 99; i += 1) threadCount.record(1, 1, 1);
     expect(threadCount.threads).toBe(2);
-    threadCount.record(1, 1);
+    threadCount.record(1, 1, 1);
     expect(threadCount.threads).toBe(1);
     const alone = start(1).threadCount;
-    alone.record(1000, 1);
+    alone.record(1000, 1, 1);
     expect(alone.threads).toBe(1);
   });
 });
