@@ -1,16 +1,13 @@
 // How many threads compute while other work uses the same processors. ggml's threads meet at a spinning
-// barrier after each of some hundred operations per step; if one of them has lost its processor for a time
-// slice, all wait, spinning (measured on two cores beside one busy process: 230 tokens/s became 7 to 28; one
-// thread alone makes 75). So when a step's processor time shows that its threads did not have a processor
-// each, the next steps use as many threads as there were processors, until a try with all of them succeeds.
-// Processor time alone can mislead: beside little other work two threads lose some of it and are still faster
-// than one. So steps with fewer threads are held against the last ones of the same size with all, and where
-// they take longer all threads stay, for ever longer times.
+// barrier after each of some hundred operations per step: one that has lost its processor makes all wait
+// (measured on two cores beside a busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). When
+// a step's processor time shows that, the next steps use as many threads as there were processors, until a
+// try with all succeeds — or until they prove slower than the last steps of their size with all.
 
 export interface ThreadCount {
   /** Threads for the next step. */
   readonly threads: number;
-  /** Records the duration of a step of so many tokens, and the processor time of all its threads; milliseconds. */
+  /** Records a step of so many tokens: its duration and the processor time of its threads, milliseconds. */
   record(wallMs: number, cpuMs: number, tokens: number): void;
 }
 
