@@ -59,7 +59,7 @@ const prefill: Case = {
   run: async (side) => 512_000 / (await side.write(prompt(512), 1, false)).first,
 };
 const warmPrefix: Case = {
-  name: 'first token, 1024 of 1040 tokens shared',
+  name: 'first token, prefix shared',
   unit: 'ms',
   run: async (side) => {
     const shared = prompt(1024);

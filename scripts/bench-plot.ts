@@ -231,7 +231,7 @@ export function scaleChart({ series, ...machine }: ScaleReport): string {
     const path = (line: readonly (readonly [number, number])[]): string =>
       line.map((point) => at(point).map(rounded).join(',')).join(' ');
     parts.push(
-      text(left - panel.left + MARGIN, top - 14, title, ' class="title"'),
+      text(left - panel.left + MARGIN, top - 20, `${title}, ${unit}`, ' class="title"'),
       `<path class="axis" d="M${left} ${top}V${bottom}H${right}" fill="none"/>`,
       `<polyline class="axis" points="${path([first, linear])}"/>`,
       `<polyline class="ours" points="${path(points)}"/>`,
@@ -241,12 +241,7 @@ export function scaleChart({ series, ...machine }: ScaleReport): string {
       const [across, up] = at(point);
       parts.push(
         text(across, bottom + 16, String(Math.round(point[0])), ' text-anchor="middle"'),
-        text(
-          across,
-          up - 5,
-          `${shown(point[1])}${point === first ? ` ${unit}` : ''}`,
-          ' text-anchor="middle"',
-        ),
+        text(across, up - 5, shown(point[1]), ' text-anchor="middle"'),
       );
     }
   }

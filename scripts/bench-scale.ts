@@ -114,7 +114,7 @@ await serving(`[models]\nslots = 32\n${modelTable('long')}`, async (ask) => {
       );
     point(streams, count, (count * TOKENS * 1000) / median(times));
   }
-  const prompts = series('First token after a prompt that was never seen', 'tokens', 'ms');
+  const prompts = series('First token after a new prompt', 'tokens', 'ms');
   for (const length of PROMPTS) {
     const times: number[] = [];
     for (let round = 0; round < rounds; round += 1) times.push(await timed(() => write(prompt(length), 1)));
@@ -122,7 +122,7 @@ await serving(`[models]\nslots = 32\n${modelTable('long')}`, async (ask) => {
   }
 });
 
-const ready = series('Start of a server, by registered models', 'models', 'ms');
+const ready = series('Start of a server, by models', 'models', 'ms');
 const LISTING: [number, number][] = [];
 const ATTESTING: [number, number][] = [];
 const SWITCHING: [number, number][] = [];
@@ -150,10 +150,10 @@ for (const count of MODELS) {
 for (const [title, y, points] of [
   ['GET /v1/models', 'ms', LISTING],
   ['GET /v1/attestation', 'ms', ATTESTING],
-  ['First token of a model that must be loaded', 'ms', SWITCHING],
+  ['First token after a load', 'ms', SWITCHING],
   ['Memory of the server process', 'MiB', MEMORY],
 ] as const) {
-  const made = series(`${title}, by registered models`, 'models', y);
+  const made = series(`${title}, by models`, 'models', y);
   for (const [at, value] of points) point(made, at, value);
 }
 
