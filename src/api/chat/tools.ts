@@ -111,27 +111,41 @@ export function toToolUse(body: {
   readonly parallel_tool_calls: boolean | undefined;
 }): ToolUse | null {
   const given = body.tools ?? [];
-  const wanted = body.tool_choice ?? (given.length > 0 ? 'auto' : 'none');
+  return resolveUse(given, body, (wanted, parallel) => {
+    if (wanted.type === 'function')
+      return {
+        tools: pick(given, [wanted.function.name], 'tool_choice.function.name'),
+        required: true,
+        parallel: false,
+      };
+    const names = wanted.allowed_tools.tools.map((tool) => tool.function.name);
+    return {
+      tools: pick(given, names, 'tool_choice.allowed_tools.tools'),
+      required: wanted.allowed_tools.mode === 'required',
+      parallel,
+    };
+  });
+}
+
+/** A choice in any dialect; `chosen` reads one that names tools. Null: no tool may be called. */
+export function resolveUse<C extends object>(
+  given: readonly ToolSchema[],
+  asked: {
+    readonly tool_choice: 'none' | 'auto' | 'required' | C | undefined;
+    readonly parallel_tool_calls: boolean | undefined;
+  },
+  chosen: (wanted: C, parallel: boolean) => ToolUse,
+): ToolUse | null {
+  const wanted = asked.tool_choice ?? (given.length > 0 ? 'auto' : 'none');
   if (wanted === 'none') return null;
   if (given.length === 0) {
     if (wanted === 'auto') return null;
     throw refuse('invalid_value', 'tool_choice', 'tool_choice asks for a tool, but there are no tools');
   }
-  const parallel = body.parallel_tool_calls ?? true;
+  const parallel = asked.parallel_tool_calls ?? true;
   if (wanted === 'auto' || wanted === 'required')
     return { tools: given, required: wanted === 'required', parallel };
-  if (wanted.type === 'function')
-    return {
-      tools: pick(given, [wanted.function.name], 'tool_choice.function.name'),
-      required: true,
-      parallel: false,
-    };
-  const names = wanted.allowed_tools.tools.map((tool) => tool.function.name);
-  return {
-    tools: pick(given, names, 'tool_choice.allowed_tools.tools'),
-    required: wanted.allowed_tools.mode === 'required',
-    parallel,
-  };
+  return chosen(wanted, parallel);
 }
 
 /** The tools of these names; a name that is not among them is refused at `path`. */

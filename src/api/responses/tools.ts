@@ -3,7 +3,7 @@
 // runs on its own servers are refused by name; web_search beside other tools is left out, and the answer says
 // so.
 
-import { NO_PARAMETERS, MAX_TOOLS, pick, toolName, type ToolUse } from '../chat/tools.ts';
+import { NO_PARAMETERS, MAX_TOOLS, pick, resolveUse, toolName, type ToolUse } from '../chat/tools.ts';
 import type { Loosening, ToolSchema } from '../../grammar/compile.ts';
 import {
   anyObject,
@@ -227,25 +227,18 @@ function echoOf(tool: FunctionTool | CustomTool | Infer<typeof namespaceTool>): 
 
 /** Null: no tools, or none may be called. */
 function useOf(body: Body, { schemas, called }: Box): ToolUse | null {
-  const wanted = body.tool_choice ?? (schemas.length > 0 ? 'auto' : 'none');
-  if (wanted === 'none') return null;
-  if (schemas.length === 0) {
-    if (wanted === 'auto') return null;
-    throw refuse('invalid_value', 'tool_choice', 'tool_choice asks for a tool, but there are no tools');
-  }
-  const parallel = body.parallel_tool_calls ?? true;
-  if (wanted === 'auto' || wanted === 'required')
-    return { tools: schemas, required: wanted === 'required', parallel };
-  if (wanted.type !== 'allowed_tools') {
-    const names = namesOf([wanted], called, 'tool_choice.name');
-    return { tools: pick(schemas, names, 'tool_choice.name'), required: true, parallel: false };
-  }
-  const names = namesOf(wanted.tools, called, 'tool_choice.tools');
-  return {
-    tools: pick(schemas, names, 'tool_choice.tools'),
-    required: wanted.mode === 'required',
-    parallel,
-  };
+  return resolveUse(schemas, body, (wanted, parallel) => {
+    if (wanted.type !== 'allowed_tools') {
+      const names = namesOf([wanted], called, 'tool_choice.name');
+      return { tools: pick(schemas, names, 'tool_choice.name'), required: true, parallel: false };
+    }
+    const names = namesOf(wanted.tools, called, 'tool_choice.tools');
+    return {
+      tools: pick(schemas, names, 'tool_choice.tools'),
+      required: wanted.mode === 'required',
+      parallel,
+    };
+  });
 }
 
 /** The names by which the model calls these tools. */
