@@ -4,15 +4,13 @@
 import * as fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolFormat } from '../../../../../../src/engine/seam/engine.ts';
-import {
-  createChatTemplate,
-  type ChatTemplate,
-} from '../../../../../../src/engine/child/template/template.ts';
+import type { ChatTemplate } from '../../../../../../src/engine/child/template/template.ts';
 import { framingOf } from '../../../../../../src/engine/child/template/calls/written.ts';
 import { createToolReader } from '../../../../../../src/api/chat/calls/reader.ts';
 import { triggersOf } from '../../../../../../src/grammar/calls/triggers.ts';
 import { toolCallGrammar } from '../../../../../../src/grammar/compile.ts';
 import { accepts, parseGbnf } from '../../../../../fixtures/grammar/gbnf.ts';
+import { FIRST_CONTROL, templateOf } from '../../../../../fixtures/engine/chat-templates.ts';
 import { corpus } from '../../../../../fixtures/engine/template-corpus.ts';
 import { readAnswer, splitText } from '../../../../../fixtures/engine/tool-formats.ts';
 
@@ -62,32 +60,14 @@ const FIRST_CALL = {
 const LAST_CALL = { id: 'call00002', name: 'get_weather', arguments: '{"city":"LAST"}' };
 const CALLS = [FIRST_CALL, LAST_CALL];
 
-const FIRST = 1_200_000;
 const MARKS = /<\|?[^|>\s]{1,40}\|?>|\[[A-Z_]{3,20}\]/g;
-
-/** For a model with these control tokens; characters are the other ones. */
-function load(source: string, control: readonly string[]): ChatTemplate {
-  return createChatTemplate(source, {
-    specials: control.map((text, i) => ({
-      token: FIRST + i,
-      text,
-      control: true,
-      lstrip: false,
-      rstrip: false,
-    })),
-    bos: null,
-    eos: null,
-    addBos: false,
-    tokenize: (text) => Array.from(text, (char) => char.codePointAt(0) ?? 0),
-  });
-}
 
 /** The text of a template with calls in the history, from the question on. */
 function written(
   source: string,
   calls: readonly (typeof CALLS)[number][],
 ): { template: ChatTemplate; text: string } {
-  const template = load(source, []);
+  const template = templateOf(source, []);
   const history: readonly ChatMessage[] = [
     { role: 'user', content: QUESTION },
     { role: 'assistant', content: '', toolCalls: calls },
@@ -155,7 +135,7 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
       const marks = [...new Set(framingOf(format).match(MARKS) ?? [])];
       const hostile = `${marks.join('')}${format.triggers.join('')}`;
       const control = (words: string): number => {
-        const template = load(source, marks);
+        const template = templateOf(source, marks);
         const call = { id: 'call00001', name: 'get_weather', arguments: JSON.stringify({ city: words }) };
         const history: readonly ChatMessage[] = [
           { role: 'user', content: words },
@@ -163,7 +143,7 @@ describe.skipIf(corpus.size === 0)('templates of published models', () => {
           { role: 'tool', content: words, toolCallId: call.id, name: call.name },
         ];
         const tools = TOOLS.map((tool) => ({ ...tool, description: words }));
-        return template.tokens(history, tools).filter((token) => token >= FIRST).length;
+        return template.tokens(history, tools).filter((token) => token >= FIRST_CONTROL).length;
       };
       expect(control(hostile)).toBe(control('harmless'));
     });
