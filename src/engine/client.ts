@@ -15,6 +15,7 @@ import type {
   TokenLogprob,
 } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
+import { frameImages } from './seam/framed-images.ts';
 import { createStream, type EngineStream } from './stream.ts';
 
 export interface ClientOptions {
@@ -134,11 +135,16 @@ export class EngineClient implements Engine {
     try {
       const { logitBias, ...sampling } = request.sampling;
       const biases = logitBias === undefined ? undefined : [...logitBias];
-      this.#connection.send({
-        kind: 'generate',
-        id,
-        request: { ...request, sampling: { ...sampling, logitBias: biases } },
-      });
+      const { prompt, images, raw } = frameImages(request.prompt);
+      this.#connection.send(
+        {
+          kind: 'generate',
+          id,
+          request: { ...request, prompt, sampling: { ...sampling, logitBias: biases } },
+          images,
+        },
+        raw,
+      );
       for await (const event of stream.events()) {
         signal.throwIfAborted();
         yield event;

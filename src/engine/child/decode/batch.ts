@@ -4,6 +4,7 @@
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
+import { spanAt, tokensToSpan, type MediaSpan } from './media.ts';
 import type { PromptLookup } from './prompt-lookup.ts';
 import type { Slot } from './slots.ts';
 
@@ -16,6 +17,10 @@ export interface DecodeContext {
   /** The adapter of the decodes to come; 0: none. */
   useAdapter(adapter: number): void;
   add(token: number, position: number, sequence: number, output: boolean): number;
+  /**
+   * Replaces the batch by vectors in the place of tokens, from `position` on; `last`: with the output of the last.
+   */
+  addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void;
   decodeSync(): number;
   decode(): Promise<number>;
   abort(): void;
@@ -29,8 +34,12 @@ export interface Job {
   readonly scope: string;
   /** Which adapter of the model writes; 0 and absent: none. */
   readonly adapter?: number | undefined;
-  /** At least one token. */
+  /** At least one token. Negative ones stand where an image has its vectors. */
   readonly prompt: readonly number[];
+  /** The runs of those, in order. */
+  readonly media?: readonly MediaSpan[] | undefined;
+  /** Called once, when the request is over. */
+  readonly release?: (() => void) | undefined;
   readonly n: number;
   readonly echo: boolean;
   /** Makes the writer of choice `index`, once its turn has come. */
@@ -153,7 +162,7 @@ export function fillBatch(
       sequence.choice.index === 0 &&
       sequence.choice.written === 0 &&
       sequence.request.job.prompt.length === sequence.tokens.length;
-    let count = Math.min(share, room, remaining(sequence));
+    let count = Math.min(share, room, remaining(sequence), tokensToSpan(sequence));
     if (echo) count = Math.min(count, context.maxOutputs - outputs);
     const start = sequence.slot.tokens.length;
     const reachesEnd = start + count === sequence.tokens.length;
@@ -188,12 +197,9 @@ interface Turn {
 function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPlan): Turn {
   const readers: Sequence[] = [];
   const ready: Sequence[] = [];
+  clearMarks(live);
   for (const sequence of live) {
-    sequence.output = -1;
-    sequence.batched = 0;
-    sequence.echoed = null;
-    sequence.guessed = [];
-    if (sequence.request.paused) continue;
+    if (sequence.request.paused || spanAt(sequence) !== undefined) continue;
     const pending = sequence.tokens.length - sequence.slot.tokens.length;
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
     else if (pending === 1) ready.push(sequence);
@@ -205,6 +211,16 @@ function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPl
   return { readers: readers.filter(mine), ready: writing, others: ready.length - writing.length };
 }
 
-function adapterOf({ request }: Sequence): number {
+/** No sequence is in the batch. */
+export function clearMarks(live: readonly Sequence[]): void {
+  for (const sequence of live) {
+    sequence.output = -1;
+    sequence.batched = 0;
+    sequence.echoed = null;
+    sequence.guessed = [];
+  }
+}
+
+export function adapterOf({ request }: Sequence): number {
   return request.job.adapter ?? 0;
 }

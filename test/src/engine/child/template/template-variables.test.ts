@@ -4,8 +4,8 @@
 import { expect, test } from 'vitest';
 import {
   createChatTemplate,
-  type TemplateVocabulary,
 } from '../../../../../src/engine/child/template/template.ts';
+import type { TemplateVocabulary } from '../../../../../src/engine/child/template/tokenizer.ts';
 
 const NAMES = ['<|im_start|>', '<|im_end|>'];
 const vocabulary: TemplateVocabulary = {
