@@ -73,6 +73,11 @@ export class EngineClient implements Engine {
 
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
+    const [image] = conversation ? input.messages.flatMap((message) => message.images ?? []) : [];
+    if (image !== undefined)
+      throw new ApiError('unsupported_parameter', `${image.param} is an image, which is no tokens of the vocabulary`, {
+        param: image.param,
+      });
     const prompt: Prompt = conversation
       ? { kind: 'chat', messages: input.messages, tools: input.tools }
       : { kind: 'text', text: input.text };
