@@ -222,7 +222,7 @@ export const modelAnswer = object({
   kind: choice(['blob', 'manifest']),
   size_bytes: count,
   context_length: count,
-  capabilities: list(choice(['completion', 'chat', 'tools', 'structured_output', 'embedding', 'rerank']), {
+  capabilities: list(choice(['completion', 'chat', 'tools', 'structured_output', 'vision', 'embedding', 'rerank']), {
     max: 16,
   }),
   residency: choice(['memory', 'verity', 'disk']),

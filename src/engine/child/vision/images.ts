@@ -48,8 +48,8 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** While an image is decoded: its file's pixels, twice. */
-const DECODED_BYTES = 2 * 3;
+/** Of a pixel while a file is decoded, by the decoder's allocations: a GIF takes most. */
+const DECODED_BYTES = 12;
 /** Of a pixel as the encoder reads it, and while it is resized. */
 const PREPARED_BYTES = 3 * 4 + 3;
 /** Ids that are remembered; an image whose id is forgotten is read again. */

@@ -10,6 +10,7 @@ import type { MessageImage } from '../../seam/engine.ts';
 import type { Pointer } from '../llama/declarations.ts';
 import { nativeView } from '../llama/library.ts';
 import { ModelLoadError, type LoadedModel } from '../llama/model.ts';
+import { inflatesAsSaid } from './inflated.ts';
 import { silence, type MtmdLibrary } from './library.ts';
 
 /** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
@@ -106,7 +107,8 @@ export class Projector {
     }
   }
 
-  async #decoded({ bytes, width, height, param }: MessageImage): Promise<Pointer> {
+  async #decoded({ kind, bytes, width, height, param }: MessageImage): Promise<Pointer> {
+    if (kind === 'png' && !(await inflatesAsSaid(bytes, width, height))) throw damaged(param);
     const memory: unknown = koffi.alloc('uint8', bytes.length);
     if (typeof memory !== 'bigint') throw new Error('no memory for an image');
     new Uint8Array(nativeView(memory, bytes.length)).set(bytes);
