@@ -75,9 +75,13 @@ export class EngineClient implements Engine {
     const conversation = 'messages' in input;
     const [image] = conversation ? input.messages.flatMap((message) => message.images ?? []) : [];
     if (image !== undefined)
-      throw new ApiError('unsupported_parameter', `${image.param} is an image, which is no tokens of the vocabulary`, {
-        param: image.param,
-      });
+      throw new ApiError(
+        'unsupported_parameter',
+        `${image.param} is an image, which is no tokens of the vocabulary`,
+        {
+          param: image.param,
+        },
+      );
     const prompt: Prompt = conversation
       ? { kind: 'chat', messages: input.messages, tools: input.tools }
       : { kind: 'text', text: input.text };

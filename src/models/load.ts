@@ -105,7 +105,11 @@ function filesOf(
   adapters: readonly StagedAdapter[],
   projector: StagedProjector | undefined,
 ): readonly ReadyFile[] {
-  return [model, ...adapters.map(({ ready }) => ready), ...(projector === undefined ? [] : [projector.ready])];
+  return [
+    model,
+    ...adapters.map(({ ready }) => ready),
+    ...(projector === undefined ? [] : [projector.ready]),
+  ];
 }
 
 interface StagedProjector {

@@ -46,7 +46,8 @@ beforeAll(async () => {
     apiKey: 'unused',
     maxRetries: 0,
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- undici's own types of the same function
-    fetch: ((url: string, init: object) => plainFetch(url, { ...init, dispatcher })) as unknown as typeof fetch,
+    fetch: ((url: string, init: object) =>
+      plainFetch(url, { ...init, dispatcher })) as unknown as typeof fetch,
   });
 }, 60_000);
 afterAll(async () => {
@@ -155,7 +156,12 @@ describe.skipIf(!haveVision)('a model that sees', () => {
       { type: 'input_image' as const, detail: 'auto' as const, image_url: dataUri(picture(48, 48, 1)) },
       { type: 'input_text' as const, text: 'What is this?' },
     ];
-    const asked = { model: 'sees', temperature: 0, max_output_tokens: 16, input: [{ role: 'user' as const, content }] };
+    const asked = {
+      model: 'sees',
+      temperature: 0,
+      max_output_tokens: 16,
+      input: [{ role: 'user' as const, content }],
+    };
     const answer = await client.responses.create(asked);
     let streamed = '';
     for await (const event of await client.responses.create({ ...asked, stream: true }))
@@ -192,7 +198,9 @@ describe.skipIf(!haveVision)('a model that sees', () => {
   test('a model without vision refuses an image by name', async () => {
     const { status, body } = await call('POST', '/v1/chat/completions', {
       model: 'demo-chat',
-      messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: dataUri(picture(8, 8)) } }] }],
+      messages: [
+        { role: 'user', content: [{ type: 'image_url', image_url: { url: dataUri(picture(8, 8)) } }] },
+      ],
     });
     expect({ status, ...body.error }).toMatchObject({ status: 400, code: 'unsupported_parameter' });
   });

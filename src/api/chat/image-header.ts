@@ -71,13 +71,7 @@ function jpegHeader(file: Uint8Array, view: DataView): ImageHeader | undefined {
 /** Frames that the decoder knows. */
 const BASELINE_OR_PROGRESSIVE = new Set([0xc0, 0xc1, 0xc2]);
 /** Huffman and quantisation tables, restart interval, application data, comments. */
-const BEFORE_FRAME = new Set([
-  0xc4,
-  0xdb,
-  0xdd,
-  0xfe,
-  ...Array.from({ length: 16 }, (_, i) => 0xe0 + i),
-]);
+const BEFORE_FRAME = new Set([0xc4, 0xdb, 0xdd, 0xfe, ...Array.from({ length: 16 }, (_, i) => 0xe0 + i)]);
 const START_OF_SCAN = Buffer.from([0xff, 0xda]);
 
 /** At least as many as there are: the bytes also occur in thumbnails. */

@@ -54,11 +54,12 @@ const reasoningPart = map(
 );
 const noPart = unsupportedParameter('message parts are text and images');
 
-const detail = inert(
-  choice(['auto', 'low', 'high', 'original']),
-  'the model decides how closely it looks.',
-);
-const imageUri = text({ min: 1, max: MAX_TEXT, about: 'A data: URI with a PNG, JPEG or GIF file in base64.' });
+const detail = inert(choice(['auto', 'low', 'high', 'original']), 'the model decides how closely it looks.');
+const imageUri = text({
+  min: 1,
+  max: MAX_TEXT,
+  about: 'A data: URI with a PNG, JPEG or GIF file in base64.',
+});
 /** As chat has it; some clients send the URI itself, as the Responses API does. */
 const imageUrl = map(
   openObject({
@@ -91,7 +92,10 @@ export const contentPart: Shape<ContentPart> = tagged('type', {
   input_file: noPart,
 });
 export const content = map(
-  either({ string: words(), array: list(contentPart, { max: 1024 }) }, 'a string or an array of content parts'),
+  either(
+    { string: words(), array: list(contentPart, { max: 1024 }) },
+    'a string or an array of content parts',
+  ),
   (value) => spokenOf(typeof value === 'string' ? [value] : value),
 );
 export const assistantContent = map(

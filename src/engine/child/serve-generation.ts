@@ -89,7 +89,11 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
     { id, request, images = [] }: Extract<ToChild, { kind: 'generate' }>,
     raw: Uint8Array,
   ): void => {
-    if (images.length === 0) submit(id, toJob(request, (tokens) => ({ tokens, length: tokens.length })));
+    if (images.length === 0)
+      submit(
+        id,
+        toJob(request, (tokens) => ({ tokens, length: tokens.length })),
+      );
     else pictures.add(id, { request, images, raw }, toJob);
   };
 

@@ -96,7 +96,8 @@ async function start(load: Load): Promise<void> {
     const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
-    const projector = mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads });
+    const projector =
+      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads });
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact, kvType } = load;
     const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact, kvType });

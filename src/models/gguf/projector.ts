@@ -76,7 +76,8 @@ function checkIdefics3(header: GgufHeader, settings: Settings): { tile: number; 
   const patch = required('patch_size', tile);
   const merge = required('projector.scale_factor', 64);
   const longest = required('preproc_image_size', tile * MAX_GRID, MIN_LONGEST);
-  if (longest < tile) throw invalidGguf(`${vision('preproc_image_size')} is ${longest}, less than a tile of ${tile}`);
+  if (longest < tile)
+    throw invalidGguf(`${vision('preproc_image_size')} is ${longest}, less than a tile of ${tile}`);
   const side = tile / patch;
   if (!Number.isInteger(side) || side % merge !== 0 || side * side > MAX_PATCHES)
     throw invalidGguf(`tiles of ${tile} pixels, patches of ${patch} and a scale of ${merge} do not fit`);

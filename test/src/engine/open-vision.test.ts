@@ -68,7 +68,9 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
   test('marks in the text of a user are text', async () => {
     const said = '<image> <fake_token_around_image><global-img> <__media__> \u{f0000}\u{f8000}';
     const tokens = await engine.tokenize({ messages: [{ role: 'user', content: said }] });
-    const marks = ['<image>', '<fake_token_around_image>', '<global-img>'].map((mark) => visionVocabulary.id(mark));
+    const marks = ['<image>', '<fake_token_around_image>', '<global-img>'].map((mark) =>
+      visionVocabulary.id(mark),
+    );
     expect(tokens.filter((token) => marks.includes(token))).toEqual([]);
     expect(await engine.detokenize(tokens)).toContain(said);
     const [with_, without] = [await seeing(engine, { text: said }), await seeing(engine, { text: '' })];
@@ -89,7 +91,8 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
 
   test('what it writes does not depend on what is beside it', async () => {
     const alone = [];
-    for (const seed of [31, 32, 33]) alone.push((await seeing(engine, { seed, cacheScope: `a${seed}` })).text);
+    for (const seed of [31, 32, 33])
+      alone.push((await seeing(engine, { seed, cacheScope: `a${seed}` })).text);
     const text = { kind: 'text' as const, text: 'the image '.repeat(20) };
     const beside = await run(engine, { prompt: text, maxTokens: 40, cacheScope: 'x' });
     const [together, ...pictures] = await Promise.all([

@@ -4,7 +4,7 @@
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
-import { spanAt, tokensToSpan, type MediaSpan } from './media.ts';
+import { spanAt, tokensToSpan, type MediaSpan } from './media-span.ts';
 import type { PromptLookup } from './prompt-lookup.ts';
 import type { Slot } from './slots.ts';
 
@@ -162,9 +162,10 @@ export function fillBatch(
       sequence.choice.index === 0 &&
       sequence.choice.written === 0 &&
       sequence.request.job.prompt.length === sequence.tokens.length;
-    let count = Math.min(share, room, remaining(sequence), tokensToSpan(sequence));
-    if (echo) count = Math.min(count, context.maxOutputs - outputs);
     const start = sequence.slot.tokens.length;
+    const next = tokensToSpan(sequence.request.job.media, start);
+    let count = Math.min(share, room, remaining(sequence), next);
+    if (echo) count = Math.min(count, context.maxOutputs - outputs);
     const reachesEnd = start + count === sequence.tokens.length;
     if (reachesEnd && outputs >= context.maxOutputs) count -= 1;
     if (count <= 0) return;
@@ -199,7 +200,8 @@ function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPl
   const ready: Sequence[] = [];
   clearMarks(live);
   for (const sequence of live) {
-    if (sequence.request.paused || spanAt(sequence) !== undefined) continue;
+    const { job, paused } = sequence.request;
+    if (paused || spanAt(job.media, sequence.slot.tokens.length) !== undefined) continue;
     const pending = sequence.tokens.length - sequence.slot.tokens.length;
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
     else if (pending === 1) ready.push(sequence);

@@ -3,26 +3,11 @@
 // for one run at a time, the sequence that came first; until they are there the others go on.
 
 import type { DecodeContext, Sequence } from './batch.ts';
-
-/** A run of vectors in a prompt, where its tokens are negative. */
-export interface MediaSpan {
-  readonly start: number;
-  readonly length: number;
-  /** Its vectors, row by row. */
-  encode(): Promise<Float32Array>;
-}
+import { spanAt, type MediaSpan } from './media-span.ts';
 
 /** The run that a sequence reads next; undefined where its next one is a token. */
-export function spanAt({ request, slot }: Sequence): MediaSpan | undefined {
-  const at = slot.tokens.length;
-  return request.job.media?.find(({ start, length }) => start <= at && at < start + length);
-}
-
-/** Tokens that a sequence may read before its next run of vectors. */
-export function tokensToSpan({ request, slot }: Sequence): number {
-  const at = slot.tokens.length;
-  const next = request.job.media?.find(({ start }) => start >= at);
-  return next === undefined ? Infinity : next.start - at;
+function nextSpan({ request, slot }: Sequence): MediaSpan | undefined {
+  return spanAt(request.job.media, slot.tokens.length);
 }
 
 interface Vectors {
@@ -51,7 +36,7 @@ export class MediaReader {
 
   /** Whether a sequence can do nothing until vectors are there. */
   waits(sequence: Sequence): boolean {
-    const span = spanAt(sequence);
+    const span = nextSpan(sequence);
     return span !== undefined && this.#encoding && this.#rowsOf(sequence, span) === null;
   }
 
@@ -60,22 +45,22 @@ export class MediaReader {
     if (this.#encoding) return;
     const [first] = live
       .filter((each) => !each.request.paused && !each.request.cancelled)
-      .filter((each) => spanAt(each) !== undefined && this.#rowsOf(each, spanAt(each)!) === null)
+      .filter((each) => nextSpan(each) !== undefined && this.#rowsOf(each, nextSpan(each)!) === null)
       .toSorted((a, b) => a.order - b.order);
     if (first === undefined) return;
     this.#encoding = true;
-    void this.#encode(first, spanAt(first)!);
+    void this.#encode(first, nextSpan(first)!);
   }
 
   /** The sequence whose vectors this step reads; null: the step is for tokens. */
   turn(live: readonly Sequence[]): { readonly sequence: Sequence; readonly rows: Float32Array } | null {
     const free = live.filter((each) => !each.request.paused);
-    const tokensWait = free.some((each) => spanAt(each) === undefined);
+    const tokensWait = free.some((each) => nextSpan(each) === undefined);
     const skipped = this.#lastTurn && tokensWait;
     this.#lastTurn = false;
     if (skipped) return null;
     for (const sequence of free.toSorted((a, b) => a.turn - b.turn || a.order - b.order)) {
-      const span = spanAt(sequence);
+      const span = nextSpan(sequence);
       const rows = span === undefined ? null : this.#rowsOf(sequence, span);
       if (rows === null) continue;
       this.#lastTurn = true;
@@ -86,7 +71,7 @@ export class MediaReader {
 
   /** Fills the native batch with at most `room` vectors of the sequence; returns how many. */
   fill(sequence: Sequence, rows: Float32Array, room: number): number {
-    const span = spanAt(sequence)!;
+    const span = nextSpan(sequence)!;
     const { slot, tokens } = sequence;
     const from = slot.tokens.length;
     const width = rows.length / span.length;
@@ -103,7 +88,7 @@ export class MediaReader {
   /** Lets go of vectors that are read. */
   read(sequence: Sequence): void {
     const held = this.#ready.get(sequence);
-    if (held !== undefined && held.span !== spanAt(sequence)) this.#ready.delete(sequence);
+    if (held !== undefined && held.span !== nextSpan(sequence)) this.#ready.delete(sequence);
   }
 
   #rowsOf(sequence: Sequence, span: MediaSpan): Float32Array | null {

@@ -7,7 +7,15 @@
 import { ApiError } from '../../../base/errors.ts';
 import { AdapterTurns } from './adapter-turns.ts';
 import { SlotAdmission } from './admission.ts';
-import { adapterOf, clearMarks, fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
+import {
+  adapterOf,
+  clearMarks,
+  fillBatch,
+  type DecodeContext,
+  type Job,
+  type Request,
+  type Sequence,
+} from './batch.ts';
 import { emitEcho } from './echo.ts';
 import { MediaReader } from './media.ts';
 import { DraftPolicy } from './prompt-lookup.ts';

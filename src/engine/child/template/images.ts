@@ -54,7 +54,11 @@ export function contentParts(content: string): readonly Part[] {
 }
 
 /** Text between images, and their numbers. Throws where not each of `count` images stands there once. */
-export function splitAtImages(rendered: string, count: number, hasWord: boolean): readonly (string | number)[] {
+export function splitAtImages(
+  rendered: string,
+  count: number,
+  hasWord: boolean,
+): readonly (string | number)[] {
   if (count === 0) return [rendered];
   const split: (string | number)[] = [];
   let from = 0;
@@ -77,6 +81,8 @@ function splitAtWords(rendered: string, count: number): readonly (string | numbe
 }
 
 /** Whether a vocabulary has the word as a control token, which only a template can then write. */
-export function hasImageWord(specials: readonly { readonly text: string; readonly control: boolean }[]): boolean {
+export function hasImageWord(
+  specials: readonly { readonly text: string; readonly control: boolean }[],
+): boolean {
   return specials.some((special) => special.control && special.text === WORD);
 }

@@ -4,7 +4,7 @@
 
 import { ApiError, queueFull } from '../../../base/errors.ts';
 import type { MessageImage } from '../../seam/engine.ts';
-import type { MediaSpan } from '../decode/media.ts';
+import type { MediaSpan } from '../decode/media-span.ts';
 import type { Piece, ReadyImage } from './projector.ts';
 
 /** The parts of a projector that are used; tests have their own. */
@@ -108,12 +108,7 @@ export class ImageRoom {
     return count;
   }
 
-  async #turn(
-    scope: string,
-    laid: Laid,
-    bytes: number,
-    signal: AbortSignal,
-  ): Promise<readonly ReadyImage[]> {
+  async #turn(scope: string, laid: Laid, bytes: number, signal: AbortSignal): Promise<readonly ReadyImage[]> {
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { laid, bytes, cancelled: false, resolve, reject };
       signal.addEventListener('abort', () => {

@@ -65,7 +65,9 @@ export class Projector {
     if (mtmd.mtmd_decode_use_non_causal(handle, null))
       throw new ModelLoadError('the projector wants attention in both directions, which is not supported');
     if (mtmd.mtmd_decode_use_mrope(handle))
-      throw new ModelLoadError('the projector wants positions of several dimensions (M-RoPE), which are not supported');
+      throw new ModelLoadError(
+        'the projector wants positions of several dimensions (M-RoPE), which are not supported',
+      );
     this.layout(PROBE);
   }
 

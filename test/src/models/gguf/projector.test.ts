@@ -32,7 +32,10 @@ test.each([
   ['qwen2.5vl_merger', 'qwen2.5vl_merger'],
   ['a\nb', 'unknown'],
 ])('another kind (%j) is named, and not served', async (written, kind) => {
-  expect(await inspect(metadata('clip.projector_type', { string: written }))).toMatchObject({ kind, served: false });
+  expect(await inspect(metadata('clip.projector_type', { string: written }))).toMatchObject({
+    kind,
+    served: false,
+  });
 });
 
 const vision = (name: string): string => `clip.vision.${name}`;
@@ -45,10 +48,18 @@ const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
   ['both activations', metadata('clip.use_silu', { bool: true }), 'both true'],
   ['an activation of another type', metadata('clip.use_gelu', { u32: 1 }), 'has type u32'],
   ['no layers', metadata(vision('block_count'), { u32: 0 }), 'block_count is 0'],
-  ['more layers than tensors', metadata(vision('block_count'), { u32: 2 }), 'tensor v.blk.1.ln1.weight is missing'],
+  [
+    'more layers than tensors',
+    metadata(vision('block_count'), { u32: 2 }),
+    'tensor v.blk.1.ln1.weight is missing',
+  ],
   ['no heads', metadata(vision('attention.head_count'), { u32: 0 }), 'head_count is 0'],
   ['heads that do not divide', metadata(vision('attention.head_count'), { u32: 3 }), 'attention heads'],
-  ['other heads for keys', metadata(vision('attention.head_count_kv'), { u32: 1 }), 'heads of another number'],
+  [
+    'other heads for keys',
+    metadata(vision('attention.head_count_kv'), { u32: 1 }),
+    'heads of another number',
+  ],
   ['patches of nothing', metadata(vision('patch_size'), { u32: 0 }), 'patch_size is 0'],
   ['patches that do not divide', metadata(vision('patch_size'), { u32: 7 }), 'do not fit'],
   ['a scale of nothing', metadata(vision('projector.scale_factor'), { u32: 0 }), 'scale_factor is 0'],
@@ -69,7 +80,11 @@ const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
   ['positions of other patches', shape('v.position_embd.weight', 16, 4), 'v.position_embd.weight is [16, 4'],
   ['patches of two colours', shape('v.patch_embd.weight', 8, 8, 2, 16), 'v.patch_embd.weight is [8, 8, 2'],
   ['a short bias', shape('v.blk.0.attn_q.bias', 8), 'v.blk.0.attn_q.bias is [8'],
-  ['a bias of another type', { tensors: { 'v.post_ln.bias': { type: 'F16' } } }, 'v.post_ln.bias has type F16'],
+  [
+    'a bias of another type',
+    { tensors: { 'v.post_ln.bias': { type: 'F16' } } },
+    'v.post_ln.bias has type F16',
+  ],
 ];
 
 test.each(REFUSED)('refused: %s', async (_, changes, message) => {
