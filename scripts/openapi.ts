@@ -60,6 +60,9 @@ function operation(route: Route, alias: boolean): object {
     ...(route.body !== undefined && {
       requestBody: { required: true, content: { 'application/json': { schema: route.body.schema } } },
     }),
+    ...(route.form !== undefined && {
+      requestBody: { required: true, content: { 'multipart/form-data': { schema: route.form.schema } } },
+    }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
       default: { $ref: '#/components/responses/Error' },

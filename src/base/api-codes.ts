@@ -31,6 +31,7 @@ export const API_CODES = {
   invalid_url: caller(400, 'the path is not valid percent-encoding'),
   invalid_body: caller(400, 'the body does not have the length its header says'),
   invalid_json: caller(400, 'the body is missing, not JSON in UTF-8, or has a key named `__proto__`'),
+  invalid_form: caller(400, 'the body is no multipart form, or has more than it may'),
   json_too_deep: caller(400, 'the body has more than 100 levels'),
   json_too_many_values: caller(400, 'the body has more values than are read'),
   tls_required: caller(
@@ -118,7 +119,10 @@ export const API_CODES = {
   pull_cancelled: caller(409, 'the pull was cancelled'),
   request_too_large: caller(413, 'the body is larger than `limits.max_body_bytes`'),
   url_too_long: caller(414, 'a part of the path is too long'),
-  unsupported_media_type: caller(415, 'the body is not `application/json` in UTF-8'),
+  unsupported_media_type: caller(
+    415,
+    'the body is not `application/json` in UTF-8, or not the multipart form of an upload',
+  ),
   unsupported_content_encoding: caller(415, 'the body is compressed'),
   expectation_failed: caller(417, 'an `Expect` that is not `100-continue`'),
   // ---- full queues and limits

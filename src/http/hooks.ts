@@ -12,7 +12,7 @@ import type { Limiter } from './admission/limits.ts';
 import type { Permits } from './admission/permits.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
-import { toApiError, unknownUrl } from './errors.ts';
+import { bodyTooLarge, toApiError, unknownUrl } from './errors.ts';
 import { clientClosed, type Exchange, openExchange, timedOut } from './exchange.ts';
 import { freshRequestId, unmetExpectation } from './listener.ts';
 import type { ServerMetrics } from './metrics/server.ts';
@@ -63,7 +63,7 @@ export function onRequest(
     const principal = authenticate(context, request, route);
     refuseEncoded(request);
     admit(context, { request, reply, route, principal });
-    boundBody(context, request, principal);
+    boundBody(context, request, route, principal);
     deadline(context, request, route);
     next();
   } catch (error) {
@@ -150,6 +150,8 @@ function refuseEncoded({ headers }: FastifyRequest): void {
     );
 }
 
+const FORM_BYTES = 256 * 1024;
+
 interface Arrival {
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
@@ -174,10 +176,21 @@ function admit({ permits, limiter }: HookContext, { request, reply, route, princ
 }
 
 /** Counts the body before reading it; refuses a body that is too long by its length. */
-function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, principal: Principal): void {
+function boundBody(
+  { deps, bodies }: HookContext,
+  request: FastifyRequest,
+  route: Route,
+  principal: Principal,
+): void {
   if (!hasBody(request.raw)) return;
   request.exchange.held = bodies.open(principal.bucket);
   const announced = Number(request.headers['content-length'] ?? 0);
+  if (route.form !== undefined) {
+    if (announced > route.form.maxBytes(deps.config)) throw bodyTooLarge();
+    // A form is read as it comes; it holds its fields, a piece of its file and one in the making.
+    request.exchange.held.add(FORM_BYTES);
+    return;
+  }
   if (announced <= deps.config.limits.maxBodyBytes) request.exchange.held.add(announced);
 }
 

@@ -4,7 +4,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
-import type { Shape } from '../base/shape.ts';
+import type { JsonSchema, Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
@@ -21,6 +21,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly exchange: Exchange;
   readonly body: B;
   readonly query: Q;
+  /** The body of a route that takes a form (http/multipart), unread; null on any other. */
+  readonly upload: AsyncIterable<Buffer> | null;
   /** Path parameters, percent-decoded. */
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
@@ -47,6 +49,12 @@ interface RouteDoc {
   readonly errors?: readonly ApiCode[] | undefined;
 }
 
+/** The form a route takes: its JSON schema, and the most bytes of the whole body. */
+export interface FormDoc {
+  readonly schema: JsonSchema;
+  readonly maxBytes: (config: ServerConfig) => number;
+}
+
 export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** find-my-way pattern: `/v1/models/:id`. */
@@ -55,6 +63,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly access: Access;
   readonly body?: Shape<B> | undefined;
   readonly query?: Shape<Q> | undefined;
+  /** The route takes multipart/form-data of these fields instead of `body`, and reads `upload` itself. */
+  readonly form?: FormDoc | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */

@@ -14,7 +14,7 @@ import { attestationsFull, createPermits, serverFull, shareOf } from './admissio
 import { createConnectionPins } from './connection-pins.ts';
 import type { ServerConfig, ServerDeps } from './deps.ts';
 import { Drain } from './drain.ts';
-import { toApiError, unknownUrl, unsupportedMediaType } from './errors.ts';
+import { notAForm, toApiError, unknownUrl, unsupportedMediaType } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import { begin, onRequest, type HookContext } from './hooks.ts';
 import { answerBrokenRequest, createListener, type Listener, tlsOptions } from './listener.ts';
@@ -204,15 +204,25 @@ function createApp(
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
     try {
+      if (request.routeOptions.config.assay?.form !== undefined) throw notAForm();
       done(null, parseBody(request, typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
     } catch (error) {
       done(toApiError(error));
     }
   });
+  // A form is read by its route, as it comes.
+  app.addContentTypeParser('multipart/form-data', (request, payload, done) => {
+    if (request.routeOptions.config.assay?.form === undefined) done(unsupportedMediaType());
+    else done(null, payload);
+  });
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
-  app.addHook('preParsing', ({ exchange, headers }, _reply, body, next) => {
-    next(null, scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes));
+  app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {
+    const form = routeOptions.config.assay?.form !== undefined;
+    next(
+      null,
+      form ? body : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),
+    );
   });
   app.setErrorHandler((error, request, reply) => answerError(request, reply, error));
   app.setNotFoundHandler((request, reply) => answerError(request, reply, unknownUrl()));
