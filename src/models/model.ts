@@ -13,8 +13,8 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
 export type Residency = 'memory' | 'verity' | 'disk';
 
 /**
- * The kinds of path: files of llama.cpp, a folder as it is published on a hub, which is converted, or a folder
- * of a model and the projector by which it sees.
+ * The kinds of path: files of llama.cpp, a folder as it is published on a hub, which is converted, or a
+ * folder of a model and the projector by which it sees.
  */
 export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface' | 'vision';
 

@@ -1,16 +1,17 @@
-// A model that sees, on the real server: registered as a folder with its projector, asked with the OpenAI SDK,
-// attested with both files.
+// A model that sees, on the real server: registered as a folder with its projector, asked with the OpenAI
+// SDK, attested with both files.
 
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import OpenAI from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
-import { dataUri, picture } from '../fixtures/images.ts';
+import { dataUri, picture, withText } from '../fixtures/images.ts';
 import { TILE_TOKENS, visionProjector, visionText } from '../fixtures/models/vision-model.ts';
-import { haveVision } from '../fixtures/native.ts';
+import { haveVision } from '../fixtures/native/libraries.ts';
 
 let folder: string;
 let server: RealServer;
@@ -193,6 +194,30 @@ describe.skipIf(!haveVision)('a model that sees', () => {
       param: 'messages[0].content[0].image_url.url',
     });
     expect((await ask(1)).choices[0]?.finish_reason).toBe('length');
+  });
+
+  test('no byte of an image is in a log or on the disk', async () => {
+    const secret = `canary${randomBytes(9).toString('hex')}`;
+    const file = withText(picture(48, 48, 9), secret);
+    const url = dataUri(file);
+    const ask_ = (bytes: string, model = 'sees') =>
+      call('POST', '/v1/chat/completions', {
+        model,
+        max_tokens: 2,
+        messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: bytes } }] }],
+      });
+    expect((await ask_(url)).status).toBe(200);
+    const damaged = withText(picture(48, 48, 9).subarray(0, 300), secret);
+    const refusals = [await ask_(dataUri(damaged)), await ask_(url, 'demo-chat'), await ask_(`${url}*`)];
+    expect(refusals.map(({ status }) => status)).toEqual([400, 400, 400]);
+    const needles = [secret, Buffer.from(secret).toString('base64').slice(4, -4)];
+    const sinks = [server.stdout(), server.stderr(), JSON.stringify(refusals)];
+    for (const name of await readdir(join(folder, 'data'), { recursive: true })) {
+      const path = join(folder, 'data', name);
+      if ((await stat(path)).isFile()) sinks.push((await readFile(path)).toString('latin1'));
+    }
+    expect(sinks.length).toBeGreaterThan(5);
+    for (const needle of needles) expect(sinks.filter((sink) => sink.includes(needle))).toEqual([]);
   });
 
   test('a model without vision refuses an image by name', async () => {

@@ -1,7 +1,8 @@
-// Images of a request, in whichever dialect: a data: URI becomes a file whose kind and dimensions its header
-// tells, within bounds, before anything decodes it. Nothing is fetched: an address in a request would let a
-// caller see the network of the server, and the network see the caller. Refuses, naming the field: another URL,
-// base64 that is none, kinds that are not decoded, too many pixels or images, shapes no model sees anything in.
+// Images of a request, in whichever dialect: a data: URI becomes a file whose kind and dimensions its
+// header tells, within bounds, before anything decodes it. No URL is fetched: an address in a request
+// would let a caller see the network of the server, and the network see the caller. Refuses, naming the
+// field: another URL, base64 that is none, kinds that are not decoded, too many pixels or images, shapes no
+// model sees anything in.
 
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
@@ -14,7 +15,7 @@ export type ReadImage = Omit<MessageImage, 'at'>;
 export const MAX_PIXELS = 16 * 1024 * 1024;
 /** Of one request. */
 export const MAX_IMAGES = 16;
-/** The longer edge by the shorter: resizing would leave nothing of the shorter. */
+/** The longer edge by the shorter: resizing would leave no pixel of the shorter. */
 const MAX_ASPECT = 64;
 
 const KINDS = 'PNG, JPEG or GIF (its first frame)';

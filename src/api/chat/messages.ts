@@ -1,8 +1,8 @@
 // Chat messages on the wire → messages for the engine's template. System and developer are one role; text
-// parts are joined by line breaks, images keep their places. Fields of messages and parts that are not in the table are ignored:
-// clients send back what other servers and SDKs put there (annotations, cache marks), and none of it promises
-// an effect. A broken history (orphan tool results, arguments that are not JSON) is passed on as it is:
-// answering it is no error.
+// parts are joined by line breaks, images keep their places. Fields of messages and parts that are not in
+// the table are ignored: clients send back what other servers and SDKs put there (annotations, cache
+// marks), and none of it promises an effect. A broken history (orphan tool results, arguments that are not
+// JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {
@@ -81,7 +81,7 @@ const inputImage = map(
   (part, path) => imageOfUri(part.image_url, `${path}.image_url`),
 );
 
-/** What others than the model say is made of these. */
+/** Of these are the contents of all roles but the assistant. */
 export const contentPart: Shape<ContentPart> = tagged('type', {
   ...textParts,
   refusal: refusalPart,

@@ -35,7 +35,7 @@ import { Projector } from './vision/projector.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
-/** Of native memory for images that are prepared and not yet answered, where the machine has eight times it. */
+/** Native memory for images in preparation, where the machine has eight times as much. */
 const MAX_IMAGE_BYTES = 1024 * 1024 * 1024;
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });

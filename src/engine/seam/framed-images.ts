@@ -1,5 +1,5 @@
-// Images of a conversation over the pipe: their facts in the JSON of a frame, their files in its raw part, one
-// after the other. The child checks what it reads back: sizes that do not add up are refused.
+// Images of a conversation over the pipe: their facts in the JSON of a frame, their files in its raw part,
+// one after the other. The child checks what it reads back: sizes that do not add up are refused.
 
 import type { ChatMessage, MessageImage, Prompt } from './engine.ts';
 import { WireError } from './wire.ts';

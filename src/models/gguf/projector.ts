@@ -1,7 +1,7 @@
-// Requirements of libmtmd on a projector (clip_model_loader and the siglip graph of tools/mtmd in the pinned
-// llama.cpp), checked against its header before an engine reads the file: value types it asserts on, sizes
-// that it divides and allocates by, shapes that would only fail while an image is computed. One kind is served:
-// the Idefics3 family (SmolVLM). Another is named, not an error, and then not used.
+// Requirements of libmtmd on a projector (clip_model_loader and the siglip graph of tools/mtmd in the
+// pinned llama.cpp), checked against its header before an engine reads the file: value types it asserts on,
+// sizes that it divides and allocates by, shapes that would only fail while an image is computed. One kind
+// is served: the Idefics3 family (SmolVLM). Another is named, not an error, and then not used.
 
 import { invalidGguf } from './bytes.ts';
 import { settingsOf, type Settings } from './check.ts';
@@ -25,7 +25,7 @@ const MAX_TILE = 1024;
 const MAX_PATCHES = 1 << 16;
 /** Of the longest edge of a resized image, in tiles. */
 const MAX_GRID = 8;
-/** An image may be 64 times as wide as high: less than this would leave nothing of its height. */
+/** An image may be 64 times as wide as high: less than this would leave no pixel of its height. */
 const MIN_LONGEST = 64;
 const VECTORS: ReadonlySet<string> = new Set(['F32']);
 const MATRICES: ReadonlySet<string> = new Set(['F32', 'F16', 'BF16', 'Q8_0', 'Q5_0', 'Q5_1', 'Q4_0', 'Q4_1', 'Q4_K', 'Q5_K', 'Q6_K']); // prettier-ignore

@@ -1,5 +1,5 @@
-// An engine that sees: real libmtmd in the confined child. What it writes depends on the pixels and on nothing
-// else: not on what is beside it, not on how its prompt was cut into steps, not on what was kept.
+// An engine that sees: real libmtmd in the confined child. Its text depends on the pixels alone: not on what
+// is beside it, not on how its prompt was cut into steps, not on what was kept.
 
 import { deflateSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { run } from '../../fixtures/engine/demo-engine.ts';
 import { image, openVision, seeing } from '../../fixtures/engine/vision-engine.ts';
 import { GIF, JPEG, picture, png, pngOf } from '../../fixtures/images.ts';
 import { visionText, visionVocabulary } from '../../fixtures/models/vision-model.ts';
-import { haveVision } from '../../fixtures/native.ts';
+import { haveVision } from '../../fixtures/native/libraries.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
 
 describe.skipIf(!haveVision)('an engine that sees', () => {
@@ -46,7 +46,7 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
   });
 
   test('the same pixels are found again, whatever file they come in', async () => {
-    const pixel = (x: number, y: number) => [x * 5, y * 5, 77] as const;
+    const pixel = (column: number, row: number) => [column * 5, row * 5, 77] as const;
     const first = await seeing(engine, { file: png(48, 48, pixel) });
     const file = png(48, 48, pixel);
     const other = pngOf(48, 48, deflateSync(rows(48, 48, pixel), { level: 1 }));
@@ -55,7 +55,7 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
     expect(again.cachedTokens).toBe(again.promptTokens - 1);
     expect(again.text).toBe(first.text);
     const near = await seeing(engine, {
-      file: png(48, 48, (x, y) => [x * 5, y * 5, x === 47 && y === 47 ? 200 : 77]),
+      file: png(48, 48, (column, row) => [column * 5, row * 5, column === 47 && row === 47 ? 200 : 77]),
     });
     expect(near.cachedTokens).toBeLessThan(12);
   });
@@ -153,7 +153,14 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
   });
 });
 
-function rows(width: number, height: number, pixel: (x: number, y: number) => readonly number[]): Buffer {
-  const line = (y: number): number[] => [0, ...Array.from({ length: width }, (_, x) => pixel(x, y)).flat()];
-  return Buffer.from(Array.from({ length: height }, (_, y) => line(y)).flat());
+function rows(
+  width: number,
+  height: number,
+  pixel: (column: number, row: number) => readonly number[],
+): Buffer {
+  const line = (row: number): number[] => [
+    0,
+    ...Array.from({ length: width }, (_, column) => pixel(column, row)).flat(),
+  ];
+  return Buffer.from(Array.from({ length: height }, (_, row) => line(row)).flat());
 }

@@ -1,6 +1,6 @@
-// Entry point of an engine child whose model has adapters or a projector, before it is that: llama.cpp opens
-// them by name, so it may open these, on descriptors it was given, beside the program's own files and what tells
-// of this process and its machine (child/become). Its argument is their number.
+// Entry point of an engine child whose model has adapters or a projector, before it is that: llama.cpp
+// opens them by name, so it may open these, on descriptors it was given, beside the program's own files and
+// what tells of this process and its machine (child/become). Its argument is their number.
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -17,9 +17,7 @@ export interface DecodeContext {
   /** The adapter of the decodes to come; 0: none. */
   useAdapter(adapter: number): void;
   add(token: number, position: number, sequence: number, output: boolean): number;
-  /**
-   * Replaces the batch by vectors in the place of tokens, from `position` on; `last`: with the output of the last.
-   */
+  /** Replaces the batch by vectors in the place of tokens; `last`: with the output of the last one. */
   addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void;
   decodeSync(): number;
   decode(): Promise<number>;

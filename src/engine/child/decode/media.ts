@@ -1,6 +1,6 @@
-// Images in a prompt: runs of vectors in the place of tokens. A decode has tokens or vectors, so a run is read
-// in steps of its own, between those of the other sequences. Its vectors are computed beside the event loop,
-// for one run at a time, the sequence that came first; until they are there the others go on.
+// Images in a prompt: runs of vectors in the place of tokens. A decode has tokens or vectors, so a run is
+// read in steps of its own, between those of the other sequences. Its vectors are computed beside the event
+// loop, for one run at a time, the sequence that came first; until they are there the others go on.
 
 import type { DecodeContext, Sequence } from './batch.ts';
 import { spanAt, type MediaSpan } from './media-span.ts';
@@ -34,7 +34,7 @@ export class MediaReader {
     this.#failed = failed;
   }
 
-  /** Whether a sequence can do nothing until vectors are there. */
+  /** Whether a sequence has to wait for vectors. */
   waits(sequence: Sequence): boolean {
     const span = nextSpan(sequence);
     return span !== undefined && this.#encoding && this.#rowsOf(sequence, span) === null;

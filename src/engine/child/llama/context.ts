@@ -102,7 +102,7 @@ export class LlamaContext {
   readonly #batch: NativeTokens;
   /** For models that see images. */
   readonly #rows: NativeRows | null;
-  /** What the next decode takes. */
+  /** The batch of the next decode. */
   #filled: NativeBatch;
   readonly #aborting: Uint8Array;
   readonly #threadCount: ThreadCount;

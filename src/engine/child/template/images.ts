@@ -1,7 +1,7 @@
-// Images in a rendered conversation. A mark that no text of a request can hold stands for each (it is the escape
-// of the disguise and a character that never follows it), and what the template made of the marks is checked:
-// an image that it leaves out or repeats is an error. Templates that know content as a list of parts only are
-// given one, and write the word of the Idefics3 family for an image.
+// Images in a rendered conversation. A mark that no text of a request can hold stands for each (it is the
+// escape of the disguise and a character that never follows it), and what the template made of the marks is
+// checked: an image that it leaves out or repeats is an error. Templates that know content as a list of
+// parts only are given one, and write the word of the Idefics3 family for an image.
 
 import type { ChatMessage, MessageImage } from '../../seam/engine.ts';
 import { ESCAPE } from './disguise.ts';

@@ -183,10 +183,7 @@ function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
   return null;
 }
 
-/**
- * Templates of vision models may know content as a list of parts only, and leave out what is a string: they get
- * lists then.
- */
+/** Templates of vision models may know content as parts only, and leave a string out: they get parts. */
 function settleParts(renderer: Renderer, meter: Meter): Variables | null {
   const plain = absenceFor(renderer, meter);
   if (plain !== null && showsQuestion(renderer, plain, meter)) return plain;

@@ -1,15 +1,15 @@
-// The images of requests that wait to be read: prepared one at a time, the callers in turn, within a budget of
-// memory of which one caller has at most half. Prepared images of equal pixels get equal ids, by which the
-// prefix cache tells them; an id never stands for two images.
+// The images of requests that wait to be read: prepared one at a time, the callers in turn, within a budget
+// of memory of which one caller has at most half. Prepared images of equal pixels get equal ids, by which
+// the prefix cache tells them; an id never stands for two images.
 
 import { ApiError, queueFull } from '../../../base/errors.ts';
 import type { MessageImage } from '../../seam/engine.ts';
 import type { MediaSpan } from '../decode/media-span.ts';
-import type { Piece, ReadyImage } from './projector.ts';
+import type { ImagePiece, ReadyImage } from './projector.ts';
 
 /** The parts of a projector that are used; tests have their own. */
 export interface ImageReader {
-  layout(image: Pick<MessageImage, 'width' | 'height'>): readonly Piece[];
+  layout(image: Pick<MessageImage, 'width' | 'height'>): readonly ImagePiece[];
   ready(image: MessageImage): Promise<ReadyImage>;
 }
 
@@ -35,7 +35,7 @@ export interface Pictured {
 export interface Laid {
   readonly tokens: readonly number[];
   readonly images: readonly MessageImage[];
-  readonly layouts: readonly (readonly Piece[])[];
+  readonly layouts: readonly (readonly ImagePiece[])[];
   /** Tokens of the whole prompt. */
   readonly length: number;
 }
@@ -210,4 +210,4 @@ export class ImageRoom {
   }
 }
 
-const ONE_TOKEN: Piece = { kind: 'text', tokens: [0] };
+const ONE_TOKEN: ImagePiece = { kind: 'text', tokens: [0] };

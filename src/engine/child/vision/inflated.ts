@@ -1,6 +1,7 @@
-// PNG files whose compressed data hold more than their pixels: the decoder would inflate all of it, gigabytes from
-// a file of megabytes. So the data are inflated once before, up to what the header says and no further (PNG
-// specification §5, §8, §10). Refuses what is no stream of zlib, and Apple's variant without its header.
+// PNG files whose compressed data hold more than their pixels: the decoder would inflate all of it,
+// gigabytes from a file of megabytes. So the data are inflated once before, up to what the header says and
+// no further (PNG specification §5, §8, §10). Refuses what is no stream of zlib, and Apple's variant
+// without its header.
 
 import { promisify } from 'node:util';
 import { inflate } from 'node:zlib';

@@ -1,5 +1,6 @@
-// Requests with images on their way to the scheduler: their prompt is laid out and checked at once, before any
-// pixel is read; then their images are prepared, and the request is queued. A cancelled one leaves at once.
+// Requests with images on their way to the scheduler: their prompt is laid out and checked at once, before
+// any pixel is read; then their images are prepared, and the request is queued. A cancelled one leaves at
+// once.
 
 import type { ChatMessage } from '../../seam/engine.ts';
 import { unframeImages } from '../../seam/framed-images.ts';

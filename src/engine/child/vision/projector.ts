@@ -14,7 +14,7 @@ import { inflatesAsSaid } from './inflated.ts';
 import { silence, type MtmdLibrary } from './library.ts';
 
 /** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
-export type Piece =
+export type ImagePiece =
   | { readonly kind: 'text'; readonly tokens: readonly number[] }
   | { readonly kind: 'image'; readonly length: number };
 
@@ -72,7 +72,7 @@ export class Projector {
   }
 
   /** How an image of these dimensions stands in a prompt. Reads no pixel. */
-  layout({ width, height }: Pick<MessageImage, 'width' | 'height'>): readonly Piece[] {
+  layout({ width, height }: Pick<MessageImage, 'width' | 'height'>): readonly ImagePiece[] {
     const bitmap = this.#mtmd.mtmd_bitmap_init(width, height, null);
     if (bitmap === null) throw new Error('libmtmd made no bitmap');
     const chunks = this.#mtmd.mtmd_input_chunks_init();
@@ -181,9 +181,9 @@ export class Projector {
   }
 
   /** Checks every token before any is decoded: marks that a vocabulary lacks come back as −1. */
-  #pieces(chunks: Pointer): readonly Piece[] {
+  #pieces(chunks: Pointer): readonly ImagePiece[] {
     const mtmd = this.#mtmd;
-    return Array.from({ length: Number(mtmd.mtmd_input_chunks_size(chunks)) }, (_, i): Piece => {
+    return Array.from({ length: Number(mtmd.mtmd_input_chunks_size(chunks)) }, (_, i): ImagePiece => {
       const chunk = mtmd.mtmd_input_chunks_get(chunks, i);
       const kind = mtmd.mtmd_input_chunk_get_type(chunk);
       const length = Number(mtmd.mtmd_input_chunk_get_n_tokens(chunk));
@@ -202,10 +202,7 @@ export class Projector {
   }
 }
 
-/**
- * struct mtmd_input_part { const mtmd_input_text * text; const mtmd_bitmap * bitmap; } with an image, and behind
- * it a list of this one part.
- */
+/** A `struct mtmd_input_part` (text, bitmap) with an image, and behind it a list of this one part. */
 function partOf(bitmap: Pointer): { readonly memory: Pointer; readonly list: Pointer } {
   const memory: unknown = koffi.alloc('uint8', 24);
   if (typeof memory !== 'bigint') throw new Error('no memory for an image');

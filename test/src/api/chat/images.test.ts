@@ -1,5 +1,6 @@
 // Images of requests: a data: URI becomes a file of known kind and size, or a refusal that names its field.
 
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { imageOfUri, MAX_IMAGES } from '../../../../src/api/chat/images.ts';
 import { messages, toChatMessages } from '../../../../src/api/chat/messages.ts';
@@ -25,7 +26,9 @@ test('the bytes are the file', () => {
   expect(Buffer.from(imageOfUri(dataUri(small), 'here').bytes).equals(small)).toBe(true);
 });
 
-const wide = (width: number, height: number): string => dataUri(pngOf(width, height, Buffer.alloc(8)));
+function wide(width: number, height: number): string {
+  return dataUri(pngOf(width, height, Buffer.alloc(8)));
+}
 
 test.each([
   ['https', 'https://a.example/b.png', 'unsupported_parameter', 'data: URI'],
@@ -57,6 +60,28 @@ test.each([
     return;
   }
   throw new Error('it was taken');
+});
+
+test('property: whatever stands in the place of an image is read or refused by name', () => {
+  const uris = fc.oneof(
+    fc.string(),
+    fc.string().map((text) => `data:${text}`),
+    fc.uint8Array({ maxLength: 200 }).map((bytes) => dataUri(bytes)),
+    fc.tuple(fc.constantFrom(small, GIF, JPEG), fc.uint8Array({ maxLength: 40 }), fc.nat(60)).map(([file, bytes, at]) => dataUri(Buffer.concat([file.subarray(0, at), bytes, file.subarray(at)]))), // prettier-ignore
+  );
+  const parts = fc.oneof(uris, fc.record({ url: uris }), fc.jsonValue());
+  fc.assert(
+    fc.property(parts, (given) => {
+      try {
+        messages.read([{ role: 'user', content: [{ type: 'image_url', image_url: given }] }], 'messages');
+      } catch (error) {
+        expect(error).toBeInstanceOf(ApiError);
+        expect(error).toMatchObject({ status: 400 });
+        expect(String((error as ApiError).param)).toMatch(/^messages\[0\]\.content\[0\]\.image_url/);
+      }
+    }),
+    { numRuns: 500 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
+  );
 });
 
 function read(...content: readonly unknown[]) {

@@ -1,5 +1,5 @@
-// The checks of a projector: what libmtmd would abort on, divide by zero with or compute wrongly is refused with a
-// typed error, and what they accept is loaded by real libmtmd, and sees.
+// The checks of a projector: what libmtmd would abort on, divide by zero with or compute wrongly is refused
+// with a typed error, and what they accept is loaded by real libmtmd, and sees.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -10,7 +10,7 @@ import { inspectProjector, type ProjectorFacts } from '../../../../src/models/gg
 import { openVision, seeing } from '../../../fixtures/engine/vision-engine.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
 import { TILE, visionProjector, type VisionChanges } from '../../../fixtures/models/vision-model.ts';
-import { haveVision } from '../../../fixtures/native.ts';
+import { haveVision } from '../../../fixtures/native/libraries.ts';
 
 async function inspect(changes: VisionChanges = {}): Promise<ProjectorFacts> {
   return inspectProjector(await readHeader(source(visionProjector(changes))));
@@ -38,7 +38,9 @@ test.each([
   });
 });
 
-const vision = (name: string): string => `clip.vision.${name}`;
+function vision(name: string): string {
+  return `clip.vision.${name}`;
+}
 const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
   ['no encoder', metadata('clip.has_vision_encoder', undefined), 'has_vision_encoder'],
   ['an encoder of another type', metadata('clip.has_vision_encoder', { u32: 1 }), 'has type u32'],

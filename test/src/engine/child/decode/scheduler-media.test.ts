@@ -1,5 +1,5 @@
-// Prompts with runs of vectors on a context that remembers every call: a decode has tokens or vectors, the others
-// go on while vectors are computed, and what is cancelled is given back.
+// Prompts with runs of vectors on a context that remembers every call: a decode has tokens or vectors, the
+// others go on while vectors are computed, and what is cancelled is given back.
 
 import { describe, expect, test } from 'vitest';
 import type { MediaSpan } from '../../../../../src/engine/child/decode/media-span.ts';

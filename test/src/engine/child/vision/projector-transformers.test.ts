@@ -1,5 +1,6 @@
-// What the engine makes of an image beside `transformers`, on a tiny random SmolVLM of the official converter: the
-// vectors of the projector, and the logits after text, image and text, decoded as the scheduler decodes them.
+// The engine reads an image beside `transformers`, on a tiny random SmolVLM of the official
+// converter: the vectors of the projector, and the logits after text, image and text, decoded as the
+// scheduler decodes them.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { LlamaContext } from '../../../../../src/engine/child/llama/context.ts';
@@ -10,7 +11,7 @@ import { Projector } from '../../../../../src/engine/child/vision/projector.ts';
 import { nativeLibrary } from '../../../../../src/engine/seam/native-library.ts';
 import { png } from '../../../../fixtures/images.ts';
 import { haveOracle, visionCase, type VisionCase } from '../../../../fixtures/models/convert-oracle.ts';
-import { haveVision } from '../../../../fixtures/native.ts';
+import { haveVision } from '../../../../fixtures/native/libraries.ts';
 
 /** The largest difference, in units of the largest number expected. */
 function difference(actual: Float32Array, expected: Float32Array): number {
@@ -39,7 +40,11 @@ describe.skipIf(!haveVision || !haveOracle)('beside transformers', () => {
     const mtmd = loadMtmd(nativeLibrary('libmtmd')!);
     const projector = new Projector(mtmd, model, { path: oracle.projector, threads: 1 });
     const { tile, pixels } = oracle;
-    const bytes = png(tile, tile, (x, y) => [0, 1, 2].map((i) => pixels[(y * tile + x) * 3 + i]!) as never);
+    const bytes = png(
+      tile,
+      tile,
+      (column, row) => [0, 1, 2].map((i) => pixels[(row * tile + column) * 3 + i]!) as never,
+    );
     const image = { at: 0, kind: 'png' as const, width: tile, height: tile, bytes, param: 'image' };
 
     const layout = projector.layout(image);
