@@ -1,5 +1,5 @@
-// Requests with images on their way: one at a time, the callers in turn, within a budget of which one caller has
-// half; equal pixels have equal ids, others never.
+// Requests with images on their way: one at a time, the callers in turn, within a budget of which one caller
+// has half; equal pixels have equal ids, others never.
 
 import { describe, expect, test } from 'vitest';
 import { ImageRoom, type Pictured } from '../../../../../src/engine/child/vision/images.ts';
