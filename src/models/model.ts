@@ -1,7 +1,7 @@
 // A registered model: its files, its summary, its defaults. Types only, shared by
 // registry, measuring and loading.
 
-export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
+export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
 
 /**
  * Where the bytes the engine maps live. `memory`: hashed while copied into guest memory; `verity`: on a
@@ -10,8 +10,11 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
-/** The kinds of path: files of llama.cpp, or a folder as it is published on a hub, which is converted. */
-export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface';
+/**
+ * The kinds of path: files of llama.cpp or whisper.cpp, or a folder as it is published on a hub, which is
+ * converted.
+ */
+export type ModelFormat = 'gguf' | 'whisper' | 'safetensors' | 'huggingface';
 
 /** How the engine keeps keys and values. */
 export type KvCacheType = 'f16' | 'q8_0';
@@ -73,7 +76,7 @@ export interface RegisteredModel {
   /** Unix seconds. */
   readonly created: number;
   readonly type: RegisteredModelType;
-  readonly format: 'gguf';
+  readonly format: 'gguf' | 'whisper';
   /**
    * The digest report_data carries for this model: its only blob's SHA-256, or that of its
    * manifest. Lower-case hex.
@@ -103,7 +106,7 @@ export interface ModelFile extends RegisteredBlob {
   readonly identity?: FileIdentity | undefined;
 }
 
-/** Findings of the strict GGUF reader. */
+/** Findings of the strict readers of files. */
 export interface ModelSummary {
   readonly type: RegisteredModelType;
   readonly architecture: string;

@@ -115,8 +115,8 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   const model: RegisteredModel = {
     ...composedModel(options.id, blobs, options.residency),
     created: options.created,
-    type: options.type ?? summary.type,
-    format: 'gguf',
+    type: typeOf(options),
+    format: summary.type === 'transcription' ? 'whisper' : 'gguf',
     sizeBytes,
     contextLength: Math.min(options.contextLength, summary.contextLength),
     residency: options.residency,
@@ -139,6 +139,19 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     chatTemplate: options.chatTemplate,
     kvType: options.kvType,
   };
+}
+
+/** A file says whether its model hears; no configuration can make it another. */
+function typeOf({ type, summary }: DescribeOptions): RegisteredModelType {
+  if (type !== undefined && (type === 'transcription') !== (summary.type === 'transcription'))
+    throw new ApiError(
+      'invalid_value',
+      `type ${type} does not suit the model: its file is of type ${summary.type}`,
+      {
+        param: 'type',
+      },
+    );
+  return type ?? summary.type;
 }
 
 /** The identity of a model, as the verifier computes it from its blobs (`attestedModel`). */
