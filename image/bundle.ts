@@ -18,6 +18,7 @@ const ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/attestd/main': 'src/attestd/main.ts',
   'dist/src/engine/child/worker': 'src/engine/child/worker.ts',
   'dist/src/engine/child/adapted/launch': 'src/engine/child/adapted/launch.ts',
+  'dist/src/engine/child/audio/worker': 'src/engine/child/audio/worker.ts',
   'dist/src/engine/child/convert/worker': 'src/engine/child/convert/worker.ts',
   'dist/src/engine/child/quantize/launch': 'src/engine/child/quantize/launch.ts',
   'dist/src/engine/child/quantize/worker': 'src/engine/child/quantize/worker.ts',

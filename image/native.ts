@@ -1,7 +1,7 @@
-// The libraries of `make native` as parts of an image: read from a folder, refused unless their SHA-256 is the
-// one that image/native.lock.json records. So an image with them is the same wherever it is built, and a
-// machine without a compiler can build it from files that others built; whoever doubts them runs
-// `make native-check` on the system named there.
+// The libraries of `make native` as parts of an image: read from a folder, refused unless their SHA-256 is
+// the one that image/native.lock.json records. So an image with them is the same wherever it is built, and a
+// machine without a compiler can build it from files that others built; to check them, run `make
+// native-check` on the system named there.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -28,6 +28,7 @@ export const PROCESSES = {
   server: 'src/cli/main.ts',
   engineChild: 'src/engine/child/worker.ts',
   engineLaunch: 'src/engine/child/adapted/launch.ts',
+  audioChild: 'src/engine/child/audio/worker.ts',
   converter: 'src/engine/child/convert/worker.ts',
   quantiser: 'src/engine/child/quantize/worker.ts',
   quantiserLaunch: 'src/engine/child/quantize/launch.ts',

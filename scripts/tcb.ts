@@ -145,6 +145,11 @@ export function readLedger(): Ledger {
         lines: reached('src/engine/child/worker.ts'),
       },
       {
+        name: 'audio child',
+        about: 'holds sound, its texts and weights; no key, no file, no network',
+        lines: reached('src/engine/child/audio/worker.ts'),
+      },
+      {
         name: 'converter',
         about: 'reads a folder of weights; reads and writes descriptors it was given, no network',
         lines: reached('src/engine/child/convert/worker.ts'),

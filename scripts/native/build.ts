@@ -1,6 +1,6 @@
-// Compiles and links one recipe: units side by side over the cores, results kept in the cache under the digest
-// of all inputs (recipe, sources, the libraries linked with, compiler, linker and C library), so that nothing is
-// built twice. Compilers see paths relative to one folder and no environment of the caller's.
+// Compiles and links one recipe: units side by side over the cores, results kept in the cache under the
+// digest of all inputs (recipe, sources, the libraries linked with, compiler, linker and C library), so that
+// it is built once. Compilers see paths relative to one folder and no environment of the caller's.
 
 import { execFile, execFileSync } from 'node:child_process';
 import {

@@ -1,6 +1,6 @@
-// What `make native` builds: two libraries that the npm packages of llama.cpp leave out, from the sources whose
-// SHA-256 image/native.lock.json records, against the very libllama and libggml that the server loads. One table says
-// files, flags and links; everything in it is part of the digest a build is cached by.
+// The table of `make native`: two libraries that the npm packages of llama.cpp leave out, from the sources
+// whose SHA-256 image/native.lock.json records, against the very libllama and libggml that the server loads.
+// One table says files, flags and links; everything in it is part of the digest a build is cached by.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

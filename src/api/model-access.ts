@@ -118,6 +118,7 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
         };
       });
     },
+    transcribe: hearing({ modelPermits, exchange }, modelId, engine),
     tokenize: (...given) => asked(() => engine.tokenize(...given)),
     detokenize: (...given) => asked(() => engine.detokenize(...given)),
     pieces: (...given) => asked(() => engine.pieces(...given)),
@@ -126,6 +127,27 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     dropped: () => engine.dropped(),
     stats: () => engine.stats(),
     close: () => engine.close(),
+  };
+}
+
+/** A place of the queue for each sound, within the caller's share. */
+function hearing(
+  { modelPermits, exchange }: Pick<Call, 'modelPermits' | 'exchange'>,
+  modelId: string,
+  engine: Engine,
+): Engine['transcribe'] {
+  const { transcribe } = engine;
+  if (transcribe === undefined) return undefined;
+  return (request, signal) => {
+    const events = transcribe.call(engine, request, signal)[Symbol.asyncIterator]();
+    return accompanied(events, () => {
+      const { slots } = engine.info;
+      const ended = modelPermits.generation(modelId, callerOf(exchange), { slots, count: 1, along: false });
+      return (whole) => {
+        if (whole) ended();
+        else void engine.dropped().then(ended);
+      };
+    });
   };
 }
 

@@ -209,6 +209,35 @@ export const tokenizeAnswer = object({
   max_model_len: count,
 });
 
+const duration = object({ type: literal('duration'), seconds: count });
+
+/** `json`; `verbose_json` has the rest. The other formats are text. */
+export const transcriptionAnswer = object({
+  text: words,
+  usage: duration,
+  task: optional(choice(['transcribe', 'translate'])),
+  language: optional(words),
+  duration: optional(real),
+  words: optional(list(object({ word: words, start: real, end: real }), { max: MANY })),
+  segments: optional(
+    list(
+      object({
+        id: count,
+        seek: count,
+        start: real,
+        end: real,
+        text: words,
+        tokens: list(count, { max: MANY }),
+        temperature: real,
+        avg_logprob: real,
+        compression_ratio: real,
+        no_speech_prob: real,
+      }),
+      { max: MANY },
+    ),
+  ),
+});
+
 export const detokenizeAnswer = object({ content: words, count });
 
 export const modelAnswer = object({
@@ -216,14 +245,23 @@ export const modelAnswer = object({
   object: literal('model'),
   created: count,
   owned_by: literal('local'),
-  type: choice(['chat', 'completion', 'embedding', 'rerank']),
-  format: literal('gguf'),
+  type: choice(['chat', 'completion', 'embedding', 'rerank', 'transcription']),
+  format: choice(['gguf', 'whisper']),
   sha256: words,
   kind: choice(['blob', 'manifest']),
   size_bytes: count,
   context_length: count,
   capabilities: list(
-    choice(['completion', 'chat', 'tools', 'structured_output', 'vision', 'embedding', 'rerank']),
+    choice([
+      'completion',
+      'chat',
+      'tools',
+      'structured_output',
+      'vision',
+      'embedding',
+      'rerank',
+      'transcription',
+    ]),
     {
       max: 16,
     },

@@ -2,6 +2,7 @@
 
 import type { Route, RouteContext } from '../http/route.ts';
 import { attestation } from './attestation.ts';
+import { transcriptions, translations } from './audio/route.ts';
 import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
@@ -21,6 +22,8 @@ export function allRoutes(context: RouteContext): readonly Route[] {
     completions,
     embeddings,
     rerank,
+    transcriptions,
+    translations,
     tokenize,
     detokenize,
     listModels,

@@ -67,11 +67,18 @@ export const API_CODES = {
   ),
   invalid_token: caller(400, 'a token is not of the vocabulary of the model'),
   template_failed: caller(400, 'the chat template of the model does not take these messages'),
+  invalid_audio: caller(400, 'the file is no sound of a kind that is read'),
+  audio_too_long: caller(400, 'the sound is longer than a request may bring'),
+  transcription_unavailable: operator(501, 'this server was built without the library that hears'),
   wrong_model_type: caller(400, 'the model is of a type for other routes'),
   invalid_keep_alive: caller(400, 'not a duration, 0 or -1'),
   // ---- models that cannot be registered as asked
   file_not_found: caller(400, 'there is no such file'),
   path_not_allowed: caller(400, 'the file is outside of the folders models may come from'),
+  invalid_whisper_model: caller(
+    400,
+    'the file is no whisper model in the ggml format, or not one that can be served',
+  ),
   invalid_gguf: caller(400, 'the file is no GGUF file, or not one that can be served'),
   adapter_mismatch: caller(400, 'the adapter is one of another base'),
   invalid_safetensors: caller(

@@ -152,9 +152,15 @@ function request(
   needsKey: boolean,
 ): readonly string[] {
   const model = models.find(({ type }) => type === 'chat') ?? models[0];
-  const [route, rest] = REQUESTS[model?.type ?? 'chat'];
-  const headers = ["-H 'content-type: application/json'"];
-  if (needsKey) headers.push(`-H "authorization: Bearer $${KEY_VARIABLE}"`);
+  const key = needsKey ? [`-H "authorization: Bearer $${KEY_VARIABLE}"`] : [];
+  const type = model?.type ?? 'chat';
+  if (type === 'transcription')
+    return [
+      `  curl ${origin}/v1/audio/transcriptions ${[...key, `-F 'model=${model?.id ?? 'MODEL'}'`].join(' ')} \\`,
+      '    -F file=@speech.wav',
+    ];
+  const [route, rest] = REQUESTS[type];
+  const headers = ["-H 'content-type: application/json'", ...key];
   return [
     `  curl ${origin}${route} ${headers.join(' ')} \\`,
     `    -d '{"model":"${model?.id ?? 'MODEL'}",${rest}}'`,

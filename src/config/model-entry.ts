@@ -45,13 +45,16 @@ export const MODEL_ENTRY = {
   ),
   format: measured(
     oneOf(
-      ['gguf', 'safetensors', 'huggingface', 'vision'],
-      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start; `vision` is a folder of a GGUF file and its projector, refused where the server cannot use it. Unset: `gguf`',
+      ['gguf', 'whisper', 'safetensors', 'huggingface', 'vision'],
+      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start; `vision` is a folder of a GGUF file and its projector, refused where the server cannot use it. Unset: `gguf` or `whisper` (a model of whisper.cpp), as the file says',
     ),
   ),
   isq: measured(oneOf(ISQ_NAMES, 'type the weights of such a folder are quantised to; unset: they are not')),
   type: measured(
-    oneOf(['chat', 'completion', 'embedding', 'rerank'], 'what the model is for; unset: read from the file'),
+    oneOf(
+      ['chat', 'completion', 'embedding', 'rerank', 'transcription'],
+      'what the model is for; unset: read from the file',
+    ),
   ),
   sha256: measured(
     string('SHA-256 the file must have, of a split model or a folder its manifest; another refuses to load', {

@@ -12,6 +12,7 @@ const MAX_STDERR_CHARACTERS = 64 * 1024;
 /** The socket to an engine child, and the watch over the process. */
 export interface Connection {
   readonly pid: number | null;
+  /** `raw` travels behind the JSON part of the frame. */
   send(message: ToChild, raw?: Uint8Array): void;
   onMessage: ((message: FromChild, raw: Uint8Array) => void) | null;
   /** Requests waiting for an answer; while there are any, the watchdog looks. */

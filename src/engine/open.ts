@@ -10,7 +10,9 @@ import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
 import type { Accelerator, Device } from './seam/backend.ts';
 import type { Drafting, EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
+import { nativeLibrary } from './seam/native-library.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
+import { TranscriptionClient } from './transcription-client.ts';
 
 export interface EngineOptions {
   /** The built engine/child/worker; must be JavaScript. */
@@ -63,10 +65,13 @@ export function openEngine(options: EngineOptions): OpenEngine {
     try {
       const info = await load(connection, spec, options);
       signal.throwIfAborted();
-      return new EngineClient(connection, info, {
+      const bounds = {
         maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
         maxBufferedEvents: options.maxBufferedEvents ?? DEFAULT_MAX_BUFFERED_EVENTS,
-      });
+      };
+      return spec.type === 'transcription'
+        ? new TranscriptionClient(connection, info, bounds)
+        : new EngineClient(connection, info, bounds);
     } catch (error) {
       child.kill('SIGKILL');
       await connection.gone;
@@ -130,8 +135,12 @@ function driverEnvironment({ kind, device }: Accelerator): Readonly<Record<strin
   return { ...uncached, [visible]: String(device) };
 }
 
-/** A model with adapters or a projector starts through a program that bounds the files it may open. */
-function spawnModel(options: EngineOptions, { fd, adapters = [], projector }: LoadSpec): ChildProcess {
+/**
+ * A model with adapters or a projector starts through a program that bounds the files it may open; one that
+ * hears is a program of its own.
+ */
+function spawnModel(options: EngineOptions, { fd, type, adapters = [], projector }: LoadSpec): ChildProcess {
+  if (type === 'transcription') return spawnTranscriber(options, fd);
   const beside = [...adapters, ...(projector === undefined ? [] : [projector])];
   if (beside.length === 0) return spawnChild(options, fd === undefined ? [] : [fd]);
   if (fd === undefined)
@@ -140,6 +149,14 @@ function spawnModel(options: EngineOptions, { fd, adapters = [], projector }: Lo
     });
   const launcher = join(dirname(entryOf(options)), 'adapted', 'launch.js');
   return spawnProgram(options, [launcher, `${beside.length}`], [fd, ...beside.map((each) => each.fd)]);
+}
+
+function spawnTranscriber(options: EngineOptions, fd: number | undefined): ChildProcess {
+  if (nativeLibrary('libwhisper') === undefined)
+    throw new ApiError('transcription_unavailable', 'this server was built without libwhisper');
+  if (fd === undefined)
+    throw new ApiError('model_load_failed', 'a model that hears needs a descriptor', { shouldRetry: false });
+  return spawnProgram(options, [join(dirname(entryOf(options)), 'audio', 'worker.js')], [fd]);
 }
 
 function spawnChild(options: EngineOptions, descriptors: readonly number[]): ChildProcess {

@@ -1,13 +1,33 @@
-// From the facts of the strict GGUF reader to the summary the registry keeps.
+// From the facts of the strict readers, of GGUF files and of whisper models, to the summary the registry
+// keeps.
 
 import type { FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { fileSource, inspectParts, readGguf, type GgufInfo } from './gguf/read.ts';
+import { fileSource, inspectGguf, inspectParts, type GgufInfo } from './gguf/read.ts';
 import type { ModelSummary } from './model.ts';
+import { inspectWhisper, isWhisperModel, type WhisperInfo } from './whisper/read.ts';
 
-/** Reads and checks the header of an open file. 400 invalid_gguf. */
+/** Reads and checks the header of an open file. 400 invalid_gguf, invalid_whisper_model. */
 export async function inspectModel(file: FileHandle): Promise<ModelSummary> {
-  return summaryOf(await readGguf(file));
+  const source = await fileSource(file);
+  return (await isWhisperModel(source))
+    ? whisperSummary(await inspectWhisper(source))
+    : summaryOf(await inspectGguf(source));
+}
+
+function whisperSummary(info: WhisperInfo): ModelSummary {
+  return {
+    type: 'transcription',
+    architecture: 'whisper',
+    parameters: info.parameters,
+    quantization: info.quantization,
+    contextLength: info.textContext,
+    hasChatTemplate: false,
+    tokenizer: info.multilingual ? 'multilingual' : 'english',
+    cacheBytesPerToken: 0,
+    headWidths: [],
+    layers: info.audioLayers + info.textLayers,
+  };
 }
 
 /**

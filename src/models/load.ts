@@ -217,8 +217,15 @@ function cacheBytes({ model, summary }: RegistryEntry, slots: number): number {
   const generates = model.type === 'chat' || model.type === 'completion';
   // Of 32 numbers Q8_0 makes 34 bytes, F16 64.
   const part = model.kvType === 'q8_0' ? 34 / 64 : 1;
+  if (model.type === 'transcription') return HEARING_BYTES;
   return generates ? Math.ceil(summary.cacheBytesPerToken * part) * model.contextLength * slots : 0;
 }
+
+/**
+ * Of a model that hears: the samples and the spectrum of a long sound, and the keys and values of both
+ * halves.
+ */
+const HEARING_BYTES = 384 * 1024 * 1024;
 
 /** Measured: an engine process with a model of a few megabytes has about this much resident. */
 const ENGINE_BYTES = 96 * 1024 * 1024;

@@ -5,6 +5,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
 import { allInsideRoots, describeFile, type DescribeFileOptions, type ModelSettings } from './describe.ts';
 import type { Deriver } from './deriver.ts';
+import { invalidGguf } from './gguf/bytes.ts';
 import { modelInFolder } from './gguf-folder.ts';
 import { namesOfParts } from './gguf/part-name.ts';
 import { typeOfIsq } from './isq.ts';
@@ -12,12 +13,13 @@ import { openModelFolder } from './model-folder.ts';
 import type { ModelFormat, RegistryEntry } from './model.ts';
 import { parseModelName } from './store/names.ts';
 import type { BlobLease } from './store/store.ts';
+import { invalidWhisperModel } from './whisper/read.ts';
 
 /** A model from the configuration, the command line or a request. */
 export interface ModelToAdd extends ModelSettings {
   /** A file, the first part of a split model, a folder, or the parts of a split model in order. */
   readonly path: string | readonly string[];
-  /** Absent: gguf. */
+  /** Absent: gguf or whisper, as the file has it. */
   readonly format?: ModelFormat | undefined;
   /** A type as other servers name it; for a folder that is converted. */
   readonly isq?: string | undefined;
@@ -45,7 +47,8 @@ export async function describeSource(
 ): Promise<DescribedSource> {
   parseModelName(source.id);
   const { format = 'gguf', path } = source;
-  if (format === 'gguf') return describeGguf(source, options, signal);
+  if (format === 'gguf' || format === 'whisper')
+    return assertFormat(await describeGguf(source, options, signal), source);
   if (format === 'vision') return describeVision(source, options, signal);
   const isq = source.isq === undefined ? undefined : typeOfIsq(source.isq);
   const [folder] = typeof path === 'string' ? await permitted([path], source.roots) : [];
@@ -94,6 +97,14 @@ async function describeVision(
     throw refused(`a projector of kind ${projector.kind}; served is idefics3, as SmolVLM has it`);
   if (model.vision !== true) throw refused(`a model of type ${model.type}`);
   return described;
+}
+
+/** A format that was named is what the file must have; unnamed, the file says it. */
+function assertFormat(described: DescribedSource, { format }: ModelToAdd): DescribedSource {
+  const found = described.entry.model.format;
+  if (format === undefined || format === found) return described;
+  if (format === 'whisper') throw invalidWhisperModel('it does not begin with "ggml"');
+  throw invalidGguf('it is a whisper model');
 }
 
 async function describeGguf(

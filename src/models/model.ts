@@ -3,7 +3,7 @@
 
 import type { ProjectorFacts } from './gguf/projector.ts';
 
-export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
+export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
 
 /**
  * Where the bytes the engine maps live. `memory`: hashed while copied into guest memory; `verity`: on a
@@ -13,10 +13,11 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
 export type Residency = 'memory' | 'verity' | 'disk';
 
 /**
- * The kinds of path: files of llama.cpp, a folder as it is published on a hub, which is converted, or a
- * folder of a model and the projector by which it sees.
+/**
+ * The kinds of path: files of llama.cpp or whisper.cpp, a folder as it is published on a hub, which is
+ * converted, or a folder of a model and the projector by which it sees.
  */
-export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface' | 'vision';
+export type ModelFormat = 'gguf' | 'whisper' | 'safetensors' | 'huggingface' | 'vision';
 
 /** How the engine keeps keys and values. */
 export type KvCacheType = 'f16' | 'q8_0';
@@ -78,7 +79,7 @@ export interface RegisteredModel {
   /** Unix seconds. */
   readonly created: number;
   readonly type: RegisteredModelType;
-  readonly format: 'gguf';
+  readonly format: 'gguf' | 'whisper';
   /**
    * The digest report_data carries for this model: its only blob's SHA-256, or that of its
    * manifest. Lower-case hex.
@@ -110,7 +111,7 @@ export interface ModelFile extends RegisteredBlob {
   readonly identity?: FileIdentity | undefined;
 }
 
-/** Findings of the strict GGUF reader. */
+/** Findings of the strict readers of files. */
 export interface ModelSummary {
   readonly type: RegisteredModelType;
   readonly architecture: string;

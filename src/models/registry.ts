@@ -114,7 +114,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   if (options.chatTemplate !== undefined) {
     blobs.push(textBlob('template', options.chatTemplate));
   }
-  const type = options.type ?? summary.type;
+  const type = typeOf(options);
   const generates = type === 'chat' || type === 'completion';
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
   for (const { sha256, size } of options.derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
@@ -122,7 +122,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     ...composedModel(options.id, blobs, options.residency),
     created: options.created,
     type,
-    format: 'gguf',
+    format: summary.type === 'transcription' ? 'whisper' : 'gguf',
     sizeBytes,
     contextLength: Math.min(options.contextLength, summary.contextLength),
     residency: options.residency,
@@ -147,6 +147,19 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     kvType: options.kvType,
     projector: options.projector,
   };
+}
+
+/** A file says whether its model hears; no configuration can make it another. */
+function typeOf({ type, summary }: DescribeOptions): RegisteredModelType {
+  if (type !== undefined && (type === 'transcription') !== (summary.type === 'transcription'))
+    throw new ApiError(
+      'invalid_value',
+      `type ${type} does not suit the model: its file is of type ${summary.type}`,
+      {
+        param: 'type',
+      },
+    );
+  return type ?? summary.type;
 }
 
 /** The identity of a model, as the verifier computes it from its blobs (`attestedModel`). */

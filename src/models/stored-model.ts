@@ -26,7 +26,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
     version: 1,
     name: model.id,
     createdAt: new Date(model.created * 1000).toISOString(),
-    format: 'gguf',
+    format: model.format,
     blobs,
     derived: derived === undefined ? undefined : derivedOf(derived),
     source,

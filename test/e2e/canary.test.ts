@@ -6,6 +6,8 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Response } from 'undici';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { audioRounds } from '../fixtures/e2e/canary-audio.ts';
 import { CANARIES, canary, chatOf, isAllowed, keepsPulledNames, RUN } from '../fixtures/e2e/canaries.ts';
 import {
   bodyRefusals,
@@ -119,6 +121,10 @@ describe('no content in any sink', () => {
       'invalid_encrypted_content',
     ])
       expect(codes).toContain(code);
+  });
+
+  test.skipIf(nativeLibrary('libwhisper') === undefined)('sound: fields, file names and bytes', async () => {
+    expect(await audioRounds(watched)).toEqual([200, 200, 200, 400, 400, 400, 404, 400]);
   });
 
   test('refusals below the routes: broken HTTP, odd targets, server names', async () => {

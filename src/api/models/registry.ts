@@ -28,6 +28,7 @@ const CAPABILITIES: Readonly<Record<ModelStatus['type'], readonly string[]>> = {
   completion: ['completion', 'chat', 'tools', 'structured_output'],
   embedding: ['embedding'],
   rerank: ['rerank'],
+  transcription: ['transcription'],
 };
 
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
@@ -131,12 +132,12 @@ export const getModel = route({
   },
 });
 
-const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
+const FORMATS = ['gguf', 'whisper', 'safetensors', 'huggingface', 'vision'] as const;
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
 const format = choice(
   FORMATS,
-  'gguf is what is assumed. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a GGUF file and its projector, refused where the server cannot use it.',
+  'gguf is what is assumed, or whisper where the file is such a model. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a GGUF file and its projector, refused where the server cannot use it.',
 );
 
 export const newModelName = map(
@@ -221,6 +222,7 @@ export const registerModel = route({
   errors: [
     'file_not_found',
     'invalid_gguf',
+    'invalid_whisper_model',
     'invalid_safetensors',
     'invalid_model_config',
     'ambiguous_quantization',

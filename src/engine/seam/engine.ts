@@ -9,10 +9,11 @@
 import type { ModelNeeds } from './backend.ts';
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
+import type { TranscribeEvent, TranscribeRequest } from './transcription.ts';
 
 export type { CallMarks, ToolFormat } from './tool-format.ts';
 
-export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
+export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
 
 /** How keys and values are kept: 16 bits a number, or 8 in blocks of 32 with a scale, for half the memory. */
 export type KvType = 'f16' | 'q8_0';
@@ -270,6 +271,9 @@ export interface Engine {
     signal: AbortSignal,
     cacheScope?: string,
   ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  /** Only of models that hear: the text of a sound, segment by segment. */
+  readonly transcribe?:
+    ((request: TranscribeRequest, signal: AbortSignal) => AsyncIterable<TranscribeEvent>) | undefined;
   /** Resolves when the engine has dropped everything that was aborted until now, or has ended. */
   dropped(): Promise<void>;
   /** Numbers for /metrics; no content. */

@@ -8,7 +8,9 @@ import { fileURLToPath } from 'node:url';
 
 export type NativeLibraryName = 'libmtmd' | 'libwhisper';
 
-/** The path of a library that was built for this platform, or undefined. `from`: below the package's folder. */
+/**
+ * The path of a library that was built for this platform, or undefined. `from`: below the package's folder.
+ */
 export function nativeLibrary(
   name: NativeLibraryName,
   from = dirname(fileURLToPath(import.meta.url)),

@@ -18,6 +18,7 @@ import type {
   Prompt,
   Sampling,
 } from './engine.ts';
+import type { TranscribeEvent, WireTranscription } from './transcription.ts';
 
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** A shorter frame is small whatever its values are; nearly all frames are shorter. */
@@ -99,7 +100,9 @@ export type ToChild =
       readonly scope: string;
       readonly query: string;
       readonly documents: readonly string[];
-    };
+    }
+  /** The sound file is the raw part. */
+  | { readonly kind: 'transcribe'; readonly id: number; readonly request: WireTranscription };
 
 export type FromChild =
   | { readonly kind: 'progress'; readonly fraction: number }
@@ -130,6 +133,7 @@ export type FromChild =
       readonly size: number;
       readonly tokens: number;
     }
+  | { readonly kind: 'transcription'; readonly id: number; readonly event: TranscribeEvent }
   /** Answers a cancel once that request or call is dropped. */
   | { readonly kind: 'dropped'; readonly id: number }
   | { readonly kind: 'pong'; readonly id: number };

@@ -53,7 +53,7 @@ const shape = object({
   version: checked(anything, (version) => version === 1, 'is not 1'),
   name: words,
   createdAt: checked(words, (time) => !Number.isNaN(Date.parse(time)), 'is not a time'),
-  format: literal('gguf'),
+  format: choice(['gguf', 'whisper']),
   blobs: checked(
     list(blob, { min: 1, max: MAX_BLOBS }),
     ([first]) => first?.role === 'weights' || first?.role === 'adapter',
@@ -70,7 +70,7 @@ const shape = object({
   ),
   gguf: object({
     architecture: words,
-    type: choice(['chat', 'completion', 'embedding', 'rerank']),
+    type: choice(['chat', 'completion', 'embedding', 'rerank', 'transcription']),
     contextLength: count,
     parameters: count,
     quantization: words,
@@ -178,7 +178,7 @@ export interface ModelManifest {
   readonly name: string;
   /** RFC 3339, UTC. */
   readonly createdAt: string;
-  readonly format: 'gguf';
+  readonly format: 'gguf' | 'whisper';
   readonly blobs: readonly ManifestBlob[];
   readonly derived?: ManifestDerivation | undefined;
   readonly source: ModelOrigin;
@@ -188,7 +188,7 @@ export interface ModelManifest {
   /** Findings of readGguf in the weights when they were registered; informative, read again before a load. */
   readonly gguf: {
     readonly architecture: string;
-    readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
+    readonly type: 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
     readonly contextLength: number;
     readonly parameters: number;
     readonly quantization: string;

@@ -1,4 +1,4 @@
-// Building native parts: the same bytes whenever and wherever they are compiled, nothing exported that the
+// Building native parts: the same bytes whenever and wherever they are compiled, no export that the
 // recipe does not name, and no compilation where the cache has the result. Needs a C++ compiler.
 
 import { execFileSync } from 'node:child_process';
