@@ -48,7 +48,9 @@ function operation(route: Route, alias: boolean): object {
   const content =
     route.text === true
       ? { 'text/plain': { schema: { type: 'string' } } }
-      : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
+      : route.bytes === true
+        ? { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } }
+        : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
   return {
     summary: route.summary,
     tags: [route.tag],

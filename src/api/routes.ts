@@ -6,6 +6,8 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
+import { batchRoutes } from './batches/route.ts';
+import { fileRoutes } from './files/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -15,11 +17,9 @@ import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
 
 export function allRoutes(context: RouteContext): readonly Route[] {
+  const replayed = [chat, responses(), completions, embeddings];
   return [
-    chat,
-    responses(),
-    completions,
-    embeddings,
+    ...replayed,
     rerank,
     tokenize,
     detokenize,
@@ -35,6 +35,8 @@ export function allRoutes(context: RouteContext): readonly Route[] {
     modelStatus,
     loadLora,
     unloadLora,
+    ...fileRoutes,
+    ...batchRoutes(context, replayed),
     attestation,
     health(context),
     metricsRoute(context),

@@ -5,10 +5,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
 import type { JsonSchema, Shape } from '../base/shape.ts';
-import type { Access } from './admission/auth.ts';
+import type { Access, Auth } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { ConnectionPins } from './connection-pins.ts';
+import type { Replay } from './replay.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
@@ -45,6 +46,8 @@ interface RouteDoc {
   readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
+  /** The answer is the bytes of a file. */
+  readonly bytes?: boolean | undefined;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly ApiCode[] | undefined;
 }
@@ -86,4 +89,15 @@ export interface RouteContext {
   readonly metrics: Pick<ServerMetrics, 'text'>;
   readonly startedAt: number;
   readonly isDraining: () => boolean;
+  /** Work beside requests; absent where routes are only listed. */
+  readonly background?: BackgroundWork | undefined;
+}
+
+/** Work of the server's own: it begins when the server listens, and ends before it closes. */
+export interface BackgroundWork {
+  readonly deps: Call['deps'];
+  readonly replay: Replay;
+  /** The caller that owns something stored. */
+  readonly owned: Auth['owned'];
+  add(task: { start(): void; stop(): Promise<void> }): void;
 }
