@@ -90,15 +90,22 @@ class Lane {
     this.kills += 1;
   }
 
-  clientOf(url: string): OpenAI {
-    return new OpenAI({ baseURL: `${url}/v1`, apiKey: 'one', maxRetries: 0 });
+  /** Its requests end with the server: fetch may wait for the answer to a form when its reader is dead. */
+  clientOf(url: string, { ended }: Worker): OpenAI {
+    const dead = new AbortController();
+    void ended.then(() => dead.abort());
+    return new OpenAI({
+      baseURL: `${url}/v1`,
+      apiKey: 'one',
+      maxRetries: 0,
+      fetch: (asked, init) => fetch(asked, { ...init, signal: dead.signal }),
+    });
   }
 }
 
 /** A batch whose making was acknowledged, or null when the kill came first. */
-async function made(lane: Lane, url: Promise<string>, name: string): Promise<string | null> {
+async function made(client: OpenAI, name: string): Promise<string | null> {
   try {
-    const client = lane.clientOf(await url);
     const lines = Array.from({ length: LINES }, (_, i) => chatLine(`${name}-${i}`));
     const file = await client.files.create({ file: await jsonl(lines), purpose: 'batch' });
     const batch = await client.batches.create({
@@ -138,9 +145,9 @@ async function killed(number: number): Promise<Lane> {
       const server = lane.start();
       const killing = lane.killSoon(server);
       const step = async (): Promise<void> => {
-        id ??= await made(lane, Promise.race([server.url, killing.then(never)]), name);
+        const client = lane.clientOf(await Promise.race([server.url, killing.then(never)]), server);
+        id ??= await made(client, name);
         if (id === null) return;
-        const client = lane.clientOf(await Promise.race([server.url, killing.then(never)]));
         over = await verified(lane, client, id, name);
       };
       await step().catch((error: unknown) => {
@@ -154,7 +161,11 @@ async function killed(number: number): Promise<Lane> {
 
 /** The kill cut the request, or the body of its answer (fetch then throws a TypeError). */
 function isCut(error: unknown): boolean {
-  return error instanceof OpenAI.APIConnectionError || (error instanceof TypeError && error.message === 'terminated');
+  return (
+    error instanceof OpenAI.APIConnectionError ||
+    error instanceof OpenAI.APIUserAbortError ||
+    (error instanceof Error && (error.name === 'AbortError' || error.message === 'terminated'))
+  );
 }
 
 function never(): never {
