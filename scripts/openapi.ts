@@ -45,12 +45,14 @@ function operation(route: Route, alias: boolean): object {
   const events = {
     'text/event-stream': { schema: { type: 'string', description: 'Server-sent events; see docs/api.md.' } },
   };
-  const content =
-    route.text === true
-      ? { 'text/plain': { schema: { type: 'string' } } }
-      : route.bytes === true
-        ? { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } }
-        : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
+  const content = {
+    ...(route.text === true && { 'text/plain': { schema: { type: 'string' } } }),
+    ...(route.bytes === true && {
+      'application/octet-stream': { schema: { type: 'string', format: 'binary' } },
+    }),
+    ...(route.text !== true && route.streams !== 'always' && json),
+    ...(route.text !== true && route.streams !== undefined && events),
+  };
   return {
     summary: route.summary,
     tags: [route.tag],

@@ -32,7 +32,11 @@ export function queryInteger(bounds: { readonly min: number; readonly max: numbe
 /** The part of a list, oldest first, that a page shows. */
 export function pageOf<T extends { readonly id: string }>(
   all: readonly T[],
-  { after, limit, newestFirst }: { readonly after?: string | undefined; readonly limit: number; readonly newestFirst: boolean },
+  {
+    after,
+    limit,
+    newestFirst,
+  }: { readonly after?: string | undefined; readonly limit: number; readonly newestFirst: boolean },
 ): { readonly page: readonly T[]; readonly more: boolean } {
   const ordered = newestFirst ? all.toReversed() : all;
   // Ids are in the order of their making, so a page also goes on behind one that is gone.
@@ -41,7 +45,7 @@ export function pageOf<T extends { readonly id: string }>(
   return { page: rest.slice(0, limit), more: rest.length > limit };
 }
 
-export function listAnswer<T extends { readonly id: string }>(data: readonly T[], more: boolean): object {
+export function listAnswer(data: readonly { readonly id: string }[], more: boolean): object {
   return {
     object: 'list',
     data,

@@ -72,7 +72,9 @@ export async function createSimulatedSource(options: SimulatedOptions): Promise<
     },
     async derivedKey() {
       const secret = JSON.stringify(await loadKeys(options));
-      return new Uint8Array(hkdfSync('sha256', secret, options.measurement, 'assay simulated derived key', 32));
+      return new Uint8Array(
+        hkdfSync('sha256', secret, options.measurement, 'assay simulated derived key', 32),
+      );
     },
     endorsementsExpireAt: () => issued.expireAt,
     endorsementsError: () => null,

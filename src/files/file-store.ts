@@ -15,7 +15,15 @@ import { ContentWriter, readContent, sealedSize } from './sealed/content.ts';
 import { type MasterKey, SealedError } from './sealed/format.ts';
 import { readState, writeState } from './sealed/state.ts';
 
-export const PURPOSES = ['assistants', 'batch', 'fine-tune', 'vision', 'user_data', 'evals', 'batch_output'] as const;
+export const PURPOSES = [
+  'assistants',
+  'batch',
+  'fine-tune',
+  'vision',
+  'user_data',
+  'evals',
+  'batch_output',
+] as const;
 export type Purpose = (typeof PURPOSES)[number];
 
 const MAX = Number.MAX_SAFE_INTEGER;

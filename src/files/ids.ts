@@ -9,7 +9,11 @@ const TIME_DIGITS = 12;
 const BODY = /^[0-9a-f]{32}$/;
 
 export function newId(kind: IdKind, now: number): string {
-  return kind + Math.max(0, Math.floor(now)).toString(16).padStart(TIME_DIGITS, '0') + randomBytes(10).toString('hex');
+  return (
+    kind +
+    Math.max(0, Math.floor(now)).toString(16).padStart(TIME_DIGITS, '0') +
+    randomBytes(10).toString('hex')
+  );
 }
 
 /** Whether it is an id of that kind; it is then also a safe name of a file. */

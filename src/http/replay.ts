@@ -46,7 +46,11 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
       background: true,
     });
     exchange.route = route.path;
-    exchange.principal = { ...principal, bucket: `batch ${principal.bucket}`, cacheScope: `batch ${principal.cacheScope}` };
+    exchange.principal = {
+      ...principal,
+      bucket: `batch ${principal.bucket}`,
+      cacheScope: `batch ${principal.cacheScope}`,
+    };
     const leave = (): void => exchange.abort(() => signal.reason as Error);
     if (signal.aborted) leave();
     signal.addEventListener('abort', leave, { once: true });
@@ -113,5 +117,7 @@ function unsent(): FastifyReply {
 }
 
 function unstreamed(): ApiError {
-  return new ApiError('unsupported_parameter', 'stream is true, and the lines of a batch are not streamed', { param: 'stream' });
+  return new ApiError('unsupported_parameter', 'stream is true, and the lines of a batch are not streamed', {
+    param: 'stream',
+  });
 }

@@ -37,7 +37,10 @@ export async function createFiles(
   });
   log.info({ msg: 'files and batches are kept, sealed', key: key.kind, batches: files.found.length });
   if (files.removed > 0)
-    log.warn({ msg: 'files of an earlier start are gone: their key was in its memory', count: files.removed });
+    log.warn({
+      msg: 'files of an earlier start are gone: their key was in its memory',
+      count: files.removed,
+    });
   return files;
 }
 

@@ -23,7 +23,10 @@ const CARRIAGE_RETURN = 0x0d;
 const MAX_CUSTOM_ID = 512;
 
 /** Lines that are not empty. */
-export async function* linesOf(content: AsyncIterable<Buffer>, maxBytes: number): AsyncGenerator<RawLine, void> {
+export async function* linesOf(
+  content: AsyncIterable<Buffer>,
+  maxBytes: number,
+): AsyncGenerator<RawLine, void> {
   const held: Buffer[] = [];
   let heldBytes = 0;
   let line = 1;
@@ -78,7 +81,11 @@ export function readLine({ line, bytes }: RawLine, endpoint: string): LineReques
   if (typeof customId !== 'string' || customId === '')
     return refused('missing_required_parameter', 'custom_id is missing or no text', 'custom_id');
   if (customId.length > MAX_CUSTOM_ID)
-    return refused('string_above_max_length', `custom_id has more than ${MAX_CUSTOM_ID} characters`, 'custom_id');
+    return refused(
+      'string_above_max_length',
+      `custom_id has more than ${MAX_CUSTOM_ID} characters`,
+      'custom_id',
+    );
   if (method !== 'POST') return refused('invalid_method', 'method is not POST', 'method');
   if (url !== endpoint) return refused('mismatched_url', 'url is not the endpoint of the batch', 'url');
   if (!isRecord(body)) return refused('missing_required_parameter', 'body is missing or no object', 'body');

@@ -51,9 +51,10 @@ function createBatch(service: () => BatchService): Route {
 }
 
 /** SHA-256 by id. */
-function shownModels({ connectionPins, request, deps }: Call<unknown>): Readonly<Record<string, string>> {
+function shownModels({ connectionPins, request, deps }: Call): Readonly<Record<string, string>> {
   const shown =
-    connectionPins.of(request.raw.socket) ?? deps.models.list().map(({ id, sha256 }) => [id, sha256] as const);
+    connectionPins.of(request.raw.socket) ??
+    deps.models.list().map(({ id, sha256 }) => [id, sha256] as const);
   return Object.fromEntries(shown);
 }
 

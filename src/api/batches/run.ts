@@ -229,7 +229,8 @@ export class BatchRun {
     this.#tell(counted(this.#batch, result));
     this.#unsynced += 1;
     if (this.#unsynced >= SYNC_RESULTS) await this.#sync();
-    else this.#cancelSync ??= this.#context.clock.after(SYNC_MS, () => void this.#sync().catch(() => undefined));
+    else
+      this.#cancelSync ??= this.#context.clock.after(SYNC_MS, () => void this.#sync().catch(() => undefined));
   }
 
   async #sync(): Promise<void> {

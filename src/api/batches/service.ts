@@ -227,7 +227,10 @@ export class BatchService {
   #logFault(error: unknown): void {
     const code = error instanceof ApiError ? error.code : undefined;
     const at = error instanceof Error ? framesOf(error).slice(0, 8) : [];
-    this.#work.deps.log.error({ code, kind: error instanceof Error ? error.name : typeof error, at }, 'a batch stopped');
+    this.#work.deps.log.error(
+      { code, kind: error instanceof Error ? error.name : typeof error, at },
+      'a batch stopped',
+    );
   }
 
   async #ended(id: string): Promise<void> {

@@ -38,12 +38,22 @@ export async function checkInput(
     const { line } = raw;
     if (!isRequest(read)) errors.push(read);
     else if (seen.has(read.customId))
-      errors.push({ code: 'duplicate_custom_id', message: 'custom_id is used by an earlier line', param: 'custom_id', line });
+      errors.push({
+        code: 'duplicate_custom_id',
+        message: 'custom_id is used by an earlier line',
+        param: 'custom_id',
+        line,
+      });
     else {
       seen.add(read.customId);
       const { model } = read.body;
       if (typeof model !== 'string' || !models.has(model))
-        errors.push({ code: 'model_not_found', message: 'there is no model of that name', param: 'body.model', line });
+        errors.push({
+          code: 'model_not_found',
+          message: 'there is no model of that name',
+          param: 'body.model',
+          line,
+        });
     }
     if (errors.length >= MAX_ERRORS) break;
   }

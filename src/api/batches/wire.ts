@@ -31,10 +31,13 @@ const MAX_METADATA = 16;
 const DAY_SECONDS = 86_400;
 
 const metadata = map(
-  anyObject(`At most ${MAX_METADATA} pairs of texts, names up to 64 characters, values up to 512; given back.`),
+  anyObject(
+    `At most ${MAX_METADATA} pairs of texts, names up to 64 characters, values up to 512; given back.`,
+  ),
   (given, path) => {
     const pairs = Object.entries(given);
-    if (pairs.length > MAX_METADATA) throw refuse('invalid_value', path, `${path} has more than ${MAX_METADATA} pairs`);
+    if (pairs.length > MAX_METADATA)
+      throw refuse('invalid_value', path, `${path} has more than ${MAX_METADATA} pairs`);
     return Object.fromEntries(
       pairs.map(([name, value]) => {
         if (name.length > 64 || name === '__proto__' || typeof value !== 'string' || value.length > 512)

@@ -1,7 +1,18 @@
 // Wire forms of /v1/files (OpenAI API reference, "Files").
 
 import { ApiError } from '../../base/errors.ts';
-import { choice, flag, type Infer, integer, list, literal, nullable, object, optional, text } from '../../base/shape.ts';
+import {
+  choice,
+  flag,
+  type Infer,
+  integer,
+  list,
+  literal,
+  nullable,
+  object,
+  optional,
+  text,
+} from '../../base/shape.ts';
 import { type FileDetails, PURPOSES, type StoredFile } from '../../files/file-store.ts';
 import type { FormField } from '../../http/multipart.ts';
 import { queryInteger, seconds } from '../stored.ts';

@@ -22,7 +22,10 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const log = { info: (line: object) => void logged.push(line), warn: (line: object) => void logged.push(line) } as Log;
+const log = {
+  info: (line: object) => void logged.push(line),
+  warn: (line: object) => void logged.push(line),
+} as Log;
 
 function configOf(flags: Readonly<Record<string, unknown>> = {}): Config {
   return readConfig({
@@ -62,17 +65,23 @@ test('without a folder there are no files', async () => {
 });
 
 describe('by default', () => {
-  test.each([['none', null], ['simulated', simulatedTee(1)]] as const)('with %s, a key file in the data folder', async (_, tee) => {
+  test.each([
+    ['none', null],
+    ['simulated', simulatedTee(1)],
+  ] as const)('with %s, a key file in the data folder', async (_, tee) => {
     expect(await kept({}, tee)).toBe(1);
     const path = join(folder, 'data', 'files.key');
     expect((await stat(path)).mode & 0o777).toBe(0o600);
     expect(JSON.stringify(logged)).not.toContain((await readFile(path, 'utf8')).trim());
   });
 
-  test.each(['sev-snp', 'tdx'] as const)('with a real %s, memory: nothing is left, and the log says so', async (teeType) => {
-    expect(await kept({}, teeOf(teeType))).toBe(0);
-    expect(logged).toContainEqual(expect.objectContaining({ count: 2 }));
-  });
+  test.each(['sev-snp', 'tdx'] as const)(
+    'with a real %s, memory: nothing is left, and the log says so',
+    async (teeType) => {
+      expect(await kept({}, teeOf(teeType))).toBe(0);
+      expect(logged).toContainEqual(expect.objectContaining({ count: 2 }));
+    },
+  );
 });
 
 describe('hardware', () => {

@@ -21,7 +21,14 @@ async function drained(slots: FairSlots, order: readonly string[]): Promise<stri
 
 describe('places', () => {
   test('go to the callers in turn', async () => {
-    expect(await drained(new FairSlots(1), ['a', 'a', 'a', 'a', 'b', 'c'])).toEqual(['a', 'a', 'b', 'c', 'a', 'a']);
+    expect(await drained(new FairSlots(1), ['a', 'a', 'a', 'a', 'b', 'c'])).toEqual([
+      'a',
+      'a',
+      'b',
+      'c',
+      'a',
+      'a',
+    ]);
   });
 
   test('are never more than there are, and all come back', async () => {

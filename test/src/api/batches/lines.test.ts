@@ -58,7 +58,12 @@ test('any bytes are a request or a typed error of their line', () => {
     fc.jsonValue().map((value) => Buffer.from(JSON.stringify(value))),
     fc
       .record(
-        { custom_id: fc.jsonValue(), method: fc.constantFrom('POST', 'GET', 1), url: fc.constantFrom('/v1/x', '/v1/y'), body: fc.jsonValue() },
+        {
+          custom_id: fc.jsonValue(),
+          method: fc.constantFrom('POST', 'GET', 1),
+          url: fc.constantFrom('/v1/x', '/v1/y'),
+          body: fc.jsonValue(),
+        },
         { requiredKeys: [] },
       )
       .map((value) => Buffer.from(JSON.stringify(value))),
@@ -66,7 +71,8 @@ test('any bytes are a request or a typed error of their line', () => {
   fc.assert(
     fc.property(line, (bytes) => {
       const found = readLine({ line: 3, bytes }, '/v1/x');
-      if (!isRequest(found)) expect(found).toMatchObject({ line: 3, code: expect.stringMatching(/^[a-z_]+$/) });
+      if (!isRequest(found))
+        expect(found).toMatchObject({ line: 3, code: expect.stringMatching(/^[a-z_]+$/) });
     }),
     { numRuns: 500 },
   );

@@ -4,7 +4,14 @@ import type OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
 import { DEFAULT_CONFIG } from '../../../../src/http/deps.ts';
 import { manualClock } from '../../../fixtures/clock.ts';
-import { chatLine, ended, type FilesApi, jsonl, linesOf, startFilesApi } from '../../../fixtures/files/files-api.ts';
+import {
+  chatLine,
+  ended,
+  type FilesApi,
+  jsonl,
+  linesOf,
+  startFilesApi,
+} from '../../../fixtures/files/files-api.ts';
 import { apiKey, type ApiServerOptions } from '../../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
@@ -37,10 +44,14 @@ async function begun(
 describe('a batch', () => {
   test('answers every line, in the form of the API', async () => {
     const { client } = await started();
-    const made = await begun(client, ['a', 'b', 'c'].map((id) => chatLine(id)), {
-      metadata: { job: 'nightly' },
-      output_expires_after: { anchor: 'created_at', seconds: 3600 },
-    });
+    const made = await begun(
+      client,
+      ['a', 'b', 'c'].map((id) => chatLine(id)),
+      {
+        metadata: { job: 'nightly' },
+        output_expires_after: { anchor: 'created_at', seconds: 3600 },
+      },
+    );
     expect(made).toMatchObject({
       object: 'batch',
       status: 'validating',
@@ -74,7 +85,11 @@ describe('a batch', () => {
 
   test.each<readonly [Endpoint, object, object]>([
     ['/v1/completions', { model: 'demo', prompt: 'x' }, { object: 'text_completion' }],
-    ['/v1/embeddings', { model: 'text-embed', input: 'x' }, { object: 'list', data: [{ object: 'embedding' }] }],
+    [
+      '/v1/embeddings',
+      { model: 'text-embed', input: 'x' },
+      { object: 'list', data: [{ object: 'embedding' }] },
+    ],
     ['/v1/responses', { model: 'demo', input: 'x' }, { object: 'response', status: 'completed' }],
   ])('of %s', async (endpoint, body, answer) => {
     const { client } = await started();
@@ -99,11 +114,13 @@ describe('a batch', () => {
       request_counts: { total: 4, completed: 1, failed: 3 },
     });
     const failed = await linesOf(client, batch.error_file_id);
-    const codes = failed.map((line) => [line.custom_id, line.response?.status_code, line.response?.body.error.code]);
-    expect(codes.toSorted()).toEqual([
-      ['embed', 400, 'wrong_model_type'],
-      ['hot', 400, 'decimal_above_max_value'],
-      ['stream', 400, 'unsupported_parameter'],
+    const codes = failed.map(
+      ({ custom_id: id, response }) => `${id} ${response?.status_code} ${response?.body.error?.code}`,
+    );
+    expect(codes.toSorted((a, b) => a.localeCompare(b))).toEqual([
+      'embed 400 wrong_model_type',
+      'hot 400 decimal_above_max_value',
+      'stream 400 unsupported_parameter',
     ]);
     expect((await linesOf(client, batch.output_file_id)).map((line) => line.custom_id)).toEqual(['good']);
   });
@@ -112,7 +129,11 @@ describe('a batch', () => {
     ['no line', ['', ''], { code: 'empty_file', line: null }],
     ['no JSON', [chatLine('a'), '{"custom_id":'], { code: 'invalid_json_line', line: 2 }],
     ['no object', ['[]'], { code: 'invalid_json_line', line: 1 }],
-    ['an id twice', [chatLine('a'), '', chatLine('a')], { code: 'duplicate_custom_id', line: 3, param: 'custom_id' }],
+    [
+      'an id twice',
+      [chatLine('a'), '', chatLine('a')],
+      { code: 'duplicate_custom_id', line: 3, param: 'custom_id' },
+    ],
     ['no id', [{ ...chatLine('a'), custom_id: undefined }], { code: 'missing_required_parameter', line: 1 }],
     ['a long id', [chatLine('a'.repeat(513))], { code: 'string_above_max_length', line: 1 }],
     ['another method', [{ ...chatLine('a'), method: 'GET' }], { code: 'invalid_method', line: 1 }],
@@ -121,7 +142,11 @@ describe('a batch', () => {
     ['another field', [{ ...chatLine('a'), priority: 1 }], { code: 'unknown_parameter', line: 1 }],
     ['no such model', [chatLine('a', { model: 'gpt-4o' })], { code: 'model_not_found', param: 'body.model' }],
     ['a prototype', ['{"custom_id":"a","__proto__":{}}'], { code: 'invalid_json_line', line: 1 }],
-    ['deep nesting', [`{"custom_id":"a","body":${'['.repeat(200)}${']'.repeat(200)}}`], { code: 'json_too_deep', line: 1 }],
+    [
+      'deep nesting',
+      [`{"custom_id":"a","body":${'['.repeat(200)}${']'.repeat(200)}}`],
+      { code: 'json_too_deep', line: 1 },
+    ],
     ['a long line', [chatLine('a', { padding: 'x'.repeat(70_000) })], { code: 'line_too_long', line: 1 }],
   ])('with %s fails before a line runs', async (_what, lines, error) => {
     const { client, files: api } = await started({
@@ -158,7 +183,10 @@ describe('cancelled', () => {
       },
       config: { files: { ...DEFAULT_CONFIG.files, batchConcurrency: 1 } },
     });
-    const { id } = await begun(client, ['a', 'b', 'c', 'd'].map((each) => chatLine(each)));
+    const { id } = await begun(
+      client,
+      ['a', 'b', 'c', 'd'].map((each) => chatLine(each)),
+    );
     while ((await client.batches.retrieve(id)).request_counts?.completed !== 1) await turn();
     expect((await client.batches.cancel(id)).status).toBe('cancelling');
     const batch = await ended(client, id);
@@ -189,7 +217,10 @@ test('a batch that does not end in its window expires, and says which lines did 
     },
     { clock },
   );
-  const { id } = await begun(client, ['a', 'b', 'c'].map((each) => chatLine(each)));
+  const { id } = await begun(
+    client,
+    ['a', 'b', 'c'].map((each) => chatLine(each)),
+  );
   while ((await client.batches.retrieve(id)).request_counts?.completed !== 1) await turn();
   clock.advance(86_400_000);
   const batch = await ended(client, id);
@@ -236,7 +267,10 @@ describe('a key', () => {
     const client = files.client('narrow');
     const batch = await ended(client, (await begun(client, [chatLine('a')])).id);
     const [line] = await linesOf(client, batch.error_file_id);
-    expect(line?.response).toMatchObject({ status_code: 403, body: { error: { code: 'model_not_allowed' } } });
+    expect(line?.response).toMatchObject({
+      status_code: 403,
+      body: { error: { code: 'model_not_allowed' } },
+    });
   });
 
   test('has as many batches as it may; another has its own', async () => {
@@ -246,7 +280,10 @@ describe('a key', () => {
     const [one, two] = [files.client('one'), files.client('two')];
     const first = await begun(one, [chatLine('a')]);
     const second = await begun(one, [chatLine('a')]);
-    await expect(begun(one, [chatLine('a')])).rejects.toMatchObject({ status: 429, code: 'too_many_batches' });
+    await expect(begun(one, [chatLine('a')])).rejects.toMatchObject({
+      status: 429,
+      code: 'too_many_batches',
+    });
     const other = await begun(two, [chatLine('a')]);
     await expect(one.files.delete(first.input_file_id)).rejects.toMatchObject({ code: 'file_in_use' });
     gate.open();
@@ -260,9 +297,14 @@ describe('a key', () => {
     files = await startFilesApi(keys({ requestsPerMinute: 3 }), { clock });
     const one = files.client('one');
     // The upload and the batch are two of the three.
-    const { id } = await begun(one, ['a', 'b', 'c', 'd', 'e', 'f'].map((each) => chatLine(each)));
+    const { id } = await begun(
+      one,
+      ['a', 'b', 'c', 'd', 'e', 'f'].map((each) => chatLine(each)),
+    );
     const statuses = (): number[] =>
-      files?.api.records.filter(({ route }) => route === '/v1/chat/completions').map(({ status }) => status) ?? [];
+      files?.api.records
+        .filter(({ route }) => route === '/v1/chat/completions')
+        .map(({ status }) => status) ?? [];
     while (statuses().filter((status) => status === 200).length < 6) {
       await turn();
       clock.advance(2);
@@ -295,7 +337,10 @@ test('a batch of a model that was replaced does not use the other', async () => 
   gate.open();
   const batch = await ended(client, id);
   const [refused] = await linesOf(client, batch.error_file_id);
-  expect(refused).toMatchObject({ custom_id: 'b', response: { status_code: 409, body: { error: { code: 'attestation_stale' } } } });
+  expect(refused).toMatchObject({
+    custom_id: 'b',
+    response: { status_code: 409, body: { error: { code: 'attestation_stale' } } },
+  });
 });
 
 describe('a server that stops and starts again', () => {
@@ -312,12 +357,18 @@ describe('a server that stops and starts again', () => {
       config: { files: { ...DEFAULT_CONFIG.files, batchConcurrency: 2 } },
     };
     const first = await startFilesApi(stuck);
-    const made = await begun(first.client(), ['a', 'b', 'c', 'd'].map((each) => chatLine(each)));
+    const made = await begun(
+      first.client(),
+      ['a', 'b', 'c', 'd'].map((each) => chatLine(each)),
+    );
     while (over <= 8) await turn();
     files = await first.again({});
     const client = files.client();
     const batch = await ended(client, made.id);
-    expect(batch).toMatchObject({ status: 'completed', request_counts: { total: 4, completed: 4, failed: 0 } });
+    expect(batch).toMatchObject({
+      status: 'completed',
+      request_counts: { total: 4, completed: 4, failed: 0 },
+    });
     expect(batch.usage).toMatchObject({ output_tokens: 16 });
     const lines = await linesOf(client, batch.output_file_id);
     expect(lines.map((line) => line.custom_id).toSorted()).toEqual(['a', 'b', 'c', 'd']);

@@ -185,8 +185,16 @@ describe('refused', () => {
     ['no file', form({ purpose: 'batch' }, false), [400, 'missing_required_parameter']],
     ['another purpose', form({ purpose: 'batch_output' }), [400, 'invalid_value']],
     ['another field', form({ purpose: 'batch', color: 'red' }), [400, 'unknown_parameter']],
-    ['a time that is too short', form({ purpose: 'batch', 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': '5' }), [400, 'integer_below_min_value']],
-    ['a time that is no number', form({ purpose: 'batch', 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': 'x' }), [400, 'invalid_type']],
+    [
+      'a time that is too short',
+      form({ purpose: 'batch', 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': '5' }),
+      [400, 'integer_below_min_value'],
+    ],
+    [
+      'a time that is no number',
+      form({ purpose: 'batch', 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': 'x' }),
+      [400, 'invalid_type'],
+    ],
     ['a prototype', form({ purpose: 'batch', __proto__x: '' }), [400, 'unknown_parameter']],
   ])('%s', async (_what, body, expected) => {
     expect(await post(body)).toEqual(expected);

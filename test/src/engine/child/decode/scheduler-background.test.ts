@@ -16,7 +16,7 @@ test('live requests are seated before background work that came first', async ()
       emit: (event) => void (event.kind === 'finish' && order.push(id)),
     });
   await Promise.all([asked(1, true), asked(2, true), asked(3, false), asked(4, false)]);
-  expect(order.slice(0, 2).toSorted()).toEqual([3, 4]);
+  expect(order.slice(0, 2).toSorted((a, b) => a - b)).toEqual([3, 4]);
 });
 
 test('background work under way gives its slot to a live request, and ends with its own text', async () => {
