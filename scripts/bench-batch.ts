@@ -1,6 +1,6 @@
-// `npx tsx scripts/bench-batch.ts`: requests a second of a batch, from its making to its files, beside the same
-// requests sent live at the best concurrency, in turn in one run, on a demo model and on an engine without one.
-// Prints JSON and has no assertions.
+// `npx tsx scripts/bench-batch.ts`: requests a second of a batch, from its making to its files, beside the
+// same requests sent live at the best concurrency, in turn in one run, on a demo model and on an engine
+// without one. Prints JSON and has no assertions.
 
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Engine } from '../src/engine/seam/engine.ts';

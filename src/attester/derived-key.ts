@@ -1,6 +1,7 @@
 // A key that the hardware derives for this chip and this measurement, for files at rest. SEV-SNP has it
-// (SNP_GET_DERIVED_KEY, SEV-SNP ABI 7.2), through a helper program: it takes an ioctl, and neither this process
-// nor the root part makes one. The helper writes 32 bytes to its output and ends with 0. TDX has no such key.
+// (SNP_GET_DERIVED_KEY, SEV-SNP ABI 7.2), through a helper program: it takes an ioctl, and neither this
+// process nor the root part makes one. The helper writes 32 bytes to its output and ends with 0. TDX has no
+// such key.
 
 import { execFile } from 'node:child_process';
 import { ConfigError } from '../base/errors.ts';

@@ -18,7 +18,7 @@ import {
 } from '../base/shape.ts';
 import { isId } from './ids.ts';
 import type { MasterKey } from './sealed/format.ts';
-import { readLog, SealedLog } from './sealed/log.ts';
+import { readSealedLog, SealedLog } from './sealed/log.ts';
 import { readState, writeState } from './sealed/state.ts';
 
 export const BATCH_STATUSES = [
@@ -163,7 +163,7 @@ export class BatchStore {
 
   async *results(id: string): AsyncGenerator<LineResult, void> {
     try {
-      for await (const record of readLog(this.#results(id), this.#key, id)) yield decodeResult(record);
+      for await (const record of readSealedLog(this.#results(id), this.#key, id)) yield decodeResult(record);
     } catch (error) {
       // A batch that ended before its first line has no log.
       if (codeOf(error) !== 'ENOENT') throw error;

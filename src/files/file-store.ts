@@ -1,6 +1,7 @@
 // Stored files: a sealed state and a sealed content for each, the content first. A kill leaves a content
-// without a state, which the next start removes, or a temporary file. Only the owner of a file finds it; every
-// other caller gets 404, as for a file that does not exist. A file ends at its time, by the injected clock.
+// without a state, which the next start removes, or a temporary file. Only the owner of a file finds it;
+// every other caller gets 404, as for a file that does not exist. A file ends at its time, by the injected
+// clock.
 
 import { mkdir, readdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// Ids of files and batches: the milliseconds they were made at, then 80 random bits. In the order of their ids
-// they are in the order of their making, so a page of a list can go on after an id that is gone.
+// Ids of files and batches: the milliseconds they were made at, then 80 random bits. In the order of their
+// ids they are in the order of their making, so a page of a list can go on after an id that is gone.
 
 import { randomBytes } from 'node:crypto';
 

@@ -254,7 +254,7 @@ export function recordEnd(
       ...(exchange.errorCode !== null && { code: exchange.errorCode }),
       ...(exchange.usedTokens > 0 && { promptTokens, completionTokens }),
       ...(!complete && { aborted: true }),
-      ...(exchange.background && { batch: true }),
+      batch: exchange.background ? true : undefined,
     },
     'request',
   );

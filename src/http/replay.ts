@@ -1,6 +1,7 @@
-// A stored request, sent through its route without a connection: for the lines of a batch. It has an exchange of
-// its own, stands under the limits of its caller, and reaches log, metrics and audit like any other; it holds
-// places of its own, so that a batch takes none from its caller's live requests. Streams are refused.
+// A stored request, sent through its route without a connection: for the lines of a batch. It has an
+// exchange of its own, stands under the limits of its caller, and reaches log, metrics and audit like any
+// other; it holds places of its own, so that a batch takes none from its caller's live requests. Streams are
+// refused.
 
 import { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';

@@ -1,5 +1,5 @@
-// A number of places that callers take in turn: however many lines one caller has waiting, another's next line
-// gets the next place but one.
+// A number of places that callers take in turn: however many lines one caller has waiting, another's next
+// line gets the next place but one.
 
 export class FairSlots {
   #free: number;

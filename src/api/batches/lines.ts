@@ -23,7 +23,7 @@ const CARRIAGE_RETURN = 0x0d;
 const MAX_CUSTOM_ID = 512;
 
 /** Lines that are not empty. */
-export async function* linesOf(
+export async function* inputLines(
   content: AsyncIterable<Buffer>,
   maxBytes: number,
 ): AsyncGenerator<RawLine, void> {

@@ -1,10 +1,10 @@
-// /v1/batches: create, list, retrieve, cancel. A batch may use the models its connection was shown, with those
-// digests: the evidence of that connection, or without one the models registered when it is made.
+// /v1/batches: create, list, retrieve, cancel. A batch may use the models its connection was shown, with
+// those digests: the evidence of that connection, or without one the models registered when it is made.
 
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
 import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../stored.ts';
 import { BatchService } from './service.ts';
-import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, listQuery, wireBatch } from './wire.ts';
+import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, batchListQuery, wireBatch } from './wire.ts';
 
 const TAG = 'Files and batches';
 
@@ -66,7 +66,7 @@ function listBatches(service: () => BatchService): Route {
     limited: true,
     summary: 'The batches of this key, newest first.',
     tag: TAG,
-    query: listQuery,
+    query: batchListQuery,
     answer: batchListAnswer,
     errors: ['files_disabled'],
     async handle(call) {

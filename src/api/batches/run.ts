@@ -1,6 +1,7 @@
-// One batch from its state to its end: check, lines, files. Each step begins by writing the state it is in and
-// can be done again after a kill: results are read from their log, files are made under ids chosen before. Stops
-// with the reason of its signal: an Ending ends the batch early, anything else leaves it for the next start.
+// One batch from its state to its end: check, lines, files. Each step begins by writing the state it is in
+// and can be done again after a kill: results are read from their log, files are made under ids chosen
+// before. Stops with the reason of its signal: an Ending ends the batch early, anything else leaves it for
+// the next start.
 
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
@@ -20,7 +21,7 @@ import type { Principal } from '../../http/admission/auth.ts';
 import type { Replay, Replayed } from '../../http/replay.ts';
 import type { Route } from '../../http/route.ts';
 import type { FairSlots } from './fair-slots.ts';
-import { isRequest, type LineRequest, linesOf, type RawLine, readLine } from './lines.ts';
+import { isRequest, type LineRequest, inputLines, type RawLine, readLine } from './lines.ts';
 import { checkInput } from './validate.ts';
 import { writeFiles } from './write-files.ts';
 
@@ -158,7 +159,7 @@ export class BatchRun {
     const failure = new AbortController();
     const signal = AbortSignal.any([this.#end.signal, failure.signal]);
     try {
-      for await (const raw of linesOf(store.read(owner, inputFileId), maxLineBytes)) {
+      for await (const raw of inputLines(store.read(owner, inputFileId), maxLineBytes)) {
         if (done.has(raw.line)) continue;
         if (under.size >= concurrency) await Promise.race(under);
         signal.throwIfAborted();

@@ -1,8 +1,8 @@
-// The check of a batch's input before its first line runs: all of it, so that a batch with a broken line costs
-// nothing. Reports up to a hundred lines.
+// The check of a batch's input before its first line runs: all of it, so that a batch with a broken line
+// costs nothing. Reports up to a hundred lines.
 
 import type { BatchLineError } from '../../files/batch-store.ts';
-import { isRequest, linesOf, readLine } from './lines.ts';
+import { isRequest, inputLines, readLine } from './lines.ts';
 
 export const MAX_LINES = 50_000;
 const MAX_ERRORS = 100;
@@ -27,7 +27,7 @@ export async function checkInput(
   const errors: BatchLineError[] = [];
   const seen = new Set<string>();
   let total = 0;
-  for await (const raw of linesOf(content, maxLineBytes)) {
+  for await (const raw of inputLines(content, maxLineBytes)) {
     signal.throwIfAborted();
     total += 1;
     if (total > MAX_LINES) {

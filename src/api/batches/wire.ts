@@ -62,7 +62,7 @@ export const batchRequest = object({
 });
 export type BatchRequest = Infer<typeof batchRequest>;
 
-export const listQuery = object({
+export const batchListQuery = object({
   after: optional(text({ max: 64 })),
   limit: optional(queryInteger({ min: 1, max: 100 })),
 });

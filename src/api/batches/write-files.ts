@@ -1,9 +1,10 @@
-// The files of a batch that is over: the answers, and the lines that failed or never ran (OpenAI API reference,
-// "Batch output"). Made under ids that the state names already, so that a second try replaces the first.
+// The files of a batch that is over: the answers, and the lines that failed or never ran (OpenAI API
+// reference, "Batch output"). Made under ids that the state names already, so that a second try replaces the
+// first.
 
 import type { BatchStore, StoredBatch } from '../../files/batch-store.ts';
 import type { FileStore, FileUpload } from '../../files/file-store.ts';
-import { isRequest, linesOf, readLine } from './lines.ts';
+import { isRequest, inputLines, readLine } from './lines.ts';
 import { lineId } from './run.ts';
 
 const NEWLINE = Buffer.from('\n');
@@ -42,7 +43,7 @@ async function addUnrun(
   errors: ResultFile,
 ): Promise<void> {
   if (total === 0) return;
-  for await (const raw of linesOf(store.read(owner, inputFileId), maxLineBytes)) {
+  for await (const raw of inputLines(store.read(owner, inputFileId), maxLineBytes)) {
     const read = readLine(raw, endpoint);
     if (done.has(raw.line) || !isRequest(read)) continue;
     const message = 'This request could not be executed before the completion window expired.';

@@ -12,7 +12,7 @@ import {
   fileDeleted,
   fileForm,
   fileListAnswer,
-  listQuery,
+  fileListQuery,
   MAX_BATCH_FILE_BYTES,
   readFileFields,
   wireFile,
@@ -74,7 +74,7 @@ const listFiles = route({
   limited: true,
   summary: 'The files of this key.',
   tag: TAG,
-  query: listQuery,
+  query: fileListQuery,
   answer: fileListAnswer,
   errors: ['files_disabled'],
   async handle(call) {

@@ -67,13 +67,13 @@ export function readFileFields(given: readonly FormField[]): Omit<FileDetails, '
   return { purpose: read.purpose, expiresAfterMs: after === undefined ? undefined : after * 1000 };
 }
 
-export const listQuery = object({
+export const fileListQuery = object({
   after: optional(text({ max: 64 })),
   limit: optional(queryInteger({ min: 1, max: 10_000 })),
   order: optional(choice(['asc', 'desc'])),
   purpose: optional(choice(PURPOSES)),
 });
-export type ListQuery = Infer<typeof listQuery>;
+export type FileListQuery = Infer<typeof fileListQuery>;
 
 const fileFields = {
   id: text({ max: 64 }),
@@ -103,7 +103,7 @@ export function wireFile({ id, bytes, createdAt, expiresAt, filename, purpose }:
     object: 'file',
     bytes,
     created_at: seconds(createdAt),
-    ...(expiresAt !== undefined && { expires_at: seconds(expiresAt) }),
+    expires_at: expiresAt === undefined ? undefined : seconds(expiresAt),
     filename,
     purpose,
     // Nothing is computed of a file: it can be used at once.

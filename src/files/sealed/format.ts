@@ -1,6 +1,6 @@
-// What every sealed object begins with, and its key. A header is `ASSAYSL`, a version, and a random salt of 32
-// bytes. The object's key is HKDF-SHA-256 (RFC 5869) of the master key, that salt, and the kind and id of the
-// object, so no object opens under another name. Anything unknown, cut or changed is a SealedError.
+// What every sealed object begins with, and its key. A header is `ASSAYSL`, a version, and a random salt of
+// 32 bytes. The object's key is HKDF-SHA-256 (RFC 5869) of the master key, that salt, and the kind and id of
+// the object, so no object opens under another name. Anything unknown, cut or changed is a SealedError.
 
 import { createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
 
@@ -12,7 +12,7 @@ export const TAG_BYTES = 16;
 export const NONCE_BYTES = 12;
 export const CIPHER = 'aes-256-gcm';
 
-/** header: no sealed object, or of another version. cut: shorter than it was. changed: bytes or name differ. */
+/** header: no sealed object, or another version. cut: shorter than it was. changed: bytes or name differ. */
 export type SealedProblem = 'header' | 'cut' | 'changed';
 
 const MESSAGES: Readonly<Record<SealedProblem, string>> = {

@@ -18,8 +18,8 @@ export interface Principal {
   /** Opaque and stable per key while the process lives: prompt-cache reuse stays within one scope. */
   readonly cacheScope: string;
   /**
-   * By which stored files and batches are its own, also after a restart: `key <sha256>`, or without a known key
-   * `anonymous` and the digest of the bearer key it sent.
+   * By which stored files and batches are its own, also after a restart: `key <sha256>`, or without a known
+   * key `anonymous` and the digest of the bearer key it sent.
    */
   readonly owner: string;
 }

@@ -1,4 +1,5 @@
-// Where the key of stored files comes from: a file without a real TEE, memory with one, the hardware where it can.
+// Where the key of stored files comes from: a file without a real TEE, memory with one, the hardware where
+// it can.
 
 import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -73,8 +73,8 @@ export class RequestQueues {
   }
 
   /**
-   * Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` seats a request.
-   * Background work gets one only while no other request wants any.
+   * Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` seats a
+   * request. Background work gets one only while no other request wants any.
    */
   serve(free: () => boolean, admit: (request: Request) => boolean): void {
     for (let idle = 0; free() && idle < this.#queues.size;) {

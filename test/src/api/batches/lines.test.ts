@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { isRequest, linesOf, type RawLine, readLine } from '../../../../src/api/batches/lines.ts';
+import { isRequest, inputLines, type RawLine, readLine } from '../../../../src/api/batches/lines.ts';
 import { gathered } from '../../../fixtures/files/gathered.ts';
 
 async function* pieces(bytes: Buffer, sizes: readonly number[]): AsyncGenerator<Buffer> {
@@ -14,7 +14,7 @@ async function* pieces(bytes: Buffer, sizes: readonly number[]): AsyncGenerator<
 }
 
 function read(text: string, maxBytes = 100, sizes: readonly number[] = [7]): Promise<RawLine[]> {
-  return gathered(linesOf(pieces(Buffer.from(text), sizes), maxBytes));
+  return gathered(inputLines(pieces(Buffer.from(text), sizes), maxBytes));
 }
 
 describe('lines', () => {

@@ -1,4 +1,5 @@
-// /v1/files through the OpenAI SDK: what is stored comes back to its own key alone, in bounds, until its time.
+// /v1/files through the OpenAI SDK: what is stored comes back to its own key alone, in bounds, until its
+// time.
 
 import OpenAI, { APIError, toFile } from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -175,7 +176,8 @@ describe('refused', () => {
     return made;
   };
   const post = async (body: FormData | string, type?: string): Promise<readonly [number, string]> => {
-    const headers = { authorization: 'Bearer one', ...(type !== undefined && { 'content-type': type }) };
+    const headers = new Headers({ authorization: 'Bearer one' });
+    if (type !== undefined) headers.set('content-type', type);
     const answer = await fetch(`${files.api.url}/v1/files`, { method: 'POST', body, headers });
     const { error } = (await answer.json()) as { error: { code: string } };
     return [answer.status, error.code];

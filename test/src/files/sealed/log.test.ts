@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { HEADER_BYTES, MasterKey } from '../../../../src/files/sealed/format.ts';
-import { readLog, SealedLog } from '../../../../src/files/sealed/log.ts';
+import { readSealedLog, SealedLog } from '../../../../src/files/sealed/log.ts';
 import { gathered } from '../../../fixtures/files/gathered.ts';
 import { sealedRefusal } from '../../../fixtures/refusal.ts';
 
@@ -56,7 +56,7 @@ describe('a log', () => {
     await log.close();
     expect(found).toEqual(THREE);
     expect(await recordsOf(path)).toEqual([...THREE, 'fourth']);
-    expect((await gathered(readLog(path, key, 'log'))).map(String)).toEqual([...THREE, 'fourth']);
+    expect((await gathered(readSealedLog(path, key, 'log'))).map(String)).toEqual([...THREE, 'fourth']);
   });
 
   test('cut at any byte keeps the whole records before it, and goes on after them', async () => {

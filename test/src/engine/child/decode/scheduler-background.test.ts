@@ -1,5 +1,5 @@
-// Background work (the lines of a batch) below live requests: it starts when none waits, gives its slots to those
-// that come, and goes on afterwards with the same text.
+// Background work (the lines of a batch) below live requests: it starts when none waits, gives its slots to
+// those that come, and goes on afterwards with the same text.
 
 import { expect, test } from 'vitest';
 import { expected, start } from '../../../../fixtures/engine/fake-context.ts';
