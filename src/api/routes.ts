@@ -7,7 +7,7 @@ import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
 import { batchRoutes } from './batches/route.ts';
-import { fileRoutes } from './files/route.ts';
+import { FILE_ROUTES } from './files/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -35,7 +35,7 @@ export function allRoutes(context: RouteContext): readonly Route[] {
     modelStatus,
     loadLora,
     unloadLora,
-    ...fileRoutes,
+    ...FILE_ROUTES,
     ...batchRoutes(context, replayed),
     attestation,
     health(context),

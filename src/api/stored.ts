@@ -1,4 +1,4 @@
-// What the routes of files and batches share: the store, the caller that owns what they touch, and pages of a
+// Shared by the routes of files and batches: the store, the caller that owns what they touch, and pages of a
 // list (OpenAI API reference, "List files", "List batch").
 
 import { ApiError } from '../base/errors.ts';

@@ -300,7 +300,7 @@ export class FileUpload {
     }
   }
 
-  /** Idempotent; does nothing to a finished file. */
+  /** Idempotent; a finished file stays. */
   async abandon(): Promise<void> {
     if (this.#over) return;
     this.#over = true;

@@ -1,5 +1,5 @@
 // Opens the folder of files and batches: its lock, its key, what is in it. A start that cannot have the key
-// fails; nothing is ever written in clear instead.
+// fails; no byte is written in clear instead.
 
 import type { Clock } from '../base/clock.ts';
 import { type FolderLock, lockFolder } from '../base/folder-lock.ts';

@@ -1,4 +1,4 @@
-// What is kept for one caller: files and bytes, each with a bound of its own and one of all callers together.
+// Files and bytes that are kept for one caller, each with a bound of its own and one of all callers together.
 // Callers without a key share one allowance, because they choose the text they are told apart by.
 
 import { ApiError } from '../base/errors.ts';
@@ -46,7 +46,7 @@ export class Quota {
     return this.#add(kept, 0, bytes);
   }
 
-  /** What is there already, whatever the limits are now. */
+  /** A file there is already, whatever the limits are now. */
   found(owner: string, bytes: number): void {
     this.#add(this.#of(owner), 1, bytes);
   }

@@ -1,5 +1,5 @@
 // multipart/form-data (RFC 7578, RFC 2046 §5.1) as it arrives: small fields are gathered, the one file is
-// streamed to its sink, and nothing is held beyond a part's header and one delimiter. Strict: one file at
+// streamed to its sink, and no more is held than a part's header and one delimiter. Strict: one file at
 // most, fields bounded in number and size, no nested forms, no transfer encoding; no part of the body is
 // ever quoted.
 

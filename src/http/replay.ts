@@ -7,36 +7,13 @@ import { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
-import type { Principal } from './admission/auth.ts';
 import { readBody } from './admission/bodies.ts';
 import { errorBody, toApiError } from './errors.ts';
 import { type Exchange, openExchange } from './exchange.ts';
 import { type HookContext, recordEnd } from './hooks.ts';
 import { freshRequestId } from './listener.ts';
-import type { Route } from './route.ts';
+import type { Replay, Replayed, Route } from './route.ts';
 import type { Shared } from './routing.ts';
-
-export interface ReplayRequest {
-  readonly route: Route;
-  /** JSON in UTF-8. */
-  readonly body: Buffer;
-  readonly principal: Principal;
-  /** The models its sender was shown: SHA-256 by id. */
-  readonly shown: ReadonlyMap<string, string>;
-  readonly signal: AbortSignal;
-}
-
-export interface Replayed {
-  readonly status: number;
-  readonly requestId: string;
-  /** JSON. */
-  readonly body: string;
-  readonly usage: Exchange['usage'];
-  readonly error: ApiError | null;
-}
-
-/** Rejects only with the reason of its signal. */
-export type Replay = (request: ReplayRequest) => Promise<Replayed>;
 
 export function createReplay(context: HookContext, shared: Shared): Replay {
   return async ({ route, body, principal, shown, signal }) => {

@@ -5,11 +5,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
 import type { JsonSchema, Shape } from '../base/shape.ts';
-import type { Access, Auth } from './admission/auth.ts';
+import type { ApiError } from '../base/errors.ts';
+import type { Access, Auth, Principal } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { ConnectionPins } from './connection-pins.ts';
-import type { Replay } from './replay.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
@@ -92,6 +92,29 @@ export interface RouteContext {
   /** Work beside requests; absent where routes are only listed. */
   readonly background?: BackgroundWork | undefined;
 }
+
+/** A stored request for a route (http/replay). */
+export interface ReplayRequest {
+  readonly route: Route;
+  /** JSON in UTF-8. */
+  readonly body: Buffer;
+  readonly principal: Principal;
+  /** The models its sender was shown: SHA-256 by id. */
+  readonly shown: ReadonlyMap<string, string>;
+  readonly signal: AbortSignal;
+}
+
+export interface Replayed {
+  readonly status: number;
+  readonly requestId: string;
+  /** JSON. */
+  readonly body: string;
+  readonly usage: Exchange['usage'];
+  readonly error: ApiError | null;
+}
+
+/** Rejects only with the reason of its signal. */
+export type Replay = (request: ReplayRequest) => Promise<Replayed>;
 
 /** Work of the server's own: it begins when the server listens, and ends before it closes. */
 export interface BackgroundWork {

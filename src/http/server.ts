@@ -20,8 +20,8 @@ import { begin, onRequest, type HookContext } from './hooks.ts';
 import { answerBrokenRequest, createListener, type Listener, tlsOptions } from './listener.ts';
 import { createServerMetrics, type ServerMetrics } from './metrics/server.ts';
 import { createOpenRequests } from './open-requests.ts';
-import type { Call, Route, RouteContext } from './route.ts';
-import { createReplay, type Replay } from './replay.ts';
+import type { Call, Replay, Route, RouteContext } from './route.ts';
+import { createReplay } from './replay.ts';
 import { allowedMethods, registerRoutes, type Shared } from './routing.ts';
 import { sendError } from './send-error.ts';
 

@@ -60,7 +60,7 @@ const WITHOUT_VERIFIER = [
 /** Of these rooms, the rooms named may be imported as types only. */
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'src/http/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/audit/', 'src/files/'],
-  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/files/'],
+  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/'],
 };
 
 /** These folders import the folders named and themselves, nothing else of ours. */

@@ -1,6 +1,7 @@
 // The lines of a batch's input: JSONL, one request each (OpenAI API reference, "Batch input"). Read as they
 // come, a line at a time; a line is at most as long as a request body may be.
 
+import { createHash } from 'node:crypto';
 import { parseBody } from '../../http/json.ts';
 import { ApiError } from '../../base/errors.ts';
 import { isRecord } from '../../base/shape.ts';
@@ -60,7 +61,7 @@ function trimmed(bytes: Buffer): Buffer {
   return bytes.at(-1) === CARRIAGE_RETURN ? bytes.subarray(0, -1) : bytes;
 }
 
-/** The request of a line, or why it is none. Nothing of the line is repeated. */
+/** The request of a line, or why it is none. No part of the line is repeated. */
 export function readLine({ line, bytes }: RawLine, endpoint: string): LineRequest | BatchLineError {
   const refused = (code: string, message: string, param: string | null = null): BatchLineError => ({
     code,
@@ -96,4 +97,9 @@ export function readLine({ line, bytes }: RawLine, endpoint: string): LineReques
 
 export function isRequest(read: LineRequest | BatchLineError): read is LineRequest {
   return 'customId' in read;
+}
+
+/** The same line of the same batch has the same id, whenever it runs. */
+export function lineId(batchId: string, line: number): string {
+  return `batch_req_${createHash('sha256').update(`${batchId} ${line}`).digest('hex').slice(0, 32)}`;
 }

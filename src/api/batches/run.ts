@@ -3,7 +3,6 @@
 // before. Stops with the reason of its signal: an Ending ends the batch early, anything else leaves it for
 // the next start.
 
-import { createHash } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { ApiError } from '../../base/errors.ts';
 import { entryOf } from '../../base/api-codes.ts';
@@ -18,10 +17,9 @@ import type { FileStore } from '../../files/file-store.ts';
 import { newId } from '../../files/ids.ts';
 import type { SealedLog } from '../../files/sealed/log.ts';
 import type { Principal } from '../../http/admission/auth.ts';
-import type { Replay, Replayed } from '../../http/replay.ts';
-import type { Route } from '../../http/route.ts';
+import type { Replay, Replayed, Route } from '../../http/route.ts';
 import type { FairSlots } from './fair-slots.ts';
-import { isRequest, type LineRequest, inputLines, type RawLine, readLine } from './lines.ts';
+import { isRequest, type LineRequest, inputLines, lineId, type RawLine, readLine } from './lines.ts';
 import { checkInput } from './validate.ts';
 import { writeFiles } from './write-files.ts';
 
@@ -287,11 +285,6 @@ function counted({ completed, failed, usage }: Counts, result: LineResult): Coun
       reasoning: usage.reasoning + result.usage.reasoning,
     },
   };
-}
-
-/** The same line of the same batch has the same id, whenever it runs. */
-export function lineId(batchId: string, line: number): string {
-  return `batch_req_${createHash('sha256').update(`${batchId} ${line}`).digest('hex').slice(0, 32)}`;
 }
 
 function resultText(batchId: string, line: number, customId: string, replayed: Replayed): string {

@@ -1,6 +1,6 @@
 // The batches of a server: which there are, whose turn it is, when they end. The batches of one key run one
 // after the other; keys take turns line by line (fair-slots). A fault of the disk or of the server is tried
-// again until the batch's window ends; nothing is lost meanwhile.
+// again until the batch's window ends, and no line is lost meanwhile.
 
 import { ApiError } from '../../base/errors.ts';
 import { framesOf } from '../../base/log.ts';

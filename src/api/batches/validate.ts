@@ -1,5 +1,5 @@
 // The check of a batch's input before its first line runs: all of it, so that a batch with a broken line
-// costs nothing. Reports up to a hundred lines.
+// costs no tokens. Reports up to a hundred lines.
 
 import type { BatchLineError } from '../../files/batch-store.ts';
 import { isRequest, inputLines, readLine } from './lines.ts';

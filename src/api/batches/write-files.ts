@@ -4,8 +4,7 @@
 
 import type { BatchStore, StoredBatch } from '../../files/batch-store.ts';
 import type { FileStore, FileUpload } from '../../files/file-store.ts';
-import { isRequest, inputLines, readLine } from './lines.ts';
-import { lineId } from './run.ts';
+import { inputLines, isRequest, lineId, readLine } from './lines.ts';
 
 const NEWLINE = Buffer.from('\n');
 

@@ -10,7 +10,7 @@ import { listAnswer, ownerOf, pageOf, storedFiles } from '../stored.ts';
 import {
   fileAnswer,
   fileDeleted,
-  fileForm,
+  FILE_FORM,
   fileListAnswer,
   fileListQuery,
   MAX_BATCH_FILE_BYTES,
@@ -29,7 +29,7 @@ const createFile = route({
   limited: true,
   summary: 'Store a file, sealed on disk.',
   tag: TAG,
-  form: { schema: fileForm, maxBytes: ({ files }) => files.maxFileBytes + FORM_OVERHEAD_BYTES },
+  form: { schema: FILE_FORM, maxBytes: ({ files }) => files.maxFileBytes + FORM_OVERHEAD_BYTES },
   answer: fileAnswer,
   errors: ['files_disabled', 'invalid_form', 'too_many_files', 'request_too_large', 'storage_full'],
   async handle(call) {
@@ -149,4 +149,4 @@ function idOf({ params }: Pick<Call, 'params'>): string {
   return params['id'] ?? '';
 }
 
-export const fileRoutes: readonly Route[] = [createFile, listFiles, getFile, fileContent, deleteFile];
+export const FILE_ROUTES: readonly Route[] = [createFile, listFiles, getFile, fileContent, deleteFile];

@@ -37,7 +37,7 @@ const fields = object({
   ),
 });
 
-export const fileForm = {
+export const FILE_FORM = {
   type: 'object',
   properties: {
     file: { type: 'string', format: 'binary', description: 'The file, with its name.' },
@@ -106,7 +106,7 @@ export function wireFile({ id, bytes, createdAt, expiresAt, filename, purpose }:
     expires_at: expiresAt === undefined ? undefined : seconds(expiresAt),
     filename,
     purpose,
-    // Nothing is computed of a file: it can be used at once.
+    // A file can be used at once: there is no processing.
     status: 'processed',
   };
 }

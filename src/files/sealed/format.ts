@@ -1,4 +1,4 @@
-// What every sealed object begins with, and its key. A header is `ASSAYSL`, a version, and a random salt of
+// The header of every sealed object, and its key. A header is `ASSAYSL`, a version, and a random salt of
 // 32 bytes. The object's key is HKDF-SHA-256 (RFC 5869) of the master key, that salt, and the kind and id of
 // the object, so no object opens under another name. Anything unknown, cut or changed is a SealedError.
 
@@ -21,7 +21,7 @@ const MESSAGES: Readonly<Record<SealedProblem, string>> = {
   changed: 'was changed, or is sealed with another key or under another name',
 };
 
-/** A sealed object that does not open. The message holds nothing of its content. */
+/** A sealed object that does not open. Its message has no content. */
 export class SealedError extends Error {
   override readonly name = 'SealedError';
   readonly problem: SealedProblem;
@@ -40,7 +40,7 @@ export interface SealedName {
   readonly id: string;
 }
 
-/** The key of all objects of a folder. It is never printed; `JSON.stringify` gives nothing of it. */
+/** The key of all objects of a folder. It is never printed, nor in its JSON. */
 export class MasterKey {
   readonly #key: KeyObject;
 

@@ -40,8 +40,9 @@ function teeOf(teeType: ReportSource['teeType'], simulated?: Partial<SimulatedSo
   const source = { teeType } as ReportSource;
   return { source, simulated: simulated as SimulatedSource | undefined };
 }
-const simulatedTee = (byte: number): Tee =>
-  teeOf('simulated', { derivedKey: () => Promise.resolve(new Uint8Array(32).fill(byte)) });
+function simulatedTee(byte: number): Tee {
+  return teeOf('simulated', { derivedKey: () => Promise.resolve(new Uint8Array(32).fill(byte)) });
+}
 
 async function opened(flags: Readonly<Record<string, unknown>>, tee: Tee | null): Promise<Files> {
   return (await createFiles(configOf(flags), tee, systemClock, log)) as Files;

@@ -1,4 +1,4 @@
-// Places taken in turn by caller: who has many lines waiting gets no more places than who has one.
+// Places taken in turn by caller: many waiting lines get no more places than one.
 
 import { describe, expect, test } from 'vitest';
 import { FairSlots } from '../../../../src/api/batches/fair-slots.ts';

@@ -199,7 +199,7 @@ test(
     const kills = lanes.reduce((sum, lane) => sum + lane.kills, 0);
     const batches = lanes.reduce((sum, lane) => sum + lane.verified, 0);
     expect(kills).toBeGreaterThanOrEqual(LANES * KILLS_PER_LANE);
-    expect(batches).toBeGreaterThan(LANES);
+    expect(batches).toBeGreaterThanOrEqual(LANES);
     for (const lane of lanes) {
       expect(lane.trouble).toEqual([]);
       const runs = Array.from(lane.ran.values()).reduce((sum, times) => sum + times, 0);

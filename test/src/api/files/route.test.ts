@@ -1,10 +1,10 @@
 // /v1/files through the OpenAI SDK: what is stored comes back to its own key alone, in bounds, until its
 // time.
 
-import OpenAI, { APIError, toFile } from 'openai';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import OpenAI, { APIError, toFile } from 'openai';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { manualClock } from '../../../fixtures/clock.ts';
 import { type FilesApi, startFilesApi } from '../../../fixtures/files/files-api.ts';
 import { apiKey, startApi } from '../../../fixtures/http/api-server.ts';

@@ -46,7 +46,9 @@ const bounds = THREE.reduce<number[]>(
   (ends, record) => [...ends, (ends.at(-1) ?? 0) + record.length + OVERHEAD],
   [HEADER_BYTES],
 );
-const part = (bytes: Buffer, i: number): Buffer => bytes.subarray(bounds[i], bounds[i + 1]);
+function part(bytes: Buffer, i: number): Buffer {
+  return bytes.subarray(bounds[i], bounds[i + 1]);
+}
 
 describe('a log', () => {
   test('gives its records in order, and goes on after them', async () => {
