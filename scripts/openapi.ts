@@ -71,7 +71,7 @@ function contentOf(route: Route, json: object, events: object): object {
   return { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
 }
 
-/** What a route reads, in JSON or as a form. */
+/** The body that a route reads: JSON, or a form. */
 function requestBodyOf({ body, form }: Route): object {
   const content =
     form === undefined
