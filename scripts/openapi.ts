@@ -45,10 +45,7 @@ function operation(route: Route, alias: boolean): object {
   const events = {
     'text/event-stream': { schema: { type: 'string', description: 'Server-sent events; see docs/api.md.' } },
   };
-  const content =
-    route.text === true
-      ? { 'text/plain': { schema: { type: 'string' } } }
-      : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
+  const content = contentOf(route, json, events);
   return {
     summary: route.summary,
     tags: [route.tag],
@@ -57,18 +54,30 @@ function operation(route: Route, alias: boolean): object {
       ? { security: [] }
       : { security: [{ bearer: [] }], 'x-access': route.access }),
     ...(parameters.length > 0 && { parameters }),
-    ...(route.body !== undefined && {
-      requestBody: { required: true, content: { 'application/json': { schema: route.body.schema } } },
-    }),
-    ...(route.form !== undefined && {
-      requestBody: { required: true, content: { 'multipart/form-data': { schema: route.form.schema } } },
-    }),
+    ...((route.body ?? route.form) !== undefined && { requestBody: requestBodyOf(route) }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
       default: { $ref: '#/components/responses/Error' },
     },
     ...(route.errors !== undefined && { 'x-error-codes': route.errors }),
   };
+}
+
+/** The media types of an answer. */
+function contentOf(route: Route, json: object, events: object): object {
+  if (route.text === true) return { 'text/plain': { schema: { type: 'string' } } };
+  if (route.bytes === true)
+    return { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } };
+  return { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
+}
+
+/** The body that a route reads: JSON, or a form. */
+function requestBodyOf({ body, form }: Route): object {
+  const content =
+    form === undefined
+      ? { 'application/json': { schema: body?.schema } }
+      : { 'multipart/form-data': { schema: form.schema } };
+  return { required: true, content };
 }
 
 function openApi(): object {

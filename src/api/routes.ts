@@ -7,6 +7,8 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
+import { batchRoutes } from './batches/route.ts';
+import { FILE_ROUTES } from './files/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -16,11 +18,9 @@ import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
 
 export function allRoutes(context: RouteContext): readonly Route[] {
+  const replayed = [chat, responses(), completions, embeddings];
   return [
-    chat,
-    responses(),
-    completions,
-    embeddings,
+    ...replayed,
     rerank,
     transcriptions,
     translations,
@@ -38,6 +38,8 @@ export function allRoutes(context: RouteContext): readonly Route[] {
     modelStatus,
     loadLora,
     unloadLora,
+    ...FILE_ROUTES,
+    ...batchRoutes(context, replayed),
     attestation,
     health(context),
     metricsRoute(context),

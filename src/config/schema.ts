@@ -5,6 +5,7 @@
 // unmeasured file, because they can cost availability alone.
 
 import { engineSection } from './engine-section.ts';
+import { filesSection } from './files-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
 import { MODEL_ENTRY } from './model-entry.ts';
@@ -208,6 +209,7 @@ export const SECTIONS = {
     no_proxy: operator(string('hosts reached without a proxy, as NO_PROXY')),
   },
   engine: engineSection,
+  files: filesSection,
   limits: {
     max_body_bytes: measured(whole(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),
     max_body_bytes_in_flight: operator(

@@ -221,29 +221,48 @@ interface Ended {
 function finish({ deps, metrics }: HookContext, { request, response, exchange, complete }: Ended): void {
   exchange.abort(clientClosed);
   if (!complete) exchange.errorCode ??= 'client_closed_request';
+  const status = response.headersSent ? response.statusCode : 499;
+  const admitted = request.routeOptions.config.assay?.access !== 'open';
+  recordEnd({ deps, metrics }, { exchange, method: request.method, status, admitted, complete });
+}
+
+interface Over {
+  readonly exchange: Exchange;
+  readonly method: string;
+  readonly status: number;
+  /** Its route takes a key. */
+  readonly admitted: boolean;
+  readonly complete: boolean;
+}
+
+/** Gives back everything the exchange holds, and tells log, metrics and audit that it is over. */
+export function recordEnd(
+  { deps, metrics }: Pick<HookContext, 'deps' | 'metrics'>,
+  { exchange, method, status, admitted, complete }: Over,
+): void {
   exchange.release();
   const milliseconds = performance.now() - exchange.startedAt;
-  const status = response.headersSent ? response.statusCode : 499;
   const { promptTokens, completionTokens } = exchange.usage;
-  metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
+  metrics.requestEnded({ exchange, method, status, milliseconds, complete });
   deps.log.info(
     {
       requestId: exchange.id,
-      method: request.method,
+      method,
       route: exchange.route,
       status,
       ms: Math.round(milliseconds * 10) / 10,
       ...(exchange.errorCode !== null && { code: exchange.errorCode }),
       ...(exchange.usedTokens > 0 && { promptTokens, completionTokens }),
       ...(!complete && { aborted: true }),
+      batch: exchange.background ? true : undefined,
     },
     'request',
   );
   deps.onRequest?.({
     requestId: exchange.id,
     key: exchange.principal?.name ?? null,
-    admitted: exchange.principal !== null && request.routeOptions.config.assay?.access !== 'open',
-    method: request.method,
+    admitted: exchange.principal !== null && admitted,
+    method,
     route: exchange.route,
     status,
     modelSha256: exchange.modelSha256,

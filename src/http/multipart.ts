@@ -1,6 +1,7 @@
 // multipart/form-data (RFC 7578, RFC 2046 §5.1) as it arrives: small fields are gathered, the one file is
-// streamed to its sink, and nothing is held beyond a part's header and one delimiter. Strict: one file at most,
-// fields bounded in number and size, no nested forms, no transfer encoding; no part of the body is ever quoted.
+// streamed to its sink, and no more is held than a part's header and one delimiter. Strict: one file at
+// most, fields bounded in number and size, no nested forms, no transfer encoding; no part of the body is
+// ever quoted.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -25,7 +26,7 @@ export interface FormOptions {
 
 export type FormField = readonly [name: string, value: string];
 
-export interface Form {
+export interface ReceivedForm {
   /** In the order of the body; a name may be there twice. */
   readonly fields: readonly FormField[];
   /** The file that went to the sink. */
@@ -55,7 +56,7 @@ export async function readForm(
   body: AsyncIterable<Buffer>,
   boundary: string,
   options: FormOptions,
-): Promise<Form> {
+): Promise<ReceivedForm> {
   const reader = new FormReader(boundary, options);
   for await (const bytes of body) await reader.push(bytes);
   return reader.end();
@@ -93,7 +94,7 @@ class FormReader {
     while (await this.#step());
   }
 
-  end(): Form {
+  end(): ReceivedForm {
     if (this.#place !== 'end') throw invalid('it ends before its last delimiter');
     return { fields: this.#fields, file: this.#file };
   }

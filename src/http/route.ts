@@ -5,7 +5,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
 import type { JsonSchema, Shape } from '../base/shape.ts';
-import type { Access } from './admission/auth.ts';
+import type { ApiError } from '../base/errors.ts';
+import type { Access, Auth, Principal } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { ConnectionPins } from './connection-pins.ts';
@@ -45,6 +46,8 @@ interface RouteDoc {
   readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
+  /** The answer is the bytes of a file. */
+  readonly bytes?: boolean | undefined;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly ApiCode[] | undefined;
 }
@@ -86,4 +89,38 @@ export interface RouteContext {
   readonly metrics: Pick<ServerMetrics, 'text'>;
   readonly startedAt: number;
   readonly isDraining: () => boolean;
+  /** Work beside requests; absent where routes are only listed. */
+  readonly background?: BackgroundWork | undefined;
+}
+
+/** A stored request for a route (http/replay). */
+export interface ReplayRequest {
+  readonly route: Route;
+  /** JSON in UTF-8. */
+  readonly body: Buffer;
+  readonly principal: Principal;
+  /** The models its sender was shown: SHA-256 by id. */
+  readonly shown: ReadonlyMap<string, string>;
+  readonly signal: AbortSignal;
+}
+
+export interface Replayed {
+  readonly status: number;
+  readonly requestId: string;
+  /** JSON. */
+  readonly body: string;
+  readonly usage: Exchange['usage'];
+  readonly error: ApiError | null;
+}
+
+/** Rejects only with the reason of its signal. */
+export type Replay = (request: ReplayRequest) => Promise<Replayed>;
+
+/** Work of the server's own: it begins when the server listens, and ends before it closes. */
+export interface BackgroundWork {
+  readonly deps: Call['deps'];
+  readonly replay: Replay;
+  /** The caller that owns something stored. */
+  readonly owned: Auth['owned'];
+  add(task: { start(): void; stop(): Promise<void> }): void;
 }

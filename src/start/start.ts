@@ -17,6 +17,8 @@ import { allRoutes } from '../api/routes.ts';
 import { checkBackend } from './backend.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
+import type { Files } from '../files/open.ts';
+import { createFiles } from './files.ts';
 import { createConfiguredModels } from './models.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
@@ -95,12 +97,15 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
   }));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
+  const files = (parts.files = await createFiles(config, tee, clock, log));
+  signal.throwIfAborted();
   const server = (parts.server = await createServer(
     {
       config: serverConfig(config),
       tls: leaf.tls,
       models,
       attester,
+      files,
       log,
       version: options.version,
       metricSources: [metrics.families],
@@ -186,6 +191,7 @@ class Parts {
   attester: BatchingAttester | null = null;
   leaf: { close(): void } | undefined;
   audit: Audit | null = null;
+  files: Files | null = null;
   readonly #drainMs: number;
   readonly #now = new AbortController();
   #closing: Promise<void> | undefined;
@@ -210,6 +216,7 @@ class Parts {
     this.#now.abort();
     await this.models?.close(this.#now.signal);
     await this.attester?.close();
+    await this.files?.close();
     await this.audit?.close();
   }
 }

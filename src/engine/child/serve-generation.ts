@@ -191,6 +191,7 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
     };
     return {
       scope: request.cacheScope,
+      background: request.background,
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt: tokens,
       n: request.n,

@@ -1,6 +1,6 @@
 // A sealed stream of bytes: chunks of 64 KiB, each sealed under its index and whether it is the last (the
-// STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár, 2015). Chunks cannot be cut, swapped, doubled
-// or taken from another object. It is written beside its place and renamed when it is whole.
+// STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár, 2015). Chunks cannot be cut, swapped,
+// doubled or taken from another object. It is written beside its place and renamed when it is whole.
 
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';

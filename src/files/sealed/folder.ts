@@ -1,7 +1,7 @@
-// The key of a folder of sealed objects, and whether it is the right one. Three ways to a key: a key file that
-// only its owner may read, memory alone (what an earlier process left is unreadable, and removed), or derived
-// by the hardware. A folder says in clear which way it was sealed, and holds a sealed check; a start with
-// another way or another key is refused, never a quiet loss.
+// The key of a folder of sealed objects, and whether it is the right one. Three ways to a key: a key file
+// that only its owner may read, memory alone (what an earlier process left is unreadable, and removed), or
+// derived by the hardware. A folder says in clear which way it was sealed, and holds a sealed check; a start
+// with another way or another key is refused, never a quiet loss.
 
 import { constants } from 'node:fs';
 import { mkdir, open, readdir, rm } from 'node:fs/promises';

@@ -1,6 +1,6 @@
-// What every sealed object begins with, and its key. A header is `ASSAYSL`, a version, and a random salt of 32
-// bytes. The object's key is HKDF-SHA-256 (RFC 5869) of the master key, that salt, and the kind and id of the
-// object, so no object opens under another name. Anything unknown, cut or changed is a SealedError.
+// The header of every sealed object, and its key. A header is `ASSAYSL`, a version, and a random salt of
+// 32 bytes. The object's key is HKDF-SHA-256 (RFC 5869) of the master key, that salt, and the kind and id of
+// the object, so no object opens under another name. Anything unknown, cut or changed is a SealedError.
 
 import { createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
 
@@ -12,7 +12,7 @@ export const TAG_BYTES = 16;
 export const NONCE_BYTES = 12;
 export const CIPHER = 'aes-256-gcm';
 
-/** header: no sealed object, or of another version. cut: shorter than it was. changed: bytes or name differ. */
+/** header: no sealed object, or another version. cut: shorter than it was. changed: bytes or name differ. */
 export type SealedProblem = 'header' | 'cut' | 'changed';
 
 const MESSAGES: Readonly<Record<SealedProblem, string>> = {
@@ -21,7 +21,7 @@ const MESSAGES: Readonly<Record<SealedProblem, string>> = {
   changed: 'was changed, or is sealed with another key or under another name',
 };
 
-/** A sealed object that does not open. The message holds nothing of its content. */
+/** A sealed object that does not open. Its message has no content. */
 export class SealedError extends Error {
   override readonly name = 'SealedError';
   readonly problem: SealedProblem;
@@ -40,7 +40,7 @@ export interface SealedName {
   readonly id: string;
 }
 
-/** The key of all objects of a folder. It is never printed; `JSON.stringify` gives nothing of it. */
+/** The key of all objects of a folder. It is never printed, nor in its JSON. */
 export class MasterKey {
   readonly #key: KeyObject;
 

@@ -1,7 +1,8 @@
 // An append-only sealed log. A record is its length, a random nonce and an HMAC of both with its index, then
 // the sealed bytes. So a changed length cannot pass for a torn end, and no record can be changed, swapped,
-// doubled, taken out of the middle or brought from another log. A kill leaves at most a torn last record, which
-// is cut when the log is opened. Cutting at the end of a record is a roll-back that a log alone cannot see.
+// doubled, taken out of the middle or brought from another log. A kill leaves at most a torn last record,
+// which is cut when the log is opened. Cutting at the end of a record is a roll-back that a log alone cannot
+// see.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -115,7 +116,7 @@ export class SealedLog {
 }
 
 /** The records of a log that no process appends to; a torn end is left out. Throws SealedError. */
-export async function* readLog(path: string, key: MasterKey, id: string): AsyncGenerator<Buffer, void> {
+export async function* readSealedLog(path: string, key: MasterKey, id: string): AsyncGenerator<Buffer, void> {
   const handle = await open(path, 'r');
   try {
     const header = await headerOf(handle);

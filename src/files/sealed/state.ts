@@ -1,5 +1,5 @@
-// A small sealed JSON state, replaced as one step. Each writing has a salt, and so a key, of its own. An older
-// state in the place of the newer one is a roll-back that the file alone cannot show.
+// A small sealed JSON state, replaced as one step. Each writing has a salt, and so a key, of its own. An
+// older state in the place of the newer one is a roll-back that the file alone cannot show.
 
 import { readSmallBytes, writeAtomically } from '../../base/durable-files.ts';
 import type { Shape } from '../../base/shape.ts';

@@ -1,12 +1,12 @@
-// Forms of multipart/form-data: fields and one streamed file, whatever the pieces they arrive in; anything else
-// is refused with invalid_form.
+// Forms of multipart/form-data: fields and one streamed file, whatever the pieces they arrive in; anything
+// else is refused with invalid_form.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type Form, formBoundary, type FormOptions, readForm } from '../../../src/http/multipart.ts';
+import { type ReceivedForm, formBoundary, type FormOptions, readForm } from '../../../src/http/multipart.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
 
-interface Read extends Form {
+interface Read extends ReceivedForm {
   readonly content: Buffer;
 }
 

@@ -32,6 +32,8 @@ export interface Job {
   readonly scope: string;
   /** Which adapter of the model writes; 0 and absent: none. */
   readonly adapter?: number | undefined;
+  /** Yields to every job that is not. */
+  readonly background?: boolean | undefined;
   /** At least one token. Negative ones stand where an image has its vectors. */
   readonly prompt: readonly number[];
   /** The runs of those, in order. */

@@ -1,5 +1,5 @@
-// Sealed contents: what is written is read, and no change of one byte, of the length, of the order of chunks or
-// of the name goes unnoticed.
+// Sealed contents: what is written is read, and no change of one byte, of the length, of the order of chunks
+// or of the name goes unnoticed.
 
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { flag, object } from '../../../../src/base/shape.ts';
-import { type KeySource, openSealedFolder } from '../../../../src/files/sealed/folder.ts';
+import { type KeySource, openSealedFolder, type SealedFolder } from '../../../../src/files/sealed/folder.ts';
 import { readState, writeState } from '../../../../src/files/sealed/state.ts';
 import { configRefusalOf } from '../../../fixtures/refusal.ts';
 
@@ -18,19 +18,21 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const opened = (source: KeySource) => openSealedFolder(folder, source, ['files', 'batches']);
+function opened(source: KeySource): Promise<SealedFolder> {
+  return openSealedFolder(folder, source, ['files', 'batches']);
+}
 const one = { id: 'one', shape: object({ kept: flag() }) };
 async function keep(source: KeySource): Promise<void> {
   const { key } = await opened(source);
   await mkdir(join(folder, 'files'), { recursive: true });
   await writeState(join(folder, 'files', 'one'), key, 'one', { kept: true });
 }
-const kept = async (source: KeySource) =>
-  readState(join(folder, 'files', 'one'), (await opened(source)).key, one);
-const chip = (byte: number): KeySource => ({
-  kind: 'hardware',
-  derive: () => Promise.resolve(new Uint8Array(32).fill(byte)),
-});
+async function kept(source: KeySource): Promise<object | undefined> {
+  return readState(join(folder, 'files', 'one'), (await opened(source)).key, one);
+}
+function chip(byte: number): KeySource {
+  return { kind: 'hardware', derive: () => Promise.resolve(new Uint8Array(32).fill(byte)) };
+}
 
 describe('a key file', () => {
   test('is made once, for its owner alone, and opens what it sealed', async () => {

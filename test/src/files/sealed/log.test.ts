@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { HEADER_BYTES, MasterKey } from '../../../../src/files/sealed/format.ts';
-import { readLog, SealedLog } from '../../../../src/files/sealed/log.ts';
+import { readSealedLog, SealedLog } from '../../../../src/files/sealed/log.ts';
 import { gathered } from '../../../fixtures/files/gathered.ts';
 import { sealedRefusal } from '../../../fixtures/refusal.ts';
 
@@ -46,7 +46,9 @@ const bounds = THREE.reduce<number[]>(
   (ends, record) => [...ends, (ends.at(-1) ?? 0) + record.length + OVERHEAD],
   [HEADER_BYTES],
 );
-const part = (bytes: Buffer, i: number): Buffer => bytes.subarray(bounds[i], bounds[i + 1]);
+function part(bytes: Buffer, i: number): Buffer {
+  return bytes.subarray(bounds[i], bounds[i + 1]);
+}
 
 describe('a log', () => {
   test('gives its records in order, and goes on after them', async () => {
@@ -56,7 +58,7 @@ describe('a log', () => {
     await log.close();
     expect(found).toEqual(THREE);
     expect(await recordsOf(path)).toEqual([...THREE, 'fourth']);
-    expect((await gathered(readLog(path, key, 'log'))).map(String)).toEqual([...THREE, 'fourth']);
+    expect((await gathered(readSealedLog(path, key, 'log'))).map(String)).toEqual([...THREE, 'fourth']);
   });
 
   test('cut at any byte keeps the whole records before it, and goes on after them', async () => {

@@ -12,7 +12,9 @@ const stored = {
   id: 'state',
   shape: object({ name: text({ max: 1000 }), number: integer({ min: 0, max: 9 }) }),
 };
-const opened = async (bytes: Buffer, by = key): Promise<unknown> => openState(bytes, by, stored);
+async function opened(bytes: Buffer, by = key): Promise<unknown> {
+  return openState(bytes, by, stored);
+}
 
 test('any value of the shape comes back, and nothing of it stands in clear', async () => {
   await fc.assert(
