@@ -6,6 +6,7 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
+import { messageRoutes } from './messages/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -18,6 +19,7 @@ export function allRoutes(context: RouteContext): readonly Route[] {
   return [
     chat,
     responses(),
+    ...messageRoutes(),
     completions,
     embeddings,
     rerank,

@@ -73,7 +73,7 @@ export class EngineClient implements Engine {
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
     const prompt: Prompt = conversation
-      ? { kind: 'chat', messages: input.messages, tools: input.tools }
+      ? { ...input, kind: 'chat' }
       : { kind: 'text', text: input.text };
     const addSpecial = conversation || (input.addSpecial ?? true);
     const parseSpecial = !conversation && (input.parseSpecial ?? false);

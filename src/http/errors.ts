@@ -1,5 +1,5 @@
-// The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message,
-// type, param, code } }. Everything thrown becomes an ApiError here; an error that is not one becomes
+// The error envelope of the server (OpenAI API reference, "Error codes"): { error: { message,
+// type, param, code } }; http/dialect has the other form. Everything thrown becomes an ApiError here; an error that is not one becomes
 // a 500 without its cause.
 
 import { ApiError } from '../base/errors.ts';
@@ -63,8 +63,7 @@ export function unsupportedMediaType(): ApiError {
 export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',
-    'there is no such route; the API is below /v1, and GET /v1/models lists the models. ' +
-      '/v1/messages does not exist here yet: use /v1/chat/completions or /v1/responses',
+    'there is no such route; the API is below /v1, and GET /v1/models lists the models',
   );
 }
 

@@ -82,6 +82,7 @@ const API_ORDER: Readonly<Record<string, readonly string[]>> = {
   models: ['generation'],
   tokens: ['generation', 'chat'],
   responses: ['generation', 'chat'],
+  messages: ['generation', 'chat'],
 };
 const API_SHARED = /^src\/api\/(model-access|response-schemas|unsupported)\.ts$/;
 

@@ -53,25 +53,18 @@ const reasoningPart = map(
 );
 const noPart = unsupportedParameter('the models have no vision and no hearing, message parts are text');
 
+/** What others than the model say is made of these. */
+export const contentPart = tagged('type', {
+  ...textParts,
+  refusal: refusalPart,
+  image_url: noPart,
+  input_image: noPart,
+  input_audio: noPart,
+  file: noPart,
+  input_file: noPart,
+});
 export const content = map(
-  either(
-    {
-      string: words(),
-      array: list(
-        tagged('type', {
-          ...textParts,
-          refusal: refusalPart,
-          image_url: noPart,
-          input_image: noPart,
-          input_audio: noPart,
-          file: noPart,
-          input_file: noPart,
-        }),
-        { max: 1024 },
-      ),
-    },
-    'a string or an array of content parts',
-  ),
+  either({ string: words(), array: list(contentPart, { max: 1024 }) }, 'a string or an array of content parts'),
   joined,
 );
 export const assistantContent = map(
@@ -94,7 +87,8 @@ export const assistantContent = map(
   joined,
 );
 
-function joined(value: string | readonly (string | undefined)[]): string {
+/** Parts as one content. */
+export function joined(value: string | readonly (string | undefined)[]): string {
   return typeof value === 'string' ? value : value.filter((part) => part !== undefined).join('\n');
 }
 
