@@ -52,10 +52,10 @@ function typeOf(status: number): string {
   return TYPES[status] ?? (status >= 500 ? 'api_error' : 'invalid_request_error');
 }
 
-/** The credentials of a request, as an Authorization header has them; that header counts where both are sent. */
+/** The credentials of a request, as an Authorization header has them. That header counts where both are sent. */
 export function credentialsOf(url: string, headers: IncomingHttpHeaders): string | undefined {
   const key = headers['x-api-key'];
-  if (headers.authorization !== undefined || typeof key !== 'string' || !speaksMessages(url))
+  if ((headers.authorization ?? '') !== '' || typeof key !== 'string' || !speaksMessages(url))
     return headers.authorization;
   return `Bearer ${key}`;
 }

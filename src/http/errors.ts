@@ -63,7 +63,8 @@ export function unsupportedMediaType(): ApiError {
 export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',
-    'there is no such route; the API is below /v1, and GET /v1/models lists the models',
+    'there is no such route; the API is below /v1, and GET /v1/models lists the models; ' +
+      'conversations are answered by /v1/chat/completions, /v1/responses and /v1/messages',
   );
 }
 

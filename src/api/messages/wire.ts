@@ -22,7 +22,7 @@ import {
   tagged,
   text,
 } from '../../base/shape.ts';
-import type { Infer } from '../../base/shape.ts';
+import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { asUsual, inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { messages, systemPrompt, toConversation } from './conversation.ts';
@@ -34,10 +34,12 @@ const UNCHANGED = 'a conversation is never changed';
 
 const display = optional(
   choice(
-    ['summarized', 'omitted'],
-    '`omitted`: only its signature is given, which holds it sealed. Default: it is given as it is written.',
+    ['summarized', 'omitted', 'updates'],
+    '`omitted`: only its signature is given, which holds it sealed. The others, and the default: it is given as it is written.',
   ),
 );
+
+const bound = unsupportedParameter('seals are bound to the key and the model');
 
 const thinking = tagged('type', {
   enabled: object({
@@ -48,9 +50,10 @@ const thinking = tagged('type', {
       about: 'Tokens of reasoning, after which it is closed and the answer begins.',
     }),
     display,
+    block_binding: bound,
   }),
   disabled: object({ type: literal('disabled') }),
-  adaptive: object({ type: literal('adaptive'), display }),
+  adaptive: object({ type: literal('adaptive'), display, block_binding: bound }),
   between_tools: unsupportedParameter("expected 'enabled', 'disabled' or 'adaptive'"),
 });
 
@@ -64,6 +67,14 @@ const clearing = tagged('type', {
   clear_tool_uses_20250919: unsupportedParameter(UNCHANGED),
   compact_20260112: unsupportedParameter(UNCHANGED),
 });
+
+/** The SDK goes on without a thread when it is refused by this code. */
+const thread: Shape<undefined> = {
+  ...unsupportedParameter(''),
+  read(value, path) {
+    if (value !== null) throw refuse('thread_unsupported_request', path, `${path} is not supported: ${STATELESS}`);
+  },
+};
 
 const fields = {
   model: modelId,
@@ -121,7 +132,7 @@ const fields = {
   mcp_servers: unsupportedParameter('this server reaches no network'),
   inference_geo: unsupportedParameter('the evidence of the server says what runs it'),
   diagnostics: unsupportedParameter(STATELESS),
-  thread: unsupportedParameter(STATELESS),
+  thread,
   compaction: unsupportedParameter(UNCHANGED),
   fallbacks: unsupportedParameter('an answer is by the model that was asked'),
   fallback_credit_token: unsupportedParameter('an answer is by the model that was asked'),
