@@ -1,5 +1,5 @@
-// `npx tsx scripts/bench-dialects.ts`: streams of responses and of messages beside streams of chat with the same text, in
-// turn, on a model and on an engine without one. Prints a table and has no assertions.
+// `npx tsx scripts/bench-dialects.ts`: streams of responses and of messages beside streams of chat with the
+// same text, in turn, on a model and on an engine without one. Prints a table and has no assertions.
 
 import { fetch } from 'undici';
 import { openDemo } from '../test/fixtures/engine/demo-engine.ts';
@@ -22,7 +22,8 @@ async function rate(path: string, body: object): Promise<number> {
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ temperature: 0, stream: true, ...body }),
   });
-  const events = (await response.text()).match(/"delta":(?:"|\{"content":"[^"]|\{"type":"text_delta")/g) ?? [];
+  const events =
+    (await response.text()).match(/"delta":(?:"|\{"content":"[^"]|\{"type":"text_delta")/g) ?? [];
   const took = performance.now() - start;
   if (events.length < TOKENS) throw new Error(`${path} wrote ${events.length} tokens of ${TOKENS}`);
   return (events.length / took) * 1000;

@@ -1,6 +1,6 @@
 // The two forms in which errors are told: OpenAI's envelope everywhere, and on the paths below /v1/messages
-// that of Anthropic's API ("Errors"), with the same codes as `error.details.error_code`. These paths also take
-// the key of a caller as `x-api-key`, and name a request in `request-id`.
+// that of Anthropic's API ("Errors"), with our codes as `error.details.error_code`. These paths also take the
+// key of a caller as `x-api-key`, and name a request in `request-id`.
 
 import type { IncomingHttpHeaders } from 'node:http';
 import type { ApiError } from '../base/errors.ts';
@@ -52,7 +52,7 @@ function typeOf(status: number): string {
   return TYPES[status] ?? (status >= 500 ? 'api_error' : 'invalid_request_error');
 }
 
-/** The credentials of a request, as an Authorization header has them. That header counts where both are sent. */
+/** The credentials of a request, as an Authorization header has them; that header counts if both are sent. */
 export function credentialsOf(url: string, headers: IncomingHttpHeaders): string | undefined {
   const key = headers['x-api-key'];
   if ((headers.authorization ?? '') !== '' || typeof key !== 'string' || !speaksMessages(url))

@@ -6,7 +6,7 @@ import { mkdtemp, readFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { GenerateRequest } from '../../src/engine/seam/engine.ts';
+import type { Engine, GenerateRequest } from '../../src/engine/seam/engine.ts';
 import { MODEL_ID } from '../fixtures/attestation/attested-server.ts';
 import { startBoth } from '../fixtures/attestation/local-proxy.ts';
 import { relayTo } from '../fixtures/attestation/api-relay.ts';
@@ -42,9 +42,14 @@ function script({ prompt }: GenerateRequest): readonly string[] {
   return ['The file was ', results[0]?.content.includes('good morning') === true ? 'good' : '?', '.'];
 }
 
-async function run(): ReturnType<typeof runClaudeCode> {
+async function run(...flags: readonly string[]): ReturnType<typeof runClaudeCode> {
   const { proxy } = await startBoth({ respond: relayTo(() => api.url) });
-  return runClaudeCode('Make greeting.txt say good evening.', { baseUrl: proxy.url, model: MODEL_ID, folder });
+  return runClaudeCode('Make greeting.txt say good evening.', {
+    baseUrl: proxy.url,
+    model: MODEL_ID,
+    folder,
+    flags,
+  });
 }
 
 describe.skipIf(!haveClaudeCode)('Claude Code', () => {
@@ -60,16 +65,27 @@ describe.skipIf(!haveClaudeCode)('Claude Code', () => {
     );
   });
 
-  test('speaks to a small model without an error of the protocol', { timeout: 300_000 }, async () => {
-    const engine = await openDemo('demo-context', { slots: 1, contextLength: 65_536 });
-    api = await startApi({ realEngines: { [MODEL_ID]: engine } });
-    try {
+  describe('on a small model', () => {
+    let engine: Engine;
+    beforeEach(async () => {
+      engine = await openDemo('demo-chat', { slots: 1 });
+      api = await startApi({ realEngines: { [MODEL_ID]: engine } });
+    });
+    afterEach(() => engine.close());
+
+    test('is answered without an error of the protocol', { timeout: 120_000 }, async () => {
+      const { code, events } = await run('--bare', '--system-prompt', 'You answer.');
+      expect([code, events.at(-1)]).toMatchObject([
+        0,
+        { type: 'result', is_error: false, api_error_status: null },
+      ]);
+      expect(api.records.map(({ status, aborted }) => [status, aborted])).toEqual([[200, false]]);
+    });
+
+    test('understands that its prompt does not fit', { timeout: 120_000 }, async () => {
       const { events } = await run();
-      expect(events.at(-1)).toMatchObject({ type: 'result', api_error_status: null });
-      expect(api.records.length).toBeGreaterThan(0);
-      for (const { status } of api.records) expect(status).toBe(200);
-    } finally {
-      await engine.close();
-    }
+      expect(events.at(-1)).toMatchObject({ type: 'result', terminal_reason: 'prompt_too_long' });
+      for (const { status } of api.records) expect(status).toBe(400);
+    });
   });
 });

@@ -21,12 +21,10 @@ const QUESTION = 'What is attestation?';
 const WEATHER_QUESTION = 'How is the weather today?';
 /** The SDK leaves lengths and bounds out of the schemas it sends. */
 const person = z.object({ name: z.enum(['Ada', 'Grace']), grown: z.boolean() });
-const asking = (content: string) => ({
-  model: 'demo-chat',
-  max_tokens: 400,
-  temperature: 0,
-  messages: [{ role: 'user' as const, content }],
-});
+function asking(content: string) {
+  const messages = [{ role: 'user' as const, content }];
+  return { model: 'demo-chat', max_tokens: 400, temperature: 0, messages };
+}
 
 test('create and stream', async () => {
   const answer = await client.messages.create(asking(QUESTION));

@@ -214,7 +214,8 @@ describe('two keys on one model', () => {
         });
       // Texts that differ from each other's and all others' in their first letter: only the
       // template is shared by chance.
-      const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH', 'klm', 'nop'][ways.indexOf(way)] ?? '';
+      const [mine, theirs, warm] =
+        ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH', 'klm', 'nop'][ways.indexOf(way)] ?? '';
       const text = short(`${mine}${way.name}`);
       // Both have been here before, so that what all prompts begin with is known to both.
       await asked('alice', short(`${warm}${way.name}`));

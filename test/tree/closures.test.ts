@@ -50,7 +50,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 338, lines: 47_800, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 347, lines: 49_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -1,5 +1,5 @@
 // Chat messages on the wire → messages for the engine's template. System and developer are one role; text
-// parts are joined by line breaks. Fields of messages and parts that are not in the table are ignored:
+// parts are joinedParts by line breaks. Fields of messages and parts that are not in the table are ignored:
 // clients send back what other servers and SDKs put there (annotations, cache marks), and none of it promises
 // an effect. A broken history (orphan tool results, arguments that are not JSON) is passed on as it is:
 // answering it is no error.
@@ -53,7 +53,7 @@ const reasoningPart = map(
 );
 const noPart = unsupportedParameter('the models have no vision and no hearing, message parts are text');
 
-/** What others than the model say is made of these. */
+/** The parts of messages by others than the model. */
 export const contentPart = tagged('type', {
   ...textParts,
   refusal: refusalPart,
@@ -64,8 +64,11 @@ export const contentPart = tagged('type', {
   input_file: noPart,
 });
 export const content = map(
-  either({ string: words(), array: list(contentPart, { max: 1024 }) }, 'a string or an array of content parts'),
-  joined,
+  either(
+    { string: words(), array: list(contentPart, { max: 1024 }) },
+    'a string or an array of content parts',
+  ),
+  joinedParts,
 );
 export const assistantContent = map(
   either(
@@ -84,11 +87,11 @@ export const assistantContent = map(
     },
     'a string, an array of content parts or null',
   ),
-  joined,
+  joinedParts,
 );
 
 /** Parts as one content. */
-export function joined(value: string | readonly (string | undefined)[]): string {
+export function joinedParts(value: string | readonly (string | undefined)[]): string {
   return typeof value === 'string' ? value : value.filter((part) => part !== undefined).join('\n');
 }
 

@@ -1,7 +1,13 @@
 // The wishes of a request in any dialect of a conversation, checked as far as that needs no model, and the
 // engine request it becomes once the model is there. Refuses an effort of a model without reasoning.
 
-import type { ChatMessage, Conversation, EngineInfo, GenerateRequest, Sampling } from '../../engine/seam/engine.ts';
+import type {
+  ChatMessage,
+  Conversation,
+  EngineInfo,
+  GenerateRequest,
+  Sampling,
+} from '../../engine/seam/engine.ts';
 import type { Loosenings } from '../../grammar/compile.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ToolReader } from './calls/events.ts';

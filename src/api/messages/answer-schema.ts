@@ -1,16 +1,34 @@
 // The answers of /v1/messages and /v1/messages/count_tokens, and their errors, on the wire: openapi.json is
 // generated from them, and tests check real answers against them.
 
-import { anything, choice, integer, list, literal, nullable, object, optional, tagged, text } from '../../base/shape.ts';
+import {
+  choice,
+  integer,
+  list,
+  literal,
+  nullable,
+  object,
+  optional,
+  refuse,
+  tagged,
+  text,
+  typeName,
+} from '../../base/shape.ts';
 import type { Shape } from '../../base/shape.ts';
 
 const MANY = 1_000_000;
 const words = text({ max: 1_000_000_000 });
 const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
-const nothing: Shape<null> = { schema: { type: 'null' }, read: nullable(literal('')).read as Shape<null>['read'] };
-const input: Shape<unknown> = {
+const nothing: Shape<null> = {
+  schema: { type: 'null' },
+  read(value, path) {
+    if (value !== null) throw refuse('invalid_type', path, `${path} is ${typeName(value)}, expected null`);
+    return null;
+  },
+};
+const record: Shape<unknown> = {
   schema: { type: 'object', additionalProperties: true },
-  read: anything.read,
+  read: (value) => value,
 };
 
 export const messageAnswer = object({
@@ -26,13 +44,19 @@ export const messageAnswer = object({
         type: literal('tool_use'),
         id: words,
         name: words,
-        input,
+        input: record,
         caller: object({ type: literal('direct') }),
       }),
     }),
     { max: MANY },
   ),
-  stop_reason: choice(['end_turn', 'max_tokens', 'stop_sequence', 'tool_use', 'model_context_window_exceeded']),
+  stop_reason: choice([
+    'end_turn',
+    'max_tokens',
+    'stop_sequence',
+    'tool_use',
+    'model_context_window_exceeded',
+  ]),
   stop_sequence: nullable(words),
   stop_details: nothing,
   container: nothing,

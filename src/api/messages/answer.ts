@@ -10,7 +10,14 @@ import type { AnswerId, Counts } from '../generation/answer.ts';
 import { foldEvents } from '../generation/fold.ts';
 import { WHOLE } from '../generation/padding.ts';
 import type { ChunkSink, StreamEvent } from '../generation/stream.ts';
-import { type BlockPlace, type OutputBlock, TextBlock, textDelta, ThinkingBlock, ToolUseBlock } from './output.ts';
+import {
+  type BlockPlace,
+  type OutputBlock,
+  TextBlock,
+  textDelta,
+  ThinkingBlock,
+  ToolUseBlock,
+} from './output.ts';
 import type { MessagePlan } from './wire.ts';
 
 export interface MessageOptions {

@@ -24,15 +24,15 @@ const MAX_BLOCKS = 1024;
 const words = text({ max: MAX_TEXT });
 
 /** A part of a chat message. */
-export type Part = Infer<typeof contentPart>;
+export type MessagePart = Infer<typeof contentPart>;
 
-export function textPart(value: string): Part {
+export function textPart(value: string): MessagePart {
   return contentPart.read({ type: 'text', text: value }, '');
 }
 
 export interface PartBlock {
   readonly kind: 'part';
-  readonly part: Part;
+  readonly part: MessagePart;
 }
 
 const textBlock: Shape<PartBlock> = map(
@@ -91,7 +91,7 @@ const resultContent = either(
 export interface ResultBlock {
   readonly kind: 'result';
   readonly id: string | undefined;
-  readonly parts: readonly Part[];
+  readonly parts: readonly MessagePart[];
   /** Names of tools it refers to. */
   readonly tools: readonly string[];
 }
@@ -105,7 +105,7 @@ const toolResult: Shape<ResultBlock> = map(
   }),
   ({ tool_use_id: id, content = '', is_error: failed }) => {
     const tools: string[] = [];
-    const parts: Part[] = failed === true ? [textPart('Error:')] : [];
+    const parts: MessagePart[] = failed === true ? [textPart('Error:')] : [];
     if (typeof content === 'string') parts.push(textPart(content));
     else
       for (const block of content) {
@@ -167,7 +167,7 @@ const changedTool = openObject({
   type: choice(['tool_reference'], 'A tool of the request.'),
   name: text({ min: 1, max: 256 }),
 });
-function toolChange<const T extends 'tool_addition' | 'tool_removal'>(type: T) {
+function toolChange(type: 'tool_addition' | 'tool_removal') {
   return map(openObject({ type: literal(type), tool: changedTool }), ({ tool }) => ({
     kind: 'change' as const,
     name: tool.name,
@@ -191,8 +191,8 @@ function blocks<T>(item: Shape<T>, ofText: (value: string) => T): Shape<readonly
   );
 }
 
-export const userContent = blocks(user, (value) => ({ kind: 'part' as const, part: textPart(value) }));
-export const assistantContent = blocks(assistant, (value) => ({ kind: 'said' as const, text: value }));
-export const systemContent = blocks(system, (value) => ({ kind: 'part' as const, part: textPart(value) }));
+export const userBlocks = blocks(user, (value) => ({ kind: 'part' as const, part: textPart(value) }));
+export const assistantBlocks = blocks(assistant, (value) => ({ kind: 'said' as const, text: value }));
+export const systemBlocks = blocks(system, (value) => ({ kind: 'part' as const, part: textPart(value) }));
 /** The system prompt of the request. */
 export const systemPrompt = blocks(textBlock, (value) => ({ kind: 'part' as const, part: textPart(value) }));

@@ -1,4 +1,4 @@
-// The messages of /v1/messages → messages for the engine's template. Neighbours of one role are one turn; each
+// The messages of /v1/messages → those for the engine's template. Neighbours of one role are one turn; each
 // tool result is a message of its own. A broken history (results without a call) is passed on as it is.
 // Refuses sealed reasoning that this server did not seal.
 
@@ -6,24 +6,27 @@ import type { ChatMessage } from '../../engine/seam/engine.ts';
 import { choice, list, literal, openObject, optional, tagged } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { History } from '../chat/history.ts';
-import { joined, MAX_MESSAGES } from '../chat/messages.ts';
+import { joinedParts, MAX_MESSAGES } from '../chat/messages.ts';
 import { unsupportedParameter } from '../unsupported.ts';
-import { assistantContent, type Part, systemContent, systemPrompt, userContent } from './blocks.ts';
+import { assistantBlocks, type MessagePart, systemBlocks, systemPrompt, userBlocks } from './blocks.ts';
 
 export { systemPrompt } from './blocks.ts';
 
 const system = openObject({
   role: literal('system'),
-  content: optional(systemContent),
+  content: optional(systemBlocks),
   clear_at: optional(
-    choice(['never', 'next_user_message'], '`next_user_message`: left out once a later message of the user is there.'),
+    choice(
+      ['never', 'next_user_message'],
+      '`next_user_message`: left out once a later message of the user is there.',
+    ),
   ),
   output_config: unsupportedParameter('it is taken for the whole request'),
 });
-const user = openObject({ role: literal('user'), content: userContent });
-const assistant = openObject({ role: literal('assistant'), content: assistantContent });
+const user = openObject({ role: literal('user'), content: userBlocks });
+const assistant = openObject({ role: literal('assistant'), content: assistantBlocks });
 
-export const messages = list(tagged('role', { user, assistant, system }), {
+export const conversation = list(tagged('role', { user, assistant, system }), {
   min: 1,
   max: MAX_MESSAGES,
   about: 'The conversation so far. An answer continues a last message of the assistant.',
@@ -38,10 +41,13 @@ export interface ToldConversation {
 /** `open`: the text of sealed reasoning, and where it is in the request. */
 export function toConversation(
   prompt: Infer<typeof systemPrompt> | undefined,
-  given: Infer<typeof messages>,
+  given: Infer<typeof conversation>,
   open: (sealed: string, param: string) => string,
 ): ToldConversation {
-  const reader = new Reader(open, given.findLastIndex(({ role }) => role === 'user'));
+  const reader = new Reader(
+    open,
+    given.findLastIndex(({ role }) => role === 'user'),
+  );
   if (prompt !== undefined) reader.tell(prompt.map(({ part }) => part));
   for (const [i, message] of given.entries()) reader.read(message, i);
   return reader.end();
@@ -52,8 +58,8 @@ class Reader {
   readonly #offered = new Map<string, boolean>();
   readonly #open: (sealed: string, param: string) => string;
   readonly #lastUser: number;
-  /** What the user has said since another spoke. */
-  #said: Part[] = [];
+  /** The words of the user since another spoke. */
+  #said: MessagePart[] = [];
 
   constructor(open: (sealed: string, param: string) => string, lastUser: number) {
     this.#open = open;
@@ -61,13 +67,13 @@ class Reader {
   }
 
   /** A system message; one without words is none. */
-  tell(parts: readonly Part[]): void {
+  tell(parts: readonly MessagePart[]): void {
     this.#ask();
-    const content = joined(parts);
+    const content = joinedParts(parts);
     if (content !== '') this.#history.add({ role: 'system', content });
   }
 
-  read(message: Infer<typeof messages>[number], i: number): void {
+  read(message: Infer<typeof conversation>[number], i: number): void {
     switch (message.role) {
       case 'user':
         this.#user(message.content);
@@ -86,17 +92,17 @@ class Reader {
     return { messages: this.#history.messages(), offered: this.#offered };
   }
 
-  #user(content: Infer<typeof userContent>): void {
+  #user(content: Infer<typeof userBlocks>): void {
     for (const block of content) {
       if (block?.kind === 'part') this.#said.push(block.part);
       if (block?.kind !== 'result') continue;
       this.#ask();
-      this.#history.add({ role: 'tool', content: joined(block.parts), toolCallId: block.id });
+      this.#history.add({ role: 'tool', content: joinedParts(block.parts), toolCallId: block.id });
       for (const name of block.tools) this.#offered.set(name, true);
     }
   }
 
-  #assistant(content: Infer<typeof assistantContent>, path: string): void {
+  #assistant(content: Infer<typeof assistantBlocks>, path: string): void {
     for (const [i, block] of content.entries()) {
       if (block?.kind === 'said') this.#history.say(block.text);
       if (block?.kind === 'thought') {
@@ -112,7 +118,7 @@ class Reader {
   }
 
   #system({ content = [], clear_at: until }: Infer<typeof system>, i: number): void {
-    const parts: Part[] = [];
+    const parts: MessagePart[] = [];
     for (const block of content) {
       if (block.kind === 'part') parts.push(block.part);
       else this.#offered.set(block.name, block.offered);
@@ -122,7 +128,7 @@ class Reader {
 
   /** Ends what the user says. */
   #ask(): void {
-    if (this.#said.length > 0) this.#history.add({ role: 'user', content: joined(this.#said) });
+    if (this.#said.length > 0) this.#history.add({ role: 'user', content: joinedParts(this.#said) });
     this.#said = [];
   }
 }

@@ -5,13 +5,13 @@
 import { isRecord } from '../../base/shape.ts';
 
 /** Writes one event: the fields beside its type as JSON members. `whole`: it repeats a whole text. */
-export type WriteEvent = (type: string, members: string, whole?: boolean) => void;
+export type WriteBlockEvent = (type: string, members: string, whole?: boolean) => void;
 
 /** Where a block is written. */
 export interface BlockPlace {
   readonly index: number;
   /** Null: the answer is gathered. */
-  readonly write: WriteEvent | null;
+  readonly write: WriteBlockEvent | null;
 }
 
 export interface OutputBlock {

@@ -25,7 +25,7 @@ import {
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { asUsual, inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
-import { messages, systemPrompt, toConversation } from './conversation.ts';
+import { conversation, systemPrompt, toConversation } from './conversation.ts';
 import { cacheControl, messageToolChoice, messageTools, toUse } from './tools.ts';
 
 const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore
@@ -72,13 +72,14 @@ const clearing = tagged('type', {
 const thread: Shape<undefined> = {
   ...unsupportedParameter(''),
   read(value, path) {
-    if (value !== null) throw refuse('thread_unsupported_request', path, `${path} is not supported: ${STATELESS}`);
+    if (value !== null)
+      throw refuse('thread_unsupported_request', path, `${path} is not supported: ${STATELESS}`);
   },
 };
 
 const fields = {
   model: modelId,
-  messages,
+  messages: conversation,
   system: optional(systemPrompt),
   tools: optional(messageTools),
   tool_choice: optionalOrEmpty(messageToolChoice),
@@ -141,11 +142,11 @@ const fields = {
   workspace_id: unsupportedParameter('this server has no workspaces'),
 } as const;
 
-const limit = { min: 1, max: 16_777_216, about: 'Longest answer, reasoning included.' };
+const LIMIT = { min: 1, max: 16_777_216, about: 'Longest answer, reasoning included.' };
 
-export const messageRequest = object({ ...fields, max_tokens: integer(limit) });
+export const messageRequest = object({ ...fields, max_tokens: integer(LIMIT) });
 /** A request whose answer is not asked for: its length may be missing. */
-export const countRequest = object({ ...fields, max_tokens: optional(integer(limit)) });
+export const countRequest = object({ ...fields, max_tokens: optional(integer(LIMIT)) });
 
 export type MessageRequest = Infer<typeof messageRequest>;
 

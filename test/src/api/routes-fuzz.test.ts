@@ -39,7 +39,10 @@ const blocks = fc.array(
       tool_use_id: fc.jsonValue({ maxDepth: 1 }),
       content: fc.oneof(
         fc.string(),
-        fc.constant([{ type: 'text', text: 'x' }, { type: 'tool_reference', tool_name: 'f' }]),
+        fc.constant([
+          { type: 'text', text: 'x' },
+          { type: 'tool_reference', tool_name: 'f' },
+        ]),
         fc.jsonValue({ maxDepth: 2 }),
       ),
       is_error: fc.boolean(),

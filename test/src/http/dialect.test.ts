@@ -3,6 +3,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { messagesErrorAnswer } from '../../../src/api/messages/answer-schema.ts';
 import { ApiError } from '../../../src/base/errors.ts';
+import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { speaksMessages } from '../../../src/http/dialect.ts';
 import { apiKey, type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
 import { MESSAGE, messageEvents } from '../../fixtures/http/messages.ts';
@@ -11,7 +12,6 @@ let api: ApiServer;
 afterEach(() => api.close());
 
 const JSON_TYPE = { 'content-type': 'application/json' };
-const LIMITS = { maxBodyBytes: 4096 };
 
 test.each([
   ['/v1/messages', true],
@@ -26,32 +26,24 @@ test.each([
   expect(speaksMessages(url)).toBe(speaks);
 });
 
-const rows: readonly [
-  what: string,
-  path: string,
-  init: RequestInit,
-  status: number,
-  type: string,
-  code: string,
-][] = [
-  ['not JSON', '/v1/messages', { body: '{' }, 400, 'invalid_request_error', 'invalid_json'],
-  ['no body', '/v1/messages', {}, 400, 'invalid_request_error', 'invalid_json'],
-  ['no field', '/v1/messages', { body: '{}' }, 400, 'invalid_request_error', 'missing_required_parameter'],
-  ['no model', '/v1/messages', { body: JSON.stringify({ ...MESSAGE, model: 'none' }) }, 404, 'not_found_error', 'model_not_found'],
-  ['no route', '/v1/messages/batches', { body: '{}' }, 404, 'not_found_error', 'unknown_url'],
-  ['a path that is none', '/v1/messages/%zz', { body: '{}' }, 400, 'invalid_request_error', 'invalid_url'],
-  ['another method', '/v1/messages', { method: 'GET' }, 405, 'invalid_request_error', 'method_not_allowed'],
-  ['too long', '/v1/messages', { body: JSON.stringify('x'.repeat(5000)) }, 413, 'request_too_large', 'request_too_large'],
-  ['text', '/v1/messages', { body: 'x', headers: { 'content-type': 'text/plain' } }, 415, 'invalid_request_error', 'unsupported_media_type'],
-  ['a count of no model', '/v1/messages/count_tokens', { body: JSON.stringify({ ...MESSAGE, model: 'none' }) }, 404, 'not_found_error', 'model_not_found'],
+const rows: readonly { readonly what: string; readonly path: string; readonly init: RequestInit; readonly told: readonly [status: number, type: string, code: string] }[] = [
+  { what: 'not JSON', path: '/v1/messages', init: { body: '{' }, told: [400, 'invalid_request_error', 'invalid_json'] },
+  { what: 'no body', path: '/v1/messages', init: {}, told: [400, 'invalid_request_error', 'invalid_json'] },
+  { what: 'no field', path: '/v1/messages', init: { body: '{}' }, told: [400, 'invalid_request_error', 'missing_required_parameter'] },
+  { what: 'no model', path: '/v1/messages', init: { body: JSON.stringify({ ...MESSAGE, model: 'none' }) }, told: [404, 'not_found_error', 'model_not_found'] },
+  { what: 'no route', path: '/v1/messages/batches', init: { body: '{}' }, told: [404, 'not_found_error', 'unknown_url'] },
+  { what: 'a path that is none', path: '/v1/messages/%zz', init: { body: '{}' }, told: [400, 'invalid_request_error', 'invalid_url'] },
+  { what: 'another method', path: '/v1/messages', init: { method: 'GET' }, told: [405, 'invalid_request_error', 'method_not_allowed'] },
+  { what: 'too long', path: '/v1/messages', init: { body: JSON.stringify('x'.repeat(5000)) }, told: [413, 'request_too_large', 'request_too_large'] },
+  { what: 'text', path: '/v1/messages', init: { body: 'x', headers: { 'content-type': 'text/plain' } }, told: [415, 'invalid_request_error', 'unsupported_media_type'] },
+  { what: 'a count of no model', path: '/v1/messages/count_tokens', init: { body: JSON.stringify({ ...MESSAGE, model: 'none' }) }, told: [404, 'not_found_error', 'model_not_found'] },
 ]; // prettier-ignore
 
-test.each(rows)('%s', async (_, path, init, status, type, code) => {
-  const { limits } = (await import('../../../src/http/deps.ts')).DEFAULT_CONFIG;
-  api = await startApi({ config: { limits: { ...limits, ...LIMITS } } });
+test.each(rows)('$what', async ({ path, init, told }) => {
+  api = await startApi({ config: { limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 4096 } } });
   const response = await fetch(api.url + path, { method: 'POST', headers: JSON_TYPE, ...init });
   const answer = messagesErrorAnswer.read(await response.json(), '');
-  expect([response.status, answer.error.type, answer.error.details.error_code]).toEqual([status, type, code]);
+  expect([response.status, answer.error.type, answer.error.details.error_code]).toEqual(told);
   expect(answer.request_id).toBe(response.headers.get('request-id'));
   expect(answer.request_id).toBe(response.headers.get('x-request-id'));
 });
@@ -67,7 +59,9 @@ test.each([
   api = await startApi({ engine: { failAt: { position: 1, error } }, engines: { other: { prefill } } });
   const whole = await post(api, '/v1/messages', MESSAGE);
   expect([whole.status, whole.headers.get('retry-after')]).toEqual([status, '3']);
-  expect(await whole.json()).toMatchObject({ error: { type, message: 'words', details: { error_code: code } } });
+  expect(await whole.json()).toMatchObject({
+    error: { type, message: 'words', details: { error_code: code } },
+  });
   const stream = await post(api, '/v1/messages', { ...MESSAGE, stream: true });
   const last = messageEvents(await stream.text()).at(-1);
   expect(last).toMatchObject({ type: 'error', error: { type, details: { error_code: code } } });

@@ -4,7 +4,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { allRoutes } from '../../../src/api/routes.ts';
-import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
+import { type ApiServer, apiKey, post, startApi } from '../../fixtures/http/api-server.ts';
 import { KINDS } from '../../fixtures/http/small-values.ts';
 import { latch } from '../../fixtures/latch.ts';
 import { raw } from '../../fixtures/http/raw.ts';

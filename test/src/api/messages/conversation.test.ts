@@ -2,26 +2,31 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { messages, systemPrompt, toConversation } from '../../../../src/api/messages/conversation.ts';
+import { conversation, systemPrompt, toConversation } from '../../../../src/api/messages/conversation.ts';
 import { refusal } from '../../../fixtures/refusal.ts';
 
-const open = (sealed: string, param: string): string => `opened ${sealed} at ${param}`;
+function open(sealed: string, param: string): string {
+  return `opened ${sealed} at ${param}`;
+}
 
 function told(given: unknown, prompt?: unknown): ReturnType<typeof toConversation> {
   const system = prompt === undefined ? undefined : systemPrompt.read(prompt, 'system');
-  return toConversation(system, messages.read(given, 'messages'), open);
+  return toConversation(system, conversation.read(given, 'messages'), open);
 }
-const user = (content: unknown): object => ({ role: 'user', content });
-const assistant = (content: unknown): object => ({ role: 'assistant', content });
-const text = (words: string, more: object = {}): object => ({ type: 'text', text: words, ...more });
-const call = { type: 'tool_use', id: 'toolu_1', name: 'f', input: { a: 1 } };
-const result = (content: unknown, more: object = {}): object => ({
-  type: 'tool_result',
-  tool_use_id: 'toolu_1',
-  content,
-  ...more,
-});
-const toolCalls = [{ id: 'toolu_1', name: 'f', arguments: '{"a":1}' }];
+function user(content: unknown): object {
+  return { role: 'user', content };
+}
+function assistant(content: unknown): object {
+  return { role: 'assistant', content };
+}
+function text(words: string, more: object = {}): object {
+  return { type: 'text', text: words, ...more };
+}
+function result(content: unknown, more: object = {}): object {
+  return { type: 'tool_result', tool_use_id: 'toolu_1', content, ...more };
+}
+const CALL = { type: 'tool_use', id: 'toolu_1', name: 'f', input: { a: 1 } };
+const TOOL_CALLS = [{ id: 'toolu_1', name: 'f', arguments: '{"a":1}' }];
 
 test.each<[string, unknown[], object[]]>([
   ['a string', [user('Hi')], [{ role: 'user', content: 'Hi' }]],
@@ -41,10 +46,10 @@ test.each<[string, unknown[], object[]]>([
   ],
   [
     'a tool round: the result is a message of its own, before what the user says',
-    [user('Hi'), assistant([text('Let me see.'), call]), user([result('21'), text('And?')])],
+    [user('Hi'), assistant([text('Let me see.'), CALL]), user([result('21'), text('And?')])],
     [
       { role: 'user', content: 'Hi' },
-      { role: 'assistant', content: 'Let me see.', toolCalls },
+      { role: 'assistant', content: 'Let me see.', toolCalls: TOOL_CALLS },
       { role: 'tool', content: '21', toolCallId: 'toolu_1' },
       { role: 'user', content: 'And?' },
     ],
@@ -66,11 +71,16 @@ test.each<[string, unknown[], object[]]>([
     'thinking that is sealed',
     [
       assistant([{ type: 'thinking', thinking: '', signature: 's' }, text('a')]),
-      assistant([{ type: 'redacted_thinking', data: 'd' }, call]),
+      assistant([{ type: 'redacted_thinking', data: 'd' }, CALL]),
     ],
     [
       { role: 'assistant', content: 'a', reasoning: 'opened s at messages[0].content[0].signature' },
-      { role: 'assistant', content: '', reasoning: 'opened d at messages[1].content[0].data', toolCalls },
+      {
+        role: 'assistant',
+        content: '',
+        reasoning: 'opened d at messages[1].content[0].data',
+        toolCalls: TOOL_CALLS,
+      },
     ],
   ],
   ['thinking of nothing', [assistant([{ type: 'thinking', thinking: '', signature: '' }])], []],
@@ -125,15 +135,13 @@ test('tools that the conversation adds, finds and removes', () => {
     ['b', false],
     ['c', true],
   ]);
-  expect(given).toEqual([
-    { role: 'tool', content: 'The tool c can be called now.', toolCallId: 'toolu_1' },
-  ]);
+  expect(given).toEqual([{ role: 'tool', content: 'The tool c can be called now.', toolCallId: 'toolu_1' }]);
 });
 
-const png = { type: 'base64', media_type: 'image/png', data: 'AAAA' };
+const PNG = { type: 'base64', media_type: 'image/png', data: 'AAAA' };
 describe('refused', () => {
   test.each<[string, unknown, string, string]>([
-    ['a document', [{ type: 'document', source: png }], 'messages[0].content[0]', 'unsupported_parameter'],
+    ['a document', [{ type: 'document', source: PNG }], 'messages[0].content[0]', 'unsupported_parameter'],
     ['a search result', [{ type: 'search_result' }], 'messages[0].content[0]', 'unsupported_parameter'],
     ['a document of a tool', [result([{ type: 'document' }])], 'messages[0].content[0].content[0]', 'unsupported_parameter'],
     ['a stored image', [{ type: 'image', source: { type: 'file', file_id: 'f' } }], 'messages[0].content[0].source', 'unsupported_parameter'],
@@ -154,9 +162,9 @@ describe('refused', () => {
 });
 
 test.each([
-  ['in a message', [{ type: 'image', source: png }], 'messages[0].content[0]'],
+  ['in a message', [{ type: 'image', source: PNG }], 'messages[0].content[0]'],
   ['by its address', [text('a'), { type: 'image', source: { type: 'url', url: 'https://x' } }], 'messages[0].content[1]'],
-  ['in a result', [result([{ type: 'image', source: png }])], 'messages[0].content[0].content[0]'],
+  ['in a result', [result([{ type: 'image', source: PNG }])], 'messages[0].content[0].content[0]'],
 ])('an image %s is refused as a chat refuses it', (_, content, param) => {
   const refused = refusal(() => told([user(content)]));
   expect(refused).toMatchObject({ code: 'unsupported_parameter', param });

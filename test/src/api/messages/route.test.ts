@@ -1,6 +1,6 @@
 // POST /v1/messages and /v1/messages/count_tokens as the SDK uses them.
 
-import Anthropic from '@anthropic-ai/sdk';
+import Anthropic, { AuthenticationError, BadRequestError, PermissionDeniedError } from '@anthropic-ai/sdk';
 import { betaZodTool } from '@anthropic-ai/sdk/helpers/beta/zod';
 import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
 import { z } from 'zod';
@@ -85,15 +85,17 @@ describe('Anthropic SDK', () => {
   });
 
   test('errors have its classes and our codes', async () => {
-    const config = { auth: { required: true, adminEnabled: true, keys: [apiKey('one', { models: ['demo'] })] } };
+    const config = {
+      auth: { required: true, adminEnabled: true, keys: [apiKey('one', { models: ['demo'] })] },
+    };
     const client = await start({ config }, 'one');
     const asked = (body: object, key = 'one'): Promise<unknown> =>
-      client.withOptions({ apiKey: key }).messages.create({ ...MESSAGE, ...body } as typeof MESSAGE).catch((error: unknown) => error); // prettier-ignore
+      client.withOptions({ apiKey: key }).messages.create({ ...MESSAGE, ...body }).catch((error: unknown) => error); // prettier-ignore
     for (const [error, kind, errorCode] of [
-      [await asked({}, 'none'), Anthropic.AuthenticationError, 'invalid_api_key'],
-      [await asked({ model: 'other' }), Anthropic.PermissionDeniedError, 'model_not_allowed'],
-      [await asked({ max_tokens: 0 }), Anthropic.BadRequestError, 'integer_below_min_value'],
-      [await asked({ messages: [{ role: 'user', content: 'x'.repeat(9000) }] }), Anthropic.BadRequestError, 'context_length_exceeded'],
+      [await asked({}, 'none'), AuthenticationError, 'invalid_api_key'],
+      [await asked({ model: 'other' }), PermissionDeniedError, 'model_not_allowed'],
+      [await asked({ max_tokens: 0 }), BadRequestError, 'integer_below_min_value'],
+      [await asked({ messages: [{ role: 'user', content: 'x'.repeat(9000) }] }), BadRequestError, 'context_length_exceeded'],
     ] as const) {
       expect(error).toBeInstanceOf(kind);
       expect(error).toMatchObject({ errorCode, requestID: expect.stringMatching(/^req_/) as string });
@@ -130,16 +132,28 @@ describe('Anthropic SDK', () => {
   test('countTokens', async () => {
     const client = await start();
     const { model, messages } = MESSAGE;
-    const { input_tokens: tokens } = await client.messages.countTokens({ model, messages, system: 'Be brief.' });
+    const { input_tokens: tokens } = await client.messages.countTokens({
+      model,
+      messages,
+      system: 'Be brief.',
+    });
     // The engine of the test counts bytes.
     expect(tokens).toBe('Be brief.\nHi'.length);
     expect(api.engine.requests).toHaveLength(0);
-    expect((await api.ended())[0]).toMatchObject({ route: '/v1/messages/count_tokens', promptTokens: tokens });
+    expect((await api.ended())[0]).toMatchObject({
+      route: '/v1/messages/count_tokens',
+      promptTokens: tokens,
+    });
   });
 });
 
 test.each([
-  { metadata: { user_id: 'u' }, service_tier: 'auto', speed: 'standard', cache_control: { type: 'ephemeral' } },
+  {
+    metadata: { user_id: 'u' },
+    service_tier: 'auto',
+    speed: 'standard',
+    cache_control: { type: 'ephemeral' },
+  },
   { tools: [], mcp_servers: [], container: null, inference_geo: null, stop_sequences: [] },
   { context_management: { edits: [{ type: 'clear_thinking_20251015', keep: 'all' }] }, betas: ['b'] },
   { thinking: { type: 'adaptive', display: 'summarized' } },
@@ -184,7 +198,10 @@ test.each<[object, string, string]>([
   ],
 ])('%j is refused: %s', async (body, error_code, param) => {
   await start();
-  expect(await told(body)).toMatchObject({ status: 400, body: { error: { details: { error_code, param } } } });
+  expect(await told(body)).toMatchObject({
+    status: 400,
+    body: { error: { details: { error_code, param } } },
+  });
 });
 
 test('sampling, length, stops, budget and effort reach the engine', async () => {

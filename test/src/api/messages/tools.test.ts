@@ -4,10 +4,10 @@ import { expect, test } from 'vitest';
 import { messageToolChoice, messageTools, toUse } from '../../../../src/api/messages/tools.ts';
 import { refusal } from '../../../fixtures/refusal.ts';
 
-const input_schema = { type: 'object', properties: {} };
-const f = { name: 'f', input_schema };
-const g = { type: 'custom', name: 'g', description: 'About g.', input_schema, strict: true };
-const late = { name: 'late', input_schema, defer_loading: true };
+const SCHEMA = { type: 'object', properties: {} };
+const F = { name: 'f', input_schema: SCHEMA };
+const G = { type: 'custom', name: 'g', description: 'About g.', input_schema: SCHEMA, strict: true };
+const LATE = { name: 'late', input_schema: SCHEMA, defer_loading: true };
 
 function use(tools: unknown, choice?: unknown, offered: readonly (readonly [string, boolean])[] = []) {
   return toUse(
@@ -18,31 +18,41 @@ function use(tools: unknown, choice?: unknown, offered: readonly (readonly [stri
     new Map(offered),
   );
 }
-const names = (...given: Parameters<typeof use>): readonly string[] | undefined =>
-  use(...given)?.tools.map(({ name }) => name);
+function names(...given: Parameters<typeof use>): readonly string[] | undefined {
+  return use(...given)?.tools.map(({ name }) => name);
+}
 
 test.each<[unknown, object | null]>([
   [undefined, { required: false, parallel: true }],
   [{ type: 'auto' }, { required: false, parallel: true }],
-  [{ type: 'auto', disable_parallel_tool_use: true }, { required: false, parallel: false }],
+  [
+    { type: 'auto', disable_parallel_tool_use: true },
+    { required: false, parallel: false },
+  ],
   [{ type: 'any' }, { required: true, parallel: true }],
-  [{ type: 'any', disable_parallel_tool_use: true }, { required: true, parallel: false }],
-  [{ type: 'tool', name: 'g' }, { required: true, parallel: false, tools: [{ name: 'g' }] }],
+  [
+    { type: 'any', disable_parallel_tool_use: true },
+    { required: true, parallel: false },
+  ],
+  [
+    { type: 'tool', name: 'g' },
+    { required: true, parallel: false, tools: [{ name: 'g' }] },
+  ],
   [{ type: 'none' }, null],
 ])('tool_choice %j', (choice, expected) => {
-  const found = use([f, g], choice);
+  const found = use([F, G], choice);
   if (expected === null) expect(found).toBeNull();
   else expect(found).toMatchObject(expected);
 });
 
 test('a tool as the engine has it', () => {
-  const given = { ...g, input_examples: [{ a: 1 }, {}], cache_control: { type: 'ephemeral' }, eager_input_streaming: true, allowed_callers: ['direct'] }; // prettier-ignore
-  expect(use([f, given])?.tools).toEqual([
-    { name: 'f', description: undefined, parameters: input_schema, strict: false, param: 'tools[0].input_schema' },
+  const given = { ...G, input_examples: [{ a: 1 }, {}], cache_control: { type: 'ephemeral' }, eager_input_streaming: true, allowed_callers: ['direct'] }; // prettier-ignore
+  expect(use([F, given])?.tools).toEqual([
+    { name: 'f', description: undefined, parameters: SCHEMA, strict: false, param: 'tools[0].input_schema' },
     {
       name: 'g',
       description: 'About g.\n\nExamples of the input:\n{"a":1}\n{}',
-      parameters: input_schema,
+      parameters: SCHEMA,
       strict: true,
       param: 'tools[1].input_schema',
     },
@@ -50,26 +60,27 @@ test('a tool as the engine has it', () => {
 });
 
 test('deferred tools are offered once the conversation names them, and none that it removed', () => {
-  expect(names([f, late])).toEqual(['f']);
-  expect(names([f, late], undefined, [['late', true]])).toEqual(['f', 'late']);
-  expect(names([f, late], undefined, [['f', false]])).toBeUndefined();
-  expect(names([late])).toBeUndefined();
+  expect(names([F, LATE])).toEqual(['f']);
+  expect(names([F, LATE], undefined, [['late', true]])).toEqual(['f', 'late']);
+  expect(names([F, LATE], undefined, [['f', false]])).toBeUndefined();
+  expect(names([LATE])).toBeUndefined();
 });
 
-test.each<[string, unknown[], unknown, string, string]>([
-  ['a tool that Anthropic runs', [{ type: 'web_search_20250305', name: 'web_search' }], undefined, 'unsupported_parameter', 'tools[0].type'],
-  ['one of next year', [f, { type: 'dance_20270101' }], undefined, 'unsupported_parameter', 'tools[1].type'],
-  ['no schema', [{ name: 'f' }], undefined, 'missing_required_parameter', 'tools[0].input_schema'],
-  ['a name that is none', [{ ...f, name: 'a b' }], undefined, 'invalid_value', 'tools[0].name'],
-  ['two of one name', [f, f], undefined, 'invalid_value', 'tools[1].name'],
-  ['another caller', [{ ...f, allowed_callers: ['code_execution_20250825'] }], undefined, 'invalid_value', 'tools[0].allowed_callers[0]'],
-  ['a choice that is not there', [f], { type: 'tool', name: 'x' }, 'invalid_value', 'tool_choice.name'],
-  ['a choice that is deferred', [f, late], { type: 'tool', name: 'late' }, 'invalid_value', 'tool_choice.name'],
-  ['any of none', [], { type: 'any' }, 'invalid_value', 'tool_choice'],
-  ['a choice of another kind', [f], { type: 'some' }, 'invalid_value', 'tool_choice.type'],
-])('%s is refused', (_, tools, choice, code, param) => {
+const REFUSED: readonly { readonly what: string; readonly tools: readonly unknown[]; readonly choice?: object; readonly code: string; readonly param: string }[] = [
+  { what: 'a tool that Anthropic runs', tools: [{ type: 'web_search_20250305', name: 'web_search' }], code: 'unsupported_parameter', param: 'tools[0].type' },
+  { what: 'one of next year', tools: [F, { type: 'dance_20270101' }], code: 'unsupported_parameter', param: 'tools[1].type' },
+  { what: 'no schema', tools: [{ name: 'f' }], code: 'missing_required_parameter', param: 'tools[0].input_schema' },
+  { what: 'a name that is none', tools: [{ ...F, name: 'a b' }], code: 'invalid_value', param: 'tools[0].name' },
+  { what: 'two of one name', tools: [F, F], code: 'invalid_value', param: 'tools[1].name' },
+  { what: 'another caller', tools: [{ ...F, allowed_callers: ['code_execution_20250825'] }], code: 'invalid_value', param: 'tools[0].allowed_callers[0]' },
+  { what: 'a choice that is not there', tools: [F], choice: { type: 'tool', name: 'x' }, code: 'invalid_value', param: 'tool_choice.name' },
+  { what: 'a choice that is deferred', tools: [F, LATE], choice: { type: 'tool', name: 'late' }, code: 'invalid_value', param: 'tool_choice.name' },
+  { what: 'any of none', tools: [], choice: { type: 'any' }, code: 'invalid_value', param: 'tool_choice' },
+  { what: 'a choice of another kind', tools: [F], choice: { type: 'some' }, code: 'invalid_value', param: 'tool_choice.type' },
+]; // prettier-ignore
+test.each(REFUSED)('$what is refused', ({ tools, choice, code, param }) => {
   expect(refusal(() => use(tools, choice))).toMatchObject({ code, param });
-}); // prettier-ignore
+});
 
 test('a tool of a type is told what is accepted', () => {
   expect(refusal(() => use([{ type: 'bash_20250124', name: 'bash' }])).message).toContain(
