@@ -72,9 +72,7 @@ export class EngineClient implements Engine {
 
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
-    const prompt: Prompt = conversation
-      ? { ...input, kind: 'chat' }
-      : { kind: 'text', text: input.text };
+    const prompt: Prompt = conversation ? { ...input, kind: 'chat' } : { kind: 'text', text: input.text };
     const addSpecial = conversation || (input.addSpecial ?? true);
     const parseSpecial = !conversation && (input.parseSpecial ?? false);
     const param = conversation ? 'messages' : (input.param ?? 'prompt');

@@ -8,7 +8,7 @@ import type { Infer } from '../../base/shape.ts';
 import { History } from '../chat/history.ts';
 import { joinedParts, MAX_MESSAGES } from '../chat/messages.ts';
 import { unsupportedParameter } from '../unsupported.ts';
-import { assistantBlocks, type MessagePart, systemBlocks, systemPrompt, userBlocks } from './blocks.ts';
+import { assistantBlocks, type MessagePart, systemBlocks, type systemPrompt, userBlocks } from './blocks.ts';
 
 export { systemPrompt } from './blocks.ts';
 
