@@ -1,6 +1,6 @@
-// The error envelope of the server (OpenAI API reference, "Error codes"): { error: { message,
-// type, param, code } }; http/dialect has the other form. Everything thrown becomes an ApiError here; an error that is not one becomes
-// a 500 without its cause.
+// The error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param,
+// code } }; http/dialect has the other form. Everything thrown becomes an ApiError here; an error that is not
+// one becomes a 500 without its cause.
 
 import { ApiError } from '../base/errors.ts';
 
