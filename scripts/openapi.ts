@@ -4,7 +4,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { DEFAULT_CONFIG } from '../src/http/deps.ts';
+import { speaksMessages } from '../src/http/dialect.ts';
 import type { Route } from '../src/http/route.ts';
+import { messagesErrorAnswer } from '../src/api/messages/answer-schema.ts';
 import { errorAnswer } from '../src/api/response-schemas.ts';
 import { API_CODES, type Acts, type ApiCodeEntry } from '../src/base/api-codes.ts';
 import type { JsonSchema } from '../src/base/shape.ts';
@@ -52,12 +54,12 @@ function operation(route: Route, alias: boolean): object {
     ...(alias && { deprecated: false, description: `The same as ${route.path}.` }),
     ...(route.access === 'open'
       ? { security: [] }
-      : { security: [{ bearer: [] }], 'x-access': route.access }),
+      : { security: securityOf(route), 'x-access': route.access }),
     ...(parameters.length > 0 && { parameters }),
     ...((route.body ?? route.form) !== undefined && { requestBody: requestBodyOf(route) }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
-      default: { $ref: '#/components/responses/Error' },
+      default: { $ref: `#/components/responses/${speaksMessages(route.path) ? 'MessagesError' : 'Error'}` },
     },
     ...(route.errors !== undefined && { 'x-error-codes': route.errors }),
   };
@@ -80,6 +82,11 @@ function requestBodyOf({ body, form }: Route): object {
   return { required: true, content };
 }
 
+/** Either of these. */
+function securityOf({ path }: Route): readonly object[] {
+  return speaksMessages(path) ? [{ bearer: [] }, { apiKey: [] }] : [{ bearer: [] }];
+}
+
 function openApi(): object {
   const paths: Record<string, Record<string, object>> = {};
   for (const route of routes) {
@@ -99,11 +106,18 @@ function openApi(): object {
     },
     paths,
     components: {
-      securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } },
+      securitySchemes: {
+        bearer: { type: 'http', scheme: 'bearer' },
+        apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },
+      },
       responses: {
         Error: {
           description: 'Any refusal or failure.',
           content: { 'application/json': { schema: errorAnswer.schema } },
+        },
+        MessagesError: {
+          description: 'Any refusal or failure below /v1/messages.',
+          content: { 'application/json': { schema: messagesErrorAnswer.schema } },
         },
       },
     },
@@ -175,6 +189,7 @@ function fillIn(document: string): string {
   for (const path of [
     '/v1/chat/completions',
     '/v1/responses',
+    '/v1/messages',
     '/v1/completions',
     '/v1/embeddings',
     '/v1/rerank',

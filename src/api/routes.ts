@@ -9,6 +9,7 @@ import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
 import { batchRoutes } from './batches/route.ts';
 import { FILE_ROUTES } from './files/route.ts';
+import { messageRoutes } from './messages/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -21,6 +22,7 @@ export function allRoutes(context: RouteContext): readonly Route[] {
   const replayed = [chat, responses(), completions, embeddings];
   return [
     ...replayed,
+    ...messageRoutes(),
     rerank,
     transcriptions,
     translations,

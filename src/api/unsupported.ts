@@ -68,6 +68,12 @@ export function asUsual(...values: readonly unknown[]): Shape<undefined> {
   };
 }
 
+/** One shape under each of these names. */
+export function forEach<const N extends string, T>(names: readonly N[], value: T): Readonly<Record<N, T>> {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- every name gets the value
+  return Object.fromEntries(names.map((name) => [name, value])) as Readonly<Record<N, T>>;
+}
+
 function notSupported(path: string, instead: string): ApiError {
   return refuse(
     'unsupported_parameter',

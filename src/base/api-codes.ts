@@ -58,6 +58,7 @@ export const API_CODES = {
   invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
   invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
   invalid_encrypted_content: caller(400, 'sealed reasoning of another key or model, or of before a restart'),
+  thread_unsupported_request: caller(400, 'a thread of messages, which the server would have to keep'),
   invalid_messages: caller(400, 'the messages do not follow each other as a chat does'),
   invalid_prompt: caller(400, 'the prompt has no token'),
   invalid_input: caller(400, 'an input has no token'),

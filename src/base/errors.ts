@@ -1,6 +1,6 @@
 // Errors of the server, by the party that must act: the operator (ConfigError) or the caller (ApiError).
-// Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a
-// client. Messages name the parameter and never repeat prompts, completions, keys or file contents.
+// Every ApiError becomes an envelope in http/errors or http/dialect; no other form of error is written to
+// a client. Messages name the parameter and never repeat prompts, completions, keys or file contents.
 
 import { entryOf, isApiCode, type ApiCode } from './api-codes.ts';
 

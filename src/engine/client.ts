@@ -83,7 +83,7 @@ export class EngineClient implements Engine {
         },
       );
     const prompt: Prompt = conversation
-      ? { kind: 'chat', messages: input.messages, tools: input.tools }
+      ? { ...input, kind: 'chat' }
       : { kind: 'text', text: input.text };
     const addSpecial = conversation || (input.addSpecial ?? true);
     const parseSpecial = !conversation && (input.parseSpecial ?? false);

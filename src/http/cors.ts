@@ -4,10 +4,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import type { ServerConfig } from './deps.ts';
-import { errorBody } from './errors.ts';
+import { errorBodyFor } from './dialect.ts';
 
 const EXPOSED = [
   'x-request-id',
+  'request-id',
   'openai-processing-ms',
   'retry-after',
   'x-should-retry',
@@ -34,7 +35,7 @@ export function preflight(config: ServerConfig, request: FastifyRequest, reply: 
   if (origin === undefined || !isListed(config, origin)) {
     const error = new ApiError('origin_not_allowed', 'this origin may not call this server from a browser');
     request.exchange.errorCode = error.code;
-    void reply.code(403).send(errorBody(error));
+    void reply.code(403).send(errorBodyFor(request, error));
     return;
   }
   // SDKs send x-stainless-* headers of their own; every header is allowed, since no header grants anything

@@ -1,6 +1,6 @@
-// The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message,
-// type, param, code } }. Everything thrown becomes an ApiError here; an error that is not one becomes
-// a 500 without its cause.
+// The error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param,
+// code } }; http/dialect has the other form. Everything thrown becomes an ApiError here; an error that is not
+// one becomes a 500 without its cause.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -73,8 +73,8 @@ export function notAForm(): ApiError {
 export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',
-    'there is no such route; the API is below /v1, and GET /v1/models lists the models. ' +
-      '/v1/messages does not exist here yet: use /v1/chat/completions or /v1/responses',
+    'there is no such route; the API is below /v1, and GET /v1/models lists the models; ' +
+      'conversations are answered by /v1/chat/completions, /v1/responses and /v1/messages',
   );
 }
 

@@ -6,7 +6,8 @@ import type { ApiError } from '../base/errors.ts';
 import { framesOf, type Log } from '../base/log.ts';
 import { hasUnreadBody } from './admission/bodies.ts';
 import { STALE } from './connection-pins.ts';
-import { errorBody, errorHeaders, toApiError } from './errors.ts';
+import { errorBodyFor } from './dialect.ts';
+import { errorHeaders, toApiError } from './errors.ts';
 import { clientClosed, type Exchange } from './exchange.ts';
 import { CONNECTION_ENDING, PIPELINED, type OpenRequests } from './open-requests.ts';
 import { processingMs } from './routing.ts';
@@ -54,7 +55,7 @@ export function sendError(
     .code(error.status)
     .header('openai-processing-ms', processingMs(exchange))
     .header('content-type', 'application/json; charset=utf-8')
-    .send(JSON.stringify(errorBody(error)));
+    .send(JSON.stringify(errorBodyFor(request, error)));
 }
 
 /** Logs an unexpected error by its stack frames, never its message, which may quote content. */

@@ -23,6 +23,7 @@ import {
   textSuccesses,
 } from '../fixtures/e2e/canary-successes.ts';
 import { fileRefusals, fileSuccesses } from '../fixtures/e2e/canary-files.ts';
+import { messageOf, messageRefusals, messageSuccesses } from '../fixtures/e2e/canary-messages.ts';
 import { responseOf, responseRefusals, responseSuccesses } from '../fixtures/e2e/canary-responses.ts';
 import { childrenOf } from '../fixtures/e2e/real-server.ts';
 import { leaksOfProcess, WatchedServer } from '../fixtures/e2e/watched-server.ts';
@@ -53,6 +54,7 @@ describe('no content in any sink', () => {
   test('success: every field of every route, and what the model writes', async () => {
     written.push(...(await chatSuccesses(watched)));
     written.push(...(await responseSuccesses(watched)));
+    written.push(...(await messageSuccesses(watched)));
     await textSuccesses(watched);
     await headerSuccesses(watched);
     await modelSuccesses(watched);
@@ -107,13 +109,16 @@ describe('no content in any sink', () => {
   test('refusals: unknown names, wrong types and values, bad JSON, bad paths, bad keys', async () => {
     await chatRefusals(watched);
     await responseRefusals(watched);
+    await messageRefusals(watched);
     await textRefusals(watched);
     await modelRefusals(watched);
     await pathAndKeyRefusals(watched);
     await bodyRefusals(watched);
     await fileRefusals(watched);
-    // Each said why, in the one form errors have.
-    const codes = new Set(watched.errors.flatMap((text) => /"code":"(\w+)"/.exec(text)?.[1] ?? []));
+    // Each said why, in a form that errors have.
+    const codes = new Set(
+      watched.errors.flatMap((text) => /"(?:error_)?code":"(\w+)"/.exec(text)?.[1] ?? []),
+    );
     for (const code of [
       'unknown_parameter',
       'invalid_schema',
@@ -183,6 +188,9 @@ describe('no content in any sink', () => {
       ['/v1/chat/completions', { ...chatOf(), max_tokens: 40, stream: true, n: 2 }],
       ['/v1/responses', { ...responseOf(), max_output_tokens: 40 }],
       ['/v1/responses', { ...responseOf(), max_output_tokens: 40, stream: true }],
+      ['/v1/messages', { ...messageOf(), max_tokens: 40 }],
+      ['/v1/messages', { ...messageOf(), max_tokens: 40, stream: true }],
+      ['/v1/messages/count_tokens', messageOf()],
       ['/v1/completions', { model: 'demo-context', prompt: canary(what), max_tokens: 40 }],
       ['/v1/embeddings', { model: 'demo-embed', input: canary(what) }],
       [
@@ -203,7 +211,7 @@ describe('no content in any sink', () => {
     const controller = new AbortController();
     const asked = rounds().map(([path, body]) =>
       watched.send('POST', path, body, { signal: controller.signal }).then(
-        ({ status, text }) => `${status} ${/"code":"(\w+)"/.exec(text)?.[1]}`,
+        ({ status, text }) => `${status} ${/"(?:error_)?code":"(\w+)"/.exec(text)?.[1]}`,
         (error: unknown) => (error as Error).name,
       ),
     );
@@ -236,7 +244,7 @@ describe('no content in any sink', () => {
       Object.entries(sinks).filter(([sink, text]) => keepsPulledNames(sink) && /canarypulled/.test(text))
         .length,
     ).toBeGreaterThan(3);
-    expect(written).toHaveLength(12);
+    expect(written).toHaveLength(16);
     expect(CANARIES.length).toBeGreaterThan(400);
 
     const leaks = Object.entries(sinks).flatMap(([sink, text]) =>

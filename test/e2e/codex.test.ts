@@ -2,14 +2,13 @@
 // behind the engine's seam; the server, its API and the proxy are the real ones.
 
 import { mkdtemp, readFile, mkdir, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { GenerateRequest } from '../../src/engine/seam/engine.ts';
-import type { Misbehaviour } from '../fixtures/attestation/attested-server.ts';
 import { MODEL_ID } from '../fixtures/attestation/attested-server.ts';
 import { startBoth } from '../fixtures/attestation/local-proxy.ts';
+import { relayTo } from '../fixtures/attestation/api-relay.ts';
 import { type ApiServer, startApi } from '../fixtures/http/api-server.ts';
 import { haveCodex, runCodex } from '../fixtures/agents/codex.ts';
 
@@ -40,24 +39,9 @@ function script({ prompt }: GenerateRequest): readonly string[] {
   ];
 }
 
-/** Hands a request on to the API, and its answer back as it comes. */
-const relay: Misbehaviour['respond'] = ({ method, path, headers, body }, { socket }) => {
-  const text = Buffer.from(body);
-  const own = new Set(['connection', 'transfer-encoding', 'content-length']);
-  const passed = [...headers].filter(([name]) => !own.has(name));
-  const lines = [...passed, ['connection', 'close'], ['content-length', text.length]].map((line) =>
-    line.join(': '),
-  );
-  const upstream = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
-  upstream.on('error', () => socket.destroy());
-  upstream.write(`${method} ${path} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
-  upstream.write(text);
-  upstream.pipe(socket);
-};
-
 test.skipIf(!haveCodex)('reads a file, edits it, answers', { timeout: 60_000 }, async () => {
   api = await startApi({ engines: { [MODEL_ID]: { script, contextLength: 100_000 } } });
-  const { proxy } = await startBoth({ respond: relay });
+  const { proxy } = await startBoth({ respond: relayTo(() => api.url) });
   await mkdir(join(folder, 'work'));
   await writeFile(join(folder, 'work', 'greeting.txt'), 'good morning\n');
   const run = await runCodex('Make greeting.txt say good evening.', {

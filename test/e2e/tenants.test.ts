@@ -59,12 +59,14 @@ function headersOf(key: string | null): Record<string, string> {
   };
 }
 
-/** Under the names of chat or of responses. */
+/** Under the names of chat, of responses or of messages. */
 interface Usage {
   readonly prompt_tokens?: number;
   readonly prompt_tokens_details?: { readonly cached_tokens: number };
   readonly input_tokens?: number;
   readonly input_tokens_details?: { readonly cached_tokens: number };
+  /** Not counted in input_tokens. */
+  readonly cache_read_input_tokens?: number;
 }
 
 /** One request of any route, and the engine's work for it. No other request runs meanwhile. */
@@ -87,10 +89,13 @@ async function work(
   };
   expect(response.status, JSON.stringify(answer)).toBe(200);
   const after = await counted(url, key, body.model);
+  const { usage } = answer;
+  const { cache_read_input_tokens: read = 0 } = usage;
+  const told = usage.prompt_tokens_details ?? usage.input_tokens_details;
   return {
     answer,
-    promptTokens: answer.usage.prompt_tokens ?? answer.usage.input_tokens ?? NaN,
-    cachedTokens: (answer.usage.prompt_tokens_details ?? answer.usage.input_tokens_details)?.cached_tokens,
+    promptTokens: usage.prompt_tokens ?? (usage.input_tokens ?? NaN) + read,
+    cachedTokens: told?.cached_tokens ?? usage.cache_read_input_tokens,
     engine: { cached: after.cached - before.cached, steps: after.steps - before.steps },
   };
 }
@@ -193,6 +198,7 @@ describe('two keys on one model', () => {
     { name: 'chat', model: 'demo-chat', path: '/v1/chat/completions', body: (content) => ({ messages: [{ role: 'user', content }], max_tokens: 4 }), cached: true },
     { name: 'chat, n = 3', model: 'demo-chat', path: '/v1/chat/completions', body: (content) => ({ messages: [{ role: 'user', content }], max_tokens: 4, n: 3 }), cached: true },
     { name: 'responses', model: 'demo-chat', path: '/v1/responses', body: (input) => ({ input, max_output_tokens: 4 }), cached: true },
+    { name: 'messages', model: 'demo-chat', path: '/v1/messages', body: (content) => ({ messages: [{ role: 'user', content }], max_tokens: 4 }), cached: true },
     { name: 'embeddings', model: 'demo-embed', path: '/v1/embeddings', body: (input) => ({ input }), cached: false },
     { name: 'rerank', model: 'demo-rerank', path: '/v1/rerank', body: (query) => ({ query, documents: [query.slice(0, 40), query.slice(-40)] }), cached: false },
   ]; // prettier-ignore
@@ -208,7 +214,8 @@ describe('two keys on one model', () => {
         });
       // Texts that differ from each other's and all others' in their first letter: only the
       // template is shared by chance.
-      const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH'][ways.indexOf(way)] ?? '';
+      const [mine, theirs, warm] =
+        ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH', 'klm', 'nop'][ways.indexOf(way)] ?? '';
       const text = short(`${mine}${way.name}`);
       // Both have been here before, so that what all prompts begin with is known to both.
       await asked('alice', short(`${warm}${way.name}`));

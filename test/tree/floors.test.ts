@@ -87,6 +87,7 @@ const API_ORDER: Readonly<Record<string, readonly string[]>> = {
   responses: ['generation', 'chat'],
   files: [],
   batches: [],
+  messages: ['generation', 'chat'],
 };
 const API_SHARED = /^src\/api\/(model-access|response-schemas|stored|unsupported)\.ts$/;
 

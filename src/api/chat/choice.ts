@@ -24,8 +24,13 @@ export type AnswerPiece =
   /** A new call; its arguments follow. */
   | { readonly kind: 'call'; readonly call: number; readonly id: string; readonly name: string }
   | { readonly kind: 'arguments'; readonly call: number; readonly text: string }
-  /** `unfinished`: the newest call has no end. */
-  | { readonly kind: 'finish'; readonly reason: string; readonly unfinished: boolean };
+  /** `unfinished`: the newest call has no end. `stop`: the stop string that was met. */
+  | {
+      readonly kind: 'finish';
+      readonly reason: string;
+      readonly unfinished: boolean;
+      readonly stop: string | undefined;
+    };
 
 /** `logprobs`: of the tokens read since the piece before. */
 export type WritePiece = (piece: AnswerPiece, logprobs: readonly object[]) => void;
@@ -61,12 +66,13 @@ export class ChatChoice implements ChoiceFold {
     else if (text !== '' || this.#logprobs.length > 0) this.#put({ kind: 'content', text });
   }
 
-  finish({ reason }: Finish): void {
+  finish({ reason, stop }: Finish): void {
     for (const event of this.#reader?.end(reason === 'length') ?? []) this.#take(event);
     // Logprobs of tokens whose text was held back and then dropped (the framing of calls)
     // still belong to the answer.
     const unfinished = this.#reader?.unfinished === true;
-    this.#put({ kind: 'finish', reason: finishReason(reason, this.#calls, unfinished), unfinished });
+    const told = finishReason(reason, this.#calls, unfinished);
+    this.#put({ kind: 'finish', reason: told, unfinished, stop });
   }
 
   #take(event: ToolEvent): void {

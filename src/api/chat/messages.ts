@@ -115,10 +115,11 @@ export const assistantContent = map(
     },
     'a string, an array of content parts or null',
   ),
-  joined,
+  joinedParts,
 );
 
-function joined(value: string | readonly (string | undefined)[]): string {
+/** Parts as one content. */
+function joinedParts(value: string | readonly (string | undefined)[]): string {
   return typeof value === 'string' ? value : value.filter((part) => part !== undefined).join('\n');
 }
 

@@ -1,7 +1,13 @@
 // The wishes of a request in any dialect of a conversation, checked as far as that needs no model, and the
 // engine request it becomes once the model is there. Refuses an effort of a model without reasoning.
 
-import type { ChatMessage, EngineInfo, GenerateRequest, Sampling } from '../../engine/seam/engine.ts';
+import type {
+  ChatMessage,
+  Conversation,
+  EngineInfo,
+  GenerateRequest,
+  Sampling,
+} from '../../engine/seam/engine.ts';
 import type { Loosenings } from '../../grammar/compile.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ToolReader } from './calls/events.ts';
@@ -33,6 +39,7 @@ export interface Asked {
 
 /** A request after every check that needs no model. */
 export interface ChatPlan {
+  readonly prompt: Conversation;
   readonly n: number;
   readonly maxTokens: number | undefined;
   readonly sampling: Sampling;
@@ -47,7 +54,15 @@ export interface ChatPlan {
 
 export function planAnswer(asked: Asked): ChatPlan {
   const { use, content, messages, n, maxTokens, sampling } = asked;
+  const prompt: Conversation = {
+    kind: 'chat',
+    messages,
+    tools: use?.tools,
+    templateVariables: asked.variables,
+    prefill: asked.prefill,
+  };
   return {
+    prompt,
     n,
     maxTokens,
     sampling,
@@ -63,13 +78,7 @@ export function planAnswer(asked: Asked): ChatPlan {
       const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
       tell?.(loosened);
       return {
-        prompt: {
-          kind: 'chat',
-          messages,
-          tools: use?.tools,
-          templateVariables: asked.variables,
-          prefill: asked.prefill,
-        },
+        prompt,
         sampling,
         n,
         maxTokens,

@@ -17,6 +17,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import { History } from '../chat/history.ts';
 import { assistantContent, callArguments, callId, content, MAX_MESSAGES } from '../chat/messages.ts';
 import { assertImageCount, spokenOf } from '../chat/images.ts';
 import { unsupportedParameter } from '../unsupported.ts';
@@ -116,96 +117,47 @@ export function toMessages(
   if (instructions !== undefined && instructions !== '')
     history.add({ role: 'system', content: instructions });
   if (typeof given === 'string') history.add({ role: 'user', content: given });
-  else for (const [i, each] of given.entries()) history.item(each, `input[${i}]`, open);
+  else for (const [i, each] of given.entries()) put(history, each, `input[${i}]`, open);
   const messages = history.messages();
   if (messages.length === 0)
     throw refuse('empty_array', 'input', 'input has 0 messages, expected at least 1');
   return assertImageCount(messages);
 }
 
-interface Turn {
-  reasoning?: string | undefined;
-  content?: string | undefined;
-  readonly calls: { readonly id: string; readonly name: string; readonly arguments: string }[];
+function put(
+  history: History,
+  each: Item,
+  path: string,
+  open: (sealed: string, param: string) => string,
+): void {
+  if ('role' in each) {
+    if (each.role === 'assistant') history.say(each.content);
+    else history.add({ role: each.role === 'user' ? 'user' : 'system', ...each.content });
+    return;
+  }
+  switch (each.type) {
+    case 'function_call':
+      history.call(callOf(each, each.arguments ?? '{}', path));
+      break;
+    case 'custom_tool_call':
+      history.call(callOf(each, customArguments(each.input), path));
+      break;
+    case 'reasoning': {
+      const { encrypted_content: sealed, content: parts = [] } = each;
+      const plain = parts.map((part) => part.text ?? '').join('\n');
+      history.think(sealed === undefined ? plain : open(sealed, `${path}.encrypted_content`));
+      break;
+    }
+    case 'function_call_output':
+    case 'custom_tool_call_output':
+      history.add({ role: 'tool', ...(each.output ?? spokenOf([])), toolCallId: each.call_id });
+  }
 }
 
-class History {
-  readonly #messages: ChatMessage[] = [];
-  /** The words, thoughts and calls of the model since another spoke. */
-  #turn: Turn | null = null;
-
-  add(each: ChatMessage): void {
-    this.#close();
-    this.#messages.push(each);
-  }
-
-  messages(): readonly ChatMessage[] {
-    this.#close();
-    return this.#messages;
-  }
-
-  item(each: Item, path: string, open: (sealed: string, param: string) => string): void {
-    if ('role' in each) {
-      if (each.role === 'assistant') this.#say(each.content);
-      else this.add({ role: each.role === 'user' ? 'user' : 'system', ...each.content });
-      return;
-    }
-    switch (each.type) {
-      case 'function_call':
-        this.#call(each, each.arguments ?? '{}', path);
-        break;
-      case 'custom_tool_call':
-        this.#call(each, customArguments(each.input), path);
-        break;
-      case 'reasoning': {
-        const { encrypted_content: sealed, content: parts = [] } = each;
-        const plain = parts.map((part) => part.text ?? '').join('\n');
-        this.#think(sealed === undefined ? plain : open(sealed, `${path}.encrypted_content`));
-        break;
-      }
-      case 'function_call_output':
-      case 'custom_tool_call_output':
-        this.add({ role: 'tool', ...(each.output ?? spokenOf([])), toolCallId: each.call_id });
-    }
-  }
-
-  #think(thoughts: string): void {
-    const { content: said, calls } = this.#open();
-    if (said !== undefined || calls.length > 0) this.#close();
-    const turn = this.#open();
-    turn.reasoning = [turn.reasoning ?? '', thoughts].filter((part) => part !== '').join('\n');
-  }
-
-  #say(said: string): void {
-    if (this.#open().calls.length > 0) this.#close();
-    const turn = this.#open();
-    turn.content = turn.content === undefined ? said : `${turn.content}\n${said}`;
-  }
-
-  #call(
-    { call_id: id, name: own, namespace: of }: Infer<typeof functionCall> | Infer<typeof customCall>,
-    given: string,
-    path: string,
-  ): void {
-    this.#open().calls.push({ id: id ?? `call_${path}`, name: calledName(own, of), arguments: given });
-  }
-
-  #open(): Turn {
-    this.#turn ??= { calls: [] };
-    return this.#turn;
-  }
-
-  #close(): void {
-    const turn = this.#turn;
-    this.#turn = null;
-    if (turn === null) return;
-    const { content: said, reasoning: thoughts, calls } = turn;
-    if (said === undefined && calls.length === 0 && (thoughts ?? '') === '') return;
-    this.#messages.push({
-      role: 'assistant',
-      content: said ?? '',
-      reasoning: thoughts === '' ? undefined : thoughts,
-      toolCalls: calls.length === 0 ? undefined : calls,
-    });
-  }
+function callOf(
+  { call_id: id, name: own, namespace: of }: Infer<typeof functionCall> | Infer<typeof customCall>,
+  given: string,
+  path: string,
+): { readonly id: string; readonly name: string; readonly arguments: string } {
+  return { id: id ?? `call_${path}`, name: calledName(own, of), arguments: given };
 }

@@ -8,7 +8,7 @@ import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import { ResponseAnswer } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
-import { ReasoningSeal } from './sealed-reasoning.ts';
+import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { planResponse, responseRequest } from './wire.ts';
 
 /** Reasoning that it seals can be opened as long as the route lives. */

@@ -21,7 +21,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { inert, unsupportedParameter } from '../unsupported.ts';
+import { forEach, inert, unsupportedParameter } from '../unsupported.ts';
 import { CUSTOM_PARAMETERS, patternParameters } from './custom-input.ts';
 
 const description = optional(text({ max: 65_536 }));
@@ -67,11 +67,6 @@ const hosted = unsupportedParameter('this server runs no tools of its own');
 const SEARCHES = ['web_search', 'web_search_2025_08_26', 'web_search_preview', 'web_search_preview_2025_03_11'] as const; // prettier-ignore
 const HOSTED = ['file_search', 'computer', 'computer_use_preview', 'computer-use-preview', 'code_interpreter', 'mcp', 'image_generation', 'local_shell', 'shell', 'apply_patch', 'tool_search'] as const; // prettier-ignore
 
-function each<const N extends string, T>(names: readonly N[], value: T): Readonly<Record<N, T>> {
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- every name gets the value
-  return Object.fromEntries(names.map((name) => [name, value])) as Readonly<Record<N, T>>;
-}
-
 const search = openObject({ type: choice(SEARCHES, 'Left out beside other tools, refused alone.') });
 
 export const responseTools = list(
@@ -79,8 +74,8 @@ export const responseTools = list(
     function: functionTool,
     custom: customTool,
     namespace: namespaceTool,
-    ...each(SEARCHES, search),
-    ...each(HOSTED, hosted),
+    ...forEach(SEARCHES, search),
+    ...forEach(HOSTED, hosted),
   }),
   { max: MAX_TOOLS },
 );
@@ -99,7 +94,7 @@ export const responseToolChoice = either(
         mode: choice(['auto', 'required']),
         tools: list(namedTool, { min: 1, max: MAX_TOOLS }),
       }),
-      ...each([...SEARCHES, ...HOSTED], noChoice),
+      ...forEach([...SEARCHES, ...HOSTED], noChoice),
     }),
   },
   "'none', 'auto', 'required', a named tool or allowed_tools",

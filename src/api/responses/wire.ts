@@ -25,7 +25,7 @@ import type { Infer } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { input, toMessages } from './items.ts';
-import type { ReasoningSeal } from './sealed-reasoning.ts';
+import type { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { responseToolChoice, responseTools, type Toolbox, toToolbox } from './tools.ts';
 
 const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore

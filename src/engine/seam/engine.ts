@@ -131,20 +131,22 @@ export interface ToolSpec {
   readonly parameters: unknown;
 }
 
+export interface Conversation {
+  readonly kind: 'chat';
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly ToolSpec[] | undefined;
+  /** Variables for the chat template beside those it is always given, which they cannot replace. */
+  readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
+  /** Whether the answer continues a last message of the assistant; default: it does. */
+  readonly prefill?: boolean | undefined;
+}
+
 /**
  * The text or tokens to continue from. Text is tokenized without special-token parsing except
  * where the template wrote it.
  */
 export type Prompt =
-  | {
-      readonly kind: 'chat';
-      readonly messages: readonly ChatMessage[];
-      readonly tools?: readonly ToolSpec[] | undefined;
-      /** Variables for the chat template beside those it is always given, which they cannot replace. */
-      readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
-      /** Whether the answer continues a last message of the assistant; default: it does. */
-      readonly prefill?: boolean | undefined;
-    }
+  | Conversation
   | { readonly kind: 'text'; readonly text: string; readonly suffix?: string | undefined }
   | { readonly kind: 'tokens'; readonly tokens: readonly number[] };
 
@@ -224,6 +226,8 @@ export type GenerateEvent =
       readonly kind: 'finish';
       readonly index: number;
       readonly reason: 'stop' | 'length';
+      /** The stop string that ended it, the template's included; absent: none did. */
+      readonly stop?: string | undefined;
       readonly completionTokens: number;
       /** Those of them that are reasoning, its marks included. */
       readonly reasoningTokens?: number | undefined;
@@ -248,7 +252,7 @@ export interface Engine {
           readonly parseSpecial?: boolean | undefined;
           readonly param?: string | undefined;
         }
-      | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined },
+      | Omit<Conversation, 'kind'>,
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
   /** The text of their bytes, joined as `pieces` gives them; bytes that are no UTF-8 are U+FFFD. */

@@ -119,7 +119,9 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
       if (!known && config.auth.required) {
         throw new ApiError(
           'invalid_api_key',
-          presented ? 'the API key is not known' : 'no API key given, expected `Authorization: Bearer …`',
+          presented
+            ? 'the API key is not known'
+            : 'no API key given, expected `Authorization: Bearer …`, on /v1/messages also `x-api-key`',
         );
       }
       // With keys configured but not required, admin work still needs an admin key.

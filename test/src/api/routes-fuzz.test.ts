@@ -1,11 +1,13 @@
 // Random, malformed requests: none yields a 500, none kills the server, every answer is JSON of one of two
-// forms.
+// forms, and every refusal has the envelope of its route.
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { allRoutes } from '../../../src/api/routes.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
+import { messagesErrorAnswer } from '../../../src/api/messages/answer-schema.ts';
 import { chatAnswer, errorAnswer } from '../../../src/api/response-schemas.ts';
+import { speaksMessages } from '../../../src/http/dialect.ts';
 import { parseBody } from '../../../src/http/json.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { type FilesApi, startFilesApi } from '../../fixtures/files/files-api.ts';
@@ -29,6 +31,36 @@ const posts = allRoutes({
   .filter(({ method, body }) => method === 'POST' && body !== undefined)
   .filter(({ path }) => !['/v1/models', '/v1/models/unload'].includes(path))
   .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
+
+/** Content blocks of /v1/messages. */
+const blocks = fc.array(
+  fc.record(
+    {
+      type: fc.constantFrom('text', 'image', 'tool_use', 'tool_result', 'thinking', 'redacted_thinking', 'document', 'tool_addition', 'tool_removal', 'tool_reference', 'server_tool_use'), // prettier-ignore
+      text: fc.string(),
+      source: fc.jsonValue({ maxDepth: 2 }),
+      id: fc.jsonValue({ maxDepth: 1 }),
+      name: fc.constantFrom('f', 'g', ''),
+      input: fc.jsonValue({ maxDepth: 2 }),
+      tool_use_id: fc.jsonValue({ maxDepth: 1 }),
+      content: fc.oneof(
+        fc.string(),
+        fc.constant([
+          { type: 'text', text: 'x' },
+          { type: 'tool_reference', tool_name: 'f' },
+        ]),
+        fc.jsonValue({ maxDepth: 2 }),
+      ),
+      is_error: fc.boolean(),
+      thinking: fc.string(),
+      signature: fc.base64String(),
+      data: fc.base64String(),
+      tool: fc.constantFrom({ type: 'tool_reference', name: 'f' }, { type: 'tool_definition' }, 5),
+    },
+    { requiredKeys: ['type'] },
+  ),
+  { maxLength: 4 },
+);
 
 const junk = fc.oneof(
   { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 3 }) },
@@ -60,7 +92,8 @@ const junk = fc.oneof(
     .record(
       {
         role: fc.constantFrom('user', 'assistant', 'tool', 'system', 'x'),
-        content: fc.jsonValue({ maxDepth: 1 }),
+        content: fc.oneof(fc.jsonValue({ maxDepth: 1 }), blocks),
+        clear_at: fc.constantFrom('never', 'next_user_message', 'x'),
         tool_calls: fc.jsonValue({ maxDepth: 2 }),
       },
       { requiredKeys: [] },
@@ -81,7 +114,7 @@ const junk = fc.oneof(
   fc.array(
     fc.record(
       {
-        type: fc.constantFrom('function_call', 'function_call_output', 'custom_tool_call', 'reasoning', 'message', 'item_reference', 'function', 'custom', 'namespace', 'web_search', 'mcp'), // prettier-ignore
+        type: fc.constantFrom('function_call', 'function_call_output', 'custom_tool_call', 'reasoning', 'message', 'item_reference', 'function', 'custom', 'namespace', 'web_search', 'mcp', 'enabled', 'adaptive', 'any', 'tool'), // prettier-ignore
         role: fc.constantFrom('user', 'assistant', 'x'),
         content: fc.jsonValue({ maxDepth: 2 }),
         name: fc.constantFrom('f', 'g', ''),
@@ -91,6 +124,8 @@ const junk = fc.oneof(
         output: fc.jsonValue({ maxDepth: 2 }),
         encrypted_content: fc.base64String(),
         parameters: fc.jsonValue({ maxDepth: 3 }),
+        input_schema: fc.jsonValue({ maxDepth: 3 }),
+        defer_loading: fc.boolean(),
         format: fc.jsonValue({ maxDepth: 2 }),
         tools: fc.jsonValue({ maxDepth: 2 }),
       },
@@ -118,6 +153,8 @@ const requests = fc
 const SOUND: Record<string, object> = {
   '/v1/chat/completions': { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
   '/v1/responses': { model: 'demo', input: 'Hi' },
+  '/v1/messages': { model: 'demo', max_tokens: 9, messages: [{ role: 'user', content: 'Hi' }] },
+  '/v1/messages/count_tokens': { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
   '/v1/completions': { model: 'demo', prompt: 'Hi' },
   '/v1/embeddings': { model: 'text-embed', input: 'Hi' },
   '/v1/rerank': { model: 'reranker', query: 'a', documents: ['b'] },
@@ -132,7 +169,7 @@ test('property: no body yields a 500', async () => {
       const response = await post(api, path, { ...(onSound ? SOUND[path] : {}), ...fields });
       const text = await response.text();
       expect([response.status < 500, text]).toEqual([true, text]);
-      if (response.status !== 200) errorAnswer.read(JSON.parse(text), '');
+      if (response.status !== 200) readError(path, text);
     }),
     { numRuns: NUM_RUNS },
   );
@@ -154,7 +191,7 @@ test('property: no bytes yield a 500', async () => {
         body: body.slice(),
       });
       expect(response.status).toBeLessThan(500);
-      errorAnswer.read(await response.json(), '');
+      readError(path, await response.text());
     }),
     { numRuns: NUM_RUNS },
   );
@@ -215,7 +252,7 @@ test('property: no path yields a 500', async () => {
         const response = await fetch(api.url + path, { method });
         expect(response.status).toBeLessThan(500);
         const text = await response.text();
-        if (response.status >= 400) errorAnswer.read(JSON.parse(text), '');
+        if (response.status >= 400) readError(path, text);
       },
     ),
     { numRuns: NUM_RUNS },
@@ -258,6 +295,10 @@ test('property: sound requests with any text are answered in the declared form',
     { numRuns: NUM_RUNS },
   );
 });
+
+function readError(path: string, text: string): void {
+  (speaksMessages(path) ? messagesErrorAnswer : errorAnswer).read(JSON.parse(text), '');
+}
 
 function outcome(read: () => unknown): unknown {
   try {

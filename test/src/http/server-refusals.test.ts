@@ -91,7 +91,7 @@ describe('404 says where to go, and nothing of what was asked', () => {
     ['GET', '/secret-word'],
     ['POST', '/v1/responses/'],
     ['GET', '/v1/responses/resp_1'],
-    ['POST', '/v1/messages'],
+    ['POST', '/v1/message'],
     ['POST', '/v1/chat/completions/'],
     ['GET', '/v1/models/'],
     ['DELETE', '/v1/models/'],

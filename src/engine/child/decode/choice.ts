@@ -113,6 +113,7 @@ export function createChoice(options: ChoiceOptions): Choice {
       kind: 'finish',
       index: options.index,
       reason: text.stopped ? 'stop' : reason,
+      stop: text.stop,
       completionTokens: written,
       reasoningTokens: reasoning?.reader.tokens,
     });

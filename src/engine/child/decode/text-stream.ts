@@ -15,6 +15,8 @@ export interface TextStream {
    */
   flush(cut?: boolean): string;
   readonly stopped: boolean;
+  /** The stop string that was met. */
+  readonly stop: string | undefined;
   /**
    * Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text
    * of the next bytes begins.
@@ -41,6 +43,7 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
   let phase: Phase = calls === undefined || wanted.length === 0 ? 'plain' : 'blanks';
   let held = '';
   let stopped = false;
+  let met: string | undefined;
   let decoded = 0;
 
   const take = (length: number): string => {
@@ -54,7 +57,9 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
     let first = -1;
     for (const stop of wanted) {
       const at = held.indexOf(stop);
-      if (at >= 0 && at + stop.length <= end && (first < 0 || at < first)) first = at;
+      if (at < 0 || at + stop.length > end || (first >= 0 && at >= first)) continue;
+      first = at;
+      met = stop;
     }
     if (first < 0) return null;
     stopped = true;
@@ -85,8 +90,8 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
       phase = 'call';
       return lead + take(held.length);
     }
-    const met = firstMarkIn(held, wanted);
-    return lead + take(Math.min(certain, met < 0 ? certain : met, markBegunAt(held, wanted)));
+    const next = firstMarkIn(held, wanted);
+    return lead + take(Math.min(certain, next < 0 ? certain : next, markBegunAt(held, wanted)));
   };
 
   const add = (text: string, ahead: Ahead): string => {
@@ -99,6 +104,9 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
   return {
     get stopped() {
       return stopped;
+    },
+    get stop() {
+      return met;
     },
     get decoded() {
       return decoded;

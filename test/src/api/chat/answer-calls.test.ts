@@ -20,6 +20,7 @@ test('an id that the model writes twice is the first call’s alone', async () =
   ]).replace('functions.f:1', 'functions.f:0');
   const body = await collectChat(answered(text), {
     plan: {
+      prompt: { kind: 'chat', messages: [] },
       n: 1,
       maxTokens: undefined,
       sampling: GREEDY,

@@ -187,9 +187,20 @@ describe('properties', () => {
           const out = Array.from(text, (c) => stream.push(Buffer.from(c))).join('') + stream.flush();
           const at = text.indexOf(stop);
           expect([out, stream.stopped]).toEqual(at < 0 ? [text, false] : [text.slice(0, at), true]);
+          expect(stream.stop).toBe(at < 0 ? undefined : stop);
         },
       ),
     );
+  });
+
+  test.each([
+    [['b', 'c'], 'xcb', 'x', 'c'],
+    [['bc', 'b'], 'xbc', 'x', 'b'],
+    [['y'], 'x', 'x', undefined],
+  ])('of %j the first that is met in %s is told', (stops, text, before, met) => {
+    const stream = createTextStream(stops);
+    const out = Array.from(text, (char) => stream.push(Buffer.from(char))).join('') + stream.flush();
+    expect([out, stream.stop]).toEqual([before, met]);
   });
 
   test('little is held back, however many blanks come', () => {

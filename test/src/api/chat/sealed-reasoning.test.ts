@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { ReasoningSeal } from '../../../../src/api/responses/sealed-reasoning.ts';
+import { ReasoningSeal } from '../../../../src/api/chat/sealed-reasoning.ts';
 import { refusal } from '../../../fixtures/refusal.ts';
 
 const seal = new ReasoningSeal();
