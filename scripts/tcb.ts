@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { closureOf, linesOf, ON_DEMAND } from './closures.ts';
+import { recordedDigests } from './native/digests.ts';
 
 /**
  * Lines of all our files that the entries load, directly or not, in production. What is imported as a type
@@ -232,6 +233,15 @@ function imageParts(): Ledger['image'] {
   ].toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+function nativeRows(): string {
+  const { sources, results } = recordedDigests();
+  const libraries = results['linux-x64']?.libraries ?? {};
+  const from = { 'libmtmd.so': sources.llama, 'libwhisper.so': `${sources.whisper}, ${sources.llama}` };
+  return Object.entries(from)
+    .map(([name, digests]) => `| ${name} | ${digests} | ${libraries[name] ?? '–'} |`)
+    .join('\n');
+}
+
 function packageTable(packages: readonly Package[]): string {
   return [
     '| package | version | license | native code | install script |',
@@ -267,6 +277,12 @@ Development tools (compiler, linter, tests, the OpenAI SDK as a test client, nod
 | part | version | packed bytes |
 |---|---|--:|
 ${ledger.image.map(({ name, version, bytes }) => `| ${name} | ${version} | ${bytes ?? 'npm'} |`).join('\n')}
+
+Where it is built with \`NATIVE\`, also what \`make native\` compiles from pinned sources ([reproduce.md](reproduce.md)):
+
+| library | sources, by SHA-256 | as compiled for linux-x64 |
+|---|---|---|
+${nativeRows()}
 
 ${OWN_LINES}
 

@@ -222,9 +222,12 @@ export const modelAnswer = object({
   kind: choice(['blob', 'manifest']),
   size_bytes: count,
   context_length: count,
-  capabilities: list(choice(['completion', 'chat', 'tools', 'structured_output', 'embedding', 'rerank']), {
-    max: 16,
-  }),
+  capabilities: list(
+    choice(['completion', 'chat', 'tools', 'structured_output', 'vision', 'embedding', 'rerank']),
+    {
+      max: 16,
+    },
+  ),
   residency: choice(['memory', 'verity', 'disk']),
   kv_type: optional(choice(['f16', 'q8_0'])),
   parent: optional(words),

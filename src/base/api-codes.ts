@@ -61,6 +61,10 @@ export const API_CODES = {
   invalid_messages: caller(400, 'the messages do not follow each other as a chat does'),
   invalid_prompt: caller(400, 'the prompt has no token'),
   invalid_input: caller(400, 'an input has no token'),
+  invalid_image: caller(
+    400,
+    'an image is damaged, of a kind that is not decoded, or has more pixels than are read',
+  ),
   invalid_token: caller(400, 'a token is not of the vocabulary of the model'),
   template_failed: caller(400, 'the chat template of the model does not take these messages'),
   wrong_model_type: caller(400, 'the model is of a type for other routes'),

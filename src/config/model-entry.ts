@@ -45,8 +45,8 @@ export const MODEL_ENTRY = {
   ),
   format: measured(
     oneOf(
-      ['gguf', 'safetensors', 'huggingface'],
-      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start. Unset: `gguf`',
+      ['gguf', 'safetensors', 'huggingface', 'vision'],
+      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start; `vision` is a folder of a GGUF file and its projector, refused where the server cannot use it. Unset: `gguf`',
     ),
   ),
   isq: measured(oneOf(ISQ_NAMES, 'type the weights of such a folder are quantised to; unset: they are not')),

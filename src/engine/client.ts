@@ -15,6 +15,7 @@ import type {
   TokenLogprob,
 } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
+import { frameImages } from './seam/framed-images.ts';
 import { createStream, type EngineStream } from './stream.ts';
 
 export interface ClientOptions {
@@ -72,6 +73,15 @@ export class EngineClient implements Engine {
 
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
+    const [image] = conversation ? input.messages.flatMap((message) => message.images ?? []) : [];
+    if (image !== undefined)
+      throw new ApiError(
+        'unsupported_parameter',
+        `${image.param} is an image, which is no tokens of the vocabulary`,
+        {
+          param: image.param,
+        },
+      );
     const prompt: Prompt = conversation
       ? { kind: 'chat', messages: input.messages, tools: input.tools }
       : { kind: 'text', text: input.text };
@@ -134,11 +144,16 @@ export class EngineClient implements Engine {
     try {
       const { logitBias, ...sampling } = request.sampling;
       const biases = logitBias === undefined ? undefined : [...logitBias];
-      this.#connection.send({
-        kind: 'generate',
-        id,
-        request: { ...request, sampling: { ...sampling, logitBias: biases } },
-      });
+      const { prompt, images, raw } = frameImages(request.prompt);
+      this.#connection.send(
+        {
+          kind: 'generate',
+          id,
+          request: { ...request, prompt, sampling: { ...sampling, logitBias: biases } },
+          images,
+        },
+        raw,
+      );
       for await (const event of stream.events()) {
         signal.throwIfAborted();
         yield event;

@@ -12,7 +12,7 @@ const MAX_STDERR_CHARACTERS = 64 * 1024;
 /** The socket to an engine child, and the watch over the process. */
 export interface Connection {
   readonly pid: number | null;
-  send(message: ToChild): void;
+  send(message: ToChild, raw?: Uint8Array): void;
   onMessage: ((message: FromChild, raw: Uint8Array) => void) | null;
   /** Requests waiting for an answer; while there are any, the watchdog looks. */
   outstanding: number;
@@ -76,8 +76,8 @@ export function connect(child: ChildProcess, watchdogMs: number): Connection {
   });
   const connection: Connection = {
     pid: child.pid ?? null,
-    send(message) {
-      if (alive && socket.writable) socket.write(encodeFrame(message));
+    send(message, raw) {
+      if (alive && socket.writable) socket.write(encodeFrame(message, raw));
     },
     onMessage: null,
     outstanding: 0,

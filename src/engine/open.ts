@@ -130,14 +130,16 @@ function driverEnvironment({ kind, device }: Accelerator): Readonly<Record<strin
   return { ...uncached, [visible]: String(device) };
 }
 
-/** A model with adapters starts through a program that bounds the files it may open. */
-function spawnModel(options: EngineOptions, { fd, adapters = [] }: LoadSpec): ChildProcess {
-  if (adapters.length === 0) return spawnChild(options, fd === undefined ? [] : [fd]);
+/** A model with adapters or a projector starts through a program that bounds the files it may open. */
+function spawnModel(options: EngineOptions, { fd, adapters = [], projector }: LoadSpec): ChildProcess {
+  const beside = [...adapters, ...(projector === undefined ? [] : [projector])];
+  if (beside.length === 0) return spawnChild(options, fd === undefined ? [] : [fd]);
   if (fd === undefined)
-    throw new ApiError('model_load_failed', 'adapters need a model on a descriptor', { shouldRetry: false });
+    throw new ApiError('model_load_failed', 'files beside a model need it on a descriptor', {
+      shouldRetry: false,
+    });
   const launcher = join(dirname(entryOf(options)), 'adapted', 'launch.js');
-  const descriptors = [fd, ...adapters.map((adapter) => adapter.fd)];
-  return spawnProgram(options, [launcher, `${adapters.length}`], descriptors);
+  return spawnProgram(options, [launcher, `${beside.length}`], [fd, ...beside.map((each) => each.fd)]);
 }
 
 function spawnChild(options: EngineOptions, descriptors: readonly number[]): ChildProcess {
@@ -197,6 +199,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     kvType: spec.kvType,
     chatTemplate: spec.chatTemplate,
     adapters: (spec.adapters ?? []).map(({ key, scale }) => ({ key, scale })),
+    projector: spec.projector === undefined ? undefined : { tile: spec.projector.tile },
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,
     maxChunk: options.maxChunk,

@@ -60,6 +60,8 @@ export interface DescribeFileOptions extends ResidencyOptions {
   readonly contextLength: number;
   /** For models that generate and have none of their own. */
   readonly kvType?: KvCacheType | undefined;
+  /** Whether engines can be given a projector here; absent: they cannot. */
+  readonly imagesAllowed?: boolean | undefined;
   readonly clock: Clock;
 }
 
@@ -84,7 +86,8 @@ export async function describeFile(
     // Open, unchanged files are both checked and hashed.
     const before = await Promise.all(opened.map(({ file }) => identityOf(file)));
     const summary = await inspectFiles(opened.filter(({ role }) => role === 'weights'));
-    for (const { role, file } of opened) if (role === 'projector') await checkProjector(file);
+    const beside = opened.find(({ role }) => role === 'projector');
+    const facts = beside === undefined ? undefined : await checkProjector(beside.file);
     const single = opened.length === 1 && derived === undefined ? source.sha256 : undefined;
     const pinned = derived?.sha256 ?? single;
     const files: ModelFile[] = [];
@@ -115,6 +118,8 @@ export async function describeFile(
       type: source.type,
       chatTemplate: source.chatTemplate,
       derived: source.derived,
+      projector: facts,
+      imagesAllowed: options.imagesAllowed,
       kvType: source.kvType,
       defaultKvType: options.kvType,
     });

@@ -5,7 +5,7 @@
 import { ApiError } from '../base/errors.ts';
 import { inspectAdapter } from './gguf/adapter.ts';
 import { readHeader } from './gguf/header.ts';
-import { fileSource } from './gguf/read.ts';
+import { checkProjector, fileSource } from './gguf/read.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
 import { stageFile, type ReadyFile } from './measure.ts';
@@ -24,6 +24,7 @@ export interface OpenSpec {
   readonly chatTemplate?: string | undefined;
   readonly needs: { readonly weightBytes: number; readonly cacheBytes: number; readonly layers: number };
   readonly adapters: readonly { readonly key: string; readonly fd: number; readonly scale: number }[];
+  readonly projector?: { readonly fd: number; readonly tile: number } | undefined;
   readonly onProgress: (fraction: number) => void;
 }
 
@@ -52,6 +53,7 @@ export async function openModel<E extends Closable>(
 ): Promise<E> {
   const staged = await stage(entry, options);
   const adapters: StagedAdapter[] = [];
+  let projector: StagedProjector | undefined;
   try {
     // Again, with the very bytes the engine will read: the file of a pinned model may not have existed
     // before.
@@ -64,6 +66,7 @@ export async function openModel<E extends Closable>(
         options.onBroken?.(adapter, error);
       }
     }
+    projector = entry.model.vision === true ? await stageProjector(entry, options) : undefined;
     const engine = await options.openEngine(
       {
         ...locationOf(staged, entry.files[0]!.path),
@@ -79,12 +82,13 @@ export async function openModel<E extends Closable>(
           layers: entry.summary.layers,
         },
         adapters: adapters.map(({ key, scale, ready }) => ({ key, scale, fd: ready.fd })),
+        projector: projector === undefined ? undefined : { fd: projector.ready.fd, tile: projector.tile },
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
       options.signal,
     );
     try {
-      for (const { check } of [staged, ...adapters.map(({ ready }) => ready)]) await check();
+      for (const { check } of filesOf(staged, adapters, projector)) await check();
       if (staged.identity !== undefined) options.onMeasured?.(staged.identity);
     } catch (error) {
       await engine.close();
@@ -92,7 +96,44 @@ export async function openModel<E extends Closable>(
     }
     return engine;
   } finally {
-    for (const { close } of [staged, ...adapters.map(({ ready }) => ready)]) await close();
+    for (const { close } of filesOf(staged, adapters, projector)) await close();
+  }
+}
+
+function filesOf(
+  model: ReadyFile,
+  adapters: readonly StagedAdapter[],
+  projector: StagedProjector | undefined,
+): readonly ReadyFile[] {
+  return [
+    model,
+    ...adapters.map(({ ready }) => ready),
+    ...(projector === undefined ? [] : [projector.ready]),
+  ];
+}
+
+interface StagedProjector {
+  readonly tile: number;
+  readonly ready: ReadyFile;
+}
+
+/** Measured, and checked again with the very bytes the engine will read. */
+async function stageProjector<E>(
+  { model, files }: RegistryEntry,
+  { stagingFolder, signal }: LoadOptions<E>,
+): Promise<StagedProjector> {
+  const file = files.find(({ role }) => role === 'projector');
+  if (file === undefined)
+    throw new ApiError('model_load_failed', `${model.id} has no projector`, { shouldRetry: false });
+  const { sha256, path, identity: known } = file;
+  const place = { residency: model.residency, stagingFolder, name: `the projector of ${model.id}` };
+  const ready = await stageFile(path, { ...place, sha256, signal, known });
+  try {
+    const { tile } = await checkProjector(ready.file);
+    return { tile, ready };
+  } catch (error) {
+    await ready.close();
+    throw error;
   }
 }
 

@@ -1,7 +1,7 @@
 // From what a configuration or a request names to a described model: a GGUF file, the parts of a split one, a
 // folder of GGUF files, or a folder as it is published on a hub, of which a GGUF file is made first.
 
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
 import { allInsideRoots, describeFile, type DescribeFileOptions, type ModelSettings } from './describe.ts';
 import type { Deriver } from './deriver.ts';
@@ -46,6 +46,7 @@ export async function describeSource(
   parseModelName(source.id);
   const { format = 'gguf', path } = source;
   if (format === 'gguf') return describeGguf(source, options, signal);
+  if (format === 'vision') return describeVision(source, options, signal);
   const isq = source.isq === undefined ? undefined : typeOfIsq(source.isq);
   const [folder] = typeof path === 'string' ? await permitted([path], source.roots) : [];
   if (folder === undefined || !(await isFolder(folder)))
@@ -65,6 +66,34 @@ export async function describeSource(
     blob.release();
     throw error;
   }
+}
+
+/** A folder of a model in GGUF and its projector. 400 unsupported_model_format for what it lacks, by name. */
+async function describeVision(
+  source: ModelToAdd,
+  options: SourceOptions,
+  signal: AbortSignal,
+): Promise<DescribedSource> {
+  const refused = (why: string): ApiError =>
+    new ApiError('unsupported_model_format', `not a model that sees here: ${why}`, { param: 'format' });
+  const { path, roots } = source;
+  const [folder] = typeof path === 'string' ? await permitted([path], roots) : [];
+  if (folder === undefined || !(await isFolder(folder)))
+    throw new ApiError('file_not_found', 'path is no folder, as the format vision has it', { param: 'path' });
+  const names = await readdir(folder);
+  if (names.includes('config.json') && !names.some((name) => name.toLowerCase().endsWith('.gguf')))
+    throw refused(
+      'no folder of safetensors with an image encoder is converted; convert_hf_to_gguf.py of llama.cpp makes the model and, with --mmproj, its projector',
+    );
+  if (options.imagesAllowed !== true)
+    throw refused('this server has no libmtmd (`make native` builds it), or computes on a graphics card');
+  const described = await describeGguf(source, options, signal);
+  const { projector, model } = described.entry;
+  if (projector === undefined) throw refused('the folder has no projector (`mmproj-*.gguf`)');
+  if (!projector.served)
+    throw refused(`a projector of kind ${projector.kind}; served is idefics3, as SmolVLM has it`);
+  if (model.vision !== true) throw refused(`a model of type ${model.type}`);
+  return described;
 }
 
 async function describeGguf(

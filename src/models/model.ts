@@ -1,6 +1,8 @@
 // A registered model: its files, its summary, its defaults. Types only, shared by
 // registry, measuring and loading.
 
+import type { ProjectorFacts } from './gguf/projector.ts';
+
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
 /**
@@ -10,8 +12,11 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
-/** The kinds of path: files of llama.cpp, or a folder as it is published on a hub, which is converted. */
-export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface';
+/**
+ * The kinds of path: files of llama.cpp, a folder as it is published on a hub, which is converted, or a
+ * folder of a model and the projector by which it sees.
+ */
+export type ModelFormat = 'gguf' | 'safetensors' | 'huggingface' | 'vision';
 
 /** How the engine keeps keys and values. */
 export type KvCacheType = 'f16' | 'q8_0';
@@ -88,6 +93,8 @@ export interface RegisteredModel {
   /** As configured for the model or for all; absent: the engine chooses. */
   readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
+  /** Whether it takes images: it has a projector of a served kind, and this server the library for it. */
+  readonly vision?: boolean | undefined;
   /** Of an adapter: the id of its base. */
   readonly parent?: string | undefined;
   readonly derived?: Derivation | undefined;
@@ -132,6 +139,8 @@ export interface RegistryEntry {
    * and enforces it on load.
    */
   readonly hashed: boolean;
+  /** Of the projector beside it. */
+  readonly projector?: ProjectorFacts | undefined;
   /** Of an adapter, whose only file is its own; `summary` is its base's. */
   readonly adapter?: AdapterFacts | undefined;
 }

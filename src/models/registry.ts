@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
+import type { ProjectorFacts } from './gguf/projector.ts';
 import type {
   Derivation,
   KvCacheType,
@@ -95,6 +96,9 @@ export interface DescribeOptions {
   readonly defaults: ModelDefaults;
   readonly chatTemplate?: string | undefined;
   readonly derived?: Derivation | undefined;
+  readonly projector?: ProjectorFacts | undefined;
+  /** Whether engines can be given a projector here. */
+  readonly imagesAllowed?: boolean | undefined;
   readonly hashed: boolean;
   /** Set for this model. */
   readonly kvType?: KvCacheType | undefined;
@@ -110,12 +114,14 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   if (options.chatTemplate !== undefined) {
     blobs.push(textBlob('template', options.chatTemplate));
   }
+  const type = options.type ?? summary.type;
+  const generates = type === 'chat' || type === 'completion';
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
   for (const { sha256, size } of options.derived?.sources ?? []) blobs.push({ role: 'source', sha256, size });
   const model: RegisteredModel = {
     ...composedModel(options.id, blobs, options.residency),
     created: options.created,
-    type: options.type ?? summary.type,
+    type,
     format: 'gguf',
     sizeBytes,
     contextLength: Math.min(options.contextLength, summary.contextLength),
@@ -130,6 +136,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
       tokenizer: summary.tokenizer,
     },
     derived: options.derived,
+    vision: (generates && options.projector?.served && options.imagesAllowed) === true || undefined,
   };
   return {
     model,
@@ -138,6 +145,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     hashed: options.hashed,
     chatTemplate: options.chatTemplate,
     kvType: options.kvType,
+    projector: options.projector,
   };
 }
 

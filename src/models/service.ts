@@ -34,6 +34,8 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly modelRoots: readonly string[];
   /** Whether engines can have adapters: not with drivers, whose files Landlock would shut out. */
   readonly adaptersAllowed: boolean;
+  /** Whether they can have projectors; absent: they cannot. */
+  readonly imagesAllowed?: boolean | undefined;
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
@@ -307,6 +309,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       residencyOf: (weights) => residencyOf(weights, this.#options),
       contextLength: this.#options.contextLength,
       kvType: this.#options.kvType,
+      imagesAllowed: this.#options.imagesAllowed,
       entry: (id) => this.registry.get(id),
     };
   }

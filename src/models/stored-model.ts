@@ -5,6 +5,8 @@ import type { FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
 import { describeAdapter, readAdapter } from './adapters.ts';
 import { staleAdapter } from './bases.ts';
+import type { ProjectorFacts } from './gguf/projector.ts';
+import { checkProjector } from './gguf/read.ts';
 import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
@@ -62,6 +64,7 @@ export interface RestoreOptions {
   readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
   readonly kvType?: KvCacheType | undefined;
+  readonly imagesAllowed?: boolean | undefined;
   /** The base of an adapter. */
   readonly entry: (id: string) => RegistryEntry | undefined;
 }
@@ -86,6 +89,7 @@ export async function entryOfManifest(
   const opened: { path: string; file: FileHandle }[] = [];
   try {
     for (const { path } of weights) opened.push({ path, file: await openRegular(path) });
+    const projector = files.find((file) => file.role === 'projector');
     return describeModel({
       id: manifest.name,
       created: Math.floor(Date.parse(manifest.createdAt) / 1000),
@@ -95,6 +99,8 @@ export async function entryOfManifest(
       contextLength: options.contextLength,
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
       derived: derivationOf(manifest),
+      projector: projector === undefined ? undefined : await projectorFacts(projector.path),
+      imagesAllowed: options.imagesAllowed,
       type: manifest.gguf.type,
       hashed: false,
       kvType: kvTypeOf(manifest.defaultParameters?.['kvType']),
@@ -102,6 +108,15 @@ export async function entryOfManifest(
     });
   } finally {
     for (const { file } of opened) await file.close();
+  }
+}
+
+async function projectorFacts(path: string): Promise<ProjectorFacts> {
+  const file = await openRegular(path);
+  try {
+    return await checkProjector(file);
+  } finally {
+    await file.close();
   }
 }
 

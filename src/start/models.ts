@@ -11,6 +11,7 @@ import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
 import { Deriver } from '../models/deriver.ts';
 import type { Converters } from '../engine/seam/converters.ts';
+import { nativeLibrary } from '../engine/seam/native-library.ts';
 import { createPullDeriver } from '../models/pull-deriver.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
@@ -41,6 +42,7 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
     openEngine,
     adapted: adaptedEngine,
     adaptersAllowed: config.engine.backend === 'cpu',
+    imagesAllowed: config.engine.backend === 'cpu' && nativeLibrary('libmtmd') !== undefined,
     store,
     deriver,
     pulls: config.models.pullEnabled ? await openPulls(config, { store, clock, deriver }) : null,

@@ -1,8 +1,8 @@
 // Chat messages on the wire → messages for the engine's template. System and developer are one role; text
-// parts are joined by line breaks. Fields of messages and parts that are not in the table are ignored:
-// clients send back what other servers and SDKs put there (annotations, cache marks), and none of it promises
-// an effect. A broken history (orphan tool results, arguments that are not JSON) is passed on as it is:
-// answering it is no error.
+// parts are joined by line breaks, images keep their places. Fields of messages and parts that are not in
+// the table are ignored: clients send back what other servers and SDKs put there (annotations, cache
+// marks), and none of it promises an effect. A broken history (orphan tool results, arguments that are not
+// JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {
@@ -22,7 +22,8 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
-import { unsupportedParameter } from '../unsupported.ts';
+import { inert, unsupportedParameter } from '../unsupported.ts';
+import { assertImageCount, imageOfUri, spokenOf, type ContentPart, type Spoken } from './images.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
 export const MAX_MESSAGES = 4096;
@@ -51,28 +52,51 @@ const reasoningPart = map(
   openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
   () => undefined,
 );
-const noPart = unsupportedParameter('the models have no vision and no hearing, message parts are text');
+const noPart = unsupportedParameter('message parts are text and images');
 
+const detail = inert(choice(['auto', 'low', 'high', 'original']), 'the model decides how closely it looks.');
+const imageUri = text({
+  min: 1,
+  max: MAX_TEXT,
+  about: 'A data: URI with a PNG, JPEG or GIF file in base64.',
+});
+/** As chat has it; some clients send the URI itself, as the Responses API does. */
+const imageUrl = map(
+  openObject({
+    type: literal('image_url'),
+    image_url: either({ string: imageUri, object: openObject({ url: imageUri, detail }) }, 'a data: URI'),
+  }),
+  ({ image_url: given }, path) =>
+    typeof given === 'string'
+      ? imageOfUri(given, `${path}.image_url`)
+      : imageOfUri(given.url, `${path}.image_url.url`),
+);
+const inputImage = map(
+  openObject({
+    type: literal('input_image'),
+    image_url: imageUri,
+    file_id: unsupportedParameter('nothing is stored here, send the image as a data: URI'),
+    detail,
+  }),
+  (part, path) => imageOfUri(part.image_url, `${path}.image_url`),
+);
+
+/** Of these are the contents of all roles but the assistant. */
+export const contentPart: Shape<ContentPart> = tagged('type', {
+  ...textParts,
+  refusal: refusalPart,
+  image_url: imageUrl,
+  input_image: inputImage,
+  input_audio: noPart,
+  file: noPart,
+  input_file: noPart,
+});
 export const content = map(
   either(
-    {
-      string: words(),
-      array: list(
-        tagged('type', {
-          ...textParts,
-          refusal: refusalPart,
-          image_url: noPart,
-          input_image: noPart,
-          input_audio: noPart,
-          file: noPart,
-          input_file: noPart,
-        }),
-        { max: 1024 },
-      ),
-    },
+    { string: words(), array: list(contentPart, { max: 1024 }) },
     'a string or an array of content parts',
   ),
-  joined,
+  (value) => spokenOf(typeof value === 'string' ? [value] : value),
 );
 export const assistantContent = map(
   either(
@@ -124,8 +148,9 @@ const thoughts = optional(
   map(anything, (value) => (typeof value === 'string' && value !== '' ? value : undefined)),
 );
 
+const SILENCE: Spoken = { content: '', images: undefined };
 /** Null stands for a part of another kind, which has no text. */
-const said = map(nullable(content), (value) => value ?? '');
+const said = map(nullable(content), (value) => value ?? SILENCE);
 const system = openObject({ role: literal('system'), content: said, name });
 const developer = openObject({ role: literal('developer'), content: said, name });
 const user = openObject({ role: literal('user'), content: said, name });
@@ -150,7 +175,7 @@ const message = tagged('role', { system, developer, user, assistant, tool, funct
 export const messages = list(message, { min: 1, max: MAX_MESSAGES, about: 'The conversation so far.' });
 
 export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessage[] {
-  return wire.map(toChatMessage);
+  return assertImageCount(wire.map(toChatMessage));
 }
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
@@ -158,9 +183,9 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
   switch (wire.role) {
     case 'system':
     case 'developer':
-      return { role: 'system', content: wire.content, name: wire.name };
+      return { role: 'system', ...wire.content, name: wire.name };
     case 'user':
-      return { role: 'user', content: wire.content, name: wire.name };
+      return { role: 'user', ...wire.content, name: wire.name };
     case 'assistant': {
       if (wire.audio !== undefined && wire.content === undefined && wire.tool_calls === undefined)
         throw refuse(
@@ -186,13 +211,8 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
       };
     }
     case 'tool':
-      return {
-        role: 'tool',
-        content: wire.content ?? '',
-        name: wire.name,
-        toolCallId: wire.tool_call_id,
-      };
+      return { role: 'tool', ...(wire.content ?? SILENCE), name: wire.name, toolCallId: wire.tool_call_id };
     case 'function':
-      return { role: 'tool', content: wire.content ?? '', name: wire.name };
+      return { role: 'tool', ...(wire.content ?? SILENCE), name: wire.name };
   }
 }

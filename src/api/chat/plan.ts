@@ -5,6 +5,7 @@ import type { ChatMessage, EngineInfo, GenerateRequest, Sampling } from '../../e
 import type { Loosenings } from '../../grammar/compile.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ToolReader } from './calls/events.ts';
+import { assertSees } from './images.ts';
 import { createToolReader } from './calls/reader.ts';
 import { type FormatGrammar, requestGrammar } from './response-format.ts';
 import { callMarks, type ToolUse } from './tools.ts';
@@ -58,6 +59,7 @@ export function planAnswer(asked: Asked): ChatPlan {
     },
     request(info, tell) {
       assertReasons(info, asked.effort);
+      assertSees(messages, info.vision);
       const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
       tell?.(loosened);
       return {

@@ -44,12 +44,12 @@ function wireModel(model: ModelStatus): object {
     kind: model.kind,
     size_bytes: model.sizeBytes,
     context_length: model.contextLength,
-    capabilities: CAPABILITIES[model.type],
+    capabilities: model.vision === true ? [...CAPABILITIES[model.type], 'vision'] : CAPABILITIES[model.type],
     residency: model.residency,
     kv_type: model.kvType,
     parent: model.parent,
     derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
-    projector: projector === undefined ? undefined : wireProjector(projector),
+    projector: projector === undefined ? undefined : wireProjector(projector, model.vision === true),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     tool_format: toolFormatOf(model.toolFormat),
@@ -69,9 +69,9 @@ function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
   return kind === undefined ? undefined : { kind, native: kind !== 'generic' };
 }
 
-/** It is hashed and attested, and not used: there is no vision yet. */
-function wireProjector({ sha256, size }: RegisteredBlob): object {
-  return { sha256, size_bytes: size, used: false };
+/** It is hashed and attested, whether the server can use it or not. */
+function wireProjector({ sha256, size }: RegisteredBlob, used: boolean): object {
+  return { sha256, size_bytes: size, used };
 }
 
 function wireDerivation({ converter, type, sha256, sources, otherTypes }: Derivation): object {
@@ -134,20 +134,9 @@ export const getModel = route({
 const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
-const format = map(
-  choice(
-    FORMATS,
-    'gguf is what is assumed. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision is not served.',
-  ),
-  (value, path) => {
-    if (value === 'vision')
-      throw refuse(
-        'unsupported_model_format',
-        path,
-        `${path} is not served, expected gguf, safetensors or huggingface`,
-      );
-    return value;
-  },
+const format = choice(
+  FORMATS,
+  'gguf is what is assumed. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a GGUF file and its projector, refused where the server cannot use it.',
 );
 
 export const newModelName = map(

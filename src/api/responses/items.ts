@@ -18,6 +18,7 @@ import {
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import { assistantContent, callArguments, callId, content, MAX_MESSAGES } from '../chat/messages.ts';
+import { assertImageCount, spokenOf } from '../chat/images.ts';
 import { unsupportedParameter } from '../unsupported.ts';
 import { customArguments } from './custom-input.ts';
 import { calledName } from './tools.ts';
@@ -119,7 +120,7 @@ export function toMessages(
   const messages = history.messages();
   if (messages.length === 0)
     throw refuse('empty_array', 'input', 'input has 0 messages, expected at least 1');
-  return messages;
+  return assertImageCount(messages);
 }
 
 interface Turn {
@@ -146,7 +147,7 @@ class History {
   item(each: Item, path: string, open: (sealed: string, param: string) => string): void {
     if ('role' in each) {
       if (each.role === 'assistant') this.#say(each.content);
-      else this.add({ role: each.role === 'user' ? 'user' : 'system', content: each.content });
+      else this.add({ role: each.role === 'user' ? 'user' : 'system', ...each.content });
       return;
     }
     switch (each.type) {
@@ -164,7 +165,7 @@ class History {
       }
       case 'function_call_output':
       case 'custom_tool_call_output':
-        this.add({ role: 'tool', content: each.output ?? '', toolCallId: each.call_id });
+        this.add({ role: 'tool', ...(each.output ?? spokenOf([])), toolCallId: each.call_id });
     }
   }
 

@@ -9,6 +9,7 @@ import { GrammarError, type Grammar } from './llama/grammar.ts';
 import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
 import type { ChatTemplate } from './template/template.ts';
+import type { ImageRoom } from './vision/images.ts';
 
 export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
@@ -18,6 +19,8 @@ export interface Serving {
   readonly model: LoadedModel;
   readonly context: LlamaContext;
   readonly template: ChatTemplate;
+  /** Null: messages hold no images. */
+  readonly images: ImageRoom | null;
   readonly info: EngineInfo;
   readonly load: Load;
   readonly startGrammar: (gbnf: string) => Grammar;

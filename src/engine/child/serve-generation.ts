@@ -4,12 +4,13 @@ import { randomInt } from 'node:crypto';
 import { ApiError, queueFull } from '../../base/errors.ts';
 import { assertFits } from '../seam/context-limits.ts';
 import type { GenerateEvent } from '../seam/engine.ts';
-import type { ToChild, WireRequest } from '../seam/wire.ts';
+import type { ToChild } from '../seam/wire.ts';
 import type { Job } from './decode/batch.ts';
 import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
+import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
 import { framingOf } from './template/calls/written.ts';
@@ -25,7 +26,7 @@ const STALL_MS = 60;
  */
 const ADAPTER_TURN_MS = 20;
 
-export function serveGeneration(serving: Serving): (message: ToChild) => void {
+export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8Array) => void {
   const { model, info, load, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
   let told = { queued: 0, active: 0 };
@@ -69,9 +70,9 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
   scheduler.run().catch(serving.fatal);
 
   const toJob = jobMaker(serving);
-  const generate = ({ id, request }: Extract<ToChild, { kind: 'generate' }>): void => {
+  const submit = (id: number, job: Omit<Job, 'id' | 'emit' | 'fail'>): void => {
     const accepted = scheduler.submit({
-      ...toJob(request),
+      ...job,
       id,
       emit: (event) => events.push([id, event]),
       fail(error) {
@@ -79,17 +80,32 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
         replyError(send, id, error);
       },
     });
-    if (!accepted) throw queueFull();
+    if (accepted) return;
+    job.release?.();
+    throw queueFull();
+  };
+  const pictures = new Pictures(serving.images, submit, (id, error) => replyError(send, id, error));
+  const generate = (
+    { id, request, images = [] }: Extract<ToChild, { kind: 'generate' }>,
+    raw: Uint8Array,
+  ): void => {
+    if (images.length === 0)
+      submit(
+        id,
+        toJob(request, (tokens) => ({ tokens, length: tokens.length })),
+      );
+    else pictures.add(id, { request, images, raw }, toJob);
   };
 
   const turns = createTurns(setImmediate, (id, error) => replyError(send, id, error));
-  return (message) =>
+  return (message, raw) =>
     answering(send, message, () => {
       if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
       else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
-      else if (message.kind === 'generate') generate(message);
+      else if (message.kind === 'generate') generate(message, raw);
       else if (message.kind === 'cancel') {
         turns.cancel(message.id);
+        pictures.cancel(message.id);
         scheduler.cancel(message.id);
         leaving.add(message.id);
         tellDropped();
@@ -107,13 +123,7 @@ function adapterNumber(adapters: ReadonlyMap<string, number>, key: string): numb
 }
 
 /** Turns a request into a job for the scheduler, with every refusal it can meet before it is queued. */
-function jobMaker({
-  model,
-  template,
-  info,
-  load,
-  startGrammar,
-}: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
+function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJob {
   const adapters = new Map(load.adapters.map(({ key }, i) => [key, i + 1]));
   const framing = framingOf(info.toolFormat);
   const shown = new Set(
@@ -124,12 +134,14 @@ function jobMaker({
     tokenize: (text) => model.tokenize(text, false, true),
     isEnd: (token) => model.isEnd(token),
   };
-  return (request) => {
+  return (request, laid) => {
     // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
-    const { tokens: prompt, phase } = promptTokens(model, template, request.prompt, info.contextLength);
+    const { tokens, phase } = promptTokens(model, template, request.prompt, info.contextLength);
     const param = request.prompt.kind === 'chat' ? 'messages' : 'prompt';
-    assertFits(prompt.length, { contextLength: info.contextLength, param });
+    assertFits(laid(tokens).length, { contextLength: info.contextLength, param });
+    // Of an image no token is repeated.
+    const words = tokens.filter((token) => token >= 0);
     const { grammar } = request;
     // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
     if (grammar !== undefined) startGrammar(grammar.gbnf).free();
@@ -181,12 +193,12 @@ function jobMaker({
       scope: request.cacheScope,
       background: request.background,
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
-      prompt,
+      prompt: tokens,
       n: request.n,
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       choice: (index) => ({
-        sampler: createSampler(sampling, seededRandom(seed, index), prompt),
+        sampler: createSampler(sampling, seededRandom(seed, index), words),
         ...written(),
         stop,
         calls,

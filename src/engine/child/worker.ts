@@ -8,6 +8,7 @@ import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
 import { llamaFolder } from '../seam/library-folder.ts';
+import { nativeLibrary } from '../seam/native-library.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
 import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
@@ -21,16 +22,21 @@ import { openDevices } from './llama/devices.ts';
 import { grammarFactory } from './llama/grammar.ts';
 import type { LlamaLibrary } from './llama/declarations.ts';
 import { growNativeStack, loadLlama } from './llama/library.ts';
-import { loadLlamaModel, openModelFile, type LoadedModel } from './llama/model.ts';
+import { loadLlamaModel, ModelLoadError, openModelFile, type LoadedModel } from './llama/model.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { memoryLimit, planMemory } from './memory-plan.ts';
 import type { Load, Send } from './replies.ts';
 import { serveGeneration } from './serve-generation.ts';
 import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
 import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
+import { ImageRoom } from './vision/images.ts';
+import { loadMtmd, type MtmdLibrary } from './vision/library.ts';
+import { Projector } from './vision/projector.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
+/** Native memory for images in preparation, where the machine has eight times as much. */
+const MAX_IMAGE_BYTES = 1024 * 1024 * 1024;
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
 const send: Send = (message, raw) => void socket.write(encodeFrame(message, raw));
@@ -41,9 +47,9 @@ function end(): boolean {
 socket.on('close', end);
 socket.on('error', end);
 
-let handle: ((message: ToChild) => void) | null = null;
-const read = frameReader<ToChild>((message) => {
-  if (handle !== null) handle(message);
+let handle: ((message: ToChild, raw: Uint8Array) => void) | null = null;
+const read = frameReader<ToChild>((message, raw) => {
+  if (handle !== null) handle(message, raw);
   else if (message.kind === 'load') void start(message);
   else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
   else if (message.kind === 'devices') tellDevices(message.backend);
@@ -79,15 +85,19 @@ async function start(load: Load): Promise<void> {
     // A driver opens its device nodes and files here.
     const devices = accelerator.kind === 'cpu' ? [] : openDevices(ggml);
     const gpuLayers = planLayers(accelerator, devices, load.needs);
+    const mtmd = load.projector === undefined ? null : loadMtmd(mtmdPath());
     // Open everything needed now; after confinement a compromised llama.cpp can open nothing.
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
-    confineProcess(load.adapters.length === 0 ? 'load' : 'load-files', accelerator.kind);
+    const opensMore = load.adapters.length > 0 || mtmd !== null;
+    confineProcess(opensMore ? 'load-files' : 'load', accelerator.kind);
     const model = await loadLlamaModel(llama, file, progressReporter(), gpuLayers);
     const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
+    const projector =
+      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads });
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact, kvType } = load;
     const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact, kvType });
@@ -101,10 +111,12 @@ async function start(load: Load): Promise<void> {
           threads,
           threadpool,
           embeddings: outputsOf(shape.type),
+          vectors: projector !== null,
         }),
     );
     mappings?.close();
-    handle = serve(llama, model, { load, shape, context, lockedBytes });
+    const images = projector === null ? null : imageRoom(projector, load, machine.memory);
+    handle = serve(llama, model, { load, shape, context, lockedBytes, images });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
@@ -123,6 +135,31 @@ function adapterOn(
   const adapter = loadAdapter(llama, model.handle, { path: `/proc/self/fd/${fd}`, scale });
   closeSync(fd);
   return adapter;
+}
+
+function mtmdPath(): string {
+  const path = nativeLibrary('libmtmd');
+  if (path === undefined) throw new ModelLoadError('there is no libmtmd here (`make native` builds it)');
+  return path;
+}
+
+/** Loads the projector as an adapter is loaded. */
+function projectorOn(
+  fd: number,
+  {
+    mtmd,
+    model,
+    threads,
+  }: { readonly mtmd: MtmdLibrary; readonly model: LoadedModel; readonly threads: number },
+): Projector {
+  const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, threads });
+  closeSync(fd);
+  return projector;
+}
+
+function imageRoom(projector: Projector, { projector: spec, maxQueued }: Load, memory: number): ImageRoom {
+  const budget = Math.min(MAX_IMAGE_BYTES, memory / 8);
+  return new ImageRoom(projector, { budget, maxWaiting: maxQueued, tilePixels: (spec?.tile ?? 0) ** 2 });
 }
 
 /** Reports each loaded hundredth to the parent. */
@@ -170,9 +207,10 @@ function serve(
     readonly shape: Shape;
     readonly context: LlamaContext;
     readonly lockedBytes: number;
+    readonly images: ImageRoom | null;
   },
-): (message: ToChild) => void {
-  const { load, shape, context, lockedBytes } = loaded;
+): (message: ToChild, raw: Uint8Array) => void {
+  const { load, shape, context, lockedBytes, images } = loaded;
   const template = chatTemplate(model, load.chatTemplate, shape.generating);
   const info: EngineInfo = {
     type: shape.type,
@@ -187,10 +225,11 @@ function serve(
     eosToken: model.eos,
     toolFormat: template.toolFormat,
     reasoning: template.reasoning,
+    vision: images !== null,
     lockedBytes,
   };
   const startGrammar = grammarFactory(llama, model);
-  const serving = { model, context, template, info, load, startGrammar, send, fatal };
+  const serving = { model, context, template, images, info, load, startGrammar, send, fatal };
   const answer = shape.generating ? serveGeneration(serving) : servePooling(serving);
   const { kind: backend } = load.accelerator ?? { kind: 'cpu' };
   // Compiles the driver's programs: one that cannot work confined fails the load, not a request.

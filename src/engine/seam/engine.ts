@@ -42,6 +42,8 @@ export interface EngineInfo {
   readonly toolFormat: ToolFormat;
   /** How it frames its reasoning; null for a model without. */
   readonly reasoning: ReasoningFormat | null;
+  /** Whether messages may hold images. */
+  readonly vision?: boolean | undefined;
   /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
   readonly lockedBytes: number;
 }
@@ -67,6 +69,8 @@ export interface LoadSpec {
   readonly needs?: ModelNeeds | undefined;
   /** LoRA adapters that requests may name; Linux only, and only for models that generate. */
   readonly adapters?: readonly AdapterSpec[] | undefined;
+  /** Lets messages hold images; Linux only, and only for models that generate. */
+  readonly projector?: ProjectorSpec | undefined;
   /** Called with 0…1 while the weights load. */
   readonly onProgress?: ((fraction: number) => void) | undefined;
 }
@@ -81,6 +85,14 @@ export interface AdapterSpec {
   readonly scale: number;
 }
 
+/** A checked projector of the model. */
+export interface ProjectorSpec {
+  /** Its file, as a descriptor of this process. */
+  readonly fd: number;
+  /** Pixels along the edge of the square that it sees at once. */
+  readonly tile: number;
+}
+
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
@@ -90,6 +102,25 @@ export interface ChatMessage {
   readonly toolCalls?:
     readonly { readonly id: string; readonly name: string; readonly arguments: string }[] | undefined;
   readonly toolCallId?: string | undefined;
+  /** In the order of their places. */
+  readonly images?: readonly MessageImage[] | undefined;
+}
+
+/** The kinds of image files that are decoded. */
+export type ImageKind = 'png' | 'jpeg' | 'gif';
+
+/** An image in a message. */
+export interface MessageImage {
+  /** Where in `content` it stands: the number of UTF-16 units before it. */
+  readonly at: number;
+  readonly kind: ImageKind;
+  /** As the header of the file says, checked before anything decodes it. */
+  readonly width: number;
+  readonly height: number;
+  /** The file. */
+  readonly bytes: Uint8Array;
+  /** The field of the request it came by; refusals name it. */
+  readonly param: string;
 }
 
 export interface ToolSpec {

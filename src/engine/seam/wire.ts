@@ -12,7 +12,9 @@ import type {
   GenerateEvent,
   GenerateRequest,
   KvType,
+  MessageImage,
   ModelType,
+  ProjectorSpec,
   Prompt,
   Sampling,
 } from './engine.ts';
@@ -33,6 +35,13 @@ export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
   };
 }
 
+/** The images of a conversation in the raw part of its frame, one after the other. */
+export interface FramedImage extends Omit<MessageImage, 'bytes'> {
+  /** The message it is in. */
+  readonly message: number;
+  readonly size: number;
+}
+
 export type ToChild =
   | {
       readonly kind: 'load';
@@ -46,6 +55,8 @@ export type ToChild =
       readonly chatTemplate?: string | undefined;
       /** On the descriptors from ADAPTER_FD on. */
       readonly adapters: readonly Omit<AdapterSpec, 'fd'>[];
+      /** On the descriptor after the adapters'. */
+      readonly projector?: Omit<ProjectorSpec, 'fd'> | undefined;
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;
       readonly maxChunk?: number | undefined;
@@ -59,7 +70,12 @@ export type ToChild =
   | { readonly kind: 'devices'; readonly backend: Backend }
   /** Instead of a load: what is wrong with this chat template? */
   | { readonly kind: 'template'; readonly source: string }
-  | { readonly kind: 'generate'; readonly id: number; readonly request: WireRequest }
+  | {
+      readonly kind: 'generate';
+      readonly id: number;
+      readonly request: WireRequest;
+      readonly images?: readonly FramedImage[] | undefined;
+    }
   | { readonly kind: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
   | {
       readonly kind: 'tokenize';

@@ -9,6 +9,7 @@ import type { ByteSource } from './bytes.ts';
 import { checkModel, isBertFamily, settingsOf } from './check.ts';
 import { readHeader, typeOfMost } from './header.ts';
 import type { GgufHeader } from './header.ts';
+import { inspectProjector, isProjector, type ProjectorFacts } from './projector.ts';
 import { joinParts, readParts, type NamedSource } from './split.ts';
 import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
 
@@ -106,15 +107,8 @@ export async function fileSource(handle: FileHandle): Promise<ByteSource> {
 }
 
 /** Checks that an open file is a multimodal projector. */
-export async function checkProjector(handle: FileHandle): Promise<void> {
-  const header = await readHeader(await fileSource(handle));
-  if (!isProjector(header)) throw invalidGguf('it is no multimodal projector');
-}
-
-function isProjector({ metadata }: GgufHeader): boolean {
-  const settings = settingsOf(metadata);
-  const kind = settings.string('general.type');
-  return kind === 'mmproj' || kind === 'clip-vision' || settings.string('general.architecture') === 'clip';
+export async function checkProjector(handle: FileHandle): Promise<ProjectorFacts> {
+  return inspectProjector(await readHeader(await fileSource(handle)));
 }
 
 function refuseOtherKinds(header: GgufHeader): void {

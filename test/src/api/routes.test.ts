@@ -78,7 +78,7 @@ describe('models', () => {
   });
 
   test.each<[string, object, number, string]>([
-    ['vision', { name: 'a', path: '/m', format: 'vision' }, 400, 'unsupported_model_format'],
+    ['a format that is none', { name: 'a', path: '/m', format: 'onnx' }, 400, 'invalid_value'],
     ['isq', { name: 'a', path: '/m', default_parameters: { isq: 4 } }, 400, 'invalid_type'],
     ['a reserved name', { name: 'pull', path: '/m' }, 400, 'invalid_value'],
     ['a name with a line break', { name: 'a\nb', path: '/m' }, 400, 'invalid_value'],

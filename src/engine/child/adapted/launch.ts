@@ -1,6 +1,6 @@
-// Entry point of an engine child whose model has adapters, before it is that: llama.cpp opens adapters by
-// name, so it may open these, on descriptors it was given, beside the program's own files and what tells of
-// this process and its machine (child/become). Its argument is the number of adapters.
+// Entry point of an engine child whose model has adapters or a projector, before it is that: llama.cpp
+// opens them by name, so it may open these, on descriptors it was given, beside the program's own files and
+// what tells of this process and its machine (child/become). Its argument is their number.
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,7 +16,7 @@ become({
   worker,
   // dist/src/engine/child is four folders below the packages.
   top: join(dirname(worker), '../../../..'),
-  what: 'no adapter is loaded',
+  what: 'no adapter and no projector is loaded',
   read: [
     ...[MODEL_FD, ...descriptors].map((fd) => `/proc/self/fd/${fd}`),
     '/proc/self/',

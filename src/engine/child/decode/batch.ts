@@ -4,6 +4,7 @@
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
+import { spanAt, tokensToSpan, type MediaSpan } from './media-span.ts';
 import type { PromptLookup } from './prompt-lookup.ts';
 import type { Slot } from './slots.ts';
 
@@ -16,6 +17,8 @@ export interface DecodeContext {
   /** The adapter of the decodes to come; 0: none. */
   useAdapter(adapter: number): void;
   add(token: number, position: number, sequence: number, output: boolean): number;
+  /** Replaces the batch by vectors in the place of tokens; `last`: with the output of the last one. */
+  addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void;
   decodeSync(): number;
   decode(): Promise<number>;
   abort(): void;
@@ -31,8 +34,12 @@ export interface Job {
   readonly adapter?: number | undefined;
   /** Yields to every job that is not. */
   readonly background?: boolean | undefined;
-  /** At least one token. */
+  /** At least one token. Negative ones stand where an image has its vectors. */
   readonly prompt: readonly number[];
+  /** The runs of those, in order. */
+  readonly media?: readonly MediaSpan[] | undefined;
+  /** Called once, when the request is over. */
+  readonly release?: (() => void) | undefined;
   readonly n: number;
   readonly echo: boolean;
   /** Makes the writer of choice `index`, once its turn has come. */
@@ -155,9 +162,10 @@ export function fillBatch(
       sequence.choice.index === 0 &&
       sequence.choice.written === 0 &&
       sequence.request.job.prompt.length === sequence.tokens.length;
-    let count = Math.min(share, room, remaining(sequence));
-    if (echo) count = Math.min(count, context.maxOutputs - outputs);
     const start = sequence.slot.tokens.length;
+    const next = tokensToSpan(sequence.request.job.media, start);
+    let count = Math.min(share, room, remaining(sequence), next);
+    if (echo) count = Math.min(count, context.maxOutputs - outputs);
     const reachesEnd = start + count === sequence.tokens.length;
     if (reachesEnd && outputs >= context.maxOutputs) count -= 1;
     if (count <= 0) return;
@@ -190,12 +198,10 @@ interface Turn {
 function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPlan): Turn {
   const readers: Sequence[] = [];
   const ready: Sequence[] = [];
+  clearMarks(live);
   for (const sequence of live) {
-    sequence.output = -1;
-    sequence.batched = 0;
-    sequence.echoed = null;
-    sequence.guessed = [];
-    if (sequence.request.paused) continue;
+    const { job, paused } = sequence.request;
+    if (paused || spanAt(job.media, sequence.slot.tokens.length) !== undefined) continue;
     const pending = sequence.tokens.length - sequence.slot.tokens.length;
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
     else if (pending === 1) ready.push(sequence);
@@ -207,6 +213,16 @@ function inTurn(context: DecodeContext, live: readonly Sequence[], plan: BatchPl
   return { readers: readers.filter(mine), ready: writing, others: ready.length - writing.length };
 }
 
-function adapterOf({ request }: Sequence): number {
+/** No sequence is in the batch. */
+export function clearMarks(live: readonly Sequence[]): void {
+  for (const sequence of live) {
+    sequence.output = -1;
+    sequence.batched = 0;
+    sequence.echoed = null;
+    sequence.guessed = [];
+  }
+}
+
+export function adapterOf({ request }: Sequence): number {
   return request.job.adapter ?? 0;
 }

@@ -46,7 +46,7 @@ export class RequestQueues {
 
   /** Forgets a request that is finished or cancelled. */
   remove(request: Request): void {
-    this.#byId.delete(request.job.id);
+    if (this.#byId.delete(request.job.id)) request.job.release?.();
     for (const waiting of request.preempted) waiting.choice.free();
     request.preempted.length = 0;
     this.#takeOut(request);

@@ -7,8 +7,17 @@
 import { ApiError } from '../../../base/errors.ts';
 import { AdapterTurns } from './adapter-turns.ts';
 import { SlotAdmission } from './admission.ts';
-import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
+import {
+  adapterOf,
+  clearMarks,
+  fillBatch,
+  type DecodeContext,
+  type Job,
+  type Request,
+  type Sequence,
+} from './batch.ts';
 import { emitEcho } from './echo.ts';
+import { MediaReader } from './media.ts';
 import { DraftPolicy } from './prompt-lookup.ts';
 import { RequestQueues } from './request-queues.ts';
 import { StepCost } from './step-cost.ts';
@@ -62,6 +71,7 @@ export class Scheduler {
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
   readonly #drafts: DraftPolicy | null;
+  readonly #media: MediaReader;
   readonly #stats: SchedulerStats = {
     queued: 0,
     active: 0,
@@ -81,6 +91,13 @@ export class Scheduler {
     this.#cost = new StepCost(options.stallMs, options.asyncAboveMs);
     this.#pace = options.pacing === true ? createPace() : null;
     this.#drafts = options.drafting === true ? new DraftPolicy() : null;
+    this.#media = new MediaReader(context, {
+      wake: () => this.#signal(),
+      failed: ({ request }) => {
+        request.cancelled = true;
+        request.job.fail(new ApiError('engine_failed', 'the engine could not read an image'));
+      },
+    });
     this.#admission = new SlotAdmission(context, this.#queues, options, {
       started: (promptTokens, cachedTokens) => {
         this.#stats.promptTokens += promptTokens;
@@ -168,7 +185,8 @@ export class Scheduler {
 
   #idle(): boolean {
     for (const request of this.#queues.all()) if (request.cancelled) return false;
-    if (this.#admission.live.some((sequence) => !sequence.request.paused)) return false;
+    const working = this.#admission.live.filter((sequence) => !sequence.request.paused);
+    if (working.some((sequence) => !this.#media.waits(sequence))) return false;
     // No sequence runs: a slot is free, or can be taken from a request whose reader is behind.
     return !this.#queues.someWant();
   }
@@ -180,6 +198,27 @@ export class Scheduler {
     admission.admitAll();
     // The choice just admitted may have failed its request.
     this.#dropCancelled();
+    this.#media.start(admission.live);
+    const pictured = this.#media.turn(admission.live);
+    if (pictured === null) await this.#stepTokens();
+    else await this.#stepVectors(pictured);
+    this.#options.onStep?.();
+  }
+
+  async #stepVectors({ sequence, rows }: NonNullable<ReturnType<MediaReader['turn']>>): Promise<void> {
+    const { live } = this.#admission;
+    clearMarks(live);
+    this.#context.useAdapter(adapterOf(sequence));
+    const writers = live.filter((each) => !each.request.paused && each.choice.written > 0).length;
+    const polite = this.#cost.promptTokens(writers, 1, sequence.tokens.length);
+    const count = this.#media.fill(sequence, rows, Math.min(this.#options.maxChunk ?? Infinity, polite));
+    sequence.turn = this.#stats.decodeSteps + 1;
+    await this.#decode(count, 0);
+    this.#media.read(sequence);
+  }
+
+  async #stepTokens(): Promise<void> {
+    const admission = this.#admission;
     const { prompt, writers } = fillBatch(this.#context, admission.live, {
       step: this.#stats.decodeSteps + 1,
       adapterInTurn: (waiting) => this.#adapterInTurn(waiting),
@@ -191,7 +230,6 @@ export class Scheduler {
     // Without a batch: an admitted choice may have ended at once (a second choice of one token); its
     // events must still leave.
     if (this.#context.batchLength > 0) await this.#decode(prompt, writers);
-    this.#options.onStep?.();
   }
 
   #adapterInTurn(waiting: readonly number[]): number | undefined {
@@ -245,7 +283,10 @@ export class Scheduler {
     // The last token it may write is not read again.
     const left = this.#admission.limitOf(request) - choice.written - 1;
     const length = this.#drafts.length(lookup.follow(tokens), Math.min(room, left));
-    return length === 0 ? [] : lookup.guess(tokens, length);
+    const guess = length === 0 ? [] : lookup.guess(tokens, length);
+    // A text never goes on with an image.
+    const end = guess.findIndex((token) => token < 0);
+    return end < 0 ? guess : guess.slice(0, end);
   }
 
   #collect(took: number): void {

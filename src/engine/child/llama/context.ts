@@ -5,9 +5,9 @@
 
 import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
-import { ContextError, NativeTokens } from './native-batch.ts';
+import { ContextError, NativeRows, NativeTokens } from './native-batch.ts';
 import type { LoadedAdapter } from './adapters.ts';
-import type { ContextParams, LlamaLibrary, Pointer } from './declarations.ts';
+import type { ContextParams, LlamaLibrary, NativeBatch, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
 import type { LoadedModel } from './model.ts';
 
@@ -31,6 +31,8 @@ export interface ContextOptions {
   readonly unified: boolean;
   /** `useAdapter` counts them from 1. */
   readonly adapters?: readonly LoadedAdapter[] | undefined;
+  /** Takes vectors of images in the place of tokens. */
+  readonly vectors?: boolean | undefined;
 }
 
 /** enum llama_pooling_type */
@@ -98,6 +100,10 @@ export class LlamaContext {
   readonly #vocabSize: number;
   readonly #pooledSize: number;
   readonly #batch: NativeTokens;
+  /** For models that see images. */
+  readonly #rows: NativeRows | null;
+  /** The batch of the next decode. */
+  #filled: NativeBatch;
   readonly #aborting: Uint8Array;
   readonly #threadCount: ThreadCount;
   readonly #allThreads: number;
@@ -137,18 +143,21 @@ export class LlamaContext {
     this.#vocabSize = model.vocabSize;
     this.#pooledSize = embeddings === 'rank' ? Math.max(1, model.classOutputs) : model.embeddingSize;
     this.#batch = new NativeTokens(batchTokens, this.maxOutputs);
+    this.#filled = this.#batch.native;
+    this.#rows = options.vectors === true ? new NativeRows(batchTokens, model.inputSize) : null;
     this.#threadCount = createThreadCount(threads, () => performance.now());
     this.#allThreads = threads;
     this.#threads = threads;
   }
 
   get batchLength(): number {
-    return this.#batch.length;
+    return this.#filled.n_tokens;
   }
 
   /** Starts a new batch. */
   clearBatch(): void {
     this.#batch.clear();
+    this.#filled = this.#batch.native;
   }
 
   /** The adapter of the decodes to come; 0: the model as it is. */
@@ -165,6 +174,13 @@ export class LlamaContext {
     return this.#batch.add(token, position, sequence, output);
   }
 
+  /** Replaces the batch by vectors in the place of tokens. */
+  addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void {
+    if (this.#rows === null) throw new ContextError('this context takes no vectors');
+    this.#rows.set(rows, position, sequence, last);
+    this.#filled = this.#rows.native;
+  }
+
   /** Decodes one token and forgets it. Throws when the device cannot. */
   warmUp(token: number): void {
     this.clearBatch();
@@ -178,7 +194,7 @@ export class LlamaContext {
   decodeSync(): number {
     const measured = this.#begin();
     // llama_decode itself calls encode for models without a KV memory.
-    const code = this.#llama.llama_decode(this.#handle, this.#batch.native);
+    const code = this.#llama.llama_decode(this.#handle, this.#filled);
     if (measured !== null) this.#end(measured);
     return code;
   }
@@ -186,7 +202,7 @@ export class LlamaContext {
   async decode(): Promise<number> {
     const measured = this.#begin();
     const code = await new Promise<number>((resolve, reject) => {
-      this.#llama.llama_decode.async(this.#handle, this.#batch.native, (error, result) =>
+      this.#llama.llama_decode.async(this.#handle, this.#filled, (error, result) =>
         error === null ? resolve(result) : reject(error),
       );
     });
@@ -247,7 +263,7 @@ export class LlamaContext {
 
   #end({ used, started }: { readonly used: NodeJS.CpuUsage; readonly started: number }): void {
     const { user, system } = process.cpuUsage(used);
-    this.#threadCount.record(performance.now() - started, (user + system) / 1000, this.#batch.length);
+    this.#threadCount.record(performance.now() - started, (user + system) / 1000, this.#filled.n_tokens);
   }
 
   #view(pointer: Pointer | null, length: number): Float32Array {

@@ -129,8 +129,9 @@ export interface ContextParams {
 
 export interface NativeBatch {
   n_tokens: number;
-  readonly token: Pointer;
-  readonly embd: null;
+  readonly token: Pointer | null;
+  /** Vectors in the place of tokens. */
+  readonly embd: Pointer | null;
   readonly pos: Pointer;
   readonly n_seq_id: Pointer;
   readonly seq_id: Pointer;
@@ -153,6 +154,7 @@ export interface LlamaLibrary {
   readonly llama_get_memory: Native<[Pointer], Pointer | null>;
   readonly llama_model_n_ctx_train: Native<[Pointer], number>;
   readonly llama_model_n_embd_out: Native<[Pointer], number>;
+  readonly llama_model_n_embd_inp: Native<[Pointer], number>;
   readonly llama_model_n_layer: Native<[Pointer], number>;
   readonly llama_model_n_cls_out: Native<[Pointer], number>;
   readonly llama_model_size: Native<[Pointer], number>;
@@ -212,6 +214,7 @@ export const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = 
   llama_get_memory: [POINTER, [POINTER]],
   llama_model_n_ctx_train: ['int32', [POINTER]],
   llama_model_n_embd_out: ['int32', [POINTER]],
+  llama_model_n_embd_inp: ['int32', [POINTER]],
   llama_model_n_layer: ['int32', [POINTER]],
   llama_model_n_cls_out: ['uint32', [POINTER]],
   llama_model_size: ['uint64', [POINTER]],

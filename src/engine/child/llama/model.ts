@@ -15,6 +15,8 @@ export interface LoadedModel {
   readonly size: number;
   readonly layers: number;
   readonly embeddingSize: number;
+  /** Numbers of a vector in the place of a token. */
+  readonly inputSize: number;
   readonly classOutputs: number;
   readonly hasEncoder: boolean;
   readonly hasDecoder: boolean;
@@ -108,6 +110,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     size: llama.llama_model_size(handle),
     layers: llama.llama_model_n_layer(handle),
     embeddingSize: llama.llama_model_n_embd_out(handle),
+    inputSize: llama.llama_model_n_embd_inp(handle),
     classOutputs: llama.llama_model_n_cls_out(handle),
     hasEncoder: llama.llama_model_has_encoder(handle),
     hasDecoder: llama.llama_model_has_decoder(handle),

@@ -71,4 +71,51 @@ export class NativeTokens {
   }
 }
 
+/** Vectors of one sequence in the place of tokens. */
+export class NativeRows {
+  readonly native: NativeBatch;
+  readonly #width: number;
+  readonly #vectors: Float32Array;
+  readonly #positions: Int32Array;
+  readonly #sequences: Int32Array;
+  readonly #outputs: Int8Array;
+
+  /** `width`: numbers of a vector. */
+  constructor(capacity: number, width: number) {
+    const [pos, count, ids, vectors, idPointers, output] = [4, 4, 4, 4 * width, 8, 1].map((bytes) =>
+      nativeAlloc(capacity * bytes),
+    ) as [NativeMemory, NativeMemory, NativeMemory, NativeMemory, NativeMemory, NativeMemory];
+    new Int32Array(count.memory).fill(1);
+    const pointers = new BigUint64Array(idPointers.memory);
+    for (let i = 0; i < capacity; i += 1) pointers[i] = ids.pointer + BigInt(i * 4);
+    this.#width = width;
+    this.#vectors = new Float32Array(vectors.memory);
+    this.#positions = new Int32Array(pos.memory);
+    this.#sequences = new Int32Array(ids.memory);
+    this.#outputs = new Int8Array(output.memory);
+    this.native = {
+      n_tokens: 0,
+      token: null,
+      embd: vectors.pointer,
+      pos: pos.pointer,
+      n_seq_id: count.pointer,
+      seq_id: idPointers.pointer,
+      logits: output.pointer,
+    };
+  }
+
+  /** Replaces what was there. `last`: with the output of the last vector. */
+  set(rows: Float32Array, position: number, sequence: number, last: boolean): void {
+    const count = rows.length / this.#width;
+    if (!Number.isInteger(count) || count < 1 || count > this.#positions.length)
+      throw new ContextError(`${rows.length} numbers are no vectors of a batch`);
+    this.#vectors.set(rows);
+    for (let i = 0; i < count; i += 1) this.#positions[i] = position + i;
+    this.#sequences.fill(sequence, 0, count);
+    this.#outputs.fill(0, 0, count);
+    this.#outputs[count - 1] = last ? 1 : 0;
+    this.native.n_tokens = count;
+  }
+}
+
 type NativeMemory = ReturnType<typeof nativeAlloc>;

@@ -8,6 +8,7 @@ import { GENERIC_WRITING, shapeCalls, type CallWriting } from './calls/detect.ts
 import { toolInstructions } from './calls/instructions.ts';
 import { wholeCalls } from './calls/written.ts';
 import type { Disguise } from './disguise.ts';
+import { contentParts, withMarks, type ImageNumbers } from './images.ts';
 
 /** Parts of a content where the template reads reasoning: a `type`, and the text under that name. */
 type Parts = readonly Readonly<Record<string, string>>[];
@@ -18,7 +19,11 @@ interface Writing {
   readonly disguise: Disguise;
   /** The field in which the template reads earlier reasoning. */
   readonly thought: ReasoningFormat['field'] | undefined;
+  /** Absent: the conversation has no images. */
+  readonly numbers?: ImageNumbers | undefined;
 }
+
+const NO_IMAGES: ImageNumbers = new Map();
 
 function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
   const { reasoning, content, toolCalls = [] } = message;
@@ -74,7 +79,7 @@ export function ownShape(
   { textArguments, noContent }: Pick<CallWriting, 'textArguments' | 'noContent'> = GENERIC_WRITING,
 ): Shaped {
   const { disguise } = writing;
-  const said: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+  const said: Shaped = { role: message.role, content: disguiseContent(message, writing) };
   const shaped = addReasoning(said, message, writing);
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
   if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
@@ -100,13 +105,16 @@ function genericShape(
 ): Shaped[] {
   const { disguise } = writing;
   const shaped: Shaped[] = messages.map((message) => {
-    if (message.role === 'tool')
-      return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
+    if (message.role === 'tool') {
+      const told = disguiseContent(message, writing);
+      const [before, after] = ['<tool_response>\n', '\n</tool_response>'].map((text) => disguise.on(text));
+      return { role: 'user', content: `${before}${told}${after}` };
+    }
     const calls = (message.toolCalls ?? []).map((call) => {
       const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
       return `${TAGGED_OBJECT.start}${text}${TAGGED_OBJECT.end}`;
     });
-    const content = disguiseContent(message, disguise);
+    const content = disguiseContent(message, writing);
     const turn: Shaped = {
       role: message.role,
       content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n'),
@@ -135,6 +143,20 @@ function tellingTools(
   if (first?.role === 'system') first.content = `${wordsOf(first)}\n\n${instructions}`;
   else shaped.unshift({ role: 'system', content: instructions });
   return shaped;
+}
+
+/** With images as parts of their own, for templates that know content as parts. */
+export function imageParts(turns: readonly Shaped[]): Shaped[] {
+  return turns.map((turn) =>
+    typeof turn.content === 'string' ? { ...turn, content: contentParts(turn.content) } : turn,
+  );
+}
+
+/** With content as one part of text. */
+export function textParts(turns: readonly Shaped[]): Shaped[] {
+  return turns.map((turn) =>
+    typeof turn.content === 'string' ? { ...turn, content: [{ type: 'text', text: turn.content }] } : turn,
+  );
 }
 
 /**
@@ -193,8 +215,8 @@ function parsedArguments(text: string): unknown {
 /** Markers that templates search for in an assistant's text, so they stay undisguised there. */
 const THINK_MARKER = /<\/?think>/g;
 
-function disguiseContent(message: ChatMessage, disguise: Disguise): string {
-  if (message.role !== 'assistant') return disguise.on(message.content);
+function disguiseContent(message: ChatMessage, { disguise, numbers = NO_IMAGES }: Writing): string {
+  if (message.role !== 'assistant') return withMarks(message, numbers, disguise.on);
   let out = '';
   let at = 0;
   for (const match of message.content.matchAll(THINK_MARKER)) {

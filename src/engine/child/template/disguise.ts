@@ -10,6 +10,9 @@ export interface Disguise {
   deep(value: unknown): unknown;
 }
 
+/** Stands before every stand-in (supplementary private use area A). */
+export const ESCAPE = String.fromCodePoint(0xf0000);
+
 /**
  * A one-to-one mapping of the characters control tokens are made of to private-use ones and back.
  * White space, quotes and backslash keep their places, since templates trim and JSON-encode; no
@@ -26,9 +29,8 @@ export function disguiseFor(specials: readonly SpecialToken[]): Disguise {
       : Array.from(special.text).filter((char) => !/[\s"'\\]/.test(char)))
       characters.add(char);
   }
-  // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so
-  // that text which holds it comes back unchanged.
-  const escape = String.fromCodePoint(0xf0000);
+  // The escape is itself escaped, so that text which holds it comes back unchanged.
+  const escape = ESCAPE;
   const forward = new Map<string, string>();
   const back = new Map<string, string>();
   for (const c of [escape, ...characters]) {

@@ -7,7 +7,6 @@
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
-import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate, type Program } from './metered-run.ts';
 import type { ToolFormat } from '../../seam/tool-format.ts';
@@ -15,28 +14,24 @@ import { detectCallWriting, type CallWriting } from './calls/detect.ts';
 import { detectReasoning, promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
 import {
   alternating,
+  imageParts,
   oneTurn,
   ownShape,
+  textParts,
   toolFunction,
   toolObject,
   toolShape,
   type Shaped,
 } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
+import { numberImages } from './images.ts';
 import { answerOpening, prefillOf } from './prefill.ts';
-
-export interface TemplateVocabulary {
-  readonly specials: readonly SpecialToken[];
-  readonly bos: number | null;
-  readonly eos: number | null;
-  readonly addBos: boolean;
-  /** Plain text: no control token is ever matched. */
-  tokenize(text: string): readonly number[];
-}
+import { tokenizerOf, type TemplateVocabulary, type Tokenize } from './tokenizer.ts';
 
 type Variables = Readonly<Record<string, unknown>>;
 
 export interface RenderedPrompt {
+  /** −1 − i stands for image i of the conversation. */
   readonly tokens: number[];
   /** The part of an answer that comes next; `answer` where the model does not reason. */
   readonly phase: 'before' | 'thinking' | 'answer';
@@ -109,7 +104,7 @@ export function createChatTemplate(
   const renderer = new Renderer(source ?? (hasChatMl ? CHAT_ML : PLAIN), vocabulary, bounds);
   /** One budget for all that is rendered before the first request. */
   const loading = renderer.meter();
-  const absence = absenceFor(renderer, loading);
+  const absence = settleParts(renderer, loading);
   if (absence === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
   const lacking = absence ?? {};
   return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
@@ -128,6 +123,8 @@ export function createChatTemplate(
 /** A compiled template with the names it is always given. */
 class Renderer {
   readonly disguise: Disguise;
+  /** The template knows content as a list of parts only. */
+  parts = false;
   readonly #program: Program;
   readonly #bounds: TemplateBounds;
   readonly #stopwatch = createStopwatch();
@@ -146,7 +143,8 @@ class Renderer {
     return createMeter(this.#bounds, this.#stopwatch);
   }
 
-  render(messages: readonly unknown[], more: Variables, meter: Meter): string {
+  render(turns: readonly Shaped[], more: Variables, meter: Meter): string {
+    const messages = this.parts ? textParts(turns) : turns;
     const variables: Record<string, unknown> = { ...more, ...globals(meter) };
     if ('datetime' in more) variables['datetime'] = strftime(new Date(), '%Y-%m-%d');
     const given = { ...variables, messages, add_generation_prompt: true, ...this.#ends };
@@ -185,6 +183,26 @@ function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
   return null;
 }
 
+/** Templates of vision models may know content as parts only, and leave a string out: they get parts. */
+function settleParts(renderer: Renderer, meter: Meter): Variables | null {
+  const plain = absenceFor(renderer, meter);
+  if (plain !== null && showsQuestion(renderer, plain, meter)) return plain;
+  renderer.parts = true;
+  const typed = absenceFor(renderer, meter);
+  if (typed !== null && showsQuestion(renderer, typed, meter)) return typed;
+  renderer.parts = false;
+  return plain;
+}
+
+function showsQuestion(renderer: Renderer, absence: Variables, meter: Meter): boolean {
+  try {
+    const written = renderer.probe([PROBE_USER], absence, meter);
+    return renderer.disguise.off(written).includes(PROBE_USER.content);
+  } catch {
+    return false;
+  }
+}
+
 /** Some templates read a system message only where it is the first, and silently leave out any other. */
 function losesSystem(renderer: Renderer, lacking: Variables, meter: Meter): boolean {
   try {
@@ -210,10 +228,10 @@ class JinjaTemplate implements ChatTemplate {
   readonly reasoning: ReasoningFormat | null;
   readonly stops: readonly string[];
   readonly #renderer: Renderer;
-  readonly #tokenize: (rendered: string) => number[];
+  readonly #tokenize: Tokenize;
   readonly #findings: Findings;
 
-  constructor(renderer: Renderer, tokenize: (rendered: string) => number[], findings: Findings) {
+  constructor(renderer: Renderer, tokenize: Tokenize, findings: Findings) {
     this.toolFormat = findings.calls.format;
     this.reasoning = findings.reasoning;
     this.stops = findings.stops;
@@ -241,22 +259,26 @@ class JinjaTemplate implements ChatTemplate {
     const offered = this.#ownTools ? this.#renderer.offered(tools, lacking, this.#findings.calls) : {};
     const given = { ...set, ...lacking, ...offered };
     const { history, words } = prefillOf(messages, prefill);
-    const shaped = this.#shaped(history, tools);
+    const numbers = numberImages(history);
+    const images = numbers.size;
+    const shaped = this.#shaped(history, tools, numbers);
     // Templates refuse histories they were not trained on (two user turns, a system message in the
     // middle). Such a history is answered too: once more with the turns merged and the system text at
     // the head of the first one, and at last with the whole conversation as one question, which is
     // what every template renders.
     const meter = this.#renderer.meter();
     let failure: unknown;
-    for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
+    const attempts = [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))];
+    if (images > 0 && this.#renderer.parts) attempts.unshift(() => imageParts(shaped));
+    for (const attempt of attempts) {
       try {
         const rendered = this.#renderer.render(attempt(), given, meter);
         if (words !== null) {
           const opened = rendered + answerOpening(this.reasoning, rendered) + disguise.on(words);
-          return { tokens: this.#tokenize(opened), phase: 'answer' };
+          return { tokens: this.#tokenize(opened, images), phase: 'answer' };
         }
         const phase = this.reasoning === null ? 'answer' : promptPhase(this.reasoning, rendered);
-        return { tokens: this.#tokenize(rendered), phase };
+        return { tokens: this.#tokenize(rendered, images), phase };
       } catch (error) {
         if (error instanceof ApiError) throw error;
         failure = error;
@@ -273,41 +295,21 @@ class JinjaTemplate implements ChatTemplate {
     return this.toolFormat.kind !== 'generic';
   }
 
-  #shaped(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): Shaped[] {
+  #shaped(
+    messages: readonly ChatMessage[],
+    tools: readonly ToolSpec[],
+    numbers: ReturnType<typeof numberImages>,
+  ): Shaped[] {
     const { disguise } = this.#renderer;
     const { calls, losesSystem } = this.#findings;
-    const shaped = toolShape(messages, tools, calls, { disguise, thought: this.reasoning?.field });
+    const shaped = toolShape(messages, tools, calls, {
+      disguise,
+      thought: this.reasoning?.field,
+      numbers,
+    });
     if (!losesSystem) return shaped;
     return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
   }
-}
-
-/** Rendered text → tokens: control tokens where the template wrote them, plain text between. */
-function tokenizerOf(vocabulary: TemplateVocabulary, disguise: Disguise): (rendered: string) => number[] {
-  const { bos, addBos } = vocabulary;
-  const control = vocabulary.specials.filter((special) => special.control);
-  const find = finder(control.map((special) => special.text));
-  const byText = new Map(control.map((special) => [special.text, special]));
-  return (rendered) => {
-    const tokens: number[] = [];
-    const push = (segment: string): void => {
-      if (segment !== '') for (const token of vocabulary.tokenize(disguise.off(segment))) tokens.push(token);
-    };
-    let rest = rendered;
-    for (;;) {
-      const found = find(rest);
-      const special = found === null ? undefined : byText.get(found.text);
-      if (found === null || special === undefined) break;
-      const before = rest.slice(0, found.at);
-      push(special.lstrip ? before.trimEnd() : before);
-      tokens.push(special.token);
-      rest = rest.slice(found.at + found.text.length);
-      if (special.rstrip) rest = rest.trimStart();
-    }
-    push(rest);
-    if (addBos && bos !== null && tokens[0] !== bos) tokens.unshift(bos);
-    return tokens;
-  };
 }
 
 /**
@@ -321,7 +323,7 @@ export function templateProblem(source: string): string | null {
     if (createChatTemplate(source, vocabulary).stops.length > 0) return 'it cannot render a question';
     const renderer = new Renderer(source, vocabulary, DEFAULT_BOUNDS);
     const meter = renderer.meter();
-    const written = renderer.probe([PROBE_USER], absenceFor(renderer, meter) ?? {}, meter);
+    const written = renderer.probe([PROBE_USER], settleParts(renderer, meter) ?? {}, meter);
     return renderer.disguise.off(written).includes(PROBE_USER.content) ? null : 'it leaves the question out';
   } catch (error) {
     // The library stumbles over some texts: its words tell a reader of the configuration little.
@@ -376,19 +378,4 @@ function strftime(date: Date, format: string): string {
     '%': '%',
   };
   return format.replaceAll(/%([YmdbBHMS%])/g, (_, directive: string) => fields[directive] ?? '');
-}
-
-type Finder = (text: string) => { readonly at: number; readonly text: string } | null;
-
-/** Finds the first, and there the longest, of some texts. */
-function finder(texts: readonly string[]): Finder {
-  if (texts.length === 0) return () => null;
-  const escaped = [...texts]
-    .sort((a, b) => b.length - a.length)
-    .map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'));
-  const pattern = new RegExp(escaped.join('|'), 'u');
-  return (text) => {
-    const found = pattern.exec(text);
-    return found === null ? null : { at: found.index, text: found[0] };
-  };
 }

@@ -127,10 +127,10 @@ describe('chat: refused for what it is made of', () => {
       'messages[0].role',
     ],
     [
-      'an image',
+      'an image that is no data: URI with base64',
       { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }] },
-      'unsupported_parameter',
-      'messages[0].content[0]',
+      'invalid_value',
+      'messages[0].content[0].image_url.url',
     ],
     [
       'content of a number',

@@ -138,10 +138,10 @@ describe('refused', () => {
 
   test.each<[string, object, string, string]>([
     [
-      'an image',
-      { role: 'user', content: [{ type: 'input_image', image_url: 'data:,' }] },
-      'input[0].content[0]',
-      'vision',
+      'an image elsewhere',
+      { role: 'user', content: [{ type: 'input_image', image_url: 'https://a.example/b.png' }] },
+      'input[0].content[0].image_url',
+      'data: URI',
     ],
     [
       'a file',
@@ -151,7 +151,8 @@ describe('refused', () => {
     ],
     ['a reference', { type: 'item_reference', id: 'msg_1' }, 'input[0]', 'stored'],
     ['a web search', { type: 'web_search_call', id: 'ws' }, 'input[0]', 'items are messages'],
-    ['an image as a result', { ...RESULT, output: [{ type: 'input_image', image_url: 'x' }] }, 'input[0].output[0]', 'vision'], // prettier-ignore
+    ['an image elsewhere as a result', { ...RESULT, output: [{ type: 'input_image', image_url: 'x' }] }, 'input[0].output[0].image_url', 'data: URI'], // prettier-ignore
+    ['an image of before', { role: 'user', content: [{ type: 'input_image', image_url: 'x', file_id: 'f' }] }, 'input[0].content[0].file_id', 'stored'], // prettier-ignore
   ])('%s', async (_, item, param, words) => {
     const error = await refusal({ ...RESPONSE, input: [item] }, '/v1/responses');
     expect(error).toMatchObject({ code: 'unsupported_parameter', param });

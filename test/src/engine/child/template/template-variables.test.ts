@@ -2,10 +2,8 @@
 // server gives it, and their text can no more become a control token than the text of messages.
 
 import { expect, test } from 'vitest';
-import {
-  createChatTemplate,
-  type TemplateVocabulary,
-} from '../../../../../src/engine/child/template/template.ts';
+import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
+import type { TemplateVocabulary } from '../../../../../src/engine/child/template/tokenizer.ts';
 
 const NAMES = ['<|im_start|>', '<|im_end|>'];
 const vocabulary: TemplateVocabulary = {

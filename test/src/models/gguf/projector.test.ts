@@ -1,0 +1,140 @@
+// The checks of a projector: what libmtmd would abort on, divide by zero with or compute wrongly is refused
+// with a typed error, and what they accept is loaded by real libmtmd, and sees.
+
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { WrittenValue } from '../../../../scripts/demo-model/gguf.ts';
+import { ApiError } from '../../../../src/base/errors.ts';
+import { readHeader } from '../../../../src/models/gguf/header.ts';
+import { inspectProjector, type ProjectorFacts } from '../../../../src/models/gguf/projector.ts';
+import { openVision, seeing } from '../../../fixtures/engine/vision-engine.ts';
+import { source } from '../../../fixtures/models/gguf-source.ts';
+import { TILE, visionProjector, type VisionChanges } from '../../../fixtures/models/vision-model.ts';
+import { haveVision } from '../../../fixtures/native/libraries.ts';
+
+async function inspect(changes: VisionChanges = {}): Promise<ProjectorFacts> {
+  return inspectProjector(await readHeader(source(visionProjector(changes))));
+}
+
+function metadata(key: string, value: WrittenValue | undefined): VisionChanges {
+  return { metadata: { [key]: value } };
+}
+
+function shape(name: string, ...sizes: readonly number[]): VisionChanges {
+  return { tensors: { [name]: { shape: sizes } } };
+}
+
+test('the facts of a projector that is served', async () => {
+  expect(await inspect()).toEqual({ kind: 'idefics3', served: true, tile: TILE, width: 32 });
+});
+
+test.each([
+  ['qwen2.5vl_merger', 'qwen2.5vl_merger'],
+  ['a\nb', 'unknown'],
+])('another kind (%j) is named, and not served', async (written, kind) => {
+  expect(await inspect(metadata('clip.projector_type', { string: written }))).toMatchObject({
+    kind,
+    served: false,
+  });
+});
+
+function vision(name: string): string {
+  return `clip.vision.${name}`;
+}
+const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
+  ['no encoder', metadata('clip.has_vision_encoder', undefined), 'has_vision_encoder'],
+  ['an encoder of another type', metadata('clip.has_vision_encoder', { u32: 1 }), 'has type u32'],
+  ['sound', metadata('clip.has_audio_encoder', { bool: true }), 'only images are taken'],
+  ['a kind that is no text', metadata('clip.projector_type', { u32: 1 }), 'has type u32'],
+  ['a name that is no text', metadata('general.name', { u32: 1 }), 'has type u32'],
+  ['both activations', metadata('clip.use_silu', { bool: true }), 'both true'],
+  ['an activation of another type', metadata('clip.use_gelu', { u32: 1 }), 'has type u32'],
+  ['no layers', metadata(vision('block_count'), { u32: 0 }), 'block_count is 0'],
+  [
+    'more layers than tensors',
+    metadata(vision('block_count'), { u32: 2 }),
+    'tensor v.blk.1.ln1.weight is missing',
+  ],
+  ['no heads', metadata(vision('attention.head_count'), { u32: 0 }), 'head_count is 0'],
+  ['heads that do not divide', metadata(vision('attention.head_count'), { u32: 3 }), 'attention heads'],
+  [
+    'other heads for keys',
+    metadata(vision('attention.head_count_kv'), { u32: 1 }),
+    'heads of another number',
+  ],
+  ['patches of nothing', metadata(vision('patch_size'), { u32: 0 }), 'patch_size is 0'],
+  ['patches that do not divide', metadata(vision('patch_size'), { u32: 7 }), 'do not fit'],
+  ['a scale of nothing', metadata(vision('projector.scale_factor'), { u32: 0 }), 'scale_factor is 0'],
+  ['a scale that does not divide', metadata(vision('projector.scale_factor'), { u32: 3 }), 'do not fit'],
+  ['tiles beyond measure', metadata(vision('image_size'), { u32: 1 << 30 }), 'image_size is 1073741824'],
+  ['images beyond measure', metadata(vision('preproc_image_size'), { u32: 1 << 20 }), 'preproc_image_size'],
+  ['images of nothing', metadata(vision('preproc_image_size'), { u32: 0 }), 'preproc_image_size is 0'],
+  ['no size of images', metadata(vision('preproc_image_size'), undefined), 'preproc_image_size is missing'],
+  ['a mean of two', metadata(vision('image_mean'), { f32s: [0.5, 0.5] }), 'image_mean'],
+  ['a deviation of 0', metadata(vision('image_std'), { f32s: [0.5, 0, 0.5] }), 'not positive'],
+  ['a mean that is no number', metadata(vision('image_mean'), { f32s: [0.5, NaN, 0.5] }), 'image_mean'],
+  ['a negative epsilon', metadata(vision('attention.layer_norm_epsilon'), { f32: -1 }), 'layer_norm_epsilon'],
+  ['pinpoints', metadata(vision('image_grid_pinpoints'), { i32s: [1] }), 'not of Idefics3'],
+  ['feature layers', metadata(vision('feature_layer'), { i32s: [99] }), 'not of Idefics3'],
+  ['another kind’s version', metadata('clip.minicpmv_version', { i32: 2 }), 'not of Idefics3'],
+  ['a tensor less', { tensors: { 'mm.model.fc.weight': undefined } }, 'tensor mm.model.fc.weight is missing'],
+  ['a projection of other columns', shape('mm.model.fc.weight', 32, 32), 'mm.model.fc.weight is [32, 32'],
+  ['positions of other patches', shape('v.position_embd.weight', 16, 4), 'v.position_embd.weight is [16, 4'],
+  ['patches of two colours', shape('v.patch_embd.weight', 8, 8, 2, 16), 'v.patch_embd.weight is [8, 8, 2'],
+  ['a short bias', shape('v.blk.0.attn_q.bias', 8), 'v.blk.0.attn_q.bias is [8'],
+  [
+    'a bias of another type',
+    { tensors: { 'v.post_ln.bias': { type: 'F16' } } },
+    'v.post_ln.bias has type F16',
+  ],
+];
+
+test.each(REFUSED)('refused: %s', async (_, changes, message) => {
+  const refused = inspect(changes);
+  await expect(refused).rejects.toMatchObject({ status: 400, code: 'invalid_gguf' });
+  await expect(refused).rejects.toThrow(message);
+});
+
+describe.skipIf(!haveVision)('real libmtmd', () => {
+  /** The image of the test is seen: the engine answers. */
+  async function sees(projector: Buffer): Promise<void> {
+    const engine = await openVision({ projector });
+    try {
+      expect((await seeing(engine, { maxTokens: 2 })).finish).toBe('length');
+    } finally {
+      await engine.close();
+    }
+  }
+
+  test.each([
+    ['matrices of F16', { tensors: { 'v.blk.0.attn_q.weight': { type: 'F16' as const } } }],
+    ['the names of the two layers exchanged', { tensors: { 'v.blk.0.ffn_up.weight': { shape: [32, 16] }, 'v.blk.0.ffn_up.bias': { shape: [16] }, 'v.blk.0.ffn_down.weight': { shape: [16, 32] }, 'v.blk.0.ffn_down.bias': { shape: [32] } } }], // prettier-ignore
+    ['another activation', metadata('clip.use_gelu', { bool: false })],
+    ['small images', metadata(vision('preproc_image_size'), { u32: 70 })],
+  ])('loads %s', async (_, changes) => {
+    await inspect(changes);
+    await sees(visionProjector(changes));
+  });
+
+  test('property: what the checks accept is loaded, and sees', async () => {
+    const numbers = fc.oneof(fc.integer({ min: 0, max: 70 }), fc.constantFrom(96, 128, 256, 4096, 1 << 20));
+    const changed = fc
+      .tuple(
+        fc.constantFrom('block_count', 'embedding_length', 'feed_forward_length', 'attention.head_count', 'projection_dim', 'image_size', 'patch_size', 'projector.scale_factor', 'preproc_image_size'), // prettier-ignore
+        numbers,
+      )
+      .map(([key, value]) => metadata(vision(key), { u32: value }));
+    await fc.assert(
+      fc.asyncProperty(changed, async (changes) => {
+        try {
+          await inspect(changes);
+        } catch (error) {
+          if (error instanceof ApiError && error.code === 'invalid_gguf') return;
+          throw error;
+        }
+        await sees(visionProjector(changes));
+      }),
+      { numRuns: 25 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
+    );
+  }, 120_000);
+});
