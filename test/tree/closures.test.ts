@@ -39,7 +39,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1680,
+    lines: 1690,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
