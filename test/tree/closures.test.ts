@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 65,
-    lines: 9_150,
+    files: 75,
+    lines: 10_550,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -46,7 +46,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1680,
+    lines: 1690,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -57,7 +57,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 365, lines: 51_300, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 369, lines: 52_400, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,
