@@ -26,14 +26,14 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/** Replaces or creates `path` with `text`, as one step. */
-export async function writeAtomically(path: string, text: string): Promise<void> {
+/** Replaces or creates `path` with a text or bytes, as one step. */
+export async function writeAtomically(path: string, content: string | Uint8Array): Promise<void> {
   const folder = dirname(path);
   const temporary = temporaryPath(folder);
   try {
     const handle = await open(temporary, 'wx', 0o600);
     try {
-      await handle.writeFile(text);
+      await handle.writeFile(content);
       await handle.sync();
     } finally {
       await handle.close();

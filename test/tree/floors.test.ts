@@ -24,6 +24,7 @@ const SERVER_ROOMS: Readonly<Record<string, number>> = {
   'src/attester/': 2,
   'src/config/': 2,
   'src/audit/': 2,
+  'src/files/': 2,
   'src/engine/seam/': 1,
   'src/models/convert/': 1,
   'src/attestd/': 0,
@@ -58,8 +59,8 @@ const WITHOUT_VERIFIER = [
 
 /** Of these rooms, the rooms named may be imported as types only. */
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
-  'src/http/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/audit/'],
-  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/'],
+  'src/http/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/audit/', 'src/files/'],
+  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/files/'],
 };
 
 /** These folders import the folders named and themselves, nothing else of ours. */
@@ -70,6 +71,7 @@ const ONLY: Readonly<Record<string, readonly string[]>> = {
   'src/audit/': ['src/base/'],
   'src/attester/': ['src/base/', 'src/attestd/', 'attestation/'],
   'src/config/': ['src/base/', 'attestation/'],
+  'src/files/': ['src/base/'],
   'src/grammar/': ['src/base/', 'src/engine/seam/'],
 };
 
