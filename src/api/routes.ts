@@ -6,6 +6,8 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
+import type { ResponseStore } from './responses/store.ts';
+import { storedResponseRoutes } from './responses/stored-routes.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -14,10 +16,12 @@ import { deleteModel, getModel, listModels, registerModel } from './models/regis
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
 
-export function allRoutes(context: RouteContext): readonly Route[] {
+/** `stored` null: no responses are stored. */
+export function allRoutes(context: RouteContext, stored: ResponseStore | null = null): readonly Route[] {
   return [
     chat,
-    responses(),
+    responses(stored),
+    ...storedResponseRoutes(stored),
     completions,
     embeddings,
     rerank,

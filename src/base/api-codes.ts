@@ -94,6 +94,7 @@ export const API_CODES = {
   unknown_url: caller(404, 'there is no such route'),
   model_not_found: caller(404, 'there is no model of that name'),
   model_not_loaded: caller(404, 'the model is not loaded'),
+  response_not_found: caller(404, 'there is no stored response of that id for this key'),
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   hub_not_found: caller(404, 'the hub has no such repository or file'),
   method_not_allowed: caller(405, 'see `Allow`'),
@@ -160,7 +161,7 @@ export const API_CODES = {
   connection_ending: wait(503, 'in logs and metrics only: the connection ends with an earlier answer'),
   tee_not_enabled: operator(503, 'the server runs without a TEE'),
   timeout: wait(504, 'the answer took longer than `limits.request_timeout_ms`'),
-  storage_full: operator(507, 'there is no room for the model'),
+  storage_full: operator(507, 'there is no room for the model, or for what was to be stored'),
 } as const satisfies Readonly<Record<string, ApiCodeEntry>>;
 
 export type ApiCode = keyof typeof API_CODES;

@@ -300,6 +300,41 @@ export const SECTIONS = {
       }),
     ),
   },
+  files: {
+    key: measured(
+      oneOf(
+        ['file', 'memory'],
+        'where the key comes from that what is stored for callers is sealed with: `file` reads or makes `key_file`; `memory` draws one at every start, and what was stored before is removed',
+        { default: 'file' },
+      ),
+    ),
+    key_file: measured(
+      path('file of that key, which only its owner may read; unset: `files.key` in the data folder'),
+    ),
+  },
+  responses: {
+    store: measured(
+      boolean(
+        'whether `store: true` keeps a response, sealed, in the data folder, and `previous_response_id` goes on from it',
+        false,
+      ),
+    ),
+    expiry_days: measured(whole(1, 3650, 'a stored response is removed after so many days', 30)),
+    max_per_key: operator(
+      whole(1, 1_000_000, 'stored responses of one key; the oldest are removed for new ones', 1000),
+    ),
+    max_bytes_per_key: operator(
+      whole(
+        65_536,
+        MAX,
+        'bytes of the stored responses of one key; the oldest are removed for new ones',
+        64 * MI_B,
+      ),
+    ),
+    max_bytes: operator(
+      whole(65_536, MAX, 'bytes of all stored responses; more are answered 507 storage_full', 1024 * MI_B),
+    ),
+  },
   audit: {
     enabled: measured(boolean('write the hash-chained audit log', false)),
     folder: measured(path('folder of audit.jsonl and its signed head; unset: `audit` in the data folder')),

@@ -18,6 +18,7 @@ import { checkBackend } from './backend.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
+import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Converters } from '../engine/seam/converters.ts';
@@ -94,6 +95,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     onRenewed: (tls) => renewals.apply(tls),
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
   }));
+  const responses = (parts.responses = await openResponses(config, clock, log));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
   const server = (parts.server = await createServer(
     {
@@ -106,7 +108,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       metricSources: [metrics.families],
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    allRoutes,
+    (context) => allRoutes(context, responses?.store ?? null),
   ));
   renewals.apply = (tls) => server.setTls(tls);
   const url = await listen(server, config);
@@ -186,6 +188,7 @@ class Parts {
   attester: BatchingAttester | null = null;
   leaf: { close(): void } | undefined;
   audit: Audit | null = null;
+  responses: OpenedResponses | null = null;
   readonly #drainMs: number;
   readonly #now = new AbortController();
   #closing: Promise<void> | undefined;
@@ -210,6 +213,7 @@ class Parts {
     this.#now.abort();
     await this.models?.close(this.#now.signal);
     await this.attester?.close();
+    this.responses?.close();
     await this.audit?.close();
   }
 }

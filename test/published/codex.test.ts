@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { startProxy } from '@assay/attestation/node';
-import { haveCodex, runCodex } from '../fixtures/agents/codex.ts';
+import { haveCodex, protocolWarnings, runCodex } from '../fixtures/agents/codex.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { publishedWeights } from '../fixtures/models/published.ts';
 
@@ -22,8 +22,6 @@ const TURNS: readonly (Turn & { readonly path: string | undefined })[] = [
   { model: 'gemma3-270m', fits: true, path: await publishedWeights('gemma3-270m') },
 ];
 const HERE = TURNS.filter(({ path }) => path !== undefined);
-/** Codex warns of a model it has never heard of, and of its plugins, which it looks for on the internet. */
-const KNOWN = /WARN codex_(models_manager::model_info|core_plugins::\w+): /;
 /** How Codex ends a turn that the limit of tokens or the context ended. */
 const ENDS = {
   cut: 'Incomplete response returned, reason: max_output_tokens',
@@ -55,8 +53,7 @@ describe.skipIf(!haveCodex || HERE.length === 0)('Codex', () => {
 
   test.each(HERE)('a turn with $model', { timeout: 900_000 }, async ({ model, fits }) => {
     const run = await runCodex('Say hello.', { baseUrl: `${proxy.url}/v1`, model, folder });
-    const warnings = run.log.split('\n').filter((line) => /^\S+Z +[A-Z]+ /.test(line) && !KNOWN.test(line));
-    expect(warnings).toEqual([]);
+    expect(protocolWarnings(run)).toEqual([]);
     const failures = run.events.flatMap(({ type, ...event }) =>
       type === 'error' || type === 'turn.failed' ? [JSON.stringify(event)] : [],
     );

@@ -1,0 +1,56 @@
+// Items as they are stored and given back: of a request once it was read, and of an answer. Sealed reasoning is
+// stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
+
+import { type Infer } from '../../base/shape.ts';
+import { input, item, type Item } from './items.ts';
+
+export type StoredItem = Readonly<Record<string, unknown>>;
+
+export interface ItemSealing {
+  /** The text of sealed reasoning, and where it is in the request. */
+  readonly open: (sealed: string, param: string) => string;
+  readonly newId: (prefix: string) => string;
+}
+
+/** The input of a request. */
+export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): readonly StoredItem[] {
+  const items: readonly Item[] = typeof given === 'string' ? [{ role: 'user', content: given } as Item] : given;
+  return items.map((each, i) => storedItem(each, `input[${i}]`, sealing));
+}
+
+/** The items of an answer. */
+export function storedOutput(output: readonly StoredItem[]): readonly StoredItem[] {
+  return output.map(({ encrypted_content: _, ...rest }) => rest);
+}
+
+/** Throws an Error for items that this version did not store. */
+export function readItems(stored: readonly StoredItem[]): readonly Item[] {
+  return stored.map((each, i) => item.read(each, `stored[${i}]`));
+}
+
+function storedItem(each: Item, path: string, { open, newId }: ItemSealing): StoredItem {
+  const status = 'completed';
+  if ('role' in each) {
+    const type = each.role === 'assistant' ? 'output_text' : 'input_text';
+    const content = [{ type, text: each.content }];
+    return { id: newId('msg'), type: 'message', status, role: each.role, content };
+  }
+  switch (each.type) {
+    case 'function_call':
+      return { ...each, id: newId('fc'), status, arguments: each.arguments ?? '{}' };
+    case 'custom_tool_call':
+      return { ...each, id: newId('ctc'), status };
+    case 'reasoning': {
+      const { encrypted_content: sealed, content: parts = [] } = each;
+      const plain = parts.map((part) => part.text ?? '').join('\n');
+      const text = sealed === undefined ? plain : open(sealed, `${path}.encrypted_content`);
+      const content = [{ type: 'reasoning_text', text }];
+      return { id: newId('rs'), type: 'reasoning', status, summary: [], content };
+    }
+    case 'function_call_output':
+    case 'custom_tool_call_output':
+      return { ...each, id: newId('fco'), status, output: each.output ?? '' };
+    default:
+      return each satisfies never;
+  }
+}
