@@ -48,7 +48,9 @@ function operation(route: Route, alias: boolean): object {
   const content =
     route.text === true
       ? { 'text/plain': { schema: { type: 'string' } } }
-      : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
+      : route.bytes === true
+        ? { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } }
+        : { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
   return {
     summary: route.summary,
     tags: [route.tag],
@@ -59,6 +61,9 @@ function operation(route: Route, alias: boolean): object {
     ...(parameters.length > 0 && { parameters }),
     ...(route.body !== undefined && {
       requestBody: { required: true, content: { 'application/json': { schema: route.body.schema } } },
+    }),
+    ...(route.form !== undefined && {
+      requestBody: { required: true, content: { 'multipart/form-data': { schema: route.form.schema } } },
     }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },

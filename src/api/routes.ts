@@ -8,6 +8,8 @@ import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
 import type { ResponseStore } from './responses/store.ts';
 import { storedResponseRoutes } from './responses/stored-routes.ts';
+import { batchRoutes } from './batches/route.ts';
+import { fileRoutes } from './files/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -18,12 +20,10 @@ import { detokenize, tokenize } from './tokens/route.ts';
 
 /** `stored` null: no responses are stored. */
 export function allRoutes(context: RouteContext, stored: ResponseStore | null = null): readonly Route[] {
+  const replayed = [chat, responses(stored), completions, embeddings];
   return [
-    chat,
-    responses(stored),
+    ...replayed,
     ...storedResponseRoutes(stored),
-    completions,
-    embeddings,
     rerank,
     tokenize,
     detokenize,
@@ -39,6 +39,8 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     modelStatus,
     loadLora,
     unloadLora,
+    ...fileRoutes,
+    ...batchRoutes(context, replayed),
     attestation,
     health(context),
     metricsRoute(context),

@@ -3,7 +3,7 @@
 // and roots no verifier trusts unasked. The measurement is SHA-384 over the server's own code files, so that
 // changing the code changes it, as on hardware.
 
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, hkdfSync, randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { createSimulatedAmd, createSimulatedIntel } from '@assay/attestation/simulated';
@@ -34,6 +34,8 @@ export interface SimulatedSource extends ReportSource {
   readonly root: Uint8Array;
   /** The entry of `measurements` in a policy that accepts this source. */
   reference(name: string): Promise<Readonly<Record<string, string>>>;
+  /** 32 bytes that only this hierarchy derives for this measurement, as the firmware of SEV-SNP does. */
+  derivedKey(): Promise<Uint8Array>;
 }
 
 /** One hierarchy as issued at one time. */
@@ -67,6 +69,12 @@ export async function createSimulatedSource(options: SimulatedOptions): Promise<
       const { measurement, rtmr } = await make(new Uint8Array(64));
       if (rtmr === undefined) return { measurement: hex(measurement), name };
       return { mrTd: hex(measurement), rtmr0: hex(rtmr[0]), rtmr1: hex(rtmr[1]), rtmr2: hex(rtmr[2]), name };
+    },
+    async derivedKey() {
+      const secret = JSON.stringify(await loadKeys(options));
+      return new Uint8Array(
+        hkdfSync('sha256', secret, options.measurement, 'assay simulated derived key', 32),
+      );
     },
     endorsementsExpireAt: () => issued.expireAt,
     endorsementsError: () => null,

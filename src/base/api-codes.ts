@@ -31,6 +31,7 @@ export const API_CODES = {
   invalid_url: caller(400, 'the path is not valid percent-encoding'),
   invalid_body: caller(400, 'the body does not have the length its header says'),
   invalid_json: caller(400, 'the body is missing, not JSON in UTF-8, or has a key named `__proto__`'),
+  invalid_form: caller(400, 'the body is no multipart form, or has more than it may'),
   json_too_deep: caller(400, 'the body has more than 100 levels'),
   json_too_many_values: caller(400, 'the body has more values than are read'),
   tls_required: caller(
@@ -90,12 +91,15 @@ export const API_CODES = {
   model_not_allowed: operator(403, 'the key may not use that model'),
   origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
   pull_disabled: operator(403, 'models are not fetched from a hub'),
+  files_disabled: operator(403, 'files and batches are off: `files.folder` is not set'),
   // ---- missing objects
   unknown_url: caller(404, 'there is no such route'),
   model_not_found: caller(404, 'there is no model of that name'),
   model_not_loaded: caller(404, 'the model is not loaded'),
   response_not_found: caller(404, 'there is no stored response of that id for this key'),
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
+  no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
+  no_such_batch: caller(404, 'there is no such batch, or it is of another key'),
   hub_not_found: caller(404, 'the hub has no such repository or file'),
   method_not_allowed: caller(405, 'see `Allow`'),
   // ---- time, conflicts, sizes
@@ -113,9 +117,18 @@ export const API_CODES = {
   too_many_adapters: caller(409, 'the model has as many adapters as it may'),
   model_has_adapters: caller(409, 'adapters of the model are loaded: unload them first'),
   pull_cancelled: caller(409, 'the pull was cancelled'),
-  request_too_large: caller(413, 'the body is larger than `limits.max_body_bytes`'),
+  too_many_files: caller(409, 'the caller, or all together, keep as many files or bytes as they may'),
+  file_in_use: caller(409, 'a batch that is not over reads the file'),
+  batch_ended: caller(409, 'the batch is over and cannot be cancelled'),
+  request_too_large: caller(
+    413,
+    'the body is larger than `limits.max_body_bytes`, or a file than `files.max_file_bytes`',
+  ),
   url_too_long: caller(414, 'a part of the path is too long'),
-  unsupported_media_type: caller(415, 'the body is not `application/json` in UTF-8'),
+  unsupported_media_type: caller(
+    415,
+    'the body is not `application/json` in UTF-8, or not the multipart form of an upload',
+  ),
   unsupported_content_encoding: caller(415, 'the body is compressed'),
   expectation_failed: caller(417, 'an `Expect` that is not `100-continue`'),
   // ---- full queues and limits
@@ -126,6 +139,7 @@ export const API_CODES = {
   ),
   engine_overloaded: wait(429, 'the queue of the model is full, or the share of the caller is'),
   attestation_rate_limited: wait(429, 'too many attestations at once, or of this caller'),
+  too_many_batches: wait(429, 'the caller has as many batches that are not over as it may'),
   too_many_pulls: wait(429, 'as many pulls as may run are running'),
   too_many_pipelined_requests: wait(429, 'too many requests wait on this connection'),
   headers_too_large: caller(431, 'the header is larger than 16 kB'),
@@ -143,6 +157,7 @@ export const API_CODES = {
   blob_missing: operator(500, 'a file of the model store is gone'),
   manifest_invalid: operator(500, 'a manifest of the model store is damaged'),
   too_many_models: operator(500, 'there are as many as evidence lists; 409: one more', [409]),
+  file_damaged: operator(500, 'a stored file is damaged, or was changed on its disk'),
   attestation_failed: operator(500, 'the TEE did not make a report'),
   pull_failed: operator(500, 'the pull failed for a reason of its own'),
   // ---- the hub
@@ -161,7 +176,7 @@ export const API_CODES = {
   connection_ending: wait(503, 'in logs and metrics only: the connection ends with an earlier answer'),
   tee_not_enabled: operator(503, 'the server runs without a TEE'),
   timeout: wait(504, 'the answer took longer than `limits.request_timeout_ms`'),
-  storage_full: operator(507, 'there is no room for the model, or for what was to be stored'),
+  storage_full: operator(507, 'there is no room for the model, the file or the response'),
 } as const satisfies Readonly<Record<string, ApiCodeEntry>>;
 
 export type ApiCode = keyof typeof API_CODES;

@@ -25,13 +25,15 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   serve: {
     about: 'start the attested server',
     help: `usage: assay serve [--config FILE] [--operator-config FILE] [--tee MODE] [--data DIR] [--model [ID=]FILE]...
-                   [--listen HOST:PORT] [--log-level LEVEL] [--log-format FORMAT] [--demo]
+                   [--files-dir DIR] [--listen HOST:PORT] [--log-level LEVEL] [--log-format FORMAT]
+                   [--demo]
 
 Starts the server and says how to talk to it. SIGTERM, SIGINT, SIGQUIT or SIGHUP drains it.
 
 ${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated-if-no-hardware or none
   --data DIR              model store, audit log and simulated hierarchy
   --model [ID=]FILE       serve this GGUF file too; may be repeated
+  --files-dir DIR         serve /v1/files and /v1/batches, sealed in this folder
   --listen HOST:PORT      default 127.0.0.1:8443; port 0 takes a free one
   --log-level LEVEL       error, warn, info or debug
   --log-format FORMAT     json, text, or auto (text on a terminal)

@@ -38,10 +38,13 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     data: { type: 'string' },
     model: { type: 'string', multiple: true },
     listen: { type: 'string' },
+    'files-dir': { type: 'string' },
+    'api-key': { type: 'string' },
     'log-level': { type: 'string' },
     'log-format': { type: 'string' },
     demo: { type: 'boolean' },
   });
+  if (values['api-key'] !== undefined) throw new UsageError(KEY_ON_COMMAND_LINE);
   const stream = logStream(optionText(values['log-format']));
   const config = configOf(values);
   withoutDebugger();
@@ -75,11 +78,16 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   return untilStopped(server, log, stop);
 }
 
+/** Every user of the machine can read the arguments of a process. */
+const KEY_ON_COMMAND_LINE =
+  '--api-key is not taken: a command line can be read by every user of the machine; "assay api-key add NAME" makes a key, whose digest goes into the configuration, or set api.api_key there or ASSAY_API_API_KEY';
+
 /** Keys with an option of their own. */
 const FLAGS = {
   'tee.mode': 'tee',
   'store.data_dir': 'data',
   'api.address': 'listen',
+  'files.folder': 'files-dir',
   'log.level': 'log-level',
 } as const;
 

@@ -5,6 +5,7 @@
 // unmeasured file, because they can cost availability alone.
 
 import { engineSection } from './engine-section.ts';
+import { filesSection } from './files-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
 import { MODEL_ENTRY } from './model-entry.ts';
@@ -208,6 +209,7 @@ export const SECTIONS = {
     no_proxy: operator(string('hosts reached without a proxy, as NO_PROXY')),
   },
   engine: engineSection,
+  files: filesSection,
   limits: {
     max_body_bytes: measured(whole(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),
     max_body_bytes_in_flight: operator(
@@ -298,18 +300,6 @@ export const SECTIONS = {
       oneOf(['error', 'warn', 'info', 'debug'], 'lowest level written; no level writes content', {
         default: 'info',
       }),
-    ),
-  },
-  files: {
-    key: measured(
-      oneOf(
-        ['file', 'memory'],
-        'where the key comes from that what is stored for callers is sealed with: `file` reads or makes `key_file`; `memory` draws one at every start, and what was stored before is removed',
-        { default: 'file' },
-      ),
-    ),
-    key_file: measured(
-      path('file of that key, which only its owner may read; unset: `files.key` in the data folder'),
     ),
   },
   responses: {

@@ -18,6 +18,10 @@ export interface ConnectionPins {
    * 409 unless the connection's evidence, if it has any, lists the model with this digest (lower-case hex).
    */
   check(socket: object, model: { readonly id: string; readonly sha256: string }): void;
+  /** The digests a connection was shown, by id; undefined when it was given no evidence. */
+  of(socket: object): ReadonlyMap<string, string> | undefined;
+  /** For work that goes on without its connection: `socket` stands for one that was shown these. */
+  pin(socket: object, shown: ReadonlyMap<string, string>): void;
 }
 
 export function createConnectionPins(): ConnectionPins {
@@ -31,6 +35,8 @@ export function createConnectionPins(): ConnectionPins {
       const pinned = digests.get(socket);
       if (pinned !== undefined && pinned.get(id) !== sha256) throw stale();
     },
+    of: (socket) => digests.get(socket),
+    pin: (socket, shown) => void digests.set(socket, shown),
   };
 }
 

@@ -5,6 +5,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
 import type { RequestRecord } from '../audit/write.ts';
 import type { Engine } from '../engine/seam/engine.ts';
+import type { Files } from '../files/open.ts';
 import type { MetricFamily } from './metrics/families.ts';
 import type { ModelService } from '../models/seam.ts';
 
@@ -79,6 +80,13 @@ export interface ServerConfig {
   };
   /** Longest keep_alive of a caller without an admin key where there are keys, milliseconds. */
   readonly maxKeepAliveMs: number;
+  readonly files: {
+    readonly maxFileBytes: number;
+    /** Batches of one caller that are not over. */
+    readonly maxBatchesPerKey: number;
+    /** Lines of batches that run at once. */
+    readonly batchConcurrency: number;
+  };
   /** Pad streamed events to a fixed size unless a request says `include_obfuscation: false`. */
   readonly streamPadding: boolean;
   /** Interval in milliseconds at which streamed text leaves; 0: as it is written. */
@@ -95,6 +103,8 @@ export interface ServerDeps {
   readonly models: ModelService<Engine>;
   /** Null: no TEE, /v1/attestation answers 503 tee_not_enabled. */
   readonly attester: Attester | null;
+  /** Stored files and batches; null or absent: their routes answer 403 files_disabled. */
+  readonly files?: Files | null | undefined;
   readonly log: FastifyBaseLogger;
   readonly version: string;
   /** More numbers for /metrics (loads, evictions, attestations), read when it is scraped. */
@@ -133,6 +143,7 @@ export const DEFAULT_CONFIG: ServerConfig = {
     drainMs: 30_000,
   },
   maxKeepAliveMs: 3_600_000,
+  files: { maxFileBytes: 512 * 1024 * 1024, maxBatchesPerKey: 64, batchConcurrency: 8 },
   streamPadding: true,
   streamBatchMs: 0,
 };

@@ -38,8 +38,7 @@ function defaultRetry(error: ApiError): boolean | undefined {
 
 /** Fastify's own refusals, by code; their messages quote the request and are replaced. */
 const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: () =>
-    new ApiError('request_too_large', 'the request body is larger than this server accepts'),
+  FST_ERR_CTP_BODY_TOO_LARGE: () => bodyTooLarge(),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () => unsupportedMediaType(),
   FST_ERR_CTP_EMPTY_TYPE: () => unsupportedMediaType(),
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
@@ -50,10 +49,21 @@ const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
   FST_ERR_MAX_PARAM_LENGTH: () => new ApiError('url_too_long', 'a part of the request path is too long'),
 };
 
+export function bodyTooLarge(): ApiError {
+  return new ApiError('request_too_large', 'the request body is larger than this server accepts');
+}
+
 export function unsupportedMediaType(): ApiError {
   return new ApiError(
     'unsupported_media_type',
     'the content-type is not application/json in UTF-8; add the header `content-type: application/json`',
+  );
+}
+
+export function notAForm(): ApiError {
+  return new ApiError(
+    'unsupported_media_type',
+    'the content-type is not multipart/form-data with a boundary',
   );
 }
 

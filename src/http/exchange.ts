@@ -35,6 +35,8 @@ export interface Exchange {
   };
   /** Of prompts and completions. */
   readonly usedTokens: number;
+  /** Work of a batch: it yields to requests of clients. */
+  readonly background: boolean;
   modelId: string | null;
   modelSha256: string | null;
   evidenceSha256: string | null;
@@ -61,6 +63,7 @@ export function openExchange(begun: {
   readonly given: string | undefined;
   readonly freshId: () => string;
   readonly startedAt: number;
+  readonly background?: boolean | undefined;
 }): Exchange {
   // An AbortController costs microseconds; most short requests never ask for it.
   let controller: AbortController | null = null;
@@ -86,6 +89,7 @@ export function openExchange(begun: {
     get usedTokens() {
       return this.usage.promptTokens + this.usage.completionTokens;
     },
+    background: begun.background ?? false,
     modelId: null,
     modelSha256: null,
     evidenceSha256: null,

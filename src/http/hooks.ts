@@ -12,7 +12,7 @@ import type { Limiter } from './admission/limits.ts';
 import type { Permits } from './admission/permits.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
-import { toApiError, unknownUrl } from './errors.ts';
+import { bodyTooLarge, toApiError, unknownUrl } from './errors.ts';
 import { clientClosed, type Exchange, openExchange, timedOut } from './exchange.ts';
 import { freshRequestId, unmetExpectation } from './listener.ts';
 import type { ServerMetrics } from './metrics/server.ts';
@@ -63,7 +63,7 @@ export function onRequest(
     const principal = authenticate(context, request, route);
     refuseEncoded(request);
     admit(context, { request, reply, route, principal });
-    boundBody(context, request, principal);
+    boundBody(context, request, route, principal);
     deadline(context, request, route);
     next();
   } catch (error) {
@@ -150,6 +150,8 @@ function refuseEncoded({ headers }: FastifyRequest): void {
     );
 }
 
+const FORM_BYTES = 256 * 1024;
+
 interface Arrival {
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
@@ -174,10 +176,21 @@ function admit({ permits, limiter }: HookContext, { request, reply, route, princ
 }
 
 /** Counts the body before reading it; refuses a body that is too long by its length. */
-function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, principal: Principal): void {
+function boundBody(
+  { deps, bodies }: HookContext,
+  request: FastifyRequest,
+  route: Route,
+  principal: Principal,
+): void {
   if (!hasBody(request.raw)) return;
   request.exchange.held = bodies.open(principal.bucket);
   const announced = Number(request.headers['content-length'] ?? 0);
+  if (route.form !== undefined) {
+    if (announced > route.form.maxBytes(deps.config)) throw bodyTooLarge();
+    // A form is read as it comes; it holds its fields, a piece of its file and one in the making.
+    request.exchange.held.add(FORM_BYTES);
+    return;
+  }
   if (announced <= deps.config.limits.maxBodyBytes) request.exchange.held.add(announced);
 }
 
@@ -208,29 +221,48 @@ interface Ended {
 function finish({ deps, metrics }: HookContext, { request, response, exchange, complete }: Ended): void {
   exchange.abort(clientClosed);
   if (!complete) exchange.errorCode ??= 'client_closed_request';
+  const status = response.headersSent ? response.statusCode : 499;
+  const admitted = request.routeOptions.config.assay?.access !== 'open';
+  recordEnd({ deps, metrics }, { exchange, method: request.method, status, admitted, complete });
+}
+
+interface Over {
+  readonly exchange: Exchange;
+  readonly method: string;
+  readonly status: number;
+  /** Its route takes a key. */
+  readonly admitted: boolean;
+  readonly complete: boolean;
+}
+
+/** Gives back everything the exchange holds, and tells log, metrics and audit that it is over. */
+export function recordEnd(
+  { deps, metrics }: Pick<HookContext, 'deps' | 'metrics'>,
+  { exchange, method, status, admitted, complete }: Over,
+): void {
   exchange.release();
   const milliseconds = performance.now() - exchange.startedAt;
-  const status = response.headersSent ? response.statusCode : 499;
   const { promptTokens, completionTokens } = exchange.usage;
-  metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
+  metrics.requestEnded({ exchange, method, status, milliseconds, complete });
   deps.log.info(
     {
       requestId: exchange.id,
-      method: request.method,
+      method,
       route: exchange.route,
       status,
       ms: Math.round(milliseconds * 10) / 10,
       ...(exchange.errorCode !== null && { code: exchange.errorCode }),
       ...(exchange.usedTokens > 0 && { promptTokens, completionTokens }),
       ...(!complete && { aborted: true }),
+      ...(exchange.background && { batch: true }),
     },
     'request',
   );
   deps.onRequest?.({
     requestId: exchange.id,
     key: exchange.principal?.name ?? null,
-    admitted: exchange.principal !== null && request.routeOptions.config.assay?.access !== 'open',
-    method: request.method,
+    admitted: exchange.principal !== null && admitted,
+    method,
     route: exchange.route,
     status,
     modelSha256: exchange.modelSha256,

@@ -4,11 +4,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
-import type { Shape } from '../base/shape.ts';
-import type { Access } from './admission/auth.ts';
+import type { JsonSchema, Shape } from '../base/shape.ts';
+import type { Access, Auth } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { ConnectionPins } from './connection-pins.ts';
+import type { Replay } from './replay.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
@@ -21,6 +22,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly exchange: Exchange;
   readonly body: B;
   readonly query: Q;
+  /** The body of a route that takes a form (http/multipart), unread; null on any other. */
+  readonly upload: AsyncIterable<Buffer> | null;
   /** Path parameters, percent-decoded. */
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
@@ -43,8 +46,16 @@ interface RouteDoc {
   readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
+  /** The answer is the bytes of a file. */
+  readonly bytes?: boolean | undefined;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly ApiCode[] | undefined;
+}
+
+/** The form a route takes: its JSON schema, and the most bytes of the whole body. */
+export interface FormDoc {
+  readonly schema: JsonSchema;
+  readonly maxBytes: (config: ServerConfig) => number;
 }
 
 export interface Route<B = unknown, Q = unknown> extends RouteDoc {
@@ -55,6 +66,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly access: Access;
   readonly body?: Shape<B> | undefined;
   readonly query?: Shape<Q> | undefined;
+  /** The route takes multipart/form-data of these fields instead of `body`, and reads `upload` itself. */
+  readonly form?: FormDoc | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */
@@ -76,4 +89,15 @@ export interface RouteContext {
   readonly metrics: Pick<ServerMetrics, 'text'>;
   readonly startedAt: number;
   readonly isDraining: () => boolean;
+  /** Work beside requests; absent where routes are only listed. */
+  readonly background?: BackgroundWork | undefined;
+}
+
+/** Work of the server's own: it begins when the server listens, and ends before it closes. */
+export interface BackgroundWork {
+  readonly deps: Call['deps'];
+  readonly replay: Replay;
+  /** The caller that owns something stored. */
+  readonly owned: Auth['owned'];
+  add(task: { start(): void; stop(): Promise<void> }): void;
 }

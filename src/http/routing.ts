@@ -1,10 +1,11 @@
 // From routes to fastify and back: every path with its methods, 405 with Allow for the others (RFC 9110
 // §15.5.6), and one request through its route's shapes and handler.
 
+import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
-import { unknownUrl } from './errors.ts';
+import { bodyTooLarge, notAForm, unknownUrl } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import type { Call, Route } from './route.ts';
 
@@ -93,6 +94,8 @@ async function answer(
   exchange.throwIfOver();
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError('invalid_json', 'the request body is empty, expected a JSON object');
+  if (route.form !== undefined && !isStream(request.body)) throw notAForm();
+  const upload = route.form !== undefined && isStream(request.body) ? request.body : null;
   const body = route.body?.read(request.body, '');
   // Ignored fields are not kept while the answer is made.
   request.body = undefined;
@@ -102,6 +105,7 @@ async function answer(
     exchange,
     body,
     query,
+    upload: upload === null ? null : bounded(upload, exchange, route.form?.maxBytes(shared.deps.config) ?? 0),
     params: paramsOf(request.params),
     request,
     reply,
@@ -112,6 +116,20 @@ async function answer(
   if (exchange.admission !== null) reply.headers(exchange.admission.headers());
   if (route.status !== undefined) reply.code(route.status);
   return reply.send(result);
+}
+
+function isStream(value: unknown): value is Readable {
+  return value instanceof Readable;
+}
+
+/** The bytes of a form, counted: a chunked body does not announce its length. */
+async function* bounded(body: Readable, exchange: Exchange, maxBytes: number): AsyncGenerator<Buffer, void> {
+  for await (const piece of body as AsyncIterable<Buffer>) {
+    exchange.throwIfOver();
+    exchange.bodyBytes += piece.length;
+    if (exchange.bodyBytes > maxBytes) throw bodyTooLarge();
+    yield piece;
+  }
 }
 
 const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze({});

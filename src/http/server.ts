@@ -14,14 +14,15 @@ import { attestationsFull, createPermits, serverFull, shareOf } from './admissio
 import { createConnectionPins } from './connection-pins.ts';
 import type { ServerConfig, ServerDeps } from './deps.ts';
 import { Drain } from './drain.ts';
-import { toApiError, unknownUrl, unsupportedMediaType } from './errors.ts';
+import { notAForm, toApiError, unknownUrl, unsupportedMediaType } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import { begin, onRequest, type HookContext } from './hooks.ts';
 import { answerBrokenRequest, createListener, type Listener, tlsOptions } from './listener.ts';
 import { createServerMetrics, type ServerMetrics } from './metrics/server.ts';
 import { createOpenRequests } from './open-requests.ts';
 import type { Call, Route, RouteContext } from './route.ts';
-import { allowedMethods, registerRoutes } from './routing.ts';
+import { createReplay, type Replay } from './replay.ts';
+import { allowedMethods, registerRoutes, type Shared } from './routing.ts';
 import { sendError } from './send-error.ts';
 
 export interface HttpServer {
@@ -70,9 +71,23 @@ export async function createServer(
     startedAt,
     sources: deps.metricSources ?? [],
   });
-  const served = routes({ config, metrics, startedAt, isDraining: () => drain.on });
+  const tasks: { start(): void; stop(): Promise<void> }[] = [];
+  const admission = createAdmission(deps, shared);
+  const replays: { send: Replay | null } = { send: null };
+  const served = routes({
+    config,
+    metrics,
+    startedAt,
+    isDraining: () => drain.on,
+    background: {
+      deps,
+      owned: admission.auth.owned,
+      replay: (request) => replays.send?.(request) ?? Promise.reject(new TypeError('no server yet')),
+      add: (task) => void tasks.push(task),
+    },
+  });
   const context = {
-    ...createAdmission(deps, shared),
+    ...admission,
     deps,
     open,
     drain,
@@ -80,7 +95,7 @@ export async function createServer(
     allowed: allowedMethods(served),
   };
   const { app, bound } = createApp(deps, context, metrics);
-  registerRoutes(app, served, {
+  const common: Shared = {
     deps,
     connectionPins,
     modelPermits: new ModelPermits({
@@ -89,7 +104,9 @@ export async function createServer(
       maxQueue: config.limits.maxQueuePerModel,
     }),
     watchEngine: metrics.watch,
-  });
+  };
+  registerRoutes(app, served, common);
+  replays.send = createReplay(context, common);
   await app.ready();
 
   let address: HttpServer['address'] = null;
@@ -102,13 +119,18 @@ export async function createServer(
     },
     async listen() {
       await app.listen({ host: config.host, port: config.port });
+      for (const task of tasks) task.start();
       return (address = addressOf(bound.listener, deps.tls === null ? 'http' : 'https'));
     },
     setTls(tls) {
       const server = bound.listener?.server;
       if (server !== undefined && 'setSecureContext' in server) server.setSecureContext(tlsOptions(tls));
     },
-    close: ({ drainMs = config.timeouts.drainMs } = {}) => drain.run(app, bound.listener, drainMs),
+    async close({ drainMs = config.timeouts.drainMs } = {}) {
+      const stopped = Promise.all(tasks.map((task) => task.stop()));
+      await drain.run(app, bound.listener, drainMs);
+      await stopped;
+    },
   };
 }
 
@@ -204,15 +226,25 @@ function createApp(
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
     try {
+      if (request.routeOptions.config.assay?.form !== undefined) throw notAForm();
       done(null, parseBody(request, typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
     } catch (error) {
       done(toApiError(error));
     }
   });
+  // A form is read by its route, as it comes.
+  app.addContentTypeParser('multipart/form-data', (request, payload, done) => {
+    if (request.routeOptions.config.assay?.form === undefined) done(unsupportedMediaType());
+    else done(null, payload);
+  });
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
-  app.addHook('preParsing', ({ exchange, headers }, _reply, body, next) => {
-    next(null, scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes));
+  app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {
+    const form = routeOptions.config.assay?.form !== undefined;
+    next(
+      null,
+      form ? body : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),
+    );
   });
   app.setErrorHandler((error, request, reply) => answerError(request, reply, error));
   app.setNotFoundHandler((request, reply) => answerError(request, reply, unknownUrl()));

@@ -45,7 +45,7 @@ function writtenAt(config: Config, key: Key): unknown {
 
 /** Throws ConfigError. Files first: they are most often missing, and making keys takes seconds. */
 export async function checkConfiguredPaths(config: Config): Promise<void> {
-  const { store, audit, tee } = config;
+  const { store, audit, tee, files } = config;
   for (const [id, { path, format, chatTemplate }] of config.modelEntries) {
     const folders = format === undefined || format === 'gguf' ? 'may' : 'must';
     await readable(config, ['api.models', id, 'path'], path, { code: ' (file_not_found)', folders });
@@ -56,6 +56,7 @@ export async function checkConfiguredPaths(config: Config): Promise<void> {
   if (config.responses.store) await ownFolder(config, ['store.data_dir'], join(dataDir, 'responses'));
   if (audit.enabled)
     await ownFolder(config, [keyOr(config, 'audit.folder')], audit.folder ?? join(dataDir, 'audit'));
+  if (files.folder !== undefined) await ownFolder(config, ['files.folder'], files.folder);
   if (tee.mode.startsWith('simulated'))
     await ownFolder(
       config,

@@ -43,6 +43,11 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
       heartbeatMs: 15_000,
       drainMs: config.limits.drainTimeoutMs,
     },
+    files: {
+      maxFileBytes: config.files.maxFileBytes,
+      maxBatchesPerKey: config.files.maxBatchesPerKey,
+      batchConcurrency: config.files.batchConcurrency ?? config.models.slots,
+    },
     maxKeepAliveMs: parseKeepAlive(config.models.maxKeepAlive),
     streamPadding: config.limits.streamPadding,
     streamBatchMs: config.limits.streamBatchMs,

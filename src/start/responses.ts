@@ -6,8 +6,9 @@ import { ResponseStore } from '../api/responses/store.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Config } from '../config/read.ts';
-import { type KeySource, openSealedFolder } from '../files/sealed/folder.ts';
-import { dataDir } from './tee.ts';
+import { openSealedFolder } from '../files/sealed/folder.ts';
+import { keySource } from './files.ts';
+import { dataDir, type Tee } from './tee.ts';
 
 const EXPIRE_EVERY_MS = 3_600_000;
 const DAY_MS = 86_400_000;
@@ -19,11 +20,16 @@ export interface OpenedResponses {
 }
 
 /** Null: `responses.store` is off. The caller owns the data folder. */
-export async function openResponses(config: Config, clock: Clock, log: Log): Promise<OpenedResponses | null> {
+export async function openResponses(
+  config: Config,
+  tee: Tee | null,
+  clock: Clock,
+  log: Log,
+): Promise<OpenedResponses | null> {
   const { responses } = config;
   if (!responses.store) return null;
   const folder = join(dataDir(config), 'responses');
-  const { key, removed } = await openSealedFolder(folder, keySource(config), [ENTRIES]);
+  const { key, removed } = await openSealedFolder(folder, keySource(config, tee), [ENTRIES]);
   if (removed > 0) log.info({ msg: 'stored responses of an earlier start removed', keys: removed });
   const store = await ResponseStore.open({
     folder: join(folder, ENTRIES),
@@ -45,10 +51,4 @@ export async function openResponses(config: Config, clock: Clock, log: Log): Pro
   };
   later();
   return { store, close: () => cancel() };
-}
-
-function keySource(config: Config): KeySource {
-  const { files } = config;
-  if (files.key === 'memory') return { kind: 'memory' };
-  return { kind: 'file', path: files.keyFile ?? join(dataDir(config), 'files.key') };
 }

@@ -17,6 +17,8 @@ import { allRoutes } from '../api/routes.ts';
 import { checkBackend } from './backend.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
+import type { Files } from '../files/open.ts';
+import { createFiles } from './files.ts';
 import { createConfiguredModels } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
@@ -95,14 +97,17 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     onRenewed: (tls) => renewals.apply(tls),
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
   }));
-  const responses = (parts.responses = await openResponses(config, clock, log));
+  const responses = (parts.responses = await openResponses(config, tee, clock, log));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
+  const files = (parts.files = await createFiles(config, tee, clock, log));
+  signal.throwIfAborted();
   const server = (parts.server = await createServer(
     {
       config: serverConfig(config),
       tls: leaf.tls,
       models,
       attester,
+      files,
       log,
       version: options.version,
       metricSources: [metrics.families],
@@ -189,6 +194,7 @@ class Parts {
   leaf: { close(): void } | undefined;
   audit: Audit | null = null;
   responses: OpenedResponses | null = null;
+  files: Files | null = null;
   readonly #drainMs: number;
   readonly #now = new AbortController();
   #closing: Promise<void> | undefined;
@@ -214,6 +220,7 @@ class Parts {
     await this.models?.close(this.#now.signal);
     await this.attester?.close();
     this.responses?.close();
+    await this.files?.close();
     await this.audit?.close();
   }
 }

@@ -68,7 +68,10 @@ test('outlive kill -9, for their key alone, sealed', async () => {
   await kill();
 
   as = await start('[responses]\nstore = true\n');
-  expect(await as('alice').responses.retrieve(first.id)).toMatchObject({ id: first.id, output: first.output });
+  expect(await as('alice').responses.retrieve(first.id)).toMatchObject({
+    id: first.id,
+    output: first.output,
+  });
   await expect(as('bob').responses.retrieve(first.id)).rejects.toMatchObject(NOT_FOUND);
   const second = await as('alice').responses.create({
     ...asked,

@@ -84,8 +84,10 @@ const API_ORDER: Readonly<Record<string, readonly string[]>> = {
   models: ['generation'],
   tokens: ['generation', 'chat'],
   responses: ['generation', 'chat'],
+  files: [],
+  batches: [],
 };
-const API_SHARED = /^src\/api\/(model-access|response-schemas|unsupported)\.ts$/;
+const API_SHARED = /^src\/api\/(model-access|response-schemas|stored|unsupported)\.ts$/;
 
 const FENCES: Readonly<Record<string, RegExp>> = {
   koffi: /^src\/engine\/child\//,

@@ -13,7 +13,7 @@ import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from './sealed-reasoning.ts';
 import type { ResponseStore } from './store.ts';
 import { readItems, type StoredItem, storedInput, storedOutput } from './stored-items.ts';
-import { ownerOf } from './stored-routes.ts';
+import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 
 /** Reasoning that it seals can be opened as long as the route lives. `store` null: nothing is stored. */
@@ -62,8 +62,7 @@ export function responses(store: ResponseStore | null): Route {
         );
         // A stream ends with its whole text, so it is kept, too.
         const events = await admitted(call, engine.generate(request, exchange.signal), true);
-        const newId = (prefix: string): string =>
-          `${prefix}_${deps.randomHex(prefix === 'call' ? 12 : 16)}`;
+        const newId = (prefix: string): string => `${prefix}_${deps.randomHex(prefix === 'call' ? 12 : 16)}`;
         const answer = new ResponseAnswer({
           plan,
           newReader,
@@ -107,23 +106,30 @@ interface Keeper {
 function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStore | null): Keeper {
   const { store: wanted = false, previous_response_id: id } = body;
   if (store === null) {
-    for (const [param, asked] of [['store', wanted], ['previous_response_id', id !== undefined]] as const)
+    for (const [param, asked] of [
+      ['store', wanted],
+      ['previous_response_id', id !== undefined],
+    ] as const)
       if (asked)
-        throw refuse('unsupported_parameter', param, `${param} is not supported: this server stores no responses`);
+        throw refuse(
+          'unsupported_parameter',
+          param,
+          `${param} is not supported: this server stores no responses`,
+        );
     return { previous: () => Promise.resolve([]), save: () => Promise.resolve() };
   }
-  const owner = ownerOf(exchange.principal);
+  const caller = storedFor(exchange.principal);
   return {
     async previous() {
       if (id === undefined) return [];
-      const { input, response } = await store.get(owner, id, 'previous_response_id');
+      const { input, response } = await store.get(caller, id, 'previous_response_id');
       const output = response['output'] as readonly StoredItem[];
       return [...input, ...storedOutput(output)];
     },
     async save(answer, input) {
       if (!wanted) return;
       const { id: own, created_at: created } = answer;
-      await store.save(owner, { id: own, created }, { input: input(), response: answer });
+      await store.save(caller, { id: own, created }, { input: input(), response: answer });
     },
   };
 }

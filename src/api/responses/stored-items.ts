@@ -14,7 +14,8 @@ export interface ItemSealing {
 
 /** The input of a request. */
 export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): readonly StoredItem[] {
-  const items: readonly Item[] = typeof given === 'string' ? [{ role: 'user', content: given } as Item] : given;
+  const items: readonly Item[] =
+    typeof given === 'string' ? [{ role: 'user', content: given } as Item] : given;
   return items.map((each, i) => storedItem(each, `input[${i}]`, sealing));
 }
 

@@ -6,12 +6,15 @@ import { choice, integer, map, object, optional, optionalOrEmpty, refuse, text }
 import type { Principal } from '../../http/admission/auth.ts';
 import { route, type Call, type Route } from '../../http/route.ts';
 import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
-import type { ResponseStore } from './store.ts';
+import type { ResponseStore, StoredFor } from './store.ts';
 
-/** Whose responses a caller may see: those without a known key are one caller. */
-export function ownerOf(principal: Principal | null): string {
-  return principal === null || principal.name === null ? 'anonymous' : principal.bucket;
+/** Callers without a known key have their own responses, by the key they sent, and one share of the room. */
+export function storedFor(principal: Principal | null): StoredFor {
+  const owner = principal?.owner ?? ANONYMOUS;
+  return { owner, share: (principal?.name ?? null) === null ? ANONYMOUS : owner };
 }
+
+const ANONYMOUS = 'anonymous';
 
 /** A number in a query. */
 function whole(min: number, max: number, about: string) {
@@ -20,10 +23,12 @@ function whole(min: number, max: number, about: string) {
 
 /** Null: nothing is stored. */
 export function storedResponseRoutes(store: ResponseStore | null): readonly Route[] {
-  const of = (call: Pick<Call, 'exchange' | 'params'>): [store: ResponseStore, owner: string, id: string] => {
+  const of = (
+    call: Pick<Call, 'exchange' | 'params'>,
+  ): [store: ResponseStore, caller: StoredFor, id: string] => {
     if (store === null)
       throw new ApiError('response_not_found', 'this server stores no responses (responses.store)');
-    return [store, ownerOf(call.exchange.principal), call.params['id'] ?? ''];
+    return [store, storedFor(call.exchange.principal), call.params['id'] ?? ''];
   };
   const getResponse = route({
     method: 'GET',
@@ -35,8 +40,8 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     answer: responseAnswer,
     errors: ['response_not_found'],
     async handle(call) {
-      const [stored, owner, id] = of(call);
-      return (await stored.get(owner, id)).response;
+      const [stored, caller, id] = of(call);
+      return (await stored.get(caller, id)).response;
     },
   });
   const deleteResponse = route({
@@ -49,8 +54,8 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     answer: deletedResponse,
     errors: ['response_not_found'],
     async handle(call) {
-      const [stored, owner, id] = of(call);
-      await stored.delete(owner, id);
+      const [stored, caller, id] = of(call);
+      await stored.delete(caller, id);
       return { id, object: 'response', deleted: true };
     },
   });
@@ -70,8 +75,8 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     errors: ['response_not_found'],
     async handle(call) {
       const { limit = 20, order = 'desc', after } = call.query;
-      const [stored, owner, id] = of(call);
-      const { input } = await stored.get(owner, id);
+      const [stored, caller, id] = of(call);
+      const { input } = await stored.get(caller, id);
       const ordered = order === 'asc' ? input : input.toReversed();
       const at = after === undefined ? -1 : ordered.findIndex((item) => item['id'] === after);
       if (after !== undefined && at < 0)

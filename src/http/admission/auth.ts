@@ -17,6 +17,11 @@ export interface Principal {
   readonly limits: KeyLimits;
   /** Opaque and stable per key while the process lives: prompt-cache reuse stays within one scope. */
   readonly cacheScope: string;
+  /**
+   * By which stored files and batches are its own, also after a restart: `key <sha256>`, or without a known key
+   * `anonymous` and the digest of the bearer key it sent.
+   */
+  readonly owner: string;
 }
 
 /**
@@ -41,6 +46,8 @@ export interface Auth {
   identify(authorization: string | undefined, peer: string, access: Access): Caller;
   /** 401 or 403 unless the caller may use routes of that kind. */
   authorise(caller: Caller, access: Access): void;
+  /** The caller that owns something stored; undefined when its key is no longer configured. */
+  owned(owner: string): Principal | undefined;
 }
 
 export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
@@ -55,12 +62,13 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
       models: key.models === null ? null : new Set(key.models),
       limits: key.limits,
       cacheScope: scopeOf(`key ${key.sha256}`),
+      owner: `key ${key.sha256}`,
     } satisfies Principal,
   }));
   const withoutKey = scopeOf('anonymous ');
 
   const matching = (presented: string): (typeof keys)[number] | undefined => {
-    const digest = createHash('sha256').update(presented).digest();
+    const digest = sha256(presented);
     let found: (typeof keys)[number] | undefined;
     for (const each of keys) {
       if (each.digest.length === digest.length && timingSafeEqual(each.digest, digest)) found = each;
@@ -81,10 +89,27 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
           models: null,
           limits: config.anonymous,
           cacheScope: bearer === undefined ? withoutKey : scopeOf(`anonymous ${bearer}`),
+          get owner() {
+            return bearer === undefined ? ANONYMOUS : `${ANONYMOUS} ${sha256(bearer).toString('hex')}`;
+          },
         };
         return { principal, known: false, presented };
       }
       return { principal: match.principal, known: true, presented };
+    },
+    owned(owner) {
+      const key = keys.find(({ principal }) => principal.owner === owner);
+      if (key !== undefined) return key.principal;
+      if (config.auth.required || !owner.startsWith(ANONYMOUS)) return undefined;
+      return {
+        bucket: owner,
+        name: null,
+        admin: false,
+        models: null,
+        limits: config.anonymous,
+        cacheScope: scopeOf(owner),
+        owner,
+      };
     },
     authorise({ principal, known, presented }, access) {
       if (access === 'open') return;
@@ -109,6 +134,12 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
       }
     },
   };
+}
+
+const ANONYMOUS = 'anonymous';
+
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
 }
 
 function bearerOf(authorization: string | undefined): string | undefined {

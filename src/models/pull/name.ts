@@ -36,7 +36,10 @@ const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
  */
 export function plainPullName(given: string): string {
   if (!HUB_URL.test(given)) return given;
-  const path = given.replace(HUB_URL, '').replace(/[?#].*$/s, '').replace(/\/+$/, '');
+  const path = given
+    .replace(HUB_URL, '')
+    .replace(/[?#].*$/s, '')
+    .replace(/\/+$/, '');
   const [owner = '', repo = '', page = '', revision, ...file] = path.split('/');
   if (revision === undefined || !OF_A_PAGE.has(page)) return path;
   const name = [owner, repo, ...file].join('/');

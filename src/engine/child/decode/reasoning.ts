@@ -158,8 +158,7 @@ export class ReasoningReader {
       this.#held = '';
       this.#pieces = [];
       if (this.#answer.includes(mark)) return this.#answered(rest, this.#framedBreaks);
-      if (this.#preamble.includes(mark))
-        return this.#answered(rest, [{ mark: this.#end, phase: 'between' }]);
+      if (this.#preamble.includes(mark)) return this.#answered(rest, [{ mark: this.#end, phase: 'between' }]);
       this.tokens += this.#waiting;
       this.phase = 'thinking';
       return this.#think(rest);

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type ResponseLimits, ResponseStore } from '../../../../src/api/responses/store.ts';
+import { type ResponseLimits, ResponseStore, type StoredFor } from '../../../../src/api/responses/store.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';
 import { apiRefusal, sealedRefusal } from '../../../fixtures/refusal.ts';
 
@@ -28,6 +28,10 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 function open(limits: Partial<ResponseLimits> = {}): Promise<ResponseStore> {
   return ResponseStore.open({ folder, key, limits: { ...LIMITS, ...limits }, now: () => now });
 }
+/** The caller of a key of that name. */
+function keyed(owner: string): StoredFor {
+  return { owner, share: owner };
+}
 function idOf(number: number): string {
   return `resp_${String(number).padStart(32, '0')}`;
 }
@@ -35,12 +39,12 @@ function value(text: string): Parameters<ResponseStore['save']>[2] {
   return { input: [{ type: 'message', text }], response: { id: 'x', output: [] } };
 }
 function save(store: ResponseStore, owner: string, number: number, text = 'words'): Promise<void> {
-  return store.save(owner, { id: idOf(number), created: Math.floor(now / 1000) }, value(text));
+  return store.save(keyed(owner), { id: idOf(number), created: Math.floor(now / 1000) }, value(text));
 }
 async function heldOf(store: ResponseStore, owner: string, count: number): Promise<readonly number[]> {
   const held: number[] = [];
   for (let i = 1; i <= count; i++)
-    await store.get(owner, idOf(i)).then(
+    await store.get(keyed(owner), idOf(i)).then(
       () => held.push(i),
       () => undefined,
     );
@@ -49,7 +53,9 @@ async function heldOf(store: ResponseStore, owner: string, count: number): Promi
 async function filesOf(): Promise<readonly string[]> {
   const owners = await readdir(folder);
   const files = await Promise.all(
-    owners.map(async (owner) => (await readdir(join(folder, owner))).map((name) => join(folder, owner, name))),
+    owners.map(async (owner) =>
+      (await readdir(join(folder, owner))).map((name) => join(folder, owner, name)),
+    ),
   );
   return files.flat();
 }
@@ -59,16 +65,16 @@ describe('one key', () => {
     const store = await open();
     await save(store, 'a', 1, 'secret words');
     for (const each of [store, await open()]) {
-      expect(await each.get('a', idOf(1))).toEqual(value('secret words'));
-      expect((await apiRefusal(each.get('b', idOf(1)))).code).toBe('response_not_found');
-      expect((await apiRefusal(each.delete('b', idOf(1)))).code).toBe('response_not_found');
+      expect(await each.get(keyed('a'), idOf(1))).toEqual(value('secret words'));
+      expect((await apiRefusal(each.get(keyed('b'), idOf(1)))).code).toBe('response_not_found');
+      expect((await apiRefusal(each.delete(keyed('b'), idOf(1)))).code).toBe('response_not_found');
     }
   });
 
   test('deletes for good', async () => {
     const store = await open();
     await save(store, 'a', 1);
-    await store.delete('a', idOf(1));
+    await store.delete(keyed('a'), idOf(1));
     expect(await filesOf()).toEqual([]);
     for (const each of [store, await open()]) expect(await heldOf(each, 'a', 1)).toEqual([]);
   });
@@ -80,6 +86,21 @@ describe('one key', () => {
     expect(file).not.toContain('alice');
     expect((await readFile(file)).toString('latin1')).not.toMatch(/secret|message|output/);
   });
+});
+
+test('callers without a known key share the room of one, and see their own alone', async () => {
+  const store = await open({ maxCount: 2 });
+  const [a, b] = ['a', 'b'].map((owner): StoredFor => ({ owner, share: 'anonymous' })) as [
+    StoredFor,
+    StoredFor,
+  ];
+  const at = { id: idOf(1), created: 1_800_000_000 };
+  await store.save(a, at, value('words'));
+  expect((await apiRefusal(store.get(b, idOf(1)))).code).toBe('response_not_found');
+  expect((await apiRefusal(store.delete(b, idOf(1)))).code).toBe('response_not_found');
+  expect(await store.get(a, idOf(1))).toEqual(value('words'));
+  for (const number of [2, 3]) await store.save(b, { ...at, id: idOf(number) }, value('words'));
+  expect((await apiRefusal(store.get(a, idOf(1)))).code).toBe('response_not_found');
 });
 
 describe('bounds', () => {
@@ -113,7 +134,7 @@ describe('bounds', () => {
     await save(store, 'b', 1, 'x'.repeat(900));
     expect((await apiRefusal(save(store, 'c', 1, 'x'.repeat(900)))).code).toBe('storage_full');
     expect(await heldOf(store, 'a', 1)).toEqual([1]);
-    await store.delete('b', idOf(1));
+    await store.delete(keyed('b'), idOf(1));
     await save(store, 'c', 1, 'x'.repeat(900));
   });
 
@@ -134,7 +155,7 @@ describe('expiry', () => {
     now += 20 * DAY;
     await save(store, 'a', 2);
     now += 11 * DAY;
-    expect((await apiRefusal(store.get('a', idOf(1)))).code).toBe('response_not_found');
+    expect((await apiRefusal(store.get(keyed('a'), idOf(1)))).code).toBe('response_not_found');
     expect(await filesOf()).toHaveLength(1);
     now += 20 * DAY;
     expect(await heldOf(await open(), 'a', 2)).toEqual([]);
@@ -146,7 +167,7 @@ describe('expiry', () => {
     await save(store, 'a', 1);
     const [file = ''] = await filesOf();
     await rename(file, file.replace('1800000000', '1900000000'));
-    expect((await sealedRefusal((await open()).get('a', idOf(1)))).problem).toBe('changed');
+    expect((await sealedRefusal((await open()).get(keyed('a'), idOf(1)))).problem).toBe('changed');
   });
 });
 
@@ -169,7 +190,7 @@ describe('the disk', () => {
     const ownerB = (await readdir(folder)).find((name) => name !== ownerA) ?? '';
     const name = `1800000000.${idOf(1)}`;
     await rename(join(folder, ownerA, name), join(folder, ownerB, name));
-    expect((await sealedRefusal((await open()).get('b', idOf(1)))).problem).toBe('changed');
+    expect((await sealedRefusal((await open()).get(keyed('b'), idOf(1)))).problem).toBe('changed');
   });
 
   test('a changed byte is found', async () => {
@@ -179,6 +200,6 @@ describe('the disk', () => {
     const bytes = await readFile(file);
     bytes[60] = (bytes[60] ?? 0) ^ 1;
     await writeFile(file, bytes);
-    expect((await sealedRefusal(store.get('a', idOf(1)))).problem).toBe('changed');
+    expect((await sealedRefusal(store.get(keyed('a'), idOf(1)))).problem).toBe('changed');
   });
 });

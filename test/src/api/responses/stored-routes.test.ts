@@ -9,7 +9,12 @@ import { ResponseStore } from '../../../../src/api/responses/store.ts';
 import { detectReasoning } from '../../../../src/engine/seam/reasoning.ts';
 import type { ChatMessage } from '../../../../src/engine/seam/engine.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';
-import { apiKey, type ApiServer, type ApiServerOptions, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  apiKey,
+  type ApiServer,
+  type ApiServerOptions,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { RESPONSE, streamed } from '../../../fixtures/http/responses.ts';
 
 const auth = { required: true, adminEnabled: true, keys: [apiKey('alice'), apiKey('bob')] };
@@ -148,7 +153,9 @@ describe('previous_response_id', () => {
       input: [{ type: 'function_call_output', call_id: called.call_id, output: '21' }],
     });
     expect(second.output_text).toBe('Warm.');
-    expect(given().map(({ role, toolCalls, toolCallId }) => [role, toolCalls?.[0]?.name, toolCallId])).toEqual([
+    expect(
+      given().map(({ role, toolCalls, toolCallId }) => [role, toolCalls?.[0]?.name, toolCallId]),
+    ).toEqual([
       ['user', undefined, undefined],
       ['assistant', 'get_weather', undefined],
       ['tool', undefined, called.call_id],
@@ -215,9 +222,11 @@ test('where nothing is stored it is refused, and nothing is found', async () => 
     code: 'unsupported_parameter',
     param: 'store',
   });
-  await expect(
-    sdk.responses.create({ ...RESPONSE, previous_response_id: 'resp_1' }),
-  ).rejects.toMatchObject({ status: 400, code: 'unsupported_parameter', param: 'previous_response_id' });
+  await expect(sdk.responses.create({ ...RESPONSE, previous_response_id: 'resp_1' })).rejects.toMatchObject({
+    status: 400,
+    code: 'unsupported_parameter',
+    param: 'previous_response_id',
+  });
   await expect(sdk.responses.retrieve('resp_1')).rejects.toMatchObject({
     status: 404,
     code: 'response_not_found',

@@ -271,6 +271,7 @@ test('no crowd of addresses makes the server forget what a key owes', () => {
     models: null,
     limits,
     cacheScope: '',
+    owner: '',
   });
   const use = (who: Principal): void => {
     const admission = limiter.admit(who);

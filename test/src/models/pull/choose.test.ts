@@ -154,12 +154,15 @@ describe('a name with the hub before it', () => {
     expect(plainPullName(plainPullName(address))).toBe(name);
   });
 
-  test.each(['https://example.com/owner/repo', 'https://huggingface.co/', 'https://huggingface.co/datasets', 'https://huggingface.co/a//b', 'ftp://hf.co/a/b'])(
-    'the address %s is none',
-    (address) => {
-      expect(() => parsePullName(address)).toThrow(expect.objectContaining({ code: 'invalid_model_name' }));
-    },
-  );
+  test.each([
+    'https://example.com/owner/repo',
+    'https://huggingface.co/',
+    'https://huggingface.co/datasets',
+    'https://huggingface.co/a//b',
+    'ftp://hf.co/a/b',
+  ])('the address %s is none', (address) => {
+    expect(() => parsePullName(address)).toThrow(expect.objectContaining({ code: 'invalid_model_name' }));
+  });
 
   test.each(['owner/repo:latest', 'hf.co/owner/repo:latest'])('%s is the default one', (name) => {
     expect(choose(name, ['M-Q8_0.gguf', 'M-Q4_K_M.gguf'])).toBe('M-Q4_K_M.gguf');

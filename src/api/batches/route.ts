@@ -1,0 +1,110 @@
+// /v1/batches: create, list, retrieve, cancel. A batch may use the models its connection was shown, with those
+// digests: the evidence of that connection, or without one the models registered when it is made.
+
+import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
+import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../stored.ts';
+import { BatchService } from './service.ts';
+import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, listQuery, wireBatch } from './wire.ts';
+
+const TAG = 'Files and batches';
+
+/** `routes`: those a batch may name are among them. */
+export function batchRoutes({ background }: RouteContext, routes: readonly Route[]): readonly Route[] {
+  const files = background?.deps.files ?? null;
+  const replayed = routes.filter(({ path }) => ENDPOINTS.some((endpoint) => endpoint === path));
+  const service =
+    background === undefined || files === null ? null : new BatchService(files, background, replayed);
+  if (service !== null) background?.add(service);
+  const running = (): BatchService => {
+    if (service === null) throw filesDisabled();
+    return service;
+  };
+  return [createBatch(running), listBatches(running), getBatch(running), cancelBatch(running)];
+}
+
+function createBatch(service: () => BatchService): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/batches',
+    access: 'key',
+    limited: true,
+    summary: 'Run the requests of a file in the background.',
+    tag: TAG,
+    body: batchRequest,
+    answer: batchAnswer,
+    errors: ['files_disabled', 'no_such_file', 'too_many_batches', 'storage_full'],
+    async handle(call) {
+      const { body } = call;
+      storedFiles(call);
+      const after = body.output_expires_after?.seconds;
+      const batch = await service().create({
+        owner: ownerOf(call),
+        endpoint: body.endpoint,
+        inputFileId: body.input_file_id,
+        metadata: body.metadata,
+        outputExpiresAfterMs: after === undefined ? undefined : after * 1000,
+        models: shownModels(call),
+      });
+      return wireBatch(batch);
+    },
+  });
+}
+
+/** SHA-256 by id. */
+function shownModels({ connectionPins, request, deps }: Call<unknown>): Readonly<Record<string, string>> {
+  const shown =
+    connectionPins.of(request.raw.socket) ??
+    deps.models.list().map(({ id, sha256 }) => [id, sha256] as const);
+  return Object.fromEntries(shown);
+}
+
+function listBatches(service: () => BatchService): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/batches',
+    access: 'key',
+    limited: true,
+    summary: 'The batches of this key, newest first.',
+    tag: TAG,
+    query: listQuery,
+    answer: batchListAnswer,
+    errors: ['files_disabled'],
+    async handle(call) {
+      const { after, limit = 20 } = call.query;
+      const { page, more } = pageOf(service().list(ownerOf(call)), { after, limit, newestFirst: true });
+      return listAnswer(page.map(wireBatch), more);
+    },
+  });
+}
+
+function getBatch(service: () => BatchService): Route {
+  return route({
+    method: 'GET',
+    path: '/v1/batches/:id',
+    access: 'key',
+    limited: true,
+    summary: 'One batch and its progress.',
+    tag: TAG,
+    answer: batchAnswer,
+    errors: ['files_disabled', 'no_such_batch'],
+    async handle(call) {
+      return wireBatch(service().get(ownerOf(call), call.params['id'] ?? ''));
+    },
+  });
+}
+
+function cancelBatch(service: () => BatchService): Route {
+  return route({
+    method: 'POST',
+    path: '/v1/batches/:id/cancel',
+    access: 'key',
+    limited: true,
+    summary: 'End a batch; what is answered stays.',
+    tag: TAG,
+    answer: batchAnswer,
+    errors: ['files_disabled', 'no_such_batch', 'batch_ended'],
+    async handle(call) {
+      return wireBatch(await service().cancel(ownerOf(call), call.params['id'] ?? ''));
+    },
+  });
+}

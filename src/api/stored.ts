@@ -1,0 +1,60 @@
+// What the routes of files and batches share: the store, the caller that owns what they touch, and pages of a
+// list (OpenAI API reference, "List files", "List batch").
+
+import { ApiError } from '../base/errors.ts';
+import { integer, map, type Shape, text } from '../base/shape.ts';
+import type { Files } from '../files/open.ts';
+import type { Call } from '../http/route.ts';
+
+/** 403 files_disabled. */
+export function storedFiles({ deps }: Pick<Call, 'deps'>): Files {
+  if (deps.files === null || deps.files === undefined) throw filesDisabled();
+  return deps.files;
+}
+
+export function filesDisabled(): ApiError {
+  return new ApiError('files_disabled', 'files and batches are off on this server (files.folder)');
+}
+
+export function ownerOf({ exchange }: Pick<Call, 'exchange'>): string {
+  const owner = exchange.principal?.owner;
+  if (owner === undefined) throw new TypeError('a route of stored files takes a key');
+  return owner;
+}
+
+/** A number of a query string. */
+export function queryInteger(bounds: { readonly min: number; readonly max: number }): Shape<number> {
+  const whole = integer(bounds);
+  const digits = text({ max: 16, pattern: /^\d+$/, form: 'a whole number' });
+  return map(digits, (given, path) => whole.read(Number(given), path), whole.schema);
+}
+
+/** The part of a list, oldest first, that a page shows. */
+export function pageOf<T extends { readonly id: string }>(
+  all: readonly T[],
+  {
+    after,
+    limit,
+    newestFirst,
+  }: { readonly after?: string | undefined; readonly limit: number; readonly newestFirst: boolean },
+): { readonly page: readonly T[]; readonly more: boolean } {
+  const ordered = newestFirst ? all.toReversed() : all;
+  // Ids are in the order of their making, so a page also goes on behind one that is gone.
+  const isBehind = (id: string): boolean => after === undefined || (newestFirst ? id < after : id > after);
+  const rest = ordered.filter(({ id }) => isBehind(id));
+  return { page: rest.slice(0, limit), more: rest.length > limit };
+}
+
+export function listAnswer<T extends { readonly id: string }>(data: readonly T[], more: boolean): object {
+  return {
+    object: 'list',
+    data,
+    first_id: data[0]?.id ?? null,
+    last_id: data.at(-1)?.id ?? null,
+    has_more: more,
+  };
+}
+
+export function seconds(milliseconds: number): number {
+  return Math.floor(milliseconds / 1000);
+}

@@ -1,0 +1,123 @@
+// A stored request, sent through its route without a connection: for the lines of a batch. It has an exchange of
+// its own, stands under the limits of its caller, and reaches log, metrics and audit like any other; it holds
+// places of its own, so that a batch takes none from its caller's live requests. Streams are refused.
+
+import { Socket } from 'node:net';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { ApiError } from '../base/errors.ts';
+import { isRecord } from '../base/shape.ts';
+import type { Principal } from './admission/auth.ts';
+import { readBody } from './admission/bodies.ts';
+import { errorBody, toApiError } from './errors.ts';
+import { type Exchange, openExchange } from './exchange.ts';
+import { type HookContext, recordEnd } from './hooks.ts';
+import { freshRequestId } from './listener.ts';
+import type { Route } from './route.ts';
+import type { Shared } from './routing.ts';
+
+export interface ReplayRequest {
+  readonly route: Route;
+  /** JSON in UTF-8. */
+  readonly body: Buffer;
+  readonly principal: Principal;
+  /** The models its sender was shown: SHA-256 by id. */
+  readonly shown: ReadonlyMap<string, string>;
+  readonly signal: AbortSignal;
+}
+
+export interface Replayed {
+  readonly status: number;
+  readonly requestId: string;
+  /** JSON. */
+  readonly body: string;
+  readonly usage: Exchange['usage'];
+  readonly error: ApiError | null;
+}
+
+/** Rejects only with the reason of its signal. */
+export type Replay = (request: ReplayRequest) => Promise<Replayed>;
+
+export function createReplay(context: HookContext, shared: Shared): Replay {
+  return async ({ route, body, principal, shown, signal }) => {
+    const exchange = openExchange({
+      given: undefined,
+      freshId: freshRequestId,
+      startedAt: performance.now(),
+      background: true,
+    });
+    exchange.route = route.path;
+    exchange.principal = {
+      ...principal,
+      bucket: `batch ${principal.bucket}`,
+      cacheScope: `batch ${principal.cacheScope}`,
+    };
+    const leave = (): void => exchange.abort(() => signal.reason as Error);
+    if (signal.aborted) leave();
+    signal.addEventListener('abort', leave, { once: true });
+    let replayed: Replayed;
+    try {
+      exchange.leave = context.permits.work.enter(exchange.principal.bucket);
+      exchange.admission = context.limiter.admit(principal);
+      exchange.held = context.bodies.open(exchange.principal.bucket);
+      exchange.held.add(body.length);
+      const answer = await handled(route, shared, { exchange, body, shown });
+      replayed = { status: route.status ?? 200, body: answer, ...about(exchange), error: null };
+    } catch (thrown) {
+      const error = toApiError(signal.aborted ? signal.reason : thrown);
+      exchange.errorCode = error.code;
+      replayed = { status: error.status, body: JSON.stringify(errorBody(error)), ...about(exchange), error };
+    } finally {
+      signal.removeEventListener('abort', leave);
+    }
+    const complete = !signal.aborted;
+    recordEnd(context, { exchange, method: route.method, status: replayed.status, admitted: true, complete });
+    if (!complete) throw signal.reason;
+    return replayed;
+  };
+}
+
+function about({ id, usage }: Exchange): Pick<Replayed, 'requestId' | 'usage'> {
+  return { requestId: id, usage };
+}
+
+interface Handled {
+  readonly exchange: Exchange;
+  readonly body: Buffer;
+  readonly shown: ReadonlyMap<string, string>;
+}
+
+async function handled(route: Route, shared: Shared, { exchange, body, shown }: Handled): Promise<string> {
+  exchange.throwIfOver();
+  exchange.bodyBytes = body.length;
+  const parsed = readBody(exchange, body);
+  if (isRecord(parsed) && parsed['stream'] === true) throw unstreamed();
+  // Never connected: it stands for the connection the batch was made on.
+  const socket = new Socket();
+  shared.connectionPins.pin(socket, shown);
+  const answer = await route.handle({
+    ...shared,
+    exchange,
+    body: route.body?.read(parsed, ''),
+    query: undefined,
+    upload: null,
+    params: {},
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- of its request a route that answers JSON reads the socket alone
+    request: { raw: { socket } } as FastifyRequest,
+    reply: unsent(),
+  });
+  exchange.settle();
+  return typeof answer === 'string' ? answer : JSON.stringify(answer);
+}
+
+/** Takes the headers of an answer that is not sent. */
+function unsent(): FastifyReply {
+  const reply = { header: () => reply, headers: () => reply, type: () => reply, code: () => reply };
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a route that answers JSON returns it, and only sets headers
+  return reply as unknown as FastifyReply;
+}
+
+function unstreamed(): ApiError {
+  return new ApiError('unsupported_parameter', 'stream is true, and the lines of a batch are not streamed', {
+    param: 'stream',
+  });
+}
