@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -114,7 +114,10 @@ bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 bench-engine: models $(TESTS_INSTALLED) ## engine and server against llama-server (make llama-server, or LLAMA_SERVER=path); JSON=file
 	@$(TSX) scripts/bench-engine.ts $(if $(JSON),--json $(JSON))
 
-llama-server: $(TESTS_INSTALLED) ## build the peer of bench-engine from the pinned sources, once; JOBS=n (1)
+bench-convert: models $(TESTS_INSTALLED) ## conversion and quantising beside the official programs; JSON=file
+	@$(TSX) scripts/bench-convert.ts $(if $(JSON),--json $(JSON))
+
+llama-server: $(TESTS_INSTALLED) ## build the peers of the benches from the pinned sources, once; JOBS=n (1)
 	@$(TSX) scripts/real-models/llama-server.ts
 
 bench-scale: models $(TESTS_INSTALLED) ## streams, long prompts and many models: where it stops being linear

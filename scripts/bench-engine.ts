@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { decodeThreads } from '../src/engine/child/llama/cores.ts';
 import { writeEmbeddingModel, writeMediumModel } from './bench-model.ts';
@@ -21,6 +22,8 @@ const { values: flags } = parseArgs({ options: { json: { type: 'string' } } });
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const peer = findLlamaServer();
 const ROWS: BenchRow[] = [];
+/** How a side shows that it is done: so many looks in a row at which it had hardly computed. */
+const [LOOK_MS, QUIET_LOOKS] = [20, 3];
 
 let salt = 0;
 /** Tokens of words, different at every call. */
@@ -116,12 +119,27 @@ function printRow({ name, unit, threads, assay, llamaServer, ratio, processorRat
   );
 }
 
+/**
+ * Resolves once the sides have used no processor for a while: llama-server's threads go on spinning for a
+ * tenth of a second after an answer, and whoever is measured next must not pay for that.
+ */
+async function settled(sides: readonly Side[]): Promise<void> {
+  for (const side of sides)
+    for (let quiet = 0, last = NaN; quiet < QUIET_LOOKS;) {
+      await setTimeout(LOOK_MS);
+      const used = processorMs(await side.pids());
+      quiet = used - last < LOOK_MS / 10 ? quiet + 1 : 0;
+      last = used;
+    }
+}
+
 /** The first round warms up and is not counted; sides take turns, so that a busy machine is busy for both. */
 async function measure(model: Model, each: Case, sides: readonly Side[]): Promise<void> {
   const found: number[][] = sides.map(() => []);
   const used: number[] = sides.map(() => 0);
   for (let round = 0; round <= rounds; round += 1) {
     for (const [i, side] of sides.entries()) {
+      await settled(sides.filter((other) => other !== side));
       const before = processorMs(await side.pids());
       const value = await each.run(side);
       if (round === 0) continue;

@@ -1,7 +1,7 @@
-// `make llama-server`: the peer of `make bench-engine`, built once from the pinned sources of llama.cpp into
-// a cache outside the tree. Only the server is compiled. Its CPU kernels are the files this server loads too
+// `make llama-server`: the peers of the benches, llama-server and llama-quantize, built once from the pinned
+// sources of llama.cpp into a cache outside the tree. Only these are compiled. Their CPU kernels are the files this server loads too
 // (libggml-cpu-*.so, copied beside it; ggml loads the one for this processor), so the comparison is of
-// servers and not of compilers. Needs cmake and a C++ compiler; builds with JOBS=n, one by default.
+// programs and not of compilers. Needs cmake and a C++ compiler; builds with JOBS=n, one by default.
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
@@ -37,20 +37,26 @@ function buildFolder(): string | undefined {
   return commit === undefined ? undefined : join(cacheFolder(), `llama-server-${commit}`);
 }
 
-/** LLAMA_SERVER, else what `make llama-server` built; undefined where neither is there. */
-export function findLlamaServer(env: NodeJS.ProcessEnv = process.env): string | undefined {
-  const own = env['LLAMA_SERVER'];
-  if (own !== undefined && own !== '') return own;
+const PROGRAMS = ['llama-server', 'llama-quantize'] as const;
+
+/** What `make llama-server` built; undefined where it is not there. */
+export function findPeer(program: (typeof PROGRAMS)[number]): string | undefined {
   const folder = buildFolder();
-  const built = folder === undefined ? undefined : join(folder, 'llama-server');
+  const built = folder === undefined ? undefined : join(folder, program);
   return built !== undefined && existsSync(built) ? built : undefined;
+}
+
+/** LLAMA_SERVER, else what was built; undefined where neither is there. */
+export function findLlamaServer(): string | undefined {
+  const own = process.env['LLAMA_SERVER'];
+  return own !== undefined && own !== '' ? own : findPeer('llama-server');
 }
 
 function has(tool: string): boolean {
   return spawnSync(tool, ['--version'], { stdio: 'ignore' }).status === 0;
 }
 
-function build(jobs: number): string {
+function build(jobs: number): void {
   const missing = ['git', 'cmake', 'make', 'c++'].filter((tool) => !has(tool));
   if (missing.length > 0)
     throw new Error(`${missing.join(', ')} missing: apt-get install git cmake make g++ (Debian)`);
@@ -66,19 +72,21 @@ function build(jobs: number): string {
     execFileSync('nice', ['-n', '19', 'cmake', ...args], { stdio: 'inherit' });
   };
   run('-S', sources, '-B', work, ...flags);
-  run('--build', work, '--target', 'llama-server', '-j', String(jobs));
+  run('--build', work, '--target', ...PROGRAMS, '-j', String(jobs));
   const bin = join(work, 'bin');
   const shipped = llamaFolder();
   for (const name of readdirSync(shipped))
     if (name.startsWith('libggml-cpu-')) copyFileSync(join(shipped, name), join(bin, name));
+  rmSync(folder, { recursive: true, force: true });
   renameSync(bin, folder);
   rmSync(work, { recursive: true });
-  return join(folder, 'llama-server');
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   try {
-    console.log(findLlamaServer({}) ?? build(Number(process.env['JOBS'] ?? 1)));
+    if (!PROGRAMS.every((program) => findPeer(program) !== undefined))
+      build(Number(process.env['JOBS'] ?? 1));
+    console.log(findPeer('llama-server'));
   } catch (error) {
     console.error(
       `! llama-server cannot be built: ${error instanceof Error ? error.message : String(error)}`,

@@ -2,7 +2,7 @@
 // barrier after each of some hundred operations per step: one that has lost its processor makes all wait
 // (measured on two cores beside a busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). When
 // a step's processor time shows that, the next steps use as many threads as there were processors, until a
-// try with all succeeds — or until they prove slower than the last steps of their size with all.
+// try with all succeeds — or until they prove slower than the last steps of about their size with all.
 
 export interface ThreadCount {
   /** Threads for the next step. */
@@ -21,8 +21,11 @@ const SAMPLE = 100;
 const LASTING = 20;
 /** Milliseconds for which all threads stay after fewer were slower; doubled each time. */
 const [firstTrust, lastTrust] = [1000, 64_000];
-/** Sizes of steps that are remembered. */
-const MAX_SIZES = 64;
+
+/** Steps of about the same size are compared by what a token of them takes: four sizes to an octave. */
+function sizeOf(tokens: number): number {
+  return Math.round(4 * Math.log2(Math.max(1, tokens)));
+}
 
 export function createThreadCount(all: number, now: () => number): ThreadCount {
   let threads = all;
@@ -33,21 +36,21 @@ export function createThreadCount(all: number, now: () => number): ThreadCount {
   let good = Infinity;
   let trust = firstTrust;
   let trustUntil = 0;
-  /** Running means of steps with all threads, by tokens. */
+  /** Running means of a token's time in steps with all threads, by their size. */
   const usual = new Map<number, number>();
   /** Of the steps with fewer threads: what they took, and would have taken with all. */
   let fewer = { took: 0, usual: 0 };
 
   const remember = (wallMs: number, tokens: number): void => {
-    const mean = usual.get(tokens) ?? wallMs;
-    if (usual.size >= MAX_SIZES) usual.clear();
-    usual.set(tokens, mean + 0.3 * (wallMs - mean));
+    const each = wallMs / Math.max(1, tokens);
+    const mean = usual.get(sizeOf(tokens)) ?? each;
+    usual.set(sizeOf(tokens), mean + 0.3 * (each - mean));
   };
   /** With fewer threads than all: whether that turned out slower. */
   const isSlower = (wallMs: number, tokens: number): boolean => {
-    const expected = usual.get(tokens);
-    if (expected === undefined) return false;
-    fewer = { took: fewer.took + wallMs, usual: fewer.usual + expected };
+    const each = usual.get(sizeOf(tokens));
+    if (each === undefined) return false;
+    fewer = { took: fewer.took + wallMs, usual: fewer.usual + each * Math.max(1, tokens) };
     if (fewer.took < SAMPLE) return false;
     const slower = fewer.took > fewer.usual;
     fewer = { took: 0, usual: 0 };

@@ -60,8 +60,9 @@ describe('threads', () => {
     while (clock.ms < 200_000) {
       const { threads } = threadCount;
       used.push(threads);
-      const size = 1 + (used.length % 3);
-      const wall = size * (threads === 2 ? 10 : 15);
+      // Hardly two steps are of one size.
+      const size = 100 + (used.length % 97);
+      const wall = (size / 10) * (threads === 2 ? 1 : 1.5);
       clock.ms += wall;
       threadCount.record(wall, wall * (threads === 2 ? 1.4 : 1), size);
     }
