@@ -71,8 +71,7 @@ async function measure({ model, name, ours, theirs }: Case): Promise<void> {
     ratio,
     processorRatio: undefined,
   });
-  const same =
-    theirs === undefined ? 'no peer' : `${ratio?.toFixed(2)}${equal ? ', same bytes' : ''}`;
+  const same = theirs === undefined ? 'no peer' : `${ratio?.toFixed(2)}${equal ? ', same bytes' : ''}`;
   console.log(
     `${`${model}: ${name}`.padEnd(52)} ${our?.toFixed(0)} ms ${their?.toFixed(0) ?? '–'} ms  ${same}`,
   );

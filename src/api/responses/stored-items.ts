@@ -1,8 +1,8 @@
 // Items as they are stored and given back: of a request once it was read, and of an answer. Sealed reasoning is
 // stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
 
-import { type Infer } from '../../base/shape.ts';
-import { input, item, type Item } from './items.ts';
+import type { Infer } from '../../base/shape.ts';
+import { type input, item, type Item } from './items.ts';
 
 export type StoredItem = Readonly<Record<string, unknown>>;
 
@@ -21,7 +21,9 @@ export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): r
 
 /** The items of an answer. */
 export function storedOutput(output: readonly StoredItem[]): readonly StoredItem[] {
-  return output.map(({ encrypted_content: _, ...rest }) => rest);
+  return output.map((each) =>
+    Object.fromEntries(Object.entries(each).filter(([field]) => field !== 'encrypted_content')),
+  );
 }
 
 /** Throws an Error for items that this version did not store. */

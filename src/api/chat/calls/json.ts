@@ -39,11 +39,7 @@ class CallReader implements ToolReader {
   #scan = createObjectScan();
   #scanned = 0;
 
-  constructor(
-    format: WordsFormat,
-    syntax: ObjectCall | NamedCall,
-    names: readonly string[],
-  ) {
+  constructor(format: WordsFormat, syntax: ObjectCall | NamedCall, names: readonly string[]) {
     this.#words = new Words(format);
     this.#syntax = syntax;
     this.#names = names;

@@ -59,8 +59,7 @@ export class Words {
     const frame = firstOf(this.held, frames);
     if (frame >= 0 && (at < 0 || frame < at)) {
       this.say(frame);
-      const isBegun = (text: string): boolean =>
-        text.length > this.held.length && text.startsWith(this.held);
+      const isBegun = (text: string): boolean => text.length > this.held.length && text.startsWith(this.held);
       // What is there may be the beginning of a longer one.
       if (ahead === 'more' && frames.some(isBegun)) return 'waits';
       const marks = frames.filter((text) => this.held.startsWith(text));
