@@ -105,7 +105,8 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     pid: engine.pid,
     closed: engine.closed,
     generate(request, signal) {
-      const events = engine.generate(request, signal)[Symbol.asyncIterator]();
+      const own = exchange.background ? { ...request, background: true } : request;
+      const events = engine.generate(own, signal)[Symbol.asyncIterator]();
       return accompanied(events, () => {
         const { slots } = engine.info;
         const along = generating > 0;

@@ -6,6 +6,7 @@
 
 import { engineSection } from './engine-section.ts';
 import { filesSection } from './files-section.ts';
+import { responsesSection } from './responses-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
 import { MODEL_ENTRY } from './model-entry.ts';
@@ -302,29 +303,7 @@ export const SECTIONS = {
       }),
     ),
   },
-  responses: {
-    store: measured(
-      boolean(
-        'whether `store: true` keeps a response, sealed, in the data folder, and `previous_response_id` goes on from it',
-        false,
-      ),
-    ),
-    expiry_days: measured(whole(1, 3650, 'a stored response is removed after so many days', 30)),
-    max_per_key: operator(
-      whole(1, 1_000_000, 'stored responses of one key; the oldest are removed for new ones', 1000),
-    ),
-    max_bytes_per_key: operator(
-      whole(
-        65_536,
-        MAX,
-        'bytes of the stored responses of one key; the oldest are removed for new ones',
-        64 * MI_B,
-      ),
-    ),
-    max_bytes: operator(
-      whole(65_536, MAX, 'bytes of all stored responses; more are answered 507 storage_full', 1024 * MI_B),
-    ),
-  },
+  responses: responsesSection,
   audit: {
     enabled: measured(boolean('write the hash-chained audit log', false)),
     folder: measured(path('folder of audit.jsonl and its signed head; unset: `audit` in the data folder')),

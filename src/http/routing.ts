@@ -124,7 +124,9 @@ function isStream(value: unknown): value is Readable {
 
 /** The bytes of a form, counted: a chunked body does not announce its length. */
 async function* bounded(body: Readable, exchange: Exchange, maxBytes: number): AsyncGenerator<Buffer, void> {
-  for await (const piece of body as AsyncIterable<Buffer>) {
+  // Left open by a refusal: the client is to read it, so the rest of the body is read and dropped.
+  const pieces = body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+  for await (const piece of pieces) {
     exchange.throwIfOver();
     exchange.bodyBytes += piece.length;
     if (exchange.bodyBytes > maxBytes) throw bodyTooLarge();

@@ -20,6 +20,7 @@ import {
   modelSuccesses,
   textSuccesses,
 } from '../fixtures/e2e/canary-successes.ts';
+import { fileRefusals, fileSuccesses } from '../fixtures/e2e/canary-files.ts';
 import { responseOf, responseRefusals, responseSuccesses } from '../fixtures/e2e/canary-responses.ts';
 import { childrenOf } from '../fixtures/e2e/real-server.ts';
 import { leaksOfProcess, WatchedServer } from '../fixtures/e2e/watched-server.ts';
@@ -53,6 +54,7 @@ describe('no content in any sink', () => {
     await textSuccesses(watched);
     await headerSuccesses(watched);
     await modelSuccesses(watched);
+    await fileSuccesses(watched);
   });
 
   test('a pull that is cancelled and one that the hub fails', async () => {
@@ -107,6 +109,7 @@ describe('no content in any sink', () => {
     await modelRefusals(watched);
     await pathAndKeyRefusals(watched);
     await bodyRefusals(watched);
+    await fileRefusals(watched);
     // Each said why, in the one form errors have.
     const codes = new Set(watched.errors.flatMap((text) => /"code":"(\w+)"/.exec(text)?.[1] ?? []));
     for (const code of [

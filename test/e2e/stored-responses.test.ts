@@ -15,12 +15,12 @@ import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts
 
 let folder: string;
 let server: RealServer;
-const fetches: AttestedFetch[] = [];
+const FETCHES: AttestedFetch[] = [];
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assay-stored-'));
 });
 afterEach(async () => {
-  for (const fetch of fetches.splice(0)) await fetch.close();
+  for (const fetch of FETCHES.splice(0)) await fetch.close();
   if (server.process.exitCode === null && server.process.signalCode === null) await server.stop();
   await rm(folder, { recursive: true, force: true });
 });
@@ -34,7 +34,7 @@ async function start(settings: string): Promise<(key: string) => OpenAI> {
   server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', config] });
   const policy = { ...(server.policy as unknown as AppraisalPolicy), [allowSimulated]: true as const };
   const fetch = attestedFetch({ policy });
-  fetches.push(fetch);
+  FETCHES.push(fetch);
   return (apiKey) => new OpenAI({ baseURL: `${server.url}/v1`, apiKey, fetch, maxRetries: 0 });
 }
 
@@ -55,12 +55,12 @@ async function filesOf(path: string): Promise<ReadonlyMap<string, string>> {
 }
 
 const NOT_FOUND = { status: 404, code: 'response_not_found' };
-const asked = { model: 'demo-chat', temperature: 0 };
+const ASKED = { model: 'demo-chat', temperature: 0 };
 
 test('outlive kill -9, for their key alone, sealed', async () => {
   let as = await start('[responses]\nstore = true\n');
   const input = 'What is attestation?';
-  const first = await as('alice').responses.create({ ...asked, input, store: true });
+  const first = await as('alice').responses.create({ ...ASKED, input, store: true });
   expect(first.output_text).toBe(answerOf('attestation'));
   const kept = await filesOf(join(folder, 'data', 'responses'));
   expect([...kept.keys()].filter((name) => name.includes(first.id))).toHaveLength(1);
@@ -74,7 +74,7 @@ test('outlive kill -9, for their key alone, sealed', async () => {
   });
   await expect(as('bob').responses.retrieve(first.id)).rejects.toMatchObject(NOT_FOUND);
   const second = await as('alice').responses.create({
-    ...asked,
+    ...ASKED,
     input: 'Who keeps the keys?',
     previous_response_id: first.id,
     store: true,
@@ -98,7 +98,7 @@ test('outlive kill -9, for their key alone, sealed', async () => {
 test('end with the process where the key is of its memory', async () => {
   const settings = '[responses]\nstore = true\n[files]\nkey = "memory"\n';
   let as = await start(settings);
-  const { id } = await as('alice').responses.create({ ...asked, input: 'Hello!', store: true });
+  const { id } = await as('alice').responses.create({ ...ASKED, input: 'Hello!', store: true });
   expect((await as('alice').responses.retrieve(id)).id).toBe(id);
   expect(await server.stop()).toBe(0);
   as = await start(settings);
@@ -110,10 +110,10 @@ test('are refused where nothing is stored', async () => {
   const as = await start('');
   const param = 'previous_response_id';
   await expect(
-    as('alice').responses.create({ ...asked, input: 'Hello!', store: true }),
+    as('alice').responses.create({ ...ASKED, input: 'Hello!', store: true }),
   ).rejects.toMatchObject({ status: 400, code: 'unsupported_parameter', param: 'store' });
   await expect(
-    as('alice').responses.create({ ...asked, input: 'Hello!', [param]: 'resp_1' }),
+    as('alice').responses.create({ ...ASKED, input: 'Hello!', [param]: 'resp_1' }),
   ).rejects.toMatchObject({ status: 400, code: 'unsupported_parameter', param });
   expect(await readdir(join(folder, 'data'))).not.toContain('responses');
 });

@@ -19,7 +19,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 65,
-    lines: 9_100,
+    lines: 9_200,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -50,7 +50,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 338, lines: 47_800, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 370, lines: 52_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -89,8 +89,9 @@ export class BatchRun {
 
   /** Resolves when it is known, durably, that the batch ends early. */
   async cancel(): Promise<void> {
+    const written = this.#change({ status: 'cancelling', cancellingAt: this.#context.clock.now() });
     this.stop(new Ending('cancelled'));
-    await this.#change({ status: 'cancelling', cancellingAt: this.#context.clock.now() });
+    await written;
   }
 
   /** The batch cannot go on. */
@@ -223,9 +224,9 @@ export class BatchRun {
   }
 
   async #record(result: LineResult): Promise<void> {
-    const { completed, failed, usage } = this.#batch;
     await this.#log?.append(encodeResult(result));
-    this.#tell(counted({ completed, failed, usage }, result));
+    // Read after the wait: other lines end meanwhile.
+    this.#tell(counted(this.#batch, result));
     this.#unsynced += 1;
     if (this.#unsynced >= SYNC_RESULTS) await this.#sync();
     else

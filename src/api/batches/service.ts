@@ -140,7 +140,7 @@ export class BatchService {
   async cancel(owner: string, id: string): Promise<StoredBatch> {
     const { status } = this.get(owner, id);
     const entry = this.#entries.get(id);
-    if (entry === undefined || status === 'finalizing')
+    if (entry === undefined || status === 'finalizing' || ENDED.has(status))
       throw new ApiError('batch_ended', 'the batch is over and cannot be cancelled');
     if (status !== 'cancelling') {
       await entry.run.cancel();

@@ -121,7 +121,9 @@ export const batchListAnswer = object({
 });
 
 export function wireBatch(batch: StoredBatch) {
-  const { errors, usage, total, completed, failed, status } = batch;
+  const { errors, usage, total, completed, failed } = batch;
+  const writing = batch.status === 'finalizing' && batch.endsAs === 'cancelled';
+  const status = writing ? 'cancelling' : batch.status;
   const at = (ms: number | undefined): number | undefined => (ms === undefined ? undefined : seconds(ms));
   // The ids are chosen before the files are made.
   const made = status === 'completed' || status === 'expired' || status === 'cancelled';

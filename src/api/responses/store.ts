@@ -46,7 +46,7 @@ const storedShape = object({
   response: anyObject(''),
 });
 
-export interface ResponseLimits {
+export interface StoredLimits {
   /** Responses of one key. */
   readonly maxCount: number;
   readonly maxBytesPerKey: number;
@@ -57,7 +57,7 @@ export interface ResponseLimits {
 export interface ResponseStoreOptions {
   readonly folder: string;
   readonly key: MasterKey;
-  readonly limits: ResponseLimits;
+  readonly limits: StoredLimits;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }

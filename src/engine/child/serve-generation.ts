@@ -185,6 +185,7 @@ function jobMaker({
     };
     return {
       scope: request.cacheScope,
+      background: request.background,
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt,
       n: request.n,

@@ -159,6 +159,8 @@ export interface GenerateRequest {
    * Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt) and adapter.
    */
   readonly cacheScope: string;
+  /** Work of a batch: it starts when no other request waits for a slot, and gives its slot to one that does. */
+  readonly background?: boolean | undefined;
 }
 
 export interface TokenLogprob {

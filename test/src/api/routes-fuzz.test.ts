@@ -8,12 +8,17 @@ import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { chatAnswer, errorAnswer } from '../../../src/api/response-schemas.ts';
 import { parseBody } from '../../../src/http/json.ts';
 import { ApiError } from '../../../src/base/errors.ts';
-import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
+import { type FilesApi, startFilesApi } from '../../fixtures/files/files-api.ts';
+import { type ApiServer, post } from '../../fixtures/http/api-server.ts';
 
 const NUM_RUNS = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
+let files: FilesApi;
 let api: ApiServer;
-beforeAll(async () => void (api = await startApi()));
-afterAll(() => api.close());
+beforeAll(async () => {
+  files = await startFilesApi();
+  ({ api } = files);
+});
+afterAll(() => files.close());
 
 const posts = allRoutes({
   config: DEFAULT_CONFIG,
@@ -21,7 +26,8 @@ const posts = allRoutes({
   startedAt: 0,
   isDraining: () => false,
 })
-  .filter((route) => route.method === 'POST' && !['/v1/models', '/v1/models/unload'].includes(route.path))
+  .filter(({ method, body }) => method === 'POST' && body !== undefined)
+  .filter(({ path }) => !['/v1/models', '/v1/models/unload'].includes(path))
   .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
 
 const junk = fc.oneof(
@@ -116,6 +122,7 @@ const SOUND: Record<string, object> = {
   '/v1/embeddings': { model: 'text-embed', input: 'Hi' },
   '/v1/rerank': { model: 'reranker', query: 'a', documents: ['b'] },
   '/v1/tokenize': { model: 'demo', content: 'Hi' },
+  '/v1/batches': { input_file_id: 'file-1', endpoint: '/v1/completions', completion_window: '24h' },
   '/v1/detokenize': { model: 'demo', tokens: [1] },
 };
 
@@ -148,6 +155,32 @@ test('property: no bytes yield a 500', async () => {
       });
       expect(response.status).toBeLessThan(500);
       errorAnswer.read(await response.json(), '');
+    }),
+    { numRuns: NUM_RUNS },
+  );
+});
+
+test('property: no form yields a 500', async () => {
+  const part = fc.constantFrom(
+    '--b',
+    '--b--',
+    '\r\n',
+    '\r\n\r\n',
+    'content-disposition: form-data; name="file"; filename="x"',
+    'content-disposition: form-data; name="purpose"',
+    'content-disposition: form-data; name="expires_after[seconds]"',
+    'user_data',
+    '5',
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(part, { maxLength: 16 }), async (parts) => {
+      const response = await fetch(`${api.url}/v1/files`, {
+        method: 'POST',
+        headers: { 'content-type': 'multipart/form-data; boundary=b' },
+        body: parts.join(''),
+      });
+      expect(response.status).toBeLessThan(500);
+      if (response.status !== 200) errorAnswer.read(await response.json(), '');
     }),
     { numRuns: NUM_RUNS },
   );

@@ -12,7 +12,7 @@ export type Ahead = 'more' | 'end' | 'cut';
 type Step = 'waits' | 'goes on' | 'trigger';
 
 export type WordsFormat = Pick<ToolFormat, 'triggers' | 'silent' | 'aside'> & {
-  readonly inReasoning?: boolean;
+  readonly inReasoning?: boolean | undefined;
 };
 
 export class Words {

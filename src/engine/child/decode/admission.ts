@@ -95,12 +95,23 @@ export class SlotAdmission {
    * kept until they are needed.
    */
   clearForWaiting(): void {
+    this.#clearBackground();
     const paused = this.live.filter((each) => each.request.paused);
     if (paused.length === 0) return;
     const waiting = this.#queues.wanting();
     if (waiting === 0 || (this.#crowded && paused.length < this.live.length)) return;
     for (const sequence of paused) if (this.#crowded || this.#slots.free < waiting) this.#putBack(sequence);
     this.#crowded = false;
+  }
+
+  /** Background work gives its slots to requests that wait, the youngest first; it goes on later. */
+  #clearBackground(): void {
+    const background = this.live.filter(({ request }) => request.job.background === true);
+    if (this.#crowded || background.length === 0) return;
+    const missing = this.#queues.wantingInForeground() - this.#slots.free;
+    if (missing <= 0) return;
+    for (const sequence of background.toSorted((a, b) => b.order - a.order).slice(0, missing))
+      this.#putBack(sequence);
   }
 
   /** Starts the next waiting choice of a request; false when no slot is free. */

@@ -29,6 +29,8 @@ export interface Job {
   readonly scope: string;
   /** Which adapter of the model writes; 0 and absent: none. */
   readonly adapter?: number | undefined;
+  /** Yields to every job that is not. */
+  readonly background?: boolean | undefined;
   /** At least one token. */
   readonly prompt: readonly number[];
   readonly n: number;

@@ -26,6 +26,13 @@ export class RequestQueues {
     return count;
   }
 
+  /** Requests in the queues that are no background work. */
+  get foregroundLength(): number {
+    let count = 0;
+    for (const { requests } of this.#queues.values()) count += requests.filter(isForeground).length;
+    return count;
+  }
+
   add(request: Request): void {
     this.#byId.set(request.job.id, request);
     this.#queue(request).requests.push(request);
@@ -52,14 +59,22 @@ export class RequestQueues {
     return count;
   }
 
+  /** Those of them that are no background work. */
+  wantingInForeground(): number {
+    let count = 0;
+    for (const { requests } of this.#queues.values())
+      count += requests.filter((request) => isForeground(request) && wantsSlot(request)).length;
+    return count;
+  }
+
   someWant(): boolean {
     for (const { requests } of this.#queues.values()) if (requests.some(wantsSlot)) return true;
     return false;
   }
 
   /**
-   * Offers slots to the scopes in turn, as long as
-   * `free` says that there are any and `admit` seats a request.
+   * Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` seats a request.
+   * Background work gets one only while no other request wants any.
    */
   serve(free: () => boolean, admit: (request: Request) => boolean): void {
     for (let idle = 0; free() && idle < this.#queues.size;) {
@@ -68,7 +83,7 @@ export class RequestQueues {
       const [scope, queue] = next.value;
       this.#queues.delete(scope);
       this.#queues.set(scope, queue);
-      const request = nextOf(queue);
+      const request = nextOf(queue, this.wantingInForeground() > 0);
       if (request === undefined || !admit(request)) {
         idle += 1;
         continue;
@@ -103,10 +118,14 @@ interface Queue {
   readonly turns: AdapterTurns;
 }
 
-function nextOf({ requests, turns }: Queue): Request | undefined {
-  const wanting = requests.filter(wantsSlot);
+function nextOf({ requests, turns }: Queue, foreground: boolean): Request | undefined {
+  const wanting = requests.filter((request) => wantsSlot(request) && (!foreground || isForeground(request)));
   const adapter = turns.next(wanting.map(({ job }) => job.adapter ?? 0));
   return wanting.find(({ job }) => (job.adapter ?? 0) === adapter);
+}
+
+function isForeground({ job }: Request): boolean {
+  return job.background !== true;
 }
 
 /** A request waits while it has choices to start; later choices wait for the first one's prompt. */

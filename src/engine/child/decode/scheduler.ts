@@ -94,7 +94,9 @@ export class Scheduler {
   submit(job: Job): boolean {
     if (job.prompt.length === 0) throw new RangeError('a prompt has at least one token');
     // Those that the next step seats do not wait.
-    if (this.#queues.length >= this.#options.maxQueued + this.#admission.freeSlots) return false;
+    // Background work takes no place in the queue from other requests.
+    const ahead = job.background === true ? this.#queues.length : this.#queues.foregroundLength;
+    if (ahead >= this.#options.maxQueued + this.#admission.freeSlots) return false;
     this.#queues.add({
       job,
       cancelled: false,

@@ -5,12 +5,12 @@ import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type ResponseLimits, ResponseStore, type StoredFor } from '../../../../src/api/responses/store.ts';
+import { type StoredLimits, ResponseStore, type StoredFor } from '../../../../src/api/responses/store.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';
 import { apiRefusal, sealedRefusal } from '../../../fixtures/refusal.ts';
 
 const DAY = 86_400_000;
-const LIMITS: ResponseLimits = {
+const LIMITS: StoredLimits = {
   maxCount: 100,
   maxBytesPerKey: 1 << 20,
   maxBytes: 1 << 22,
@@ -25,7 +25,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-function open(limits: Partial<ResponseLimits> = {}): Promise<ResponseStore> {
+function open(limits: Partial<StoredLimits> = {}): Promise<ResponseStore> {
   return ResponseStore.open({ folder, key, limits: { ...LIMITS, ...limits }, now: () => now });
 }
 /** The caller of a key of that name. */

@@ -21,7 +21,6 @@ const MUSE = detectReasoning('to=self<|message|> message.reasoning_content') as 
 const GRANITE = detectReasoning('<think></think><response>') as ReasoningFormat;
 const APRIEL = detectReasoning('[BEGIN FINAL RESPONSE]') as ReasoningFormat;
 const KIMI = detectReasoning('<|open|>think') as ReasoningFormat;
-const GEMMA = detectReasoning('<|channel>thought') as ReasoningFormat;
 const MISTRAL = detectReasoning('[THINK][/THINK]') as ReasoningFormat;
 
 interface Told {
@@ -30,7 +29,7 @@ interface Told {
   tokens: number;
 }
 
-type Phase = 'before' | 'thinking' | 'answer' | 'framed';
+type Phase = 'before' | 'thinking' | 'answer';
 
 function split(
   pieces: readonly Uint8Array[],
@@ -123,48 +122,6 @@ describe('a block', () => {
     ],
     ['the last channel alone', '<|channel|>final<|message|>Yes', HARMONY, '', 'Yes'],
     ['brackets', '[THINK]Hm.[/THINK]Yes', MISTRAL, 'Hm.', 'Yes'],
-    ['words before the answer alone', '<|channel|>commentary<|message|>I look.', HARMONY, '', 'I look.'],
-    [
-      'words before the answer',
-      '<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Yes',
-      HARMONY,
-      '',
-      'I look.\n\nYes',
-    ],
-    [
-      'thoughts, words before the answer and thoughts again',
-      '<|channel|>analysis<|message|>A, <|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>analysis<|message|>B<|end|><|start|>assistant<|channel|>final<|message|>Yes',
-      HARMONY,
-      'A,B',
-      'I look.\n\nYes',
-    ],
-    [
-      'words before an answer that does not come',
-      '<|channel|>commentary<|message|>I look.<|end|><|start|>assistant',
-      HARMONY,
-      '',
-      'I look.',
-    ],
-    ['a channel', "<|channel>thought\nI'm\nthinking<channel|>Yes", GEMMA, "I'm\nthinking", 'Yes'],
-    ['an empty channel', '<|channel>thought<channel|>Yes', GEMMA, '', 'Yes'],
-    ['a channel opened twice', '<|channel><|channel>thought\n<channel|>Yes', GEMMA, '', 'Yes'],
-    ['a channel behind the answer', 'Yes<|channel>thought\nHm.<channel|>', GEMMA, 'Hm.', 'Yes'],
-    [
-      'a channel behind the answer, the prompt being one without thoughts',
-      'Yes<|channel>thought\n<channel|>',
-      GEMMA,
-      '',
-      'Yes',
-      'framed',
-    ],
-    [
-      'a channel within the answer',
-      '<|channel>thought\nA<channel|>Ye<|channel>thought\nB<channel|>s',
-      GEMMA,
-      'A\nB',
-      'Yes',
-    ],
-    ['almost a channel in the answer', 'a <|channel>tho', GEMMA, '', 'a <|channel>tho'],
   ])('%s', (_, ...[text, format, reasoning, content, phase]) => {
     expect(split([Buffer.from(text)], format, phase)).toMatchObject({ reasoning, content });
     expect(
