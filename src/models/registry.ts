@@ -28,8 +28,8 @@ export interface Registry {
    */
   add(entry: RegistryEntry): RegistryEntry;
   /**
-   * Keeps the room of this id while the work goes on, so that no two take the same. Throws 409 too_many_models
-   * before the work begins.
+   * Keeps the room of this id while the work goes on, so that no two take the same. Throws 409
+   * too_many_models before the work begins.
    */
   withRoom<T>(id: string, work: () => Promise<T>): Promise<T>;
   remove(id: string): boolean;

@@ -1,5 +1,5 @@
-// Stored responses of the real server: they outlive kill -9, are of their key alone, and lie on the disk sealed.
-// Needs `make models`.
+// Stored responses of the real server: they outlive kill -9, are of their key alone, and lie on the disk
+// sealed. Needs `make models`.
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';

@@ -1,5 +1,6 @@
-// The Codex CLI through the verifying proxy on published weights. What so small a model says to so long a prompt
-// is not judged: the turn ends, and no side logs an error of the protocol. Skipped where either is missing.
+// The Codex CLI through the verifying proxy on published weights. What so small a model says to so long a
+// prompt is not judged: the turn ends, and no side logs an error of the protocol. Skipped where either is
+// missing.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -105,7 +105,7 @@ export const input = either(
   'The conversation so far: a text, or items.',
 );
 
-/** What came before the input of a request. */
+/** The part of a conversation before the input of a request. */
 export interface Before {
   readonly instructions: string | undefined;
   /** The items of the response that this one continues. */

@@ -16,7 +16,7 @@ import { readItems, type StoredItem, storedInput, storedOutput } from './stored-
 import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 
-/** Reasoning that it seals can be opened as long as the route lives. `store` null: nothing is stored. */
+/** Reasoning that it seals can be opened as long as the route lives. `store` null: no response is stored. */
 export function responses(store: ResponseStore | null): Route {
   const seal = new ReasoningSeal();
   return route({
@@ -102,7 +102,7 @@ interface Keeper {
   save(answer: ResponseObject, input: () => readonly StoredItem[]): Promise<void>;
 }
 
-/** What a request may store and continue. Refuses: unsupported_parameter where nothing is stored. */
+/** Storing and continuing for one request. Refuses: unsupported_parameter where no response is stored. */
 function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStore | null): Keeper {
   const { store: wanted = false, previous_response_id: id } = body;
   if (store === null) {

@@ -173,7 +173,7 @@ export class ResponseStore {
     }
   }
 
-  /** The folder of a share: a name that tells nothing without the key. */
+  /** The folder of a share: a name that is random without the key. */
   #placeOf(share: string): string {
     const none = Buffer.alloc(HEADER_BYTES);
     return this.#options.key.objectKey(none, { kind: 'state', id: share }, 'place').toString('hex');

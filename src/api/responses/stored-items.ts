@@ -1,5 +1,5 @@
-// Items as they are stored and given back: of a request once it was read, and of an answer. Sealed reasoning is
-// stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
+// Items as they are stored and given back: of a request once it was read, and of an answer. Sealed reasoning
+// is stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
 
 import type { Infer } from '../../base/shape.ts';
 import { type input, item, type Item } from './items.ts';

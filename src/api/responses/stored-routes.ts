@@ -1,5 +1,5 @@
-// GET and DELETE /v1/responses/:id and GET /v1/responses/:id/input_items: what is stored for the key that asks,
-// and no other. Refuses: response_not_found, for other keys' too, and where nothing is stored.
+// GET and DELETE /v1/responses/:id and GET /v1/responses/:id/input_items: the stored responses of the key
+// that asks, and no other. Refuses: response_not_found, for other keys' too, and where none is stored.
 
 import { ApiError } from '../../base/errors.ts';
 import { choice, integer, map, object, optional, optionalOrEmpty, refuse, text } from '../../base/shape.ts';
@@ -21,7 +21,7 @@ function whole(min: number, max: number, about: string) {
   return map(text({ max: 10, about }), (value, path) => integer({ min, max }).read(Number(value), path));
 }
 
-/** Null: nothing is stored. */
+/** `store` null: no response is stored. */
 export function storedResponseRoutes(store: ResponseStore | null): readonly Route[] {
   const of = (
     call: Pick<Call, 'exchange' | 'params'>,

@@ -1,6 +1,6 @@
 // POST /v1/responses on the wire: the shape of a request (OpenAI API reference, "Create a model response"),
-// the plan it becomes, and the fields that the answer repeats. What would need a stored answer is refused where
-// none is stored (responses.store).
+// the plan it becomes, and the fields that the answer repeats. What would need a stored answer is refused
+// where none is stored (responses.store).
 
 import { formatGrammar, plainFormats, schemaFields } from '../chat/response-format.ts';
 import { budgetOf, templateFields, templateVariables } from '../chat/template-variables.ts';

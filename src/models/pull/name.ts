@@ -1,7 +1,8 @@
 // The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or `owner/repo/path/file.gguf`, each with an
 // optional `@revision`, and with or without the hub's own address before it; or the address of a page of the
-// hub, which becomes such a name. Only characters without a meaning in a URL path; no `..`. Without a revision
-// it takes the hub's `main`, pinned to its commit. The quantization `latest` is the default one, as without.
+// hub, which becomes such a name. Only characters without a meaning in a URL path; no `..`. Without a
+// revision it takes the hub's `main`, pinned to its commit. The quantization `latest` is the default one, as
+// without.
 
 import { ApiError } from '../../base/errors.ts';
 import { parseModelName } from '../store/names.ts';
@@ -23,7 +24,7 @@ export interface PullName {
 const HUB_PREFIX = /^(?:hf\.co|huggingface\.co)\//;
 
 const HUB_URL = /^https?:\/\/(?:www\.)?(?:hf\.co|huggingface\.co)\//;
-/** What the hub has between a repository and a revision. */
+/** Words of the hub between a repository and a revision. */
 const OF_A_PAGE = new Set(['tree', 'blob', 'resolve', 'raw']);
 /** Where other tools write a quantization this is the repository's own choice. */
 const ANY_TAG = 'latest';

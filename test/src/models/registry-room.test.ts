@@ -39,7 +39,7 @@ test('two at once for the last place: one has it, the other is refused and leave
   expect(refused).toHaveLength(3);
   for (const reason of refused) expect(reason).toMatchObject({ code: 'too_many_models', status: 409 });
   const [last] = fixture.models.list().filter(({ id }) => names.includes(id));
-  // What was refused is not in the store: it would come back with the next start, as a model too many.
+  // A refused one is not in the store: it would come back with the next start, as a model too many.
   expect(await fixture.restart()).toEqual([]);
   expect(fixture.models.list().map(({ id }) => id)).toEqual([last?.id]);
 });

@@ -22,7 +22,7 @@ export interface TextCallOptions {
   argumentsOf(name: string): ArgumentReader;
 }
 
-/** `words`: text before a call. `framing`: from a trigger or the end of arguments up to those of the next call. */
+/** `framing`: from a trigger or the end of arguments up to those of the next call. */
 type State = 'words' | 'framing' | 'arguments';
 
 export class TextCallReader implements ToolReader {

@@ -1,5 +1,5 @@
-// The words of an answer up to where a call may begin, as every reader of calls takes them: framing among them
-// is left out, thoughts among them are reasoning, and what may become either is held back.
+// The words of an answer up to where a call may begin, as every reader of calls takes them: framing among
+// them is left out, thoughts among them are reasoning, and what may become either is held back.
 
 import type { ToolFormat } from '../../../engine/seam/tool-format.ts';
 import type { ToolEvent } from './events.ts';
@@ -60,7 +60,7 @@ export class Words {
     if (frame >= 0 && (at < 0 || frame < at)) {
       this.say(frame);
       const isBegun = (text: string): boolean => text.length > this.held.length && text.startsWith(this.held);
-      // What is there may be the beginning of a longer one.
+      // It may be the beginning of a longer one.
       if (ahead === 'more' && frames.some(isBegun)) return 'waits';
       const marks = frames.filter((text) => this.held.startsWith(text));
       const mark = marks.reduce((longest, text) => (text.length > longest.length ? text : longest), '');
@@ -105,8 +105,7 @@ export class Words {
   }
 
   /**
-   * The text ends in what may be the beginning of a call: after a call or at a limit that is framing, else the
-   * answer.
+   * The text ends in a possible beginning of a call: framing after a call or at a limit, else the answer.
    */
   breakOff(ahead: Ahead): void {
     if (this.calls === 0 && ahead === 'end') this.say(this.held.length);

@@ -198,7 +198,7 @@ export class ReasoningReader {
     return { reasoning, content: Buffer.concat([gap, content]) };
   }
 
-  /** What is held are words that one of these marks may break off. */
+  /** The words that are held may be broken off by one of these marks. */
   #broken(breaks: readonly Break[]): Split {
     this.phase = 'framed';
     this.#breaks = breaks;

@@ -1,5 +1,5 @@
-// The store of responses: what is kept for which key, how much, how long, and what a kill or another's hand on
-// the disk leaves of it.
+// The store of responses: what is kept for which key, how much, how long, and what a kill or another's hand
+// on the disk leaves of it.
 
 import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

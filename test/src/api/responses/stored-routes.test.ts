@@ -42,7 +42,7 @@ async function start(options: ApiServerOptions = {}, maxBytesPerKey = 1 << 20): 
   api = await startApi({ ...options, responses });
   return client();
 }
-/** What the model was given last. */
+/** The messages that the model was given last. */
 function given(): readonly ChatMessage[] {
   const prompt = api.engine.requests.at(-1)?.prompt;
   return prompt?.kind === 'chat' ? prompt.messages : [];

@@ -1,5 +1,5 @@
-// A value whose type only its end tells: it is the same however it is cut, and reading it takes a look at its text
-// a few times, not once for each piece.
+// A value whose type only its end tells: it is the same however it is cut, and reading it takes a look at its
+// text a few times, not once for each piece.
 
 import * as fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
