@@ -8,7 +8,7 @@ import { beforeBlanks, firstOf, startedAt } from './framing.ts';
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 export type Ahead = 'more' | 'end' | 'cut';
 
-/** `waits`: for more text. `goes on`: there may be more in what is held. `trigger`: it stands at the front. */
+/** `waits`: for more text. `goes on`: there may be more in the held text. `trigger`: it is at the front. */
 type Step = 'waits' | 'goes on' | 'trigger';
 
 export type WordsFormat = Pick<ToolFormat, 'triggers' | 'silent' | 'aside'> & {
