@@ -12,7 +12,7 @@ import { ResponseAnswer, type ResponseObject } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from './sealed-reasoning.ts';
 import type { ResponseStore } from './store.ts';
-import { readItems, type StoredItem, storedInput, storedOutput } from './stored-items.ts';
+import { readItems, type KeptItem, storedInput, storedOutput } from './stored-items.ts';
 import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 
@@ -97,9 +97,9 @@ export function responses(store: ResponseStore | null): Route {
 
 interface Keeper {
   /** The items of the response that this one continues. */
-  previous(): Promise<readonly StoredItem[]>;
+  previous(): Promise<readonly KeptItem[]>;
   /** Stores the answer where the request asks for it. */
-  save(answer: ResponseObject, input: () => readonly StoredItem[]): Promise<void>;
+  save(answer: ResponseObject, input: () => readonly KeptItem[]): Promise<void>;
 }
 
 /** Storing and continuing for one request. Refuses: unsupported_parameter where no response is stored. */
@@ -123,7 +123,7 @@ function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStor
     async previous() {
       if (id === undefined) return [];
       const { input, response } = await store.get(caller, id, 'previous_response_id');
-      const output = response['output'] as readonly StoredItem[];
+      const output = response['output'] as readonly KeptItem[];
       return [...input, ...storedOutput(output)];
     },
     async save(answer, input) {

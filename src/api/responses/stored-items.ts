@@ -4,7 +4,7 @@
 import type { Infer } from '../../base/shape.ts';
 import { type input, item, type Item } from './items.ts';
 
-export type StoredItem = Readonly<Record<string, unknown>>;
+export type KeptItem = Readonly<Record<string, unknown>>;
 
 export interface ItemSealing {
   /** The text of sealed reasoning, and where it is in the request. */
@@ -13,25 +13,25 @@ export interface ItemSealing {
 }
 
 /** The input of a request. */
-export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): readonly StoredItem[] {
+export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): readonly KeptItem[] {
   const items: readonly Item[] =
     typeof given === 'string' ? [{ role: 'user', content: given } as Item] : given;
   return items.map((each, i) => storedItem(each, `input[${i}]`, sealing));
 }
 
 /** The items of an answer. */
-export function storedOutput(output: readonly StoredItem[]): readonly StoredItem[] {
+export function storedOutput(output: readonly KeptItem[]): readonly KeptItem[] {
   return output.map((each) =>
     Object.fromEntries(Object.entries(each).filter(([field]) => field !== 'encrypted_content')),
   );
 }
 
 /** Throws an Error for items that this version did not store. */
-export function readItems(stored: readonly StoredItem[]): readonly Item[] {
+export function readItems(stored: readonly KeptItem[]): readonly Item[] {
   return stored.map((each, i) => item.read(each, `stored[${i}]`));
 }
 
-function storedItem(each: Item, path: string, { open, newId }: ItemSealing): StoredItem {
+function storedItem(each: Item, path: string, { open, newId }: ItemSealing): KeptItem {
   const status = 'completed';
   if ('role' in each) {
     const type = each.role === 'assistant' ? 'output_text' : 'input_text';

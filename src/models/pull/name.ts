@@ -31,8 +31,8 @@ const ANY_TAG = 'latest';
 
 const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
 
+/**
  * The name that the address of a repository, a file or a revision on the hub means; other texts as they are.
- * The name that the address of a repository, a file or a revision on the hub means; every other text as it is.
  * It names no hub: the configured one is asked.
  */
 export function plainPullName(given: string): string {

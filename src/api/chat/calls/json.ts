@@ -6,7 +6,7 @@ import type { NamedCall, ObjectCall } from '../../../engine/seam/tool-format.ts'
 import type { ToolEvent, ToolReader } from './events.ts';
 import { firstOf } from './framing.ts';
 import { matchHead, type HeadPart } from './head.ts';
-import { type Ahead, Words, type WordsFormat } from './words.ts';
+import { type Ahead, AnswerWords, type WordsFormat } from './words.ts';
 
 /** A name and its punctuation, or framing before a call; a longer beginning is no call. */
 const MAX_HEAD = 4096;
@@ -29,7 +29,7 @@ export function createJsonReader(
 }
 
 class CallReader implements ToolReader {
-  readonly #words: Words;
+  readonly #words: AnswerWords;
   readonly #syntax: ObjectCall | NamedCall;
   readonly #names: readonly string[];
   readonly #heads: readonly (readonly HeadPart[])[];
@@ -40,7 +40,7 @@ class CallReader implements ToolReader {
   #scanned = 0;
 
   constructor(format: WordsFormat, syntax: ObjectCall | NamedCall, names: readonly string[]) {
-    this.#words = new Words(format);
+    this.#words = new AnswerWords(format);
     this.#syntax = syntax;
     this.#names = names;
     this.#heads = syntax.kind === 'object' ? objectHeads(syntax) : namedHeads(syntax);

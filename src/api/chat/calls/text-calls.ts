@@ -7,7 +7,7 @@ import { triggersOf } from '../../../grammar/calls/triggers.ts';
 import type { ArgumentReader } from './argument-reader.ts';
 import type { ToolEvent, ToolReader } from './events.ts';
 import { afterBlanks, afterText, matchHead, type HeadPart } from './head.ts';
-import { type Ahead, Words } from './words.ts';
+import { type Ahead, AnswerWords } from './words.ts';
 
 /** A name and its framing; a longer beginning is no call. */
 const MAX_HEAD = 4096;
@@ -27,7 +27,7 @@ type State = 'words' | 'framing' | 'arguments';
 
 export class TextCallReader implements ToolReader {
   readonly #options: TextCallOptions;
-  readonly #words: Words;
+  readonly #words: AnswerWords;
   readonly #triggers: readonly string[];
   /** Texts that may stand around calls. */
   readonly #frames: readonly string[];
@@ -39,7 +39,7 @@ export class TextCallReader implements ToolReader {
     const { turn, open, between, close, silent, aside, inReasoning } = format;
     this.#options = options;
     this.#triggers = triggersOf(format, names);
-    this.#words = new Words({ triggers: this.#triggers, silent, aside, inReasoning });
+    this.#words = new AnswerWords({ triggers: this.#triggers, silent, aside, inReasoning });
     this.#frames = [...new Set([turn, open, between, close, ...tail.split(/\s+/)].map((text) => text.trim()))]
       .filter((text) => text !== '')
       .sort((a, b) => b.length - a.length);

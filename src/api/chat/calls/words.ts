@@ -15,7 +15,7 @@ export type WordsFormat = Pick<ToolFormat, 'triggers' | 'silent' | 'aside'> & {
   readonly inReasoning?: boolean | undefined;
 };
 
-export class Words {
+export class AnswerWords {
   /** Text that was not read yet. */
   held = '';
   /** Text since the trigger and the blanks before it, given back as content if it turns out to be no call. */
