@@ -6,7 +6,7 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
-import type { ResponseStore } from './responses/store.ts';
+import type { ResponseStore } from '../files/response-store.ts';
 import { storedResponseRoutes } from './responses/stored-routes.ts';
 import { batchRoutes } from './batches/route.ts';
 import { fileRoutes } from './files/route.ts';

@@ -2,7 +2,7 @@
 // What has expired is removed every hour.
 
 import { join } from 'node:path';
-import { ResponseStore } from '../api/responses/store.ts';
+import { ResponseStore } from '../files/response-store.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { Config } from '../config/read.ts';

@@ -11,7 +11,7 @@ import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import { ResponseAnswer, type ResponseObject } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from './sealed-reasoning.ts';
-import type { ResponseStore } from './store.ts';
+import type { ResponseStore } from '../../files/response-store.ts';
 import { readItems, type KeptItem, storedInput, storedOutput } from './stored-items.ts';
 import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';

@@ -6,7 +6,7 @@ import { choice, integer, map, object, optional, optionalOrEmpty, refuse, text }
 import type { Principal } from '../../http/admission/auth.ts';
 import { route, type Call, type Route } from '../../http/route.ts';
 import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
-import type { ResponseStore, StoredFor } from './store.ts';
+import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
 
 /** Callers without a known key have their own responses, by the key they sent, and one share of the room. */
 export function storedFor(principal: Principal | null): StoredFor {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import OpenAI from 'openai';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { ResponseStore } from '../../../../src/api/responses/store.ts';
+import { ResponseStore } from '../../../../src/files/response-store.ts';
 import { detectReasoning } from '../../../../src/engine/seam/reasoning.ts';
 import type { ChatMessage } from '../../../../src/engine/seam/engine.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';

@@ -6,17 +6,17 @@
 
 import { mkdir, readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ApiError } from '../../base/errors.ts';
+import { ApiError } from '../base/errors.ts';
 import {
   codeOf,
   readSmallBytes,
   removeTemporaries,
   syncFolder,
   writeAtomically,
-} from '../../base/durable-files.ts';
-import { anyObject, integer, list, object, text } from '../../base/shape.ts';
-import { HEADER_BYTES, type MasterKey } from '../../files/sealed/format.ts';
-import { openState, sealState } from '../../files/sealed/state.ts';
+} from '../base/durable-files.ts';
+import { anyObject, integer, list, object, text } from '../base/shape.ts';
+import { HEADER_BYTES, type MasterKey } from './sealed/format.ts';
+import { openState, sealState } from './sealed/state.ts';
 
 /** Of one stored response: its conversation and its answer. */
 const MAX_BYTES = 16 * 1024 * 1024;

@@ -5,9 +5,9 @@ import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type StoredLimits, ResponseStore, type StoredFor } from '../../../../src/api/responses/store.ts';
-import { MasterKey } from '../../../../src/files/sealed/format.ts';
-import { apiRefusal, sealedRefusal } from '../../../fixtures/refusal.ts';
+import { type StoredLimits, ResponseStore, type StoredFor } from '../../../src/files/response-store.ts';
+import { MasterKey } from '../../../src/files/sealed/format.ts';
+import { apiRefusal, sealedRefusal } from '../../fixtures/refusal.ts';
 
 const DAY = 86_400_000;
 const LIMITS: StoredLimits = {
