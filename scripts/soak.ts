@@ -1,7 +1,9 @@
-// `make soak`: ten minutes (`--seconds N`) of random clients and faults against the real server. Prints a
-// table; ends with 1 when something leaked or a request is unaccounted for.
+// `make soak`: the loop of an agent (`--turns N`, 2,000), then ten minutes (`--seconds N`) of random clients
+// and faults, each against a real server of its own. Prints tables; ends with 1 when something leaked, a turn
+// was not as recorded or a request is unaccounted for.
 
 import { parseArgs } from 'node:util';
+import { runAgentLoop } from '../test/fixtures/e2e/agent-loop.ts';
 import { runSoak } from '../test/fixtures/e2e/soak.ts';
 import { mebibytes, type Sample } from '../test/fixtures/e2e/soak-accounts.ts';
 
@@ -9,9 +11,29 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '600' },
     clients: { type: 'string', default: '12' },
+    turns: { type: 'string', default: '2000' },
     seed: { type: 'string' },
   },
 });
+
+console.log(`agent: ${values.turns} turns\n`);
+console.log('    turn   RSS MiB: server   engine   descriptors: server   engine   requests open');
+const agent = await runAgentLoop(Number(values.turns), ({ turn, server, engine, open }) => {
+  const columns = [
+    [turn, 8],
+    [mebibytes(server.rssBytes), 18],
+    [mebibytes(engine.rssBytes), 9],
+    [server.descriptors, 22],
+    [engine.descriptors, 9],
+    [open, 16],
+  ] as const;
+  console.log(columns.map(([value, width]) => String(value).padStart(width)).join(''));
+});
+console.log(
+  `\n${agent.turns} turns, ${agent.calls} calls of the tool, ${agent.compactions} compactions of the history`,
+);
+console.log(verdict(agent.problems, 'no leak, every turn as recorded'));
+
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 console.log(`soak: ${values.seconds} s, ${values.clients} clients, seed ${seed}\n`);
 console.log(' seconds    RSS MiB   descriptors   children');
@@ -38,9 +60,9 @@ for (const [fault, count] of Object.entries(report.faults))
 console.log('\nrequests by outcome:');
 for (const [outcome, count] of [...report.outcomes].toSorted((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(8)}  ${outcome}`);
-console.log(
-  report.problems.length === 0
-    ? '\nno leak, every request accounted for'
-    : `\n${report.problems.slice(0, 50).join('\n')}`,
-);
-process.exitCode = report.problems.length === 0 ? 0 : 1;
+console.log(verdict(report.problems, 'no leak, every request accounted for'));
+process.exitCode = agent.problems.length + report.problems.length === 0 ? 0 : 1;
+
+function verdict(problems: readonly string[], passed: string): string {
+  return `\n${problems.length === 0 ? passed : problems.slice(0, 50).join('\n')}\n`;
+}

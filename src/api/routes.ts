@@ -7,6 +7,8 @@ import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
 import { embeddings, rerank } from './vectors/route.ts';
 import { responses } from './responses/route.ts';
+import type { ResponseStore } from '../files/response-store.ts';
+import { storedResponseRoutes } from './responses/stored-routes.ts';
 import { batchRoutes } from './batches/route.ts';
 import { FILE_ROUTES } from './files/route.ts';
 import { messageRoutes } from './messages/route.ts';
@@ -18,11 +20,13 @@ import { deleteModel, getModel, listModels, registerModel } from './models/regis
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
 
-export function allRoutes(context: RouteContext): readonly Route[] {
-  const replayed = [chat, responses(), completions, embeddings];
+/** `stored` null: no responses are stored. */
+export function allRoutes(context: RouteContext, stored: ResponseStore | null = null): readonly Route[] {
+  const replayed = [chat, responses(stored), completions, embeddings];
   return [
     ...replayed,
     ...messageRoutes(),
+    ...storedResponseRoutes(stored),
     rerank,
     transcriptions,
     translations,

@@ -108,6 +108,7 @@ export const API_CODES = {
   unknown_url: caller(404, 'there is no such route'),
   model_not_found: caller(404, 'there is no model of that name'),
   model_not_loaded: caller(404, 'the model is not loaded'),
+  response_not_found: caller(404, 'there is no stored response of that id for this key'),
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
   no_such_batch: caller(404, 'there is no such batch, or it is of another key'),
@@ -187,7 +188,7 @@ export const API_CODES = {
   connection_ending: wait(503, 'in logs and metrics only: the connection ends with an earlier answer'),
   tee_not_enabled: operator(503, 'the server runs without a TEE'),
   timeout: wait(504, 'the answer took longer than `limits.request_timeout_ms`'),
-  storage_full: operator(507, 'there is no room for the model or the file'),
+  storage_full: operator(507, 'there is no room for the model, the file or the response'),
 } as const satisfies Readonly<Record<string, ApiCodeEntry>>;
 
 export type ApiCode = keyof typeof API_CODES;

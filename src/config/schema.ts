@@ -6,6 +6,7 @@
 
 import { engineSection } from './engine-section.ts';
 import { filesSection } from './files-section.ts';
+import { responsesSection } from './responses-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
 import { MODEL_ENTRY } from './model-entry.ts';
@@ -302,6 +303,7 @@ export const SECTIONS = {
       }),
     ),
   },
+  responses: responsesSection,
   audit: {
     enabled: measured(boolean('write the hash-chained audit log', false)),
     folder: measured(path('folder of audit.jsonl and its signed head; unset: `audit` in the data folder')),

@@ -28,8 +28,11 @@ export interface Registry {
    * too_many_models.
    */
   add(entry: RegistryEntry): RegistryEntry;
-  /** 409 too_many_models where no further id has room. */
-  checkRoom(): void;
+  /**
+   * Keeps the room of this id while the work goes on, so that no two take the same. Throws 409
+   * too_many_models before the work begins.
+   */
+  withRoom<T>(id: string, work: () => Promise<T>): Promise<T>;
   remove(id: string): boolean;
   /** For attestation: never hashes, cost does not depend on size. */
   attested(): readonly AttestedModel[];
@@ -44,8 +47,11 @@ export function createRegistry(): Registry {
   const refresh = (): void => {
     attested = [...entries.values()].map(({ model }) => toAttested(model));
   };
-  const checkRoom = (): void => {
-    if (entries.size < MAX_MODELS) return;
+  /** Ids whose room is kept, and by how many. */
+  const kept = new Map<string, number>();
+  const checkRoom = (id: string): void => {
+    const more = [...kept.keys()].filter((each) => !entries.has(each)).length;
+    if (entries.has(id) || kept.has(id) || entries.size + more < MAX_MODELS) return;
     const message = `${MAX_MODELS} models are registered, which is the most that evidence can name`;
     throw new ApiError('too_many_models', message, {
       status: 409,
@@ -54,7 +60,15 @@ export function createRegistry(): Registry {
     });
   };
   return {
-    checkRoom,
+    withRoom(id, work) {
+      checkRoom(id);
+      kept.set(id, (kept.get(id) ?? 0) + 1);
+      return work().finally(() => {
+        const others = (kept.get(id) ?? 1) - 1;
+        if (others > 0) kept.set(id, others);
+        else kept.delete(id);
+      });
+    },
     list: () => [...entries.values()],
     get: (id) => entries.get(id),
     add(entry) {
@@ -69,7 +83,7 @@ export function createRegistry(): Registry {
         );
       }
       if (existing !== undefined) return existing;
-      checkRoom();
+      checkRoom(entry.model.id);
       entries.set(entry.model.id, entry);
       refresh();
       return entry;

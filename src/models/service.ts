@@ -15,6 +15,7 @@ import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { FileIdentity, KvCacheType, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
+import { plainPullName } from './pull/name.ts';
 import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
@@ -123,9 +124,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
         if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
         const configured = this.#configuredAs(entry);
         if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
-        this.registry.checkRoom();
-        await this.#store.put(manifestOf(entry, { kind: 'file', path: origin }));
-        return this.#statusOf(this.registry.add(entry));
+        return this.registry.withRoom(entry.model.id, async () => {
+          await this.#store.put(manifestOf(entry, { kind: 'file', path: origin }));
+          return this.#statusOf(this.registry.add(entry));
+        });
       });
     } finally {
       held?.release();
@@ -148,9 +150,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
         if (this.registry.get(request.name) !== undefined)
           return { model: this.registry.add(entry).model, added: false };
         this.#bases.checkRoom(base.model);
-        this.registry.checkRoom();
-        await this.#store.put(manifestOf(entry, { kind: 'file', path }));
-        return { model: this.registry.add(entry).model, added: true };
+        return this.registry.withRoom(request.name, async () => {
+          await this.#store.put(manifestOf(entry, { kind: 'file', path }));
+          return { model: this.registry.add(entry).model, added: true };
+        });
       });
     } finally {
       held?.release();
@@ -168,15 +171,18 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const unloaded = await this.#changes.run(id, async () => {
       const entry = this.#entryOf(id);
       this.#bases.checkWithout(entry.model);
-      const done = this.#take(entry);
-      try {
-        // Blobs that an engine still reads are leased: they are collected after its end.
-        if ((await this.#store.get(id)) !== undefined) await this.#store.remove(id);
-      } catch (error) {
-        this.registry.add(entry);
-        throw error;
-      }
-      return { done };
+      // Its room stays its own until it is gone: it comes back where the store fails.
+      return this.registry.withRoom(id, async () => {
+        const done = this.#take(entry);
+        try {
+          // Blobs that an engine still reads are leased: they are collected after its end.
+          if ((await this.#store.get(id)) !== undefined) await this.#store.remove(id);
+        } catch (error) {
+          this.registry.add(entry);
+          throw error;
+        }
+        return { done };
+      });
     });
     await unloaded.done;
     await this.#store.collect();
@@ -238,11 +244,11 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     return failed;
   }
 
-  async *pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
+  async *pull(asked: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
+    const request = { ...asked, name: plainPullName(asked.name) };
     if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
-    if (this.registry.get(request.name) === undefined) this.registry.checkRoom();
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
@@ -250,13 +256,14 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  async pullStatus(name: string): Promise<PullStatus | undefined> {
+  async pullStatus(given: string): Promise<PullStatus | undefined> {
+    const name = plainPullName(given);
     const state = await this.#options.pulls?.status(name);
     return state === undefined ? undefined : statusOfPull(name, state);
   }
 
   async cancelPull(name: string): Promise<boolean> {
-    return (await this.#options.pulls?.cancel(name)) ?? false;
+    return (await this.#options.pulls?.cancel(plainPullName(name))) ?? false;
   }
 
   async close(signal: AbortSignal): Promise<void> {
@@ -367,15 +374,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   #follow(service: PullService, request: PullRequest): Promise<void> {
     const running = this.#followers.get(request.name);
     if (running !== undefined) return running;
-    const follower = (async () => {
-      try {
+    const follower = this.registry
+      .withRoom(request.name, async () => {
         for await (const event of service.pull(request)) {
           if (event.kind === 'success' || event.kind === 'already_exists') await this.#adoptPulled(event.id);
         }
-      } finally {
-        this.#followers.delete(request.name);
-      }
-    })();
+      })
+      .finally(() => this.#followers.delete(request.name));
     this.#followers.set(request.name, follower);
     follower.catch(() => undefined); // a client that watches gets the error
     return follower;

@@ -53,6 +53,7 @@ export async function checkConfiguredPaths(config: Config): Promise<void> {
   }
   const dataDir = store.dataDir ?? '.';
   await ownFolder(config, ['store.data_dir'], dataDir);
+  if (config.responses.store) await ownFolder(config, ['store.data_dir'], join(dataDir, 'responses'));
   if (audit.enabled)
     await ownFolder(config, [keyOr(config, 'audit.folder')], audit.folder ?? join(dataDir, 'audit'));
   if (files.folder !== undefined) await ownFolder(config, ['files.folder'], files.folder);

@@ -44,7 +44,8 @@ export async function createFiles(
   return files;
 }
 
-function keySource(config: Config, tee: Tee | null): KeySource {
+/** Of all that is stored for callers. */
+export function keySource(config: Config, tee: Tee | null): KeySource {
   const real = tee !== null && tee.simulated === undefined;
   const kind = config.files.key ?? (real ? 'memory' : 'file');
   const refused = (reason: string): ConfigError => refusedValue(config, ['files.key'], reason);

@@ -20,6 +20,7 @@ import { createModelMetrics } from './metrics.ts';
 import type { Files } from '../files/open.ts';
 import { createFiles } from './files.ts';
 import { createConfiguredModels } from './models.ts';
+import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Converters } from '../engine/seam/converters.ts';
@@ -96,6 +97,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     onRenewed: (tls) => renewals.apply(tls),
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
   }));
+  const responses = (parts.responses = await openResponses(config, tee, clock, log));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
   const files = (parts.files = await createFiles(config, tee, clock, log));
   signal.throwIfAborted();
@@ -111,7 +113,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       metricSources: [metrics.families],
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    allRoutes,
+    (context) => allRoutes(context, responses?.store ?? null),
   ));
   renewals.apply = (tls) => server.setTls(tls);
   const url = await listen(server, config);
@@ -191,6 +193,7 @@ class Parts {
   attester: BatchingAttester | null = null;
   leaf: { close(): void } | undefined;
   audit: Audit | null = null;
+  responses: OpenedResponses | null = null;
   files: Files | null = null;
   readonly #drainMs: number;
   readonly #now = new AbortController();
@@ -216,6 +219,7 @@ class Parts {
     this.#now.abort();
     await this.models?.close(this.#now.signal);
     await this.attester?.close();
+    this.responses?.close();
     await this.files?.close();
     await this.audit?.close();
   }

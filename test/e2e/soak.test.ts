@@ -1,6 +1,7 @@
-// The soak's own bookkeeping, and a few seconds of it. `make soak` is the long one.
+// The soak's own bookkeeping, and a short form of each of its parts. `make soak` is the long one.
 
 import { describe, expect, test } from 'vitest';
+import { runAgentLoop } from '../fixtures/e2e/agent-loop.ts';
 import { runSoak } from '../fixtures/e2e/soak.ts';
 import { accounts, growth, type Sample } from '../fixtures/e2e/soak-accounts.ts';
 
@@ -50,3 +51,9 @@ test(
     expect(report.outcomes.get('200') ?? 0).toBeGreaterThan(10);
   },
 );
+
+test('turns of an agent over both dialects: each as recorded, no leak', { timeout: 400_000 }, async () => {
+  const { problems, turns, calls, compactions, samples } = await runAgentLoop(80);
+  expect(problems).toEqual([]);
+  expect([turns >= 80, calls > 20, compactions > 5, samples.length > 10]).toEqual([true, true, true, true]);
+});

@@ -25,7 +25,7 @@ export const pullModel = route({
       min: 1,
       max: 1024,
       about:
-        '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`; `hf.co/` may stand before it. A repository of safetensors is converted, and quantised to QUANT.',
+        '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`; `hf.co/` may stand before it, or the address of a page of huggingface.co in its place. `:latest` is the default quantization. A repository of safetensors is converted, and quantised to QUANT.',
     }),
     force: optional(flag('Fetch again what is there already.')),
     token: optional(

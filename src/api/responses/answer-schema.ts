@@ -94,3 +94,13 @@ export const responseAnswer = object({
   truncation: literal('disabled'),
   user: optional(words),
 });
+
+export const deletedResponse = object({ id: words, object: literal('response'), deleted: flag() });
+
+export const inputItems = object({
+  object: literal('list'),
+  data: list(record, { max: 100 }),
+  first_id: nullable(words),
+  last_id: nullable(words),
+  has_more: flag(),
+});

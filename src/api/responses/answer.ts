@@ -33,11 +33,18 @@ export interface ResponseOptions {
   readonly seal: ((text: string) => string) | null;
 }
 
+export interface ResponseObject {
+  readonly id: string;
+  readonly created_at: number;
+  readonly output: readonly Readonly<Record<string, unknown>>[];
+  readonly [field: string]: unknown;
+}
+
 type Status = 'in_progress' | 'completed' | 'incomplete';
 
 export class ResponseAnswer {
   readonly #options: ResponseOptions;
-  readonly #items: object[] = [];
+  readonly #items: Readonly<Record<string, unknown>>[] = [];
   #open: { readonly kind: 'content' | 'reasoning' | 'call'; readonly item: OutputItem } | null = null;
   #status: Status = 'in_progress';
   #sink: ChunkSink | null = null;
@@ -48,8 +55,13 @@ export class ResponseAnswer {
   }
 
   /** The whole answer. */
-  async collect(events: AsyncIterable<GenerateEvent>): Promise<object> {
+  async collect(events: AsyncIterable<GenerateEvent>): Promise<ResponseObject> {
     await foldEvents(events, [this.#choice()]);
+    return this.#response();
+  }
+
+  /** The answer as far as it was written. */
+  get response(): ResponseObject {
     return this.#response();
   }
 
@@ -144,11 +156,11 @@ export class ResponseAnswer {
 
   #close(status: ItemStatus): void {
     if (this.#open === null) return;
-    this.#items.push(this.#open.item.end(status));
+    this.#items.push({ ...this.#open.item.end(status) });
     this.#open = null;
   }
 
-  #response(): object {
+  #response(): ResponseObject {
     const { answer, plan, counts, now } = this.#options;
     const ended = this.#status !== 'in_progress';
     return {

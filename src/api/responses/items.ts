@@ -70,7 +70,7 @@ const reasoning = openObject({
 });
 
 const foreign = unsupportedParameter('items are messages, function and custom tool calls, and reasoning');
-const stored = unsupportedParameter('nothing is stored here, send the item itself (`store: false`)');
+const stored = unsupportedParameter('no item is stored by itself, send the item (`store: false`)');
 const FOREIGN = ['file_search_call', 'computer_call', 'computer_call_output', 'web_search_call', 'tool_search_call', 'tool_search_output', 'compaction', 'image_generation_call', 'code_interpreter_call', 'local_shell_call', 'local_shell_call_output', 'shell_call', 'shell_call_output', 'apply_patch_call', 'apply_patch_call_output', 'mcp_list_tools', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call'] as const; // prettier-ignore
 
 const typed = tagged('type', {
@@ -84,7 +84,7 @@ const typed = tagged('type', {
   ...Object.fromEntries(FOREIGN.map((each) => [each, foreign])),
 });
 
-type Item =
+export type Item =
   | Infer<typeof message>
   | Infer<typeof functionCall>
   | Infer<typeof customCall>
@@ -92,7 +92,7 @@ type Item =
   | Infer<typeof reasoning>;
 
 /** A message may leave its type out. */
-const item: Shape<Item> = {
+export const item: Shape<Item> = {
   schema: typed.schema,
   read(value, path) {
     const untyped = isRecord(value) && (value['type'] === undefined || value['type'] === null);
@@ -107,15 +107,23 @@ export const input = either(
   'The conversation so far: a text, or items.',
 );
 
+/** The part of a conversation before the input of a request. */
+export interface Before {
+  readonly instructions: string | undefined;
+  /** The items of the response that this one continues. */
+  readonly items: readonly Item[];
+}
+
 /** `open`: the text of sealed reasoning, and where it is in the request. */
 export function toMessages(
-  instructions: string | undefined,
+  { instructions, items }: Before,
   given: Infer<typeof input>,
   open: (sealed: string, param: string) => string,
 ): readonly ChatMessage[] {
   const history = new History();
   if (instructions !== undefined && instructions !== '')
     history.add({ role: 'system', content: instructions });
+  for (const [i, each] of items.entries()) put(history, each, `previous[${i}]`, open);
   if (typeof given === 'string') history.add({ role: 'user', content: given });
   else for (const [i, each] of given.entries()) put(history, each, `input[${i}]`, open);
   const messages = history.messages();

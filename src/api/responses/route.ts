@@ -1,18 +1,23 @@
-// POST /v1/responses, stateless: the other dialect of a conversation.
+// POST /v1/responses, the other dialect of a conversation. It is stateless but for responses that the request
+// asks to store, where the configuration has it (responses.store): those are durable before the answer ends.
 
+import { refuse } from '../../base/shape.ts';
 import { tellLoosened } from '../chat/loosened.ts';
-import { route, type Route } from '../../http/route.ts';
+import { type Call, route, type Route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
 import { answerId } from '../generation/answer.ts';
 import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
-import { ResponseAnswer } from './answer.ts';
+import { ResponseAnswer, type ResponseObject } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
-import { planResponse, responseRequest } from './wire.ts';
+import type { ResponseStore } from '../../files/response-store.ts';
+import { readItems, type KeptItem, storedInput, storedOutput } from './stored-items.ts';
+import { storedFor } from './stored-routes.ts';
+import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 
-/** Reasoning that it seals can be opened as long as the route lives. */
-export function responses(): Route {
+/** Reasoning that it seals can be opened as long as the route lives. `store` null: no response is stored. */
+export function responses(store: ResponseStore | null): Route {
   const seal = new ReasoningSeal();
   return route({
     method: 'POST',
@@ -20,7 +25,7 @@ export function responses(): Route {
     aliases: ['/responses'],
     access: 'key',
     limited: true,
-    summary: 'Answer a conversation, in the form of the Responses API. Nothing is stored.',
+    summary: 'Answer a conversation, in the form of the Responses API. Nothing is stored unless asked for.',
     tag: 'Inference',
     body: responseRequest,
     answer: responseAnswer,
@@ -32,6 +37,8 @@ export function responses(): Route {
       'context_length_exceeded',
       'unsupported_parameter',
       'invalid_encrypted_content',
+      'response_not_found',
+      'storage_full',
       'invalid_grammar',
       'engine_overloaded',
       'engine_crashed',
@@ -41,7 +48,10 @@ export function responses(): Route {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, ['chat', 'completion']);
       const owner = { scope: exchange.principal?.cacheScope ?? '', modelSha256: model.sha256 };
-      const plan = planResponse(body, model, { scope: owner.scope, seal });
+      const keep = keeperOf(call, store);
+      const before = await keep.previous();
+      const previous = readItems(before);
+      const plan = planResponse(body, model, { scope: owner.scope, seal, previous });
       const { chat, toolbox } = plan;
       reserveTokens(call, { asked: chat.maxTokens, count: 1, context: model.contextLength });
 
@@ -52,24 +62,74 @@ export function responses(): Route {
         );
         // A stream ends with its whole text, so it is kept, too.
         const events = await admitted(call, engine.generate(request, exchange.signal), true);
+        const newId = (prefix: string): string => `${prefix}_${deps.randomHex(prefix === 'call' ? 12 : 16)}`;
         const answer = new ResponseAnswer({
           plan,
           newReader,
           answer: answerId(call, 'resp_', model),
           counts: exchange.usage,
-          newId: (prefix) => `${prefix}_${deps.randomHex(prefix === 'call' ? 12 : 16)}`,
+          newId,
           now: () => Math.floor(deps.now() / 1000),
           seal: plan.sealed ? (text) => seal.seal(text, owner) : null,
         });
-        if (body.stream !== true) return answer.collect(events);
+        const open = (sealed: string, param: string): string => seal.open(sealed, owner, param);
+        const save = (): Promise<void> =>
+          keep.save(answer.response, () => [...before, ...storedInput(body.input, { open, newId })]);
+        if (body.stream !== true) {
+          const whole = await answer.collect(events);
+          await save();
+          return whole;
+        }
         await streamAnswer(call, events, {
           padded: body.stream_options?.include_obfuscation,
           baseBytes: answer.baseBytes,
-          write: (paced, sink) => answer.stream(paced, sink),
+          async write(paced, sink) {
+            await answer.stream(paced, sink);
+            await save();
+          },
           last: (error) => answer.last(error),
         });
         return undefined;
       });
     },
   });
+}
+
+interface Keeper {
+  /** The items of the response that this one continues. */
+  previous(): Promise<readonly KeptItem[]>;
+  /** Stores the answer where the request asks for it. */
+  save(answer: ResponseObject, input: () => readonly KeptItem[]): Promise<void>;
+}
+
+/** Storing and continuing for one request. Refuses: unsupported_parameter where no response is stored. */
+function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStore | null): Keeper {
+  const { store: wanted = false, previous_response_id: id } = body;
+  if (store === null) {
+    for (const [param, asked] of [
+      ['store', wanted],
+      ['previous_response_id', id !== undefined],
+    ] as const)
+      if (asked)
+        throw refuse(
+          'unsupported_parameter',
+          param,
+          `${param} is not supported: this server stores no responses`,
+        );
+    return { previous: () => Promise.resolve([]), save: () => Promise.resolve() };
+  }
+  const caller = storedFor(exchange.principal);
+  return {
+    async previous() {
+      if (id === undefined) return [];
+      const { input, response } = await store.get(caller, id, 'previous_response_id');
+      const output = response['output'] as readonly KeptItem[];
+      return [...input, ...storedOutput(output)];
+    },
+    async save(answer, input) {
+      if (!wanted) return;
+      const { id: own, created_at: created } = answer;
+      await store.save(caller, { id: own, created }, { input: input(), response: answer });
+    },
+  };
 }

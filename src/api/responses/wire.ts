@@ -1,6 +1,6 @@
 // POST /v1/responses on the wire: the shape of a request (OpenAI API reference, "Create a model response"),
-// the plan it becomes, and the fields that the answer repeats. Stateless: what would need a stored answer is
-// refused.
+// the plan it becomes, and the fields that the answer repeats. What would need a stored answer is refused
+// where none is stored (responses.store).
 
 import { formatGrammar, plainFormats, schemaFields } from '../chat/response-format.ts';
 import { budgetOf, templateFields, templateVariables } from '../chat/template-variables.ts';
@@ -24,14 +24,14 @@ import {
 import type { Infer } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
-import { input, toMessages } from './items.ts';
+import { input, type Item, toMessages } from './items.ts';
 import type { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { responseToolChoice, responseTools, type Toolbox, toToolbox } from './tools.ts';
 
 const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore
 const { service_tier, prompt_cache_retention } = inertFields;
 const { chat_template_kwargs, thinking_budget } = templateFields;
-const STATELESS = 'this server stores no responses, send the whole conversation as input';
+const STATELESS = 'this server stores no conversations, send the whole conversation as input';
 
 const format = tagged('type', {
   ...plainFormats,
@@ -131,11 +131,19 @@ export const responseRequest = object({
     integer({ min: 0, max: 1_000_000 }),
     'it counts calls of tools that the server runs.',
   ),
-  store: inertFields.store,
+  store: optional(
+    flag('Keep the response, sealed, for this key (`responses.store`, else refused). Default: false.'),
+  ),
   service_tier,
   prompt_cache_retention,
+  previous_response_id: optionalOrEmpty(
+    text({
+      max: 1024,
+      about:
+        'Goes on from a stored response of this key: its conversation comes before the input, without its instructions.',
+    }),
+  ),
   background: unsupportedParameter(STATELESS),
-  previous_response_id: unsupportedParameter(STATELESS),
   conversation: unsupportedParameter(STATELESS),
   context_management: unsupportedParameter('a conversation is never changed'),
   prompt: unsupportedParameter('this server stores no prompts'),
@@ -153,10 +161,17 @@ export interface ResponsePlan {
   readonly echo: object;
 }
 
+export interface ResponseCaller {
+  readonly scope: string;
+  readonly seal: ReasoningSeal;
+  /** The items of the response that this one continues. */
+  readonly previous: readonly Item[];
+}
+
 export function planResponse(
   body: ResponseRequest,
   model: Pick<ModelStatus, 'defaults' | 'sha256'>,
-  { scope, seal }: { readonly scope: string; readonly seal: ReasoningSeal },
+  { scope, seal, previous }: ResponseCaller,
 ): ResponsePlan {
   const { stream_options: options, include = [] } = body;
   if (options?.include_obfuscation === true && body.stream !== true)
@@ -170,7 +185,9 @@ export function planResponse(
     content: formatGrammar(body.text?.format, FORMAT_PLACE),
     maxTokens: body.max_output_tokens === undefined ? model.defaults.maxTokens : (body.max_output_tokens ?? undefined), // prettier-ignore
     sampling: toSampling(body, model.defaults),
-    messages: toMessages(body.instructions, body.input, (sealed, param) => seal.open(sealed, owner, param)),
+    messages: toMessages({ instructions: body.instructions, items: previous }, body.input, (sealed, param) =>
+      seal.open(sealed, owner, param),
+    ),
     variables: templateVariables(thinking),
     effort: { value: body.reasoning?.effort, param: 'reasoning.effort' },
     reasoningBudget: budgetOf(thinking),
@@ -205,12 +222,12 @@ function echoOf(body: ResponseRequest, { sampling }: ChatPlan, { echo }: Toolbox
     max_output_tokens: body.max_output_tokens ?? null,
     metadata: body.metadata ?? {},
     parallel_tool_calls: body.parallel_tool_calls ?? true,
-    previous_response_id: null,
+    previous_response_id: body.previous_response_id ?? null,
     prompt_cache_key: body.prompt_cache_key,
     reasoning: { effort: body.reasoning?.effort ?? null, summary: null },
     safety_identifier: body.safety_identifier,
     service_tier: 'default',
-    store: false,
+    store: body.store === true,
     temperature: sampling.temperature,
     text: {
       format:

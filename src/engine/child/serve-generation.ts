@@ -161,13 +161,19 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
     /** The constraint of a choice, and what splits off its reasoning. */
     const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
       const own = template.reasoning;
-      if (own === null || phase === 'answer') return { constraint: whole() };
+      // Marks within an answer are the tool reader's where calls may come, and none where it has a form.
+      const plain = calls === undefined && grammar === undefined && asked.kind === 'chat';
+      const inside = plain ? own?.inside : undefined;
+      if (own === null || (phase === 'answer' && inside === undefined)) return { constraint: whole() };
       // A call may follow the answer's end, or stand in the place of the answer, without its framing.
-      const unframed = calls === undefined ? own : { ...own, ending: undefined };
+      const ending = calls === undefined ? own.ending : undefined;
+      const answer = calls === undefined ? own.answer : [...own.answer, ...(own.preamble ?? [])];
+      const preamble = plain ? own.preamble : undefined;
+      const unframed = { ...own, answer, ending, inside, preamble };
       const format = calls?.only === true ? { ...unframed, answer: [], close: own.end } : unframed;
       const { inReasoning } = info.toolFormat;
       const marks = inReasoning ? callsWithin((lazy ? grammar?.triggers : calls?.starts) ?? []) : [];
-      const reader = new ReasoningReader(format, phase, marks);
+      const reader = new ReasoningReader(format, phase === 'answer' ? 'framed' : phase, marks);
       const after =
         grammar === undefined || (lazy && inReasoning)
           ? null

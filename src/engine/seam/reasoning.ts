@@ -14,6 +14,10 @@ export interface ReasoningFormat {
   readonly answer: readonly string[];
   /** Text that ends an answer so framed; none follows. */
   readonly ending?: string | undefined;
+  /** Texts that open a further block within the answer. */
+  readonly inside?: readonly string[] | undefined;
+  /** Framing of words before the answer, which end as a block does. */
+  readonly preamble?: readonly string[] | undefined;
   /**
    * The field of a message in which the template reads earlier reasoning; `parts`: it reads it as a part of
    * the content, `{type: "thinking", thinking}`; null where it has no place for it.
@@ -34,22 +38,21 @@ const HARMONY_JSON = '<|channel|>final <|constrain|>json<|message|>';
 const MUSE_ANSWER = '<|start|>assistant to=user<|message|>';
 const HARMONY_PREAMBLE = '<|channel|>commentary<|message|>';
 
+const GEMMA_THOUGHTS = '<|channel>thought';
+
 /** The first whose text is in the template. Tags that contain another's come before it. */
 const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   [
     HARMONY_THOUGHTS,
     {
-      // The preamble is words before a call.
       ...block(
         HARMONY_THOUGHTS,
         '<|end|>',
         `<|end|><|start|>assistant${HARMONY_FINAL}`,
-        [HARMONY_FINAL, HARMONY_JSON, HARMONY_PREAMBLE].flatMap((text) => [
-          `<|start|>assistant${text}`,
-          text,
-        ]),
+        [HARMONY_FINAL, HARMONY_JSON].flatMap((text) => [`<|start|>assistant${text}`, text]),
       ),
       again: [`<|start|>assistant${HARMONY_THOUGHTS}`],
+      preamble: [`<|start|>assistant${HARMONY_PREAMBLE}`, HARMONY_PREAMBLE],
     },
   ],
   [
@@ -73,7 +76,16 @@ const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
   // An answer without thoughts begins with the end of the block.
   ['</mm:think>', block('<mm:think>', '</mm:think>', '\n</mm:think>\n\n', ['</mm:think>'])],
   ['[/THINK]', block('[THINK]', '[/THINK]', '[/THINK]')],
-  ['<|channel>thought', block('<|channel>thought', '<channel|>', '\n<channel|>')],
+  [
+    GEMMA_THOUGHTS,
+    {
+      ...block(GEMMA_THOUGHTS, '<channel|>', '\n<channel|>'),
+      // It sometimes opens a channel twice.
+      starts: [GEMMA_THOUGHTS, `<|channel>${GEMMA_THOUGHTS}`],
+      again: [GEMMA_THOUGHTS],
+      inside: [GEMMA_THOUGHTS],
+    },
+  ],
   ['<|END_THINKING|>', block('<|START_THINKING|>', '<|END_THINKING|>', '<|END_THINKING|>')],
   ['<|inner_suffix|>', block('<|inner_prefix|>', '<|inner_suffix|>', '<|inner_suffix|>')],
   [

@@ -28,3 +28,18 @@ test('a model too many is refused before the store has it, and none that is ther
   expect(await fixture.restart()).toEqual([]);
   expect(fixture.models.list().map(({ id }) => id)).toEqual(['more']);
 });
+
+test('two at once for the last place: one has it, the other is refused and leaves nothing', async () => {
+  const path = join(fixture.roots, 'few.gguf');
+  copyFileSync(join(fixture.roots, 'chat.gguf'), path);
+  for (let i = 0; i < MOST - 1; i += 1) await fixture.models.add({ id: `m${i}`, path }, signal);
+  const names = ['a', 'b', 'c', 'd'];
+  const asked = await Promise.allSettled(names.map((name) => fixture.models.register({ name, path })));
+  const refused = asked.flatMap((each) => (each.status === 'rejected' ? [each.reason as unknown] : []));
+  expect(refused).toHaveLength(3);
+  for (const reason of refused) expect(reason).toMatchObject({ code: 'too_many_models', status: 409 });
+  const [last] = fixture.models.list().filter(({ id }) => names.includes(id));
+  // A refused one is not in the store: it would come back with the next start, as a model too many.
+  expect(await fixture.restart()).toEqual([]);
+  expect(fixture.models.list().map(({ id }) => id)).toEqual([last?.id]);
+});

@@ -68,14 +68,17 @@ export class RawText implements ValueReader {
 export class TypedText implements ValueReader {
   readonly #end: string;
   readonly #types: ValueTypes;
-  #held = '';
+  readonly #held: HeldText;
   #inner: RawText | LiteralScan | null = null;
+  /** The last text behind a literal, as long as the end mark may have begun in it. */
+  #behind = '';
   /** Text that ended at its mark. */
   #after: string | null = null;
 
   constructor(end: string, types: ValueTypes) {
     this.#end = end;
     this.#types = types;
+    this.#held = new HeldText(end);
   }
 
   get done(): boolean {
@@ -89,11 +92,10 @@ export class TypedText implements ValueReader {
   read(text: string): string {
     if (this.#inner instanceof RawText) return this.#raw(this.#inner, text);
     if (this.#inner !== null) return this.#literal(this.#inner, text);
-    this.#held += text;
-    const held = this.#held;
+    const held = this.#held.add(text);
+    if (held === null) return '';
     const begun = held.trimStart();
     if (!this.#types.has('string') && (begun.startsWith('{') || begun.startsWith('['))) {
-      this.#held = '';
       this.#inner = new LiteralScan();
       return this.#literal(this.#inner, begun);
     }
@@ -104,7 +106,6 @@ export class TypedText implements ValueReader {
     }
     const certain = held.slice(0, startedAt(held, [this.#end]));
     if (!this.#types.has('string') || mayBeOther(certain, this.#types)) return '';
-    this.#held = '';
     this.#inner = new RawText(this.#end);
     return this.#raw(this.#inner, held);
   }
@@ -113,7 +114,8 @@ export class TypedText implements ValueReader {
     if (this.#inner instanceof RawText) return this.#inner.cut();
     if (this.#inner !== null) return '';
     // A limit has cut the text that was held back: it is written as it is.
-    const begun = this.#held.slice(0, startedAt(this.#held, [this.#end]));
+    const held = this.#held.text;
+    const begun = held.slice(0, startedAt(held, [this.#end]));
     if (!this.#types.has('string')) return begun.trimStart();
     const raw = new RawText(this.#end);
     return begun === '' ? '' : raw.read(begun) + raw.cut();
@@ -129,12 +131,51 @@ export class TypedText implements ValueReader {
     let json = '';
     if (!inner.done) {
       json = inner.read(text);
-      if (inner.done) this.#held = inner.rest;
-    } else this.#held += text;
+      if (inner.done) this.#behind = inner.rest;
+    } else this.#behind += text;
     if (inner.done) {
-      const at = this.#held.indexOf(this.#end.trimStart());
-      if (at >= 0) this.#after = this.#held.slice(at);
+      const end = this.#end.trimStart();
+      const at = this.#behind.indexOf(end);
+      if (at >= 0) this.#after = this.#behind.slice(at);
+      else this.#behind = this.#behind.slice(startedAt(this.#behind, [end]));
     }
     return json;
+  }
+}
+
+/** Up to this length text that is held back is looked at whenever more comes. */
+const LOOKED_AT = 256;
+
+/**
+ * Text held back up to a mark, at a cost that grows as the text does: beyond its beginning it is only given
+ * where the mark has come or it is twice as long as when it was given last.
+ */
+class HeldText {
+  readonly #mark: string;
+  #parts: string[] = [];
+  #length = 0;
+  #next = 0;
+  /** The end of the text, in which the mark may have begun. */
+  #tail = '';
+
+  constructor(mark: string) {
+    this.#mark = mark;
+  }
+
+  get text(): string {
+    const text = this.#parts.join('');
+    this.#parts = [text];
+    return text;
+  }
+
+  /** The whole text, or null: there is no need to look at it yet. */
+  add(piece: string): string | null {
+    this.#parts.push(piece);
+    this.#length += piece.length;
+    const window = this.#tail + piece;
+    this.#tail = window.slice(Math.max(0, window.length - this.#mark.length + 1));
+    if (!window.includes(this.#mark) && this.#length < this.#next) return null;
+    this.#next = this.#length < LOOKED_AT ? 0 : 2 * this.#length;
+    return this.text;
   }
 }

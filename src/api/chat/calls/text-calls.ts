@@ -6,14 +6,11 @@ import type { ToolFormat } from '../../../engine/seam/tool-format.ts';
 import { triggersOf } from '../../../grammar/calls/triggers.ts';
 import type { ArgumentReader } from './argument-reader.ts';
 import type { ToolEvent, ToolReader } from './events.ts';
-import { beforeBlanks, firstOf, startedAt } from './framing.ts';
 import { afterBlanks, afterText, matchHead, type HeadPart } from './head.ts';
+import { type Ahead, AnswerWords } from './words.ts';
 
 /** A name and its framing; a longer beginning is no call. */
 const MAX_HEAD = 4096;
-
-/** Whether more text follows, the answer has ended, or a limit has cut it. */
-type Ahead = 'more' | 'end' | 'cut';
 
 export interface TextCallOptions {
   readonly format: ToolFormat;
@@ -25,33 +22,24 @@ export interface TextCallOptions {
   argumentsOf(name: string): ArgumentReader;
 }
 
-/** `content`: text. `framing`: from a trigger or the end of arguments up to those of the next call. */
-type State = 'content' | 'framing' | 'arguments';
+/** `framing`: from a trigger or the end of arguments up to those of the next call. */
+type State = 'words' | 'framing' | 'arguments';
 
 export class TextCallReader implements ToolReader {
   readonly #options: TextCallOptions;
+  readonly #words: AnswerWords;
   readonly #triggers: readonly string[];
-  readonly #silent: readonly string[];
   /** Texts that may stand around calls. */
   readonly #frames: readonly string[];
-  #state: State = 'content';
-  #held = '';
-  /**
-   * Framing since the trigger and the blanks before it, given back as content if it turns out to be no call;
-   * null behind a call.
-   */
-  #since: string | null = null;
-  #calls = 0;
-  #wroteContent = false;
+  #state: State = 'words';
   #arguments: ArgumentReader | null = null;
-  #out: ToolEvent[] = [];
 
   constructor(options: TextCallOptions) {
     const { format, names, tail } = options;
-    const { turn, open, between, close, silent } = format;
+    const { turn, open, between, close, silent, aside, inReasoning } = format;
     this.#options = options;
     this.#triggers = triggersOf(format, names);
-    this.#silent = silent;
+    this.#words = new AnswerWords({ triggers: this.#triggers, silent, aside, inReasoning });
     this.#frames = [...new Set([turn, open, between, close, ...tail.split(/\s+/)].map((text) => text.trim()))]
       .filter((text) => text !== '')
       .sort((a, b) => b.length - a.length);
@@ -62,26 +50,19 @@ export class TextCallReader implements ToolReader {
   }
 
   push(text: string): readonly ToolEvent[] {
-    return this.#read(text, 'more');
+    return this.#words.read(text, () => this.#step('more'));
   }
 
   end(cut = false): readonly ToolEvent[] {
-    return this.#read('', cut ? 'cut' : 'end');
-  }
-
-  #read(text: string, ahead: Ahead): readonly ToolEvent[] {
-    this.#held += text;
-    this.#out = [];
-    while (this.#step(ahead));
-    return this.#out;
+    return this.#words.read('', () => this.#step(cut ? 'cut' : 'end'));
   }
 
   /** One transition; false when more text is needed. */
   // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
   #step(ahead: Ahead): boolean {
     switch (this.#state) {
-      case 'content':
-        return this.#readContent(ahead);
+      case 'words':
+        return this.#readWords(ahead);
       case 'framing':
         return this.#readFraming(ahead);
       case 'arguments':
@@ -89,96 +70,60 @@ export class TextCallReader implements ToolReader {
     }
   }
 
-  #readContent(ahead: Ahead): boolean {
-    const at = firstOf(this.#held, this.#triggers);
-    const frame = firstOf(this.#held, this.#silent);
-    if (frame >= 0 && (at < 0 || frame < at)) {
-      this.#content(this.#held.slice(0, frame));
-      const texts = this.#silent.filter((text) => this.#held.startsWith(text, frame));
-      this.#held = this.#held.slice(frame + Math.max(...texts.map((text) => text.length)));
-      return true;
-    }
-    if (at >= 0) {
-      const words = beforeBlanks(this.#held, at);
-      this.#content(this.#held.slice(0, words));
-      this.#since = this.#held.slice(words, at);
-      this.#held = this.#held.slice(at);
-      this.#state = 'framing';
-      return true;
-    }
-    const framing = startedAt(this.#held, [...this.#triggers, ...this.#silent]);
-    const words = ahead === 'end' || (ahead === 'cut' && framing === this.#held.length);
-    const safe = words ? this.#held.length : beforeBlanks(this.#held, framing);
-    this.#content(this.#held.slice(0, safe));
-    this.#held = ahead === 'more' ? this.#held.slice(safe) : '';
-    return false;
+  #readWords(ahead: Ahead): boolean {
+    const step = this.#words.step(ahead);
+    if (step === 'trigger') this.#state = 'framing';
+    return step !== 'waits';
   }
 
   #readFraming(ahead: Ahead): boolean {
-    const match = matchHead(this.#options.heads, this.#held, this.#options.names, false);
+    const words = this.#words;
+    const match = matchHead(this.#options.heads, words.held, this.#options.names, false);
     if (match.kind === 'head') {
-      this.#calls += 1;
-      this.#since = null;
-      this.#out.push({ kind: 'call', name: match.name });
-      this.#held = this.#held.slice(match.length);
+      words.calls += 1;
+      words.since = '';
+      words.put({ kind: 'call', name: match.name });
+      words.drop(match.length);
       this.#arguments = this.#options.argumentsOf(match.name);
       this.#state = 'arguments';
       return true;
     }
     let waits = match.kind === 'more';
-    const begun = afterBlanks(this.#held, 0);
+    const begun = afterBlanks(words.held, 0);
     for (const frame of this.#frames) {
-      const end = afterText(frame, this.#held, begun);
+      const end = afterText(frame, words.held, begun);
       if (end === null) waits = true;
       else if (end > 0 && !waits) {
-        if (this.#since !== null) this.#since += this.#held.slice(0, end);
-        this.#held = this.#held.slice(end);
+        const framing = words.drop(end);
+        // Behind a call it is none of the answer, whatever follows.
+        if (this.#arguments === null) words.since += framing;
         return true;
       }
     }
-    if (waits && this.#held.length <= MAX_HEAD) {
-      if (ahead !== 'more') this.#brokenOff(ahead);
+    if (waits && words.held.length <= MAX_HEAD) {
+      if (ahead !== 'more') words.breakOff(ahead);
       return false;
     }
     return this.#noCall();
   }
 
   #readArguments(ahead: Ahead): boolean {
+    const words = this.#words;
     const reader = this.#arguments;
     if (reader === null) return false;
-    const json = reader.read(this.#held) + (ahead === 'more' || reader.done ? '' : reader.cut());
-    this.#held = reader.done ? reader.rest : '';
-    if (json !== '') this.#out.push({ kind: 'arguments', text: json });
+    const json = reader.read(words.held) + (ahead === 'more' || reader.done ? '' : reader.cut());
+    words.held = reader.done ? reader.rest : '';
+    if (json !== '') words.put({ kind: 'arguments', text: json });
     if (reader.done) this.#state = 'framing';
     return reader.done;
   }
 
-  #content(text: string): void {
-    // Blank space before the first word and around calls is the template's, not the answer's.
-    const kept = this.#wroteContent ? text : text.trimStart();
-    if (kept === '' || (this.#calls > 0 && kept.trim() === '')) return;
-    this.#wroteContent = true;
-    this.#out.push({ kind: 'content', text: kept });
-  }
-
   /** The text taken for framing is content, and so is the text behind it. */
   #noCall(): boolean {
-    const triggers = this.#triggers.filter((text) => this.#held.startsWith(text));
-    const length = Math.max(0, ...triggers.map((text) => text.length));
-    this.#content((this.#since ?? '') + this.#held.slice(0, length));
-    this.#held = this.#held.slice(length);
-    this.#since = null;
-    this.#state = 'content';
+    const triggers = this.#triggers.filter((text) => this.#words.held.startsWith(text));
+    this.#words.say(Math.max(0, ...triggers.map((text) => text.length)));
+    this.#arguments = null;
+    this.#state = 'words';
     return true;
-  }
-
-  /**
-   * The text ends in what may be the beginning of a call: after a call or at a limit that is
-   * framing, else the answer.
-   */
-  #brokenOff(ahead: Ahead): void {
-    if (this.#calls === 0 && ahead === 'end') this.#content((this.#since ?? '') + this.#held);
-    this.#held = '';
-    this.#since = null;
   }
 }

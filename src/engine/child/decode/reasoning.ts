@@ -7,7 +7,7 @@ import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import type { Constraint, ConstraintVocabulary } from './constraint.ts';
 import { firstMarkIn, markBegunAt } from './text-stream.ts';
 
-/** `framed`: in an answer whose end will be framing; `ended`: behind that. */
+/** `framed`: in words that a mark may break off; `ended`: behind the answer. */
 export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'framed' | 'answer' | 'ended';
 
 export interface Split {
@@ -26,6 +26,19 @@ const MAX_FRAMING = 4;
 /** White space before a mark that is held back with it. */
 const MAX_BLANKS = 256;
 const NO_BYTES = new Uint8Array(0);
+/** Between the words before an answer and the answer: they are paragraphs of one text. */
+const GAP = Buffer.from('\n\n');
+
+/** A mark within words, and what is behind it. */
+interface Break {
+  readonly mark: string;
+  readonly phase: 'thinking' | 'between' | 'ended';
+}
+
+interface Piece {
+  readonly raw: Uint8Array;
+  readonly shown: Uint8Array;
+}
 
 export class ReasoningReader {
   phase: ReasoningPhase;
@@ -36,16 +49,21 @@ export class ReasoningReader {
   readonly #starts: readonly string[];
   readonly #again: readonly string[];
   readonly #answer: readonly string[];
+  readonly #preamble: readonly string[];
   readonly #end: string;
-  readonly #ending: string | undefined;
+  /** The marks that break an answer off, of those framed and of those without framing. */
+  readonly #framedBreaks: readonly Break[];
+  readonly #plainBreaks: readonly Break[];
+  #breaks: readonly Break[];
   /** Texts that begin a call, which ends the block too. */
   readonly #calls: readonly string[];
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   /** Bytes as Latin-1 text, so that searching is exact. */
   #held = '';
-  #shown: Uint8Array[] = [];
-  /** Of a framed answer, the tokens that may be its ending. */
-  #pieces: { readonly raw: Uint8Array; readonly shown: Uint8Array }[] = [];
+  /** The tokens of what is held. */
+  #pieces: Piece[] = [];
+  /** Words came before the answer, which is still to come. */
+  #gap = false;
   #waiting = 0;
   #wrote = false;
 
@@ -54,8 +72,15 @@ export class ReasoningReader {
     this.#starts = format.starts.map(latin1);
     this.#again = (format.again ?? []).map(latin1);
     this.#answer = format.answer.map(latin1);
+    this.#preamble = (format.preamble ?? []).map(latin1);
     this.#end = latin1(format.end);
-    this.#ending = format.ending === undefined ? undefined : latin1(format.ending);
+    this.#plainBreaks = (format.inside ?? []).map((mark) => ({ mark: latin1(mark), phase: 'thinking' }));
+    const { ending } = format;
+    this.#framedBreaks =
+      ending === undefined
+        ? this.#plainBreaks
+        : [{ mark: latin1(ending), phase: 'ended' }, ...this.#plainBreaks];
+    this.#breaks = this.#plainBreaks;
     this.#calls = calls.map(latin1);
   }
 
@@ -71,7 +96,7 @@ export class ReasoningReader {
     if (this.phase === 'framed') {
       this.#held += Buffer.from(raw).toString('latin1');
       this.#pieces.push({ raw, shown });
-      return { reasoning: '', content: this.#framed() };
+      return this.#framed();
     }
     if (this.phase === 'thinking') {
       this.tokens += 1;
@@ -82,7 +107,7 @@ export class ReasoningReader {
     }
     this.#waiting += 1;
     this.#held += Buffer.from(raw).toString('latin1');
-    this.#shown.push(shown);
+    this.#pieces.push({ raw, shown });
     return this.#open();
   }
 
@@ -92,13 +117,8 @@ export class ReasoningReader {
     this.#held = '';
     if (this.phase === 'thinking')
       return { reasoning: (cut ? '' : this.#decode(held)) + this.#decoder.decode(), content: NO_BYTES };
-    if (this.phase === 'framed')
-      return {
-        reasoning: '',
-        content: cut ? NO_BYTES : Buffer.concat(this.#pieces.map(({ shown }) => shown)),
-      };
-    const said = this.phase === 'before' && !(cut && held.trim() !== '');
-    return { reasoning: '', content: said ? Buffer.concat(this.#shown) : NO_BYTES };
+    const said = this.phase === 'framed' ? !cut : this.phase === 'before' && !(cut && held.trim() !== '');
+    return { reasoning: '', content: said ? shownOf(this.#pieces) : NO_BYTES };
   }
 
   /** Whether a token may go on with a mark that opens the block or frames the answer. */
@@ -125,7 +145,7 @@ export class ReasoningReader {
   }
 
   #openings(): readonly string[] {
-    return [...(this.phase === 'before' ? this.#starts : this.#again), ...this.#answer];
+    return [...(this.phase === 'before' ? this.#starts : this.#again), ...this.#answer, ...this.#preamble];
   }
 
   #open(): Split {
@@ -136,8 +156,9 @@ export class ReasoningReader {
       const rest = text.slice(mark.length);
       this.marks += 1;
       this.#held = '';
-      this.#shown = [];
-      if (this.#answer.includes(mark)) return this.#answered(rest);
+      this.#pieces = [];
+      if (this.#answer.includes(mark)) return this.#answered(rest, this.#framedBreaks);
+      if (this.#preamble.includes(mark)) return this.#answered(rest, [{ mark: this.#end, phase: 'between' }]);
       this.tokens += this.#waiting;
       this.phase = 'thinking';
       return this.#think(rest);
@@ -145,13 +166,19 @@ export class ReasoningReader {
     const may =
       text === '' ? this.#held.length <= MAX_BLANKS : openings.some((each) => each.startsWith(text));
     if (may && openings.length > 0) return { reasoning: '', content: NO_BYTES };
-    const said = Buffer.concat(this.#shown);
+    const said = shownOf(this.#pieces);
     // Before the block blanks are the model's, after it they are framing.
-    const content = this.phase === 'before' ? said : said.subarray(blanksOf(said));
+    if (this.phase === 'between') {
+      const words = said.subarray(blanksOf(said));
+      this.#held = '';
+      this.#pieces = [];
+      if (words.length === 0) return { reasoning: '', content: words };
+      return this.#answered(words.toString('latin1'), this.#framedBreaks);
+    }
+    if (said.length > 0 && this.#plainBreaks.length > 0) return this.#broken(this.#plainBreaks);
     this.#held = '';
-    this.#shown = [];
-    if (content.length === 0) return { reasoning: '', content };
-    return this.phase === 'between' ? this.#answered(content.toString('latin1')) : this.#said(content);
+    this.#pieces = [];
+    return said.length === 0 ? { reasoning: '', content: said } : this.#said(said);
   }
 
   /** An answer without framing. */
@@ -160,26 +187,49 @@ export class ReasoningReader {
     return { reasoning: '', content };
   }
 
-  /** An answer behind a mark. */
-  #answered(rest: string): Split {
+  /** Words behind a mark, and the marks that may break them off. */
+  #answered(rest: string, breaks: readonly Break[]): Split {
     const bytes = Buffer.from(rest, 'latin1');
-    if (this.#ending === undefined) return this.#said(bytes);
-    this.phase = 'framed';
+    const gap = this.#gap ? GAP : NO_BYTES;
+    this.#gap = false;
     this.#held = rest;
     this.#pieces = [{ raw: bytes, shown: bytes }];
-    return { reasoning: '', content: this.#framed() };
+    const { reasoning, content } = breaks.length === 0 ? this.#said(bytes) : this.#broken(breaks);
+    return { reasoning, content: Buffer.concat([gap, content]) };
   }
 
-  /** Takes the bytes that cannot be of the ending. */
-  #framed(): Uint8Array {
-    const ending = this.#ending ?? '';
-    const at = this.#held.indexOf(ending);
-    const certain = at >= 0 ? at : markBegunAt(this.#held, [ending]);
+  /** The words that are held may be broken off by one of these marks. */
+  #broken(breaks: readonly Break[]): Split {
+    this.phase = 'framed';
+    this.#breaks = breaks;
+    return this.#framed();
+  }
+
+  /** Takes the bytes that cannot be of a mark. */
+  #framed(): Split {
+    const marks = this.#breaks.map(({ mark }) => mark);
+    const at = firstMarkIn(this.#held, marks);
+    const content = this.#take(at >= 0 ? at : markBegunAt(this.#held, marks));
+    const found = at < 0 ? undefined : this.#breaks.find(({ mark }) => this.#held.startsWith(mark));
+    if (found === undefined) return { reasoning: '', content };
+    const rest = this.#held.slice(found.mark.length);
+    this.marks += 1;
+    this.phase = found.phase;
+    this.#held = '';
+    this.#pieces = [];
+    if (found.phase === 'ended') return { reasoning: '', content };
+    if (found.phase === 'between') this.#gap = true;
+    const more = found.phase === 'between' ? this.#behind(rest) : this.#think(rest);
+    return { reasoning: more.reasoning, content: Buffer.concat([content, more.content]) };
+  }
+
+  /** The shown bytes of so much of what is held. */
+  #take(length: number): Uint8Array {
     const out: Uint8Array[] = [];
     let taken = 0;
-    while (taken < certain) {
+    while (taken < length) {
       const { raw, shown } = this.#pieces[0]!;
-      const take = Math.min(raw.length, certain - taken);
+      const take = Math.min(raw.length, length - taken);
       // A control token has no text to show, and ends where a mark begins.
       if (shown.length > 0) out.push(take === raw.length ? shown : raw.subarray(0, take));
       if (take === raw.length) this.#pieces.shift();
@@ -187,13 +237,17 @@ export class ReasoningReader {
         this.#pieces[0] = { raw: raw.subarray(take), shown: shown.length > 0 ? raw.subarray(take) : shown };
       taken += take;
     }
-    this.#held = this.#held.slice(certain);
-    if (at >= 0) {
-      this.phase = 'ended';
-      this.#held = '';
-      this.#pieces = [];
-    }
+    this.#held = this.#held.slice(length);
     return Buffer.concat(out);
+  }
+
+  /** Behind a mark that ends a block, or words before the answer. */
+  #behind(rest: string): Split {
+    const bytes = Buffer.from(rest, 'latin1');
+    this.#waiting = 0;
+    this.#held = rest;
+    this.#pieces = [{ raw: bytes, shown: bytes }];
+    return rest === '' ? { reasoning: '', content: NO_BYTES } : this.#open();
   }
 
   #think(text: string): Split {
@@ -211,12 +265,8 @@ export class ReasoningReader {
       const rest = this.#held.slice(end + this.#end.length);
       this.phase = 'between';
       this.marks += 1;
-      this.#waiting = 0;
-      this.#held = rest;
-      this.#shown = [Buffer.from(rest, 'latin1')];
-      if (rest === '') return { reasoning, content: NO_BYTES };
-      const opened = this.#open();
-      return { reasoning: reasoning + opened.reasoning, content: opened.content };
+      const more = this.#behind(rest);
+      return { reasoning: reasoning + more.reasoning, content: more.content };
     }
     const certain = this.#held.slice(0, markBegunAt(this.#held, [this.#end, ...this.#calls]));
     const blanks = certain.length - certain.trimEnd().length;
@@ -314,6 +364,10 @@ export function afterReasoning(
 
 function latin1(text: string): string {
   return Buffer.from(text, 'utf8').toString('latin1');
+}
+
+function shownOf(pieces: readonly Piece[]): Buffer {
+  return Buffer.concat(pieces.map(({ shown }) => shown));
 }
 
 function blanksOf(bytes: Uint8Array): number {

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { chooseFiles, DEFAULT_TAGS } from '../../../../src/models/pull/choose.ts';
-import { parsePullName } from '../../../../src/models/pull/name.ts';
+import { parsePullName, plainPullName } from '../../../../src/models/pull/name.ts';
 
 function chooseAll(name: string, files: readonly string[]): readonly string[] {
   const listed = files.map((file) => ({ name: file, size: 1, sha256: undefined }));
@@ -129,6 +129,45 @@ describe('a name with the hub before it', () => {
       expect(parsePullName(name)).toMatchObject({ name, repo: 'owner/repo', revision: 'main' });
     },
   );
+
+  test.each([
+    ['https://huggingface.co/owner/repo', 'owner/repo', 'M-Q4_K_M.gguf'],
+    ['https://huggingface.co/owner/repo/', 'owner/repo', 'M-Q4_K_M.gguf'],
+    ['http://www.huggingface.co/owner/repo', 'owner/repo', 'M-Q4_K_M.gguf'],
+    ['https://hf.co/owner/repo:Q8_0', 'owner/repo:Q8_0', 'M-Q8_0.gguf'],
+    ['https://huggingface.co/owner/repo/tree/main', 'owner/repo', 'M-Q4_K_M.gguf'],
+    ['https://huggingface.co/owner/repo/blob/main/M-Q8_0.gguf', 'owner/repo/M-Q8_0.gguf', 'M-Q8_0.gguf'],
+    [
+      'https://huggingface.co/owner/repo/resolve/main/M-Q8_0.gguf?download=true',
+      'owner/repo/M-Q8_0.gguf',
+      'M-Q8_0.gguf',
+    ],
+    [
+      'https://huggingface.co/owner/repo/blob/v1.0/M-Q8_0.gguf#x',
+      'owner/repo/M-Q8_0.gguf@v1.0',
+      'M-Q8_0.gguf',
+    ],
+  ])('the address %s is the name %s', (address, name, file) => {
+    expect(choose(address, ['M-Q8_0.gguf', 'M-Q4_K_M.gguf'])).toBe(file);
+    const revision = name.split('@')[1] ?? 'main';
+    expect(parsePullName(address)).toMatchObject({ name, repo: 'owner/repo', revision });
+    expect(plainPullName(plainPullName(address))).toBe(name);
+  });
+
+  test.each([
+    'https://example.com/owner/repo',
+    'https://huggingface.co/',
+    'https://huggingface.co/datasets',
+    'https://huggingface.co/a//b',
+    'ftp://hf.co/a/b',
+  ])('the address %s is none', (address) => {
+    expect(() => parsePullName(address)).toThrow(expect.objectContaining({ code: 'invalid_model_name' }));
+  });
+
+  test.each(['owner/repo:latest', 'hf.co/owner/repo:latest'])('%s is the default one', (name) => {
+    expect(choose(name, ['M-Q8_0.gguf', 'M-Q4_K_M.gguf'])).toBe('M-Q4_K_M.gguf');
+    expect(parsePullName(name)).toMatchObject({ name, repo: 'owner/repo' });
+  });
 
   test('an owner of another name is none', () => {
     expect(() => parsePullName('example.com/owner/repo')).toThrow(/no \.gguf file/);

@@ -263,6 +263,9 @@ export const TAGGED_FAMILIES: readonly ToolFamily[] = [
         end: '<tool_call|>',
       },
       triggers: ['<|tool_call>'],
+      // It opens channels twice, and closes some that are not open.
+      silent: ['<|channel>', '<channel|>'],
+      aside: { starts: ['<|channel>thought'], end: '<channel|>' },
     },
   },
   ...(

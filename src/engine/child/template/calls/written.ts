@@ -58,7 +58,7 @@ export function framingOf({
     turn,
     ...triggers,
     ...silent,
-    ...(aside?.starts ?? []),
+    ...(aside === null ? [] : [...aside.starts, aside.end]),
     ...framingTexts(syntax),
   ].join('\n');
 }

@@ -214,3 +214,23 @@ test('MiniCPM5: a string between the marks of character data', () => {
     JSON.stringify({ city: 'a</param> ]]> b' }),
   );
 });
+
+describe('channels of Gemma in an answer that may call', () => {
+  const gemma = toolFormat('gemma4');
+  const call = '<|tool_call>call:weather{city:<|"|>Rome<|"|>}<tool_call|>';
+  const called = [{ name: 'weather', arguments: '{"city":"Rome"}' }];
+
+  test.each<[text: string, reasoning: string, content: string, calls: readonly object[]]>([
+    ['Yes<|channel>thought\nHm.<channel|>', '\nHm.', 'Yes', []],
+    ['Yes<|channel>thought\n<channel|>', '\n', 'Yes', []],
+    ['Yes<|channel><|channel>thought<channel|> no<channel|>', '', 'Yes no', []],
+    [`Yes<|channel>thought\nHm.<channel|>${call}`, '\nHm.', 'Yes', called],
+    [`Yes<|channel>thought\nHm.${call}`, '\nHm.', 'Yes', called],
+    ['Yes<|channel>', '', 'Yes', []],
+  ])('%j', (text, reasoning, content, calls) => {
+    for (const pieces of [[text], [...text]]) {
+      const told = readAnswer(createToolReader(gemma, TOOLS), pieces);
+      expect(told).toMatchObject({ reasoning, content, calls });
+    }
+  });
+});

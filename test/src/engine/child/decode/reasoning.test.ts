@@ -55,7 +55,7 @@ function cut(text: string, cuts: readonly number[]): Uint8Array[] {
 }
 
 describe('a block', () => {
-  test.each<[string, string, ReasoningFormat, string, string, ('before' | 'thinking')?]>([
+  test.each<[string, string, ReasoningFormat, string, string, Phase?]>([
     ['tags', '<think>\nHm é.\n</think>\n\nYes', THINK, 'Hm é.', 'Yes'],
     [
       'two blocks, and an answer that says it is JSON',

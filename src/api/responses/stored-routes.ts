@@ -1,0 +1,95 @@
+// GET and DELETE /v1/responses/:id and GET /v1/responses/:id/input_items: the stored responses of the key
+// that asks, and no other. Refuses: response_not_found, for other keys' too, and where none is stored.
+
+import { ApiError } from '../../base/errors.ts';
+import { choice, integer, map, object, optional, optionalOrEmpty, refuse, text } from '../../base/shape.ts';
+import type { Principal } from '../../http/admission/auth.ts';
+import { route, type Call, type Route } from '../../http/route.ts';
+import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
+import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
+
+/** Callers without a known key have their own responses, by the key they sent, and one share of the room. */
+export function storedFor(principal: Principal | null): StoredFor {
+  const owner = principal?.owner ?? ANONYMOUS;
+  return { owner, share: (principal?.name ?? null) === null ? ANONYMOUS : owner };
+}
+
+const ANONYMOUS = 'anonymous';
+
+/** A number in a query. */
+function whole(min: number, max: number, about: string) {
+  return map(text({ max: 10, about }), (value, path) => integer({ min, max }).read(Number(value), path));
+}
+
+/** `store` null: no response is stored. */
+export function storedResponseRoutes(store: ResponseStore | null): readonly Route[] {
+  const of = (
+    call: Pick<Call, 'exchange' | 'params'>,
+  ): [store: ResponseStore, caller: StoredFor, id: string] => {
+    if (store === null)
+      throw new ApiError('response_not_found', 'this server stores no responses (responses.store)');
+    return [store, storedFor(call.exchange.principal), call.params['id'] ?? ''];
+  };
+  const getResponse = route({
+    method: 'GET',
+    path: '/v1/responses/:id',
+    access: 'key',
+    limited: true,
+    summary: 'A stored response of this key.',
+    tag: 'Inference',
+    answer: responseAnswer,
+    errors: ['response_not_found'],
+    async handle(call) {
+      const [stored, caller, id] = of(call);
+      return (await stored.get(caller, id)).response;
+    },
+  });
+  const deleteResponse = route({
+    method: 'DELETE',
+    path: '/v1/responses/:id',
+    access: 'key',
+    limited: true,
+    summary: 'Delete a stored response of this key.',
+    tag: 'Inference',
+    answer: deletedResponse,
+    errors: ['response_not_found'],
+    async handle(call) {
+      const [stored, caller, id] = of(call);
+      await stored.delete(caller, id);
+      return { id, object: 'response', deleted: true };
+    },
+  });
+  const getInputItems = route({
+    method: 'GET',
+    path: '/v1/responses/:id/input_items',
+    access: 'key',
+    limited: true,
+    summary: 'The items that a stored response of this key answered.',
+    tag: 'Inference',
+    query: object({
+      limit: optionalOrEmpty(whole(1, 100, 'Items in one answer; default 20.')),
+      order: optional(choice(['asc', 'desc'])),
+      after: optional(text({ max: 1024, about: 'Id of the item before the first one wanted.' })),
+    }),
+    answer: inputItems,
+    errors: ['response_not_found'],
+    async handle(call) {
+      const { limit = 20, order = 'desc', after } = call.query;
+      const [stored, caller, id] = of(call);
+      const { input } = await stored.get(caller, id);
+      const ordered = order === 'asc' ? input : input.toReversed();
+      const at = after === undefined ? -1 : ordered.findIndex((item) => item['id'] === after);
+      if (after !== undefined && at < 0)
+        throw refuse('invalid_value', 'after', 'after is the id of no item of that response');
+      const data = ordered.slice(at + 1, at + 1 + limit);
+      return {
+        object: 'list',
+        data,
+        first_id: data[0]?.['id'] ?? null,
+        last_id: data.at(-1)?.['id'] ?? null,
+        has_more: at + 1 + data.length < ordered.length,
+      };
+    },
+  });
+  return [getResponse, deleteResponse, getInputItems];
+}
