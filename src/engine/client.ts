@@ -82,9 +82,7 @@ export class EngineClient implements Engine {
           param: image.param,
         },
       );
-    const prompt: Prompt = conversation
-      ? { ...input, kind: 'chat' }
-      : { kind: 'text', text: input.text };
+    const prompt: Prompt = conversation ? { ...input, kind: 'chat' } : { kind: 'text', text: input.text };
     const addSpecial = conversation || (input.addSpecial ?? true);
     const parseSpecial = !conversation && (input.parseSpecial ?? false);
     const param = conversation ? 'messages' : (input.param ?? 'prompt');

@@ -76,6 +76,7 @@ function partsOf({ content, images = [] }: Spoken): readonly KeptItem[] {
     const base64 = Buffer.from(bytes).toString('base64');
     parts.push({ type: 'input_image', detail: 'auto', image_url: `data:image/${kind};base64,${base64}` });
   }
-  if (parts.length === 0 || from < content.length) parts.push({ type: 'input_text', text: content.slice(from) });
+  if (parts.length === 0 || from < content.length)
+    parts.push({ type: 'input_text', text: content.slice(from) });
   return parts;
 }
