@@ -1,6 +1,7 @@
-// One sound after the other through one whisper model, those of different callers in turn: decoded, heard, and
-// told segment by segment. A request that is cancelled while it waits is gone at once; one that is being heard
-// ends at whisper's next question whether to go on. After each request its samples are given back to the system.
+// One sound after the other through one whisper model, those of different callers in turn: decoded, heard,
+// and told segment by segment. A request that is cancelled while it waits is gone at once; one that is being
+// heard ends at whisper's next question whether to go on. After each request its samples are given back to
+// the system.
 
 import { ApiError } from '../../../base/errors.ts';
 import {
@@ -15,7 +16,7 @@ import type { Pointer } from '../llama/declarations.ts';
 import { nativeAlloc } from '../llama/library.ts';
 import { listenerAddress, type WhisperLibrary } from './library.ts';
 import { reserve } from './memory.ts';
-import { Turns } from './turns.ts';
+import { CallerTurns } from './caller-turns.ts';
 
 /** Added at each attempt, as other programs with whisper do. */
 const FALLBACK = 0.2;
@@ -39,7 +40,7 @@ interface Job {
 
 export class Transcriber {
   readonly #options: TranscriberOptions;
-  readonly #waiting = new Turns<Job>();
+  readonly #waiting = new CallerTurns<Job>();
   readonly #samples = reserve(CAPACITY * 4);
   readonly #stop = nativeAlloc(8);
   readonly #stopByte = new Uint8Array(this.#stop.memory);

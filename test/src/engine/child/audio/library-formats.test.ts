@@ -1,10 +1,11 @@
-// The kinds of file that libwhisper takes, decoded by the library itself: WAV and FLAC to the same samples, MP3
-// to as many as its frames have; the others, cut and random files to a refusal. Needs libwhisper (make native).
+// The kinds of file that libwhisper takes, decoded by the library itself: WAV and FLAC to the same samples,
+// MP3 to as many as its frames have; the others, cut and random files to a refusal. Needs libwhisper (make
+// native).
 
-import * as fc from 'fast-check';
-import koffi from 'koffi';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import * as fc from 'fast-check';
+import koffi from 'koffi';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { llamaSources } from '../../../../../scripts/real-models/llama-sources.ts';
 import { loadWhisper, type WhisperLibrary } from '../../../../../src/engine/child/audio/library.ts';

@@ -2,10 +2,10 @@
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { Turns } from '../../../../../src/engine/child/audio/turns.ts';
+import { CallerTurns } from '../../../../../src/engine/child/audio/caller-turns.ts';
 
 function filled(...scopes: readonly string[]) {
-  const turns = new Turns<{ readonly id: number; readonly scope: string }>();
+  const turns = new CallerTurns<{ readonly id: number; readonly scope: string }>();
   for (const [id, scope] of scopes.entries()) turns.add({ id, scope });
   return turns;
 }

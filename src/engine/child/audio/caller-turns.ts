@@ -1,13 +1,13 @@
 // Waiting jobs of one worker, taken in turn between scopes (one per API key) and within a scope in the order
-// they came. The scope whose job was taken last goes behind all others, so that a caller waits for at most one
-// job of each other caller, however many those have.
+// they came. The scope whose job was taken last goes behind all others, so that a caller waits for at most
+// one job of each other caller, however many those have.
 
 interface Job {
   readonly id: number;
   readonly scope: string;
 }
 
-export class Turns<T extends Job> {
+export class CallerTurns<T extends Job> {
   /** The scopes in the order of their turns. */
   readonly #waiting = new Map<string, T[]>();
   #count = 0;
