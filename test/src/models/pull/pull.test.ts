@@ -55,7 +55,7 @@ describe('a hub that behaves', () => {
     expect(fixture.hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
     const stored = await fixture.store.get(id);
     expect(stored?.blobs.map(({ sha256 }) => sha256)).toEqual([sha(tiny)]);
-    expect(await service.status(name)).toMatchObject({ status: 'done' });
+    expect(await service.status(id)).toMatchObject({ status: 'done' });
     expect(await all(service.pull({ name: id }))).toEqual([{ kind: 'already_exists', id, sha256: sha(tiny) }]);
   });
 
