@@ -20,11 +20,11 @@ export interface AnswerForm {
 }
 
 /** JSON, or text. */
-export function soundAnswer(heard: Heard, form: AnswerForm): object | string {
+export function transcriptOf(heard: Heard, form: AnswerForm): object | string {
   const { segments } = heard;
   switch (form.format) {
     case 'text':
-      return `${heardText(segments)}\n`;
+      return `${spokenText(segments)}\n`;
     case 'srt':
       return srtOf(segments);
     case 'vtt':
@@ -32,18 +32,18 @@ export function soundAnswer(heard: Heard, form: AnswerForm): object | string {
     case 'verbose_json':
       return verbose(heard, form);
     case 'json':
-      return { text: heardText(segments), usage: secondsUsage(heard) };
+      return { text: spokenText(segments), usage: secondsUsed(heard) };
   }
 }
 
-export function heardText(segments: readonly TranscribedSegment[]): string {
+export function spokenText(segments: readonly TranscribedSegment[]): string {
   return segments
     .map(({ text }) => text)
     .join('')
     .trim();
 }
 
-export function secondsUsage({ seconds }: Pick<Heard, 'seconds'>): object {
+export function secondsUsed({ seconds }: Pick<Heard, 'seconds'>): object {
   return { type: 'duration', seconds: Math.ceil(seconds) };
 }
 
@@ -53,10 +53,10 @@ function verbose(heard: Heard, form: AnswerForm): object {
     task: form.task,
     language: nameOf(language),
     duration: rounded(seconds),
-    text: heardText(segments),
+    text: spokenText(segments),
     words: form.words ? segments.flatMap(({ words }) => words) : undefined,
     segments: form.segments ? segments.map((each, id) => segmentOf(each, id, form.temperature)) : undefined,
-    usage: secondsUsage(heard),
+    usage: secondsUsed(heard),
   };
 }
 

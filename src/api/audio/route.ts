@@ -16,7 +16,7 @@ import { createPadding, WHOLE } from '../generation/padding.ts';
 import { openStream, streamFailure } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import { transcriptionAnswer } from '../response-schemas.ts';
-import { soundAnswer, heardText, secondsUsage, type AnswerForm, type Heard } from './answer.ts';
+import { secondsUsed, spokenText, transcriptOf, type AnswerForm, type Heard } from './answer.ts';
 import {
   formSchema,
   readFields,
@@ -142,7 +142,7 @@ async function answer(
   form: AnswerForm,
 ): Promise<unknown> {
   const heard = await hear(events, () => undefined);
-  const made = soundAnswer(heard, form);
+  const made = transcriptOf(heard, form);
   if (typeof made !== 'string') return made;
   call.reply.type(`${TYPES[form.format as keyof typeof TYPES]}; charset=utf-8`);
   return made;
@@ -171,7 +171,7 @@ async function stream(call: Call, events: AsyncIterable<TranscribeEvent>): Promi
       opened ??= openStream(call);
       if (segment !== null) send(deltaOf(segment.text));
     });
-    send({ type: 'transcript.text.done', text: heardText(heard.segments), usage: secondsUsage(heard) });
+    send({ type: 'transcript.text.done', text: spokenText(heard.segments), usage: secondsUsed(heard) });
     opened?.end('[DONE]');
   } catch (error) {
     if (opened === undefined) throw error;
