@@ -148,8 +148,8 @@ bench-load: models $(TESTS_INSTALLED) ## goodput and refusals at one and two tim
 image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/inputs
 	@$(NODE) dist/image/inputs.js
 
-image: build ## build the VM image into out/; NATIVE=dist/native/linux-x64: with those; VARIANT=test: with the simulated TEE, into out/test/
-	@$(NODE) dist/image/build.js $(if $(NATIVE),--native $(NATIVE)) $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
+image: build ## build the VM image into out/; NATIVE=dist/native/linux-x64: with those, into out/native/; VARIANT=test: with the simulated TEE, into out/test/
+	@$(NODE) dist/image/build.js $(if $(NATIVE),--native $(NATIVE) --out out/native) $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
 
 image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js

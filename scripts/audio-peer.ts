@@ -23,11 +23,11 @@ export function haveSpeech(): boolean {
 }
 
 /** A WAV file of 22 050 Hz, as espeak-ng speaks the text. */
-export function speak(text: string): Buffer {
+export function speak(text: string, voice = 'en-us'): Buffer {
   const folder = mkdtempSync(join(tmpdir(), 'assay-speech-'));
   try {
     const wav = join(folder, 'speech.wav');
-    execFileSync('espeak-ng', ['-v', 'en-us', '-s', '150', '-w', wav, text]);
+    execFileSync('espeak-ng', ['-v', voice, '-s', '150', '-w', wav, text]);
     return readFileSync(wav);
   } finally {
     rmSync(folder, { recursive: true });

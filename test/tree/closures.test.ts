@@ -32,7 +32,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 22,
-    lines: 2_750,
+    lines: 2_800,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
@@ -57,7 +57,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 392, lines: 55_000, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 392, lines: 55_050, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

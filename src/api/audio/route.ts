@@ -12,6 +12,7 @@ import type {
 import { errorBody } from '../../http/errors.ts';
 import { formBoundary, readForm, type FormField } from '../../http/multipart.ts';
 import { type Call, route, type Route } from '../../http/route.ts';
+import { createPadding, WHOLE } from '../generation/padding.ts';
 import { openStream, streamFailure } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import { transcriptionAnswer } from '../response-schemas.ts';
@@ -69,6 +70,7 @@ function audioRoute(task: AnswerForm['task'], summary: string): Route {
           throw new ApiError('wrong_model_type', 'the model hears nothing', { param: 'model' });
         const request: TranscribeRequest = {
           audio,
+          scope: call.exchange.principal?.cacheScope,
           translate: task === 'translate',
           language: body.language,
           prompt: body.prompt,
@@ -146,14 +148,28 @@ async function answer(
   return made;
 }
 
-/** Begins once the file was read, so that refusals of it have their status. */
+/** Bytes of an event without text, for the padding. */
+const BASE_BYTES = Buffer.byteLength(JSON.stringify(deltaOf('')));
+
+function deltaOf(delta: string): object {
+  return { type: 'transcript.text.delta', delta };
+}
+
+/**
+ * Begins once the file was read, so that refusals of it have their status. A segment is a whole sentence, so
+ * its event is padded as one that repeats a text.
+ */
 async function stream(call: Call, events: AsyncIterable<TranscribeEvent>): Promise<undefined> {
   let opened: ReturnType<typeof openStream> | undefined;
-  const send = (data: object): void => opened?.send(JSON.stringify(data));
+  const padder = call.deps.config.streamPadding ? createPadding(BASE_BYTES) : null;
+  const send = (data: object): void => {
+    const json = JSON.stringify(data);
+    opened?.send(padder === null ? json : padder.pad(json, WHOLE));
+  };
   try {
     const heard = await hear(events, (segment) => {
       opened ??= openStream(call);
-      if (segment !== null) send({ type: 'transcript.text.delta', delta: segment.text });
+      if (segment !== null) send(deltaOf(segment.text));
     });
     send({ type: 'transcript.text.done', text: spokenText(heard.segments), usage: secondsUsed(heard) });
     opened?.end('[DONE]');

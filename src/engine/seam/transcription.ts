@@ -10,6 +10,8 @@ export const MAX_AUDIO_SECONDS = 3600;
 export interface TranscribeRequest {
   /** The file as it was sent. */
   readonly audio: Uint8Array;
+  /** Sounds of different scopes (an opaque per-API-key salt) are heard in turn. */
+  readonly scope?: string | undefined;
   /** Into English instead of its own language. */
   readonly translate: boolean;
   /** ISO 639-1; absent: found out. */

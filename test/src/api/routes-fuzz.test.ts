@@ -17,7 +17,7 @@ const NUM_RUNS = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
 let files: FilesApi;
 let api: ApiServer;
 beforeAll(async () => {
-  files = await startFilesApi();
+  files = await startFilesApi({ engines: { ears: { type: 'transcription' } } });
   ({ api } = files);
 });
 afterAll(() => files.close());
@@ -197,6 +197,8 @@ test('property: no bytes yield a 500', async () => {
   );
 });
 
+const FORMS = ['/v1/files', '/v1/audio/transcriptions', '/v1/audio/translations'] as const;
+
 test('property: no form yields a 500', async () => {
   const part = fc.constantFrom(
     '--b',
@@ -206,12 +208,14 @@ test('property: no form yields a 500', async () => {
     'content-disposition: form-data; name="file"; filename="x"',
     'content-disposition: form-data; name="purpose"',
     'content-disposition: form-data; name="expires_after[seconds]"',
+    'content-disposition: form-data; name="model"',
     'user_data',
+    'ears',
     '5',
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(part, { maxLength: 16 }), async (parts) => {
-      const response = await fetch(`${api.url}/v1/files`, {
+    fc.asyncProperty(fc.constantFrom(...FORMS), fc.array(part, { maxLength: 16 }), async (path, parts) => {
+      const response = await fetch(api.url + path, {
         method: 'POST',
         headers: { 'content-type': 'multipart/form-data; boundary=b' },
         body: parts.join(''),
@@ -221,6 +225,41 @@ test('property: no form yields a 500', async () => {
     }),
     { numRuns: NUM_RUNS },
   );
+});
+
+test('property: no fields and no bytes of a form with sound yield a 500', async () => {
+  const name = fc.oneof(
+    { weight: 8, arbitrary: fc.constantFrom('prompt', 'response_format', 'temperature', 'language', 'stream', 'timestamp_granularities[]', 'keep_alive', 'include[]', 'chunking_strategy') }, // prettier-ignore
+    fc.string({ maxLength: 8 }),
+  );
+  const value = fc.oneof(
+    fc.constantFrom('0', '0.5', '1e9', '-1', 'true', 'json', 'text', 'srt', 'vtt', 'verbose_json', 'word', 'segment', 'en', 'auto', '5m', ''), // prettier-ignore
+    fc.string({ unit: 'grapheme', maxLength: 30 }),
+  );
+  const statuses = new Set<number>();
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(...FORMS.filter((path) => path.includes('audio'))),
+      fc.option(fc.constantFrom('ears', 'demo', '', 'none'), { freq: 8 }),
+      fc.array(fc.tuple(name, value), { maxLength: 4 }),
+      fc.uint8Array({ maxLength: 300 }),
+      async (path, model, fields, file) => {
+        const form = new FormData();
+        if (model !== null) form.append('model', model);
+        for (const [field, text] of fields) form.append(field, text);
+        form.append('file', new Blob([file.slice()]), 'x');
+        const response = await fetch(api.url + path, { method: 'POST', body: form });
+        const text = await response.text();
+        expect([response.status < 500, text]).toEqual([true, text]);
+        if (response.status !== 200) readError(path, text);
+        statuses.add(response.status);
+      },
+    ),
+    { numRuns: NUM_RUNS },
+  );
+  // Some were heard, so that more than the refusals was tried.
+  expect(statuses).toContain(200);
+  expect(api.models.leases()).toBe(0);
 });
 
 test('property: no path yields a 500', async () => {

@@ -32,7 +32,11 @@ const CONFIG: Partial<ServerConfig> = {
 async function start(options: ApiServerOptions = {}): Promise<void> {
   api = await startApi({
     config: CONFIG,
-    engines: { slow: { prefill: (signal) => untilAborted(signal) } },
+    engines: {
+      slow: { prefill: (signal) => untilAborted(signal) },
+      ears: { type: 'transcription' },
+      'slow-ears': { type: 'transcription', prefill: (signal) => untilAborted(signal) },
+    },
     ...options,
   });
 }

@@ -1,6 +1,7 @@
-// One sound after the other through one whisper model: decoded, heard, and told segment by segment. A request
-// that is cancelled while it waits is gone at once; one that is being heard ends at whisper's next question
-// whether to go on. After each request its samples are given back to the system.
+// One sound after the other through one whisper model, those of different callers in turn: decoded, heard,
+// and told segment by segment. A request that is cancelled while it waits is gone at once; one that is being
+// heard ends at whisper's next question whether to go on. After each request its samples are given back to
+// the system.
 
 import { ApiError } from '../../../base/errors.ts';
 import {
@@ -15,6 +16,7 @@ import type { Pointer } from '../llama/declarations.ts';
 import { nativeAlloc } from '../llama/library.ts';
 import { listenerAddress, type WhisperLibrary } from './library.ts';
 import { reserve } from './memory.ts';
+import { CallerTurns } from './caller-turns.ts';
 
 /** Added at each attempt, as other programs with whisper do. */
 const FALLBACK = 0.2;
@@ -31,13 +33,14 @@ export interface TranscriberOptions {
 
 interface Job {
   readonly id: number;
+  readonly scope: string;
   readonly request: WireTranscription;
   readonly audio: Uint8Array;
 }
 
 export class Transcriber {
   readonly #options: TranscriberOptions;
-  readonly #waiting: Job[] = [];
+  readonly #waiting = new CallerTurns<Job>();
   readonly #samples = reserve(CAPACITY * 4);
   readonly #stop = nativeAlloc(8);
   readonly #stopByte = new Uint8Array(this.#stop.memory);
@@ -54,7 +57,7 @@ export class Transcriber {
   }
 
   get waiting(): number {
-    return this.#waiting.length;
+    return this.#waiting.count;
   }
 
   get active(): number {
@@ -62,23 +65,22 @@ export class Transcriber {
   }
 
   add(job: Job): void {
-    if (this.#running !== undefined && this.#waiting.length >= this.#options.maxQueued)
+    if (this.#running !== undefined && this.#waiting.count >= this.#options.maxQueued)
       throw new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
-    this.#waiting.push(job);
+    this.#waiting.add(job);
     if (this.#running === undefined) void this.#work();
   }
 
   /** `dropped` is called once it is gone. */
   cancel(id: number, dropped: () => void): void {
-    const at = this.#waiting.findIndex((job) => job.id === id);
-    if (at >= 0) this.#waiting.splice(at, 1);
+    this.#waiting.remove(id);
     if (this.#running?.id !== id) return dropped();
     this.#stopByte[0] = 1;
     this.#ended.push(dropped);
   }
 
   async #work(): Promise<void> {
-    for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) {
+    for (let job = this.#waiting.next(); job !== undefined; job = this.#waiting.next()) {
       this.#running = job;
       this.#told = 0;
       this.#stopByte[0] = 0;

@@ -76,7 +76,7 @@ function answer(transcriber: Transcriber, message: ToChild, raw: Uint8Array): vo
   answering(send, message, () => {
     if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
     else if (message.kind === 'transcribe')
-      transcriber.add({ id: message.id, request: message.request, audio: raw });
+      transcriber.add({ ...message, scope: message.request.scope ?? '', audio: raw });
     else if (message.kind === 'cancel')
       transcriber.cancel(message.id, () => send({ kind: 'dropped', id: message.id }));
     else throw wrongType('transcription', 'it hears sound');
