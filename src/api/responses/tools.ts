@@ -185,12 +185,17 @@ class Box {
 
 /** It is put between anchors: a parenthesis that is closed too much would end them. */
 function wholePattern(pattern: string, at: string): string {
-  try {
-    new RegExp(pattern);
-    return pattern;
-  } catch {
-    const path = `${at}.format.definition`;
+  const path = `${at}.format.definition`;
+  if (expressionOf(pattern) === null)
     throw refuse('invalid_schema', path, `${path} is no regular expression`);
+  return pattern;
+}
+
+function expressionOf(pattern: string): RegExp | null {
+  try {
+    return new RegExp(pattern);
+  } catch {
+    return null;
   }
 }
 
