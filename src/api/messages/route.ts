@@ -45,8 +45,9 @@ function messages(seal: ReasoningSeal): Route {
     async handle(call) {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, TYPES);
-      const owner = { scope: exchange.principal?.cacheScope ?? '', modelSha256: model.sha256 };
-      const plan = planMessage(body, model, { scope: owner.scope, seal });
+      const { principal } = exchange;
+      const sealed = seal.of(principal, model);
+      const plan = planMessage(body, model, { scope: principal?.cacheScope ?? '', seal: sealed });
       const { chat } = plan;
       reserveTokens(call, { asked: chat.maxTokens, count: 1, context: model.contextLength });
 
@@ -61,7 +62,7 @@ function messages(seal: ReasoningSeal): Route {
           answer: answerId(call, 'msg_', model),
           counts: exchange.usage,
           newCallId: () => `toolu_${deps.randomHex(12)}`,
-          seal: (text) => seal.seal(text, owner),
+          seal: sealed.seal,
           requestId: exchange.id,
         });
         if (body.stream !== true) return answer.collect(events);
@@ -91,7 +92,11 @@ function countTokens(seal: ReasoningSeal): Route {
     async handle(call) {
       const { body, exchange } = call;
       const model = findModel(call, body.model, TYPES);
-      const { chat } = planMessage(body, model, { scope: exchange.principal?.cacheScope ?? '', seal });
+      const { principal } = exchange;
+      const { chat } = planMessage(body, model, {
+        scope: principal?.cacheScope ?? '',
+        seal: seal.of(principal, model),
+      });
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {
         const tokens = await engine.tokenize(chat.prompt, exchange.signal);
