@@ -186,7 +186,7 @@ class Box {
 /** It is put between anchors: a parenthesis that is closed too much would end them. */
 function wholePattern(pattern: string, at: string): string {
   try {
-    new RegExp(pattern);
+    void new RegExp(pattern);
     return pattern;
   } catch {
     const path = `${at}.format.definition`;
