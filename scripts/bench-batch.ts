@@ -14,8 +14,8 @@ import { childrenOf } from '../test/fixtures/e2e/real-server.ts';
 import { type FilesApi, jsonl, startFilesApi } from '../test/fixtures/files/files-api.ts';
 
 const SLOTS = 8;
-const ROUNDS = 3;
-const CONCURRENCIES = [1, 2, 4, 8, 16];
+const ROUNDS = Number(process.env['ROUNDS'] ?? 3);
+const CONCURRENCIES = [4, 8, 16];
 const POLL_MS = 25;
 const WORKLOADS = {
   'demo-context': { requests: 64, maxTokens: 64 },

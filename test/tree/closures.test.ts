@@ -19,7 +19,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 75,
-    lines: 10_550,
+    lines: 10_600,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -45,10 +45,10 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   quantiser: {
     entry: PROCESSES.quantiser,
-    files: 13,
-    lines: 1690,
+    files: 14,
+    lines: 1790,
     without:
-      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(cores|declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,

@@ -3,6 +3,7 @@
 // before. Stops with the reason of its signal: an Ending ends the batch early, anything else leaves it for
 // the next start.
 
+import { setMaxListeners } from 'node:events';
 import type { Clock } from '../../base/clock.ts';
 import type { ApiError } from '../../base/errors.ts';
 import { entryOf } from '../../base/api-codes.ts';
@@ -156,6 +157,8 @@ export class BatchRun {
     // The first failure of a line stops the others: it is one of the log, or the end.
     const failure = new AbortController();
     const signal = AbortSignal.any([this.#end.signal, failure.signal]);
+    // Each line listens: more of them than Node takes for a leak.
+    setMaxListeners(concurrency + 1, signal);
     try {
       for await (const raw of inputLines(store.read(owner, inputFileId), maxLineBytes)) {
         if (done.has(raw.line)) continue;

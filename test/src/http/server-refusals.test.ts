@@ -89,8 +89,7 @@ describe('404 says where to go, and nothing of what was asked', () => {
   test.each<[string, string]>([
     ['GET', '/'],
     ['GET', '/secret-word'],
-    ['POST', '/v1/responses/'],
-    ['GET', '/v1/responses/resp_1'],
+    ['GET', '/v1/response'],
     ['POST', '/v1/message'],
     ['POST', '/v1/chat/completions/'],
     ['GET', '/v1/models/'],

@@ -43,6 +43,19 @@ async function begun(
 }
 
 describe('a batch', () => {
+  test('of many lines at once has no listeners that Node warns of', async () => {
+    const warnings: Error[] = [];
+    const warned = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', warned);
+    const { client } = await started({
+      config: { files: { ...DEFAULT_CONFIG.files, batchConcurrency: 64 } },
+    });
+    const lines = Array.from({ length: 64 }, (_, i) => chatLine(String(i)));
+    const { request_counts: counts } = await ended(client, (await begun(client, lines)).id);
+    process.off('warning', warned);
+    expect([counts?.completed, warnings]).toEqual([64, []]);
+  });
+
   test('answers every line, in the form of the API', async () => {
     const { client } = await started();
     const made = await begun(

@@ -193,7 +193,7 @@ function never(): never {
 
 test(
   `at ${LANES * KILLS_PER_LANE} random instants every line is in the output once`,
-  { timeout: LANES * KILLS_PER_LANE * 4000 },
+  { timeout: Math.max(900_000, LANES * KILLS_PER_LANE * 4000) },
   async () => {
     const lanes = await Promise.all(Array.from({ length: LANES }, (_, i) => killed(i)));
     const kills = lanes.reduce((sum, lane) => sum + lane.kills, 0);
