@@ -1,5 +1,6 @@
 // POST /v1/messages and /v1/messages/count_tokens: a conversation in the form of Anthropic's API.
 
+import { refuseAddresses, withFiles } from '../chat/fetched-images.ts';
 import { tellLoosened } from '../chat/loosened.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { route, type Route } from '../../http/route.ts';
@@ -41,14 +42,14 @@ function messages(seal: ReasoningSeal): Route {
     body: messageRequest,
     answer: messageAnswer,
     streams: true,
-    errors: [...ERRORS, 'invalid_grammar'],
+    errors: [...ERRORS, 'invalid_grammar', 'invalid_image', 'image_not_fetched'],
     async handle(call) {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, TYPES);
       const owner = { scope: exchange.principal?.cacheScope ?? '', modelSha256: model.sha256 };
       const plan = planMessage(body, model, { scope: owner.scope, seal });
-      const { chat } = plan;
-      reserveTokens(call, { asked: chat.maxTokens, count: 1, context: model.contextLength });
+      reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
+      const { plan: chat } = await withFiles(call, model, plan.chat);
 
       return withEngine(call, model, body.keep_alive, async (engine) => {
         const newReader = chat.reader(engine.info);
@@ -92,6 +93,7 @@ function countTokens(seal: ReasoningSeal): Route {
       const { body, exchange } = call;
       const model = findModel(call, body.model, TYPES);
       const { chat } = planMessage(body, model, { scope: exchange.principal?.cacheScope ?? '', seal });
+      refuseAddresses(chat.messages);
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {
         const tokens = await engine.tokenize(chat.prompt, exchange.signal);
