@@ -2,7 +2,8 @@
 // ratios (above 1.00 is ours faster), the second one of processor time: on a busy machine only that one says
 // something, with one thread. Random weights are asked at the engine's seam (VIA=https: through the whole
 // server), published ones always through the whole server. `--json FILE` writes every value; THREADS, ROUNDS
-// and CASES (part of a model's and case's name) change the defaults; BUSY=n: n busy loops compete.
+// and CASES (part of a model's and case's name) change the defaults; BUSY=n: n busy loops
+// compete; STREAM_BATCH_MS: our events leave at such intervals.
 
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';

@@ -88,7 +88,9 @@ export async function ours({ path, type, threads, slots, context, ends }: SideOp
 export async function oursOverHttps(options: SideOptions): Promise<Side> {
   const { path, type, threads, slots, context, ends } = options;
   const folder = await mkdtemp(join(tmpdir(), 'assay-bench-https-'));
-  const config = `[models]\nslots = ${slots}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = ${context}\n`;
+  const batchMs = process.env['STREAM_BATCH_MS'];
+  const limits = batchMs === undefined ? '' : `[limits]\nstream_batch_ms = ${batchMs}\n`;
+  const config = `${limits}[models]\nslots = ${slots}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = ${context}\n`;
   await writeFile(join(folder, 'assay.toml'), config);
   const server = await startRealServer({
     dataFolder: join(folder, 'data'),
