@@ -201,9 +201,12 @@ describe.skipIf(!haveVision)('a model that sees', () => {
         max_tokens: 12,
         messages: [{ role: 'user' as const, content }],
       };
+      const { model, messages } = asked;
+      const counted = await sdk.messages.countTokens({ model, messages });
       const { content: said, usage } = await sdk.messages.create(asked);
       const streamed = await sdk.messages.stream(asked).finalMessage();
       expect(streamed.content).toEqual(said);
+      expect(counted.input_tokens).toBe(usage.input_tokens + (usage.cache_read_input_tokens ?? 0));
       return {
         said: said.map((block) => (block.type === 'text' ? block.text : '')).join(''),
         tokens: usage.input_tokens,

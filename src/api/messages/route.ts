@@ -2,6 +2,7 @@
 
 import { refuseAddresses, withFiles } from '../chat/fetched-images.ts';
 import { tellLoosened } from '../chat/loosened.ts';
+import { assertSees } from '../chat/images.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { route, type Route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
@@ -96,7 +97,8 @@ function countTokens(seal: ReasoningSeal): Route {
       refuseAddresses(chat.messages);
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {
-        const tokens = await engine.tokenize(chat.prompt, exchange.signal);
+        assertSees(chat.messages, engine.info.vision);
+        const tokens = await engine.tokenize({ ...chat.prompt, vectors: true }, exchange.signal);
         exchange.usage.promptTokens = tokens.length;
         return { input_tokens: tokens.length };
       });

@@ -3,13 +3,14 @@
 import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { assertCountable } from '../seam/context-limits.ts';
+import { unframeImages } from '../seam/framed-images.ts';
 import type { FromChild, ToChild } from '../seam/wire.ts';
 import type { LlamaContext } from './llama/context.ts';
 import { GrammarError, type Grammar } from './llama/grammar.ts';
 import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
 import type { ChatTemplate } from './template/template.ts';
-import type { ImageRoom } from './vision/images.ts';
+import { countedTokens, type ImageRoom } from './vision/images.ts';
 
 export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
@@ -84,9 +85,17 @@ export function answerText(serving: Serving, message: TextMessage): false {
 }
 
 function tokenized(
-  { model, template, info: { contextLength } }: Serving,
-  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
+  { model, template, images: room, info: { contextLength } }: Serving,
+  { prompt, images: framed = [], addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
 ): readonly number[] {
+  if (prompt.kind === 'chat' && framed.length > 0) {
+    if (room === null) throw new ApiError('engine_failed', 'the engine takes no images');
+    const { messages, images } = unframeImages(prompt.messages, framed, new Uint8Array());
+    const { tokens } = promptTokens(model, template, { ...prompt, messages }, contextLength);
+    const laid = room.lay(tokens, images);
+    assertCountable(laid.length, contextLength, 'messages');
+    return countedTokens(laid);
+  }
   if (prompt.kind !== 'text') {
     const { tokens } = promptTokens(model, template, prompt, contextLength);
     assertCountable(tokens.length, contextLength, 'messages');

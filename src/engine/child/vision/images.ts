@@ -210,4 +210,11 @@ export class ImageRoom {
   }
 }
 
+/** −1 stands for each vector. */
+export function countedTokens({ tokens, layouts }: Laid): readonly number[] {
+  const counted = (piece: ImagePiece): readonly number[] =>
+    piece.kind === 'text' ? piece.tokens : Array<number>(piece.length).fill(-1);
+  return tokens.flatMap((token) => (token >= 0 ? [token] : layouts[-1 - token]!.flatMap(counted)));
+}
+
 const ONE_TOKEN: ImagePiece = { kind: 'text', tokens: [0] };

@@ -166,13 +166,13 @@ const SEEN = { type: 'base64', media_type: 'image/jpeg', data: picture(4, 3).toS
 const URI = { type: 'url', url: dataUri(picture(4, 3)) };
 
 test.each([
-  ['alone', [user([{ type: 'image', source: SEEN }])], '', 0, 'messages[0].content[0].source.data'],
-  ['behind words', [user([text('ab'), { type: 'image', source: SEEN }])], 'ab', 2, 'messages[0].content[1].source.data'],
-  ['as a data: URI', [user([{ type: 'image', source: URI }])], '', 0, 'messages[0].content[0].source.url'],
-  ['in a result', [user([result([text('ab'), { type: 'image', source: SEEN }])])], 'ab', 2, 'messages[0].content[0].content[1].source.data'],
-])('an image %s keeps its place', (_, given, content, at, param) => {
-  const [message] = told(given).messages;
-  expect(message).toMatchObject({ content, images: [{ kind: 'png', width: 4, height: 3, at, param }] });
+  ['alone', [{ type: 'image', source: SEEN }], { content: '', at: 0, param: 'messages[0].content[0].source.data' }],
+  ['behind words', [text('ab'), { type: 'image', source: SEEN }], { content: 'ab', at: 2, param: 'messages[0].content[1].source.data' }],
+  ['as a data: URI', [{ type: 'image', source: URI }], { content: '', at: 0, param: 'messages[0].content[0].source.url' }],
+  ['in a result', [result([text('ab'), { type: 'image', source: SEEN }])], { content: 'ab', at: 2, param: 'messages[0].content[0].content[1].source.data' }],
+])('an image %s keeps its place', (_, given, { content, ...place }) => {
+  const [message] = told([user(given)]).messages;
+  expect(message).toMatchObject({ content, images: [{ kind: 'png', width: 4, height: 3, ...place }] });
 }); // prettier-ignore
 
 test.each([
