@@ -12,7 +12,6 @@ import type {
   EngineStats,
   GenerateEvent,
   GenerateRequest,
-  Prompt,
   TokenLogprob,
 } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
@@ -92,7 +91,10 @@ export class EngineClient implements Engine {
     const parseSpecial = !conversation && (input.parseSpecial ?? false);
     const param = conversation ? 'messages' : (input.param ?? 'prompt');
     return numbers(
-      await this.#value((id) => ({ kind: 'tokenize', id, prompt, images, addSpecial, parseSpecial, param }), signal),
+      await this.#value(
+        (id) => ({ kind: 'tokenize', id, prompt, images, addSpecial, parseSpecial, param }),
+        signal,
+      ),
     );
   }
 

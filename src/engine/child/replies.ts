@@ -10,7 +10,7 @@ import { GrammarError, type Grammar } from './llama/grammar.ts';
 import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
 import type { ChatTemplate } from './template/template.ts';
-import { countedTokens, type ImageRoom } from './vision/images.ts';
+import type { ImageRoom } from './vision/images.ts';
 
 export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
@@ -94,7 +94,7 @@ function tokenized(
     const { tokens } = promptTokens(model, template, { ...prompt, messages }, contextLength);
     const laid = room.lay(tokens, images);
     assertCountable(laid.length, contextLength, 'messages');
-    return countedTokens(laid);
+    return room.counted(laid);
   }
   if (prompt.kind !== 'text') {
     const { tokens } = promptTokens(model, template, prompt, contextLength);

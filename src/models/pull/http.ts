@@ -1,8 +1,8 @@
-// HTTP for pulls and images: undici with redirects followed by hand. Refuses URLs that could lead a hub's answer to
-// inner services (SSRF): schemes other than https, credentials in URLs, private and special addresses —
-// checked for literal addresses before, and for names at the moment of connecting, so that a name cannot
-// change in between. A configured private hub lifts this. The token goes to the hub's own origin only. No
-// URL's query is ever repeated: a CDN's holds a signature.
+// HTTP for pulls and images: undici with redirects followed by hand. Refuses URLs that could lead a hub's
+// answer to inner services (SSRF): schemes other than https, credentials in URLs, private and special
+// addresses — checked for literal addresses before, and for names at the moment of connecting, so that a name
+// cannot change in between. A configured private hub lifts this. The token goes to the hub's own origin only.
+// No URL's query is ever repeated: a CDN's holds a signature.
 
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupAllOptions } from 'node:dns';
@@ -82,7 +82,7 @@ export function createWeb(options: WebOptions): Web {
     maxHeaderSize: 64 * 1024,
     connect: {
       timeout: options.connectTimeoutMs,
-      ...(options.authorities === undefined ? {} : { ca: options.authorities }),
+      ca: options.authorities,
       ...(options.allowPrivate ? {} : { lookup: publicLookup(options) }),
     },
   });
