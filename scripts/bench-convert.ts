@@ -1,5 +1,6 @@
-// `make bench-convert`: conversion beside the official converter (`make convert-oracle`) and quantising beside
-// llama-quantize (`make llama-server`), in turns, whole processes from start to end. Above 1.00 ours is faster.
+// `make bench-convert`: conversion beside the official converter (`make convert-oracle`), quantising beside
+// llama-quantize (`make llama-server`), in turns, whole processes from start to end. Above 1.00 ours is
+// faster.
 // `--json FILE` writes every value; ROUNDS changes their number.
 
 import { execFile } from 'node:child_process';

@@ -122,7 +122,7 @@ function printRow({ name, unit, threads, assay, llamaServer, ratio, processorRat
 
 /**
  * Resolves once the sides have used no processor for a while: llama-server's threads go on spinning for a
- * tenth of a second after an answer, and whoever is measured next must not pay for that.
+ * tenth of a second after an answer, and the side that is measured next must not pay for that.
  */
 async function settled(sides: readonly Side[]): Promise<void> {
   for (const side of sides)

@@ -20,7 +20,7 @@ import { promisify } from 'node:util';
 import { llamaFolder } from '../../src/engine/seam/library-folder.ts';
 import { cacheFolder } from '../real-models/install.ts';
 import { COMPILE_FLAGS, LINK_FLAGS, type Places, type Recipe, type Unit } from './recipes.ts';
-import { NativeError, sha256, unpackSources, type SourceDigests } from './sources.ts';
+import { NativeError, sha256Hex, unpackSources, type SourceDigests } from './sources.ts';
 
 const COMPILER = 'g++';
 const MAX_UNIT_MS = 20 * 60_000;
@@ -64,14 +64,15 @@ export async function buildNative(
   const digest = inputsDigest(recipe, units, expected, tools);
   const folder = join(cacheFolder(), `native-${digest}`);
   const kept = join(folder, `${recipe.library}.so`);
-  if (!fresh && existsSync(kept)) return { path: kept, sha256: sha256(readFileSync(kept)), compiled: false };
+  if (!fresh && existsSync(kept))
+    return { path: kept, sha256: sha256Hex(readFileSync(kept)), compiled: false };
   mkdirSync(cacheFolder(), { recursive: true });
   const work = mkdtempSync(join(cacheFolder(), '.native-'));
   try {
     const made = await compile(recipe, units, { places, work, jobs });
     mkdirSync(folder, { recursive: true });
     renameSync(made, kept);
-    return { path: kept, sha256: sha256(readFileSync(kept)), compiled: true };
+    return { path: kept, sha256: sha256Hex(readFileSync(kept)), compiled: true };
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -84,13 +85,13 @@ function inputsDigest(
   tools: string,
 ): string {
   const own = units.filter(({ from }) => from === 'own').map(({ source }) => ownDigest(source));
-  const linked = recipe.links.map((name) => sha256(readFileSync(join(llamaFolder(), name))));
+  const linked = recipe.links.map((name) => sha256Hex(readFileSync(join(llamaFolder(), name))));
   const inputs = [{ ...recipe, units }, COMPILE_FLAGS, LINK_FLAGS, expected, own, linked, tools];
-  return sha256(JSON.stringify(inputs)).slice(0, 16);
+  return sha256Hex(JSON.stringify(inputs)).slice(0, 16);
 }
 
 function ownDigest(source: string): string {
-  return sha256(readFileSync(new URL(source, import.meta.url)));
+  return sha256Hex(readFileSync(new URL(source, import.meta.url)));
 }
 
 interface Workshop {

@@ -90,11 +90,11 @@ function quietly(
 }
 
 function assertDigest(bytes: Uint8Array, expected: string, what: string): void {
-  const found = sha256(bytes);
+  const found = sha256Hex(bytes);
   if (found !== expected)
     throw new NativeError('differs', `${what} has the SHA-256 ${found}, native.lock.json says ${expected}`);
 }
 
-export function sha256(bytes: Uint8Array | string): string {
+export function sha256Hex(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex');
 }

@@ -1,7 +1,8 @@
-// `make llama-server`: the peers of the benches, llama-server and llama-quantize, built once from the pinned
-// sources of llama.cpp into a cache outside the tree. Only these are compiled. Their CPU kernels are the files this server loads too
-// (libggml-cpu-*.so, copied beside it; ggml loads the one for this processor), so the comparison is of
-// programs and not of compilers. Needs cmake and a C++ compiler; builds with JOBS=n, one by default.
+// `make llama-server`: the peers of the benches, llama-server and llama-quantize, built once from the
+// pinned sources of llama.cpp into a cache outside the tree. Only these are compiled. Their CPU kernels
+// are the files this server loads too (libggml-cpu-*.so, copied beside it; ggml loads the one for this
+// processor), so the comparison is of programs and not of compilers. Needs cmake and a C++ compiler;
+// builds with JOBS=n, one by default.
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
@@ -39,7 +40,7 @@ function buildFolder(): string | undefined {
 
 const PROGRAMS = ['llama-server', 'llama-quantize'] as const;
 
-/** What `make llama-server` built; undefined where it is not there. */
+/** A file that `make llama-server` built; undefined where it is not there. */
 export function findPeer(program: (typeof PROGRAMS)[number]): string | undefined {
   const folder = buildFolder();
   const built = folder === undefined ? undefined : join(folder, program);

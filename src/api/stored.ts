@@ -2,7 +2,8 @@
 // list (OpenAI API reference, "List files", "List batch").
 
 import { ApiError } from '../base/errors.ts';
-import { integer, map, type Shape, text } from '../base/shape.ts';
+import { integer, map, optional, type Shape, text } from '../base/shape.ts';
+import type { IdKind } from '../files/ids.ts';
 import type { Files } from '../files/open.ts';
 import type { Call } from '../http/route.ts';
 
@@ -28,6 +29,13 @@ export function queryInteger(bounds: { readonly min: number; readonly max: numbe
   const digits = text({ max: 16, pattern: /^\d+$/, form: 'a whole number' });
   return map(digits, (given, path) => whole.read(Number(given), path), whole.schema);
 }
+
+/** The `after` of a list: an id of that kind, also of one that is gone. */
+export function afterId(kind: IdKind): Shape<string | undefined> {
+  const id = new RegExp(`^${kind}[0-9a-f]{32}$`);
+  return optional(text({ max: 64, pattern: id, form: 'an id of this list', about: AFTER }));
+}
+const AFTER = 'Id of the one before the first wanted; it may be gone.';
 
 /** The part of a list, oldest first, that a page shows. */
 export function pageOf<T extends { readonly id: string }>(

@@ -173,7 +173,7 @@ export const API_CODES = {
   blob_missing: operator(500, 'a file of the model store is gone'),
   manifest_invalid: operator(500, 'a manifest of the model store is damaged'),
   too_many_models: operator(500, 'there are as many as evidence lists; 409: one more', [409]),
-  file_damaged: operator(500, 'a stored file is damaged, or was changed on its disk'),
+  file_damaged: operator(500, 'a stored file or response is damaged, or was changed on its disk'),
   attestation_failed: operator(500, 'the TEE did not make a report'),
   pull_failed: operator(500, 'the pull failed for a reason of its own'),
   // ---- the hub

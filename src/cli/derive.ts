@@ -4,6 +4,7 @@
 
 import { readFileSync, existsSync } from 'node:fs';
 import { link, rm, stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import { temporaryPath } from '../base/durable-files.ts';
@@ -138,7 +139,7 @@ async function derive(folder: string, isq: string | undefined, output: string | 
     const { digests, check } = await measureSources(opened, abort.signal);
     const temporary = (): string => temporaryPath(place);
     const request = { folder: opened, isq: type, temporary, signal: abort.signal };
-    const made = await deriveFile(request, converters());
+    const made = await deriveFile(request, converters(availableParallelism()));
     try {
       await check();
       if (output !== undefined) await link(made.path, output);

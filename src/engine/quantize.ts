@@ -9,6 +9,8 @@ import { runTask } from './task.ts';
 export interface QuantizerOptions {
   /** The built engine/child/quantize/launch; must be JavaScript. */
   readonly launchEntry: URL | string;
+  /** Of a run that asks for no number of its own; the bytes are the same for any. */
+  readonly threads?: number | undefined;
   readonly timeoutMs?: number | undefined;
 }
 
@@ -18,10 +20,11 @@ const REFUSALS: ReadonlySet<string> = new Set(['unsupported_parameter', 'storage
 
 export function openQuantizer({
   launchEntry,
+  threads: usual = 1,
   timeoutMs = DEFAULT_TIMEOUT_MS,
 }: QuantizerOptions): QuantizeModel {
   const entry = typeof launchEntry === 'string' ? launchEntry : fileURLToPath(launchEntry);
-  return async ({ type, sourceFd, outputFd, threads = 1, onProgress, signal }) => {
+  return async ({ type, sourceFd, outputFd, threads = usual, onProgress, signal }) => {
     const { fallbacks } = await runTask({
       what: 'the quantiser',
       command: [entry],

@@ -2,7 +2,7 @@
 // The index is read from the names of the files; what it says of one is believed once the file opened, whose
 // seal covers key, id and time. Bounded for each key in count and bytes, where the oldest make room, and over
 // all keys in bytes, where new ones are refused; callers without a known key share the room of one. Refuses:
-// response_not_found, storage_full.
+// response_not_found, storage_full, file_damaged.
 
 import { mkdir, readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import {
   syncFolder,
   writeAtomically,
 } from '../base/durable-files.ts';
-import { anyObject, integer, list, object, text } from '../base/shape.ts';
+import { anyObject, type Infer, integer, list, object, text } from '../base/shape.ts';
 import { HEADER_BYTES, type MasterKey } from './sealed/format.ts';
 import { openState, sealState } from './sealed/state.ts';
 
@@ -142,16 +142,29 @@ export class ResponseStore {
     const found = await readSmallBytes(path, { maxBytes: MAX_BYTES });
     // Deleted while it was read.
     if (found === undefined) throw responseNotFound(param);
-    if ('problem' in found) throw new Error(`a stored response ${found.problem}`);
-    const stored = { id: `${place}/${entry.name}`, shape: storedShape };
-    const { owner: of, input, response } = openState(found.bytes, this.#options.key, stored);
+    if ('problem' in found) throw damaged(param);
+    const { owner: of, input, response } = this.#opened(found.bytes, `${place}/${entry.name}`, param);
     if (of !== owner) throw responseNotFound(param);
     return { input, response };
   }
 
-  /** Refuses: response_not_found. Resolves once it is gone for good. */
+  #opened(bytes: Buffer, id: string, param?: string): Infer<typeof storedShape> {
+    try {
+      return openState(bytes, this.#options.key, { id, shape: storedShape });
+    } catch (error) {
+      throw damaged(param, error);
+    }
+  }
+
+  /** Refuses: response_not_found. Resolves once it is gone for good; a damaged one of a key can go, too. */
   async delete(caller: StoredFor, id: string): Promise<void> {
-    await this.get(caller, id);
+    try {
+      await this.get(caller, id);
+    } catch (error) {
+      // A share of one caller holds nothing of another.
+      const own = caller.share === caller.owner;
+      if (!own || !(error instanceof ApiError && error.code === 'file_damaged')) throw error;
+    }
     const place = this.#placeOf(caller.share);
     const entry = this.#drop(place, id);
     if (entry === undefined) throw responseNotFound();
@@ -234,6 +247,10 @@ function ifGone(error: unknown): void {
 
 function responseNotFound(param?: string): ApiError {
   return new ApiError('response_not_found', 'there is no stored response of that id for this key', { param });
+}
+
+function damaged(param?: string, cause?: unknown): ApiError {
+  return new ApiError('file_damaged', 'the stored response is damaged or was changed', { param, cause });
 }
 
 function full(message: string): ApiError {

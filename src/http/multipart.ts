@@ -207,21 +207,54 @@ function fileOrField(header: string): FormFile | { readonly name: string } {
   }
   const encoding = lines.get('content-transfer-encoding')?.toLowerCase() ?? 'binary';
   if (!['binary', '8bit', '7bit'].includes(encoding)) throw invalid('a part of it is encoded');
-  const disposition = lines.get('content-disposition') ?? '';
-  if (!/^form-data\s*;/i.test(disposition)) throw invalid('a part has no content-disposition of form-data');
-  const name = parameterOf(disposition, 'name');
+  const parameters = parametersOf(lines.get('content-disposition') ?? '');
+  const name = parameters.get('name');
   if (name === undefined || name === '' || name.length > 128) throw invalid('a part has no name');
-  const filename = parameterOf(disposition, 'filename');
+  const filename = parameters.get('filename') ?? extendedName(parameters.get('filename*'));
   if (filename === undefined) return { name };
   if (filename.length > MAX_FILENAME_CHARACTERS) throw invalid('the name of its file is too long');
   return { field: name, filename, contentType: lines.get('content-type') };
 }
 
-/** A quoted parameter as browsers and SDKs write it (HTML, "multipart form data"), or a token. */
-function parameterOf(disposition: string, name: string): string | undefined {
-  const match = new RegExp(`;\\s*${name}=(?:"((?:[^"\\\\]|\\\\.)*)"|([^\\s;"]+))`, 'i').exec(disposition);
-  const quoted = match?.[1];
-  if (quoted === undefined) return match?.[2];
+/** Where the next parameter begins: quoted as browsers and SDKs write it, or a token. */
+const PARAMETER = /\s*;\s*([!#$%&'*+.^`|~\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))/y;
+
+/** Read from the left: the text of one is not searched for another. A name that is there twice is refused. */
+function parametersOf(disposition: string): ReadonlyMap<string, string> {
+  const type = /^form-data(?=\s*;)/i.exec(disposition)?.[0];
+  if (type === undefined) throw invalid('a part has no content-disposition of form-data');
+  const found = new Map<string, string>();
+  let at = type.length;
+  while (at < disposition.length) {
+    PARAMETER.lastIndex = at;
+    const match = PARAMETER.exec(disposition);
+    if (match === null) {
+      if (/^\s*;?\s*$/.test(disposition.slice(at))) break;
+      throw invalid('a content-disposition is broken');
+    }
+    const [whole, name = '', quoted, token = ''] = match;
+    const key = name.toLowerCase();
+    if (found.has(key)) throw invalid('a content-disposition has a parameter twice');
+    found.set(key, quoted === undefined ? token : unquoted(quoted));
+    at += whole.length;
+  }
+  return found;
+}
+
+/** RFC 8187, as a few clients write names that are not ASCII. */
+function extendedName(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined;
+  const encoded = /^utf-8'[^']*'(.*)$/i.exec(value)?.[1];
+  try {
+    if (encoded !== undefined) return decodeURIComponent(encoded);
+  } catch {
+    // Refused below.
+  }
+  throw invalid('the name of its file is not in UTF-8');
+}
+
+/** As HTML writes it ("multipart form data"). */
+function unquoted(quoted: string): string {
   return quoted
     .replaceAll(/\\(["\\])/g, '$1')
     .replaceAll(/%(22|0D|0A)/gi, (_whole, code: string) => String.fromCodePoint(Number.parseInt(code, 16)));

@@ -7,7 +7,6 @@ import { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
-import { readBody } from './admission/bodies.ts';
 import { errorBody, toApiError } from './errors.ts';
 import { type Exchange, openExchange } from './exchange.ts';
 import { type HookContext, recordEnd } from './hooks.ts';
@@ -16,7 +15,7 @@ import type { Replay, Replayed, Route } from './route.ts';
 import type { Shared } from './routing.ts';
 
 export function createReplay(context: HookContext, shared: Shared): Replay {
-  return async ({ route, body, principal, shown, signal }) => {
+  return async ({ route, body, bodyBytes, heapBytes, principal, shown, signal }) => {
     const exchange = openExchange({
       given: undefined,
       freshId: freshRequestId,
@@ -37,7 +36,9 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
       exchange.leave = context.permits.work.enter(exchange.principal.bucket);
       exchange.admission = context.limiter.admit(principal);
       exchange.held = context.bodies.open(exchange.principal.bucket);
-      exchange.held.add(body.length);
+      exchange.held.add(bodyBytes);
+      exchange.held.grow(Math.max(0, heapBytes - bodyBytes));
+      exchange.bodyBytes = bodyBytes;
       const answer = await handled(route, shared, { exchange, body, shown });
       replayed = { status: route.status ?? 200, body: answer, ...about(exchange), error: null };
     } catch (thrown) {
@@ -60,22 +61,20 @@ function about({ id, usage }: Exchange): Pick<Replayed, 'requestId' | 'usage'> {
 
 interface Handled {
   readonly exchange: Exchange;
-  readonly body: Buffer;
+  readonly body: unknown;
   readonly shown: ReadonlyMap<string, string>;
 }
 
 async function handled(route: Route, shared: Shared, { exchange, body, shown }: Handled): Promise<string> {
   exchange.throwIfOver();
-  exchange.bodyBytes = body.length;
-  const parsed = readBody(exchange, body);
-  if (isRecord(parsed) && parsed['stream'] === true) throw unstreamed();
+  if (isRecord(body) && body['stream'] === true) throw unstreamed();
   // Never connected: it stands for the connection the batch was made on.
   const socket = new Socket();
   shared.connectionPins.pin(socket, shown);
   const answer = await route.handle({
     ...shared,
     exchange,
-    body: route.body?.read(parsed, ''),
+    body: route.body?.read(body, ''),
     query: undefined,
     upload: null,
     params: {},

@@ -96,8 +96,11 @@ export interface RouteContext {
 /** A stored request for a route (http/replay). */
 export interface ReplayRequest {
   readonly route: Route;
-  /** JSON in UTF-8. */
-  readonly body: Buffer;
+  /** A JSON value. */
+  readonly body: unknown;
+  /** Of its JSON, and of its values in memory. */
+  readonly bodyBytes: number;
+  readonly heapBytes: number;
   readonly principal: Principal;
   /** The models its sender was shown: SHA-256 by id. */
   readonly shown: ReadonlyMap<string, string>;

@@ -274,7 +274,8 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   #entryOf(id: string): RegistryEntry {
     const entry = this.registry.get(id);
-    if (entry === undefined) throw notFound();
+    if (entry === undefined)
+      throw new ApiError('model_not_found', 'no model of that name is registered', { param: 'model' });
     return entry;
   }
 
@@ -395,8 +396,4 @@ function ofConfiguration(id: string): ApiError {
     `${id} is a model of the configuration, which comes back with the next start: choose another name`,
     { param: 'name' },
   );
-}
-
-function notFound(): ApiError {
-  return new ApiError('model_not_found', 'no model of that name is registered', { param: 'model' });
 }

@@ -1,5 +1,5 @@
 // The store of responses as configured, in a folder of the data folder, sealed with the key of `files.key`.
-// What has expired is removed every hour.
+// Expired ones are removed every hour.
 
 import { join } from 'node:path';
 import { ResponseStore } from '../files/response-store.ts';

@@ -52,7 +52,7 @@ test(
   },
 );
 
-test('turns of an agent over both dialects: each as recorded, no leak', { timeout: 400_000 }, async () => {
+test('turns of an agent over every dialect: each as recorded, no leak', { timeout: 400_000 }, async () => {
   const { problems, turns, calls, compactions, samples } = await runAgentLoop(80);
   expect(problems).toEqual([]);
   expect([turns >= 80, calls > 20, compactions > 5, samples.length > 10]).toEqual([true, true, true, true]);

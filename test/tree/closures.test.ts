@@ -19,7 +19,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 75,
-    lines: 10_550,
+    lines: 10_600,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -32,21 +32,21 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 22,
-    lines: 2_700,
+    lines: 2_750,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   converter: {
     entry: PROCESSES.converter,
     files: 31,
-    lines: 4_900,
+    lines: 4_925,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1690,
+    lines: 1_700,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -57,7 +57,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 369, lines: 52_400, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 396, lines: 55_300, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

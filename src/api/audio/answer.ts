@@ -20,11 +20,11 @@ export interface AnswerForm {
 }
 
 /** JSON, or text. */
-export function answerOf(heard: Heard, form: AnswerForm): object | string {
+export function transcriptOf(heard: Heard, form: AnswerForm): object | string {
   const { segments } = heard;
   switch (form.format) {
     case 'text':
-      return `${textOf(segments)}\n`;
+      return `${spokenText(segments)}\n`;
     case 'srt':
       return srtOf(segments);
     case 'vtt':
@@ -32,18 +32,18 @@ export function answerOf(heard: Heard, form: AnswerForm): object | string {
     case 'verbose_json':
       return verbose(heard, form);
     case 'json':
-      return { text: textOf(segments), usage: usageOf(heard) };
+      return { text: spokenText(segments), usage: secondsUsed(heard) };
   }
 }
 
-export function textOf(segments: readonly TranscribedSegment[]): string {
+export function spokenText(segments: readonly TranscribedSegment[]): string {
   return segments
     .map(({ text }) => text)
     .join('')
     .trim();
 }
 
-export function usageOf({ seconds }: Pick<Heard, 'seconds'>): object {
+export function secondsUsed({ seconds }: Pick<Heard, 'seconds'>): object {
   return { type: 'duration', seconds: Math.ceil(seconds) };
 }
 
@@ -53,10 +53,10 @@ function verbose(heard: Heard, form: AnswerForm): object {
     task: form.task,
     language: nameOf(language),
     duration: rounded(seconds),
-    text: textOf(segments),
+    text: spokenText(segments),
     words: form.words ? segments.flatMap(({ words }) => words) : undefined,
     segments: form.segments ? segments.map((each, id) => segmentOf(each, id, form.temperature)) : undefined,
-    usage: usageOf(heard),
+    usage: secondsUsed(heard),
   };
 }
 

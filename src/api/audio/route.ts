@@ -15,7 +15,7 @@ import { type Call, route, type Route } from '../../http/route.ts';
 import { openStream, streamFailure } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import { transcriptionAnswer } from '../response-schemas.ts';
-import { answerOf, textOf, usageOf, type AnswerForm, type Heard } from './answer.ts';
+import { secondsUsed, spokenText, transcriptOf, type AnswerForm, type Heard } from './answer.ts';
 import {
   formSchema,
   readFields,
@@ -140,7 +140,7 @@ async function answer(
   form: AnswerForm,
 ): Promise<unknown> {
   const heard = await hear(events, () => undefined);
-  const made = answerOf(heard, form);
+  const made = transcriptOf(heard, form);
   if (typeof made !== 'string') return made;
   call.reply.type(`${TYPES[form.format as keyof typeof TYPES]}; charset=utf-8`);
   return made;
@@ -155,7 +155,7 @@ async function stream(call: Call, events: AsyncIterable<TranscribeEvent>): Promi
       opened ??= openStream(call);
       if (segment !== null) send({ type: 'transcript.text.delta', delta: segment.text });
     });
-    send({ type: 'transcript.text.done', text: textOf(heard.segments), usage: usageOf(heard) });
+    send({ type: 'transcript.text.done', text: spokenText(heard.segments), usage: secondsUsed(heard) });
     opened?.end('[DONE]');
   } catch (error) {
     if (opened === undefined) throw error;

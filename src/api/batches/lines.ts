@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { parseBody } from '../../http/json.ts';
 import { ApiError } from '../../base/errors.ts';
+import { openJsonScan } from '../../base/json-scan.ts';
 import { isRecord } from '../../base/shape.ts';
 import type { BatchLineError } from '../../files/batch-store.ts';
 
@@ -16,7 +17,11 @@ export interface RawLine {
 
 export interface LineRequest {
   readonly customId: string;
+  /** As it was read: a number beyond what JSON can say again is refused by its route, not changed. */
   readonly body: Readonly<Record<string, unknown>>;
+  /** Of the line, and of its values in memory. */
+  readonly bytes: number;
+  readonly heapBytes: number;
 }
 
 const NEWLINE = 0x0a;
@@ -71,8 +76,10 @@ export function readLine({ line, bytes }: RawLine, endpoint: string): LineReques
   });
   if (bytes === null) return refused('line_too_long', 'this line is longer than a request may be');
   let value: unknown;
+  const scan = openJsonScan();
   try {
-    value = parseBody(bytes);
+    scan.push(bytes);
+    value = parseBody(bytes, true);
   } catch (error) {
     const why = error instanceof ApiError && error.code !== 'invalid_json' ? error.code : 'invalid_json_line';
     return refused(why, 'this line is not parseable as valid JSON');
@@ -92,7 +99,7 @@ export function readLine({ line, bytes }: RawLine, endpoint: string): LineReques
   if (!isRecord(body)) return refused('missing_required_parameter', 'body is missing or no object', 'body');
   if (Object.keys(others).length > 0)
     return refused('unknown_parameter', 'a line has custom_id, method, url and body alone');
-  return { customId, body };
+  return { customId, body, bytes: bytes.length, heapBytes: scan.heapBytes };
 }
 
 export function isRequest(read: LineRequest | BatchLineError): read is LineRequest {

@@ -200,19 +200,18 @@ export class BatchRun {
   }
 
   /** Tries again what a wait helps: a limit as long as the batch lives, a fault of the server a few times. */
-  async #answered({ body }: LineRequest, signal: AbortSignal): Promise<Replayed> {
+  async #answered({ body, bytes, heapBytes }: LineRequest, signal: AbortSignal): Promise<Replayed> {
     const { slots, replay, routes, clock } = this.#context;
     const { owner, endpoint, models } = this.#batch;
     const route = routes.get(endpoint);
     const { principal } = this.#options;
     if (route === undefined || principal === null) throw new TypeError('a batch of a route that is none');
-    const bytes = Buffer.from(JSON.stringify(body));
     const shown = new Map(Object.entries(models));
     for (let tries = 1; ; tries++) {
       const release = await slots.take(owner, signal);
       let replayed: Replayed;
       try {
-        replayed = await replay({ route, body: bytes, principal, shown, signal });
+        replayed = await replay({ route, body, bodyBytes: bytes, heapBytes, principal, shown, signal });
       } finally {
         release();
       }

@@ -16,7 +16,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import { BATCH_STATUSES, type StoredBatch } from '../../files/batch-store.ts';
-import { queryInteger, seconds } from '../stored.ts';
+import { afterId, queryInteger, seconds } from '../stored.ts';
 
 /** The routes a batch may name; the batch is handed them. */
 export const ENDPOINTS = [
@@ -63,7 +63,7 @@ export const batchRequest = object({
 export type BatchRequest = Infer<typeof batchRequest>;
 
 export const batchListQuery = object({
-  after: optional(text({ max: 64 })),
+  after: afterId('batch_'),
   limit: optional(queryInteger({ min: 1, max: 100 })),
 });
 

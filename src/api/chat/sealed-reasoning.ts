@@ -1,9 +1,12 @@
 // Reasoning that a client keeps for the server between two requests, as it cannot be read or changed by any
-// other caller (`encrypted_content` of the OpenAI API): AES-256-GCM under a key made when the server starts,
-// bound to the caller and the model. Refuses: invalid_encrypted_content.
+// other caller (`encrypted_content` of the OpenAI API, `signature` of Anthropic's): AES-256-GCM under a key
+// made when the server starts, bound to the caller and the model. Live requests and lines of batches of one
+// caller open the same seals. Refuses: invalid_encrypted_content.
 
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
+import type { Principal } from '../../http/admission/auth.ts';
+import type { ModelStatus } from '../../models/seam.ts';
 
 const CIPHER = 'aes-256-gcm';
 const NONCE_BYTES = 12;
@@ -13,13 +16,28 @@ const VERSION = 1;
 
 /** Whom a seal is for. */
 export interface SealedFor {
-  /** Opaque, one for each API key. */
-  readonly scope: string;
+  /** One for each API key. */
+  readonly owner: string;
   readonly modelSha256: string;
+}
+
+/** The seals of one caller and one model. */
+export interface BoundSeal {
+  seal(text: string): string;
+  /** `param`: the field that refusals name. */
+  open(sealed: string, param: string): string;
 }
 
 export class ReasoningSeal {
   readonly #key = randomBytes(32);
+
+  of(principal: Pick<Principal, 'owner'> | null, { sha256 }: Pick<ModelStatus, 'sha256'>): BoundSeal {
+    const owner: SealedFor = { owner: principal?.owner ?? '', modelSha256: sha256 };
+    return {
+      seal: (text) => this.seal(text, owner),
+      open: (sealed, param) => this.open(sealed, owner, param),
+    };
+  }
 
   /**
    * base64url of: version, nonce, ciphertext, tag. A random nonce may repeat only after 2³² seals (SP
@@ -51,8 +69,8 @@ export class ReasoningSeal {
   }
 }
 
-function boundTo({ scope, modelSha256 }: SealedFor): Buffer {
-  return Buffer.from(JSON.stringify([VERSION, scope, modelSha256]));
+function boundTo({ owner, modelSha256 }: SealedFor): Buffer {
+  return Buffer.from(JSON.stringify([VERSION, owner, modelSha256]));
 }
 
 function notOurs(param: string): ApiError {

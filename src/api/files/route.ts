@@ -51,6 +51,7 @@ async function received(call: Call, body: AsyncIterable<Buffer>, boundary: strin
         return upload;
       },
     });
+    if (fields.some(([name]) => name === 'file')) throw missingFile('file has no filename, so it is no file');
     const read = readFileFields(fields);
     if (upload === undefined || file === undefined) throw missingFile();
     const details: FileDetails = { ...read, filename: file.filename };
@@ -63,8 +64,8 @@ async function received(call: Call, body: AsyncIterable<Buffer>, boundary: strin
   }
 }
 
-function missingFile(): ApiError {
-  return new ApiError('missing_required_parameter', 'file is missing', { param: 'file' });
+function missingFile(why = 'file is missing'): ApiError {
+  return new ApiError('missing_required_parameter', why, { param: 'file' });
 }
 
 const listFiles = route({

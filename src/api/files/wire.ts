@@ -15,7 +15,7 @@ import {
 } from '../../base/shape.ts';
 import { type FileDetails, PURPOSES, type StoredFile } from '../../files/file-store.ts';
 import type { FormField } from '../../http/multipart.ts';
-import { queryInteger, seconds } from '../stored.ts';
+import { afterId, queryInteger, seconds } from '../stored.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 const DAY_SECONDS = 86_400;
@@ -68,7 +68,7 @@ export function readFileFields(given: readonly FormField[]): Omit<FileDetails, '
 }
 
 export const fileListQuery = object({
-  after: optional(text({ max: 64 })),
+  after: afterId('file-'),
   limit: optional(queryInteger({ min: 1, max: 10_000 })),
   order: optional(choice(['asc', 'desc'])),
   purpose: optional(choice(PURPOSES)),

@@ -47,8 +47,9 @@ function messages(seal: ReasoningSeal): Route {
     async handle(call) {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, TYPES);
-      const owner = { scope: exchange.principal?.cacheScope ?? '', modelSha256: model.sha256 };
-      const plan = planMessage(body, model, { scope: owner.scope, seal });
+      const { principal } = exchange;
+      const sealed = seal.of(principal, model);
+      const plan = planMessage(body, model, { scope: principal?.cacheScope ?? '', seal: sealed });
       reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
       const { plan: chat } = await withFiles(call, model, plan.chat);
 
@@ -63,7 +64,7 @@ function messages(seal: ReasoningSeal): Route {
           answer: answerId(call, 'msg_', model),
           counts: exchange.usage,
           newCallId: () => `toolu_${deps.randomHex(12)}`,
-          seal: (text) => seal.seal(text, owner),
+          seal: sealed.seal,
           requestId: exchange.id,
         });
         if (body.stream !== true) return answer.collect(events);
@@ -93,7 +94,11 @@ function countTokens(seal: ReasoningSeal): Route {
     async handle(call) {
       const { body, exchange } = call;
       const model = findModel(call, body.model, TYPES);
-      const { chat } = planMessage(body, model, { scope: exchange.principal?.cacheScope ?? '', seal });
+      const { principal } = exchange;
+      const { chat } = planMessage(body, model, {
+        scope: principal?.cacheScope ?? '',
+        seal: seal.of(principal, model),
+      });
       refuseAddresses(chat.messages);
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {

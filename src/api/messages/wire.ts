@@ -5,7 +5,7 @@
 import { formatGrammar } from '../chat/response-format.ts';
 import { templateFields, templateVariables } from '../chat/template-variables.ts';
 import { type ChatPlan, planAnswer } from '../chat/plan.ts';
-import type { ReasoningSeal } from '../chat/sealed-reasoning.ts';
+import type { BoundSeal } from '../chat/sealed-reasoning.ts';
 import { modelId, samplingFields, toSampling } from '../generation/sampling.ts';
 import {
   anyObject,
@@ -162,16 +162,13 @@ const LEVELS = { low: 'low', medium: 'medium', high: 'high', xhigh: 'high', max:
 
 export function planMessage(
   body: Infer<typeof countRequest>,
-  model: Pick<ModelStatus, 'defaults' | 'sha256'>,
-  { scope, seal }: { readonly scope: string; readonly seal: ReasoningSeal },
+  model: Pick<ModelStatus, 'defaults'>,
+  { scope, seal }: { readonly scope: string; readonly seal: BoundSeal },
 ): MessagePlan {
   if (body.stream_options?.include_obfuscation === true && body.stream !== true)
     throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
-  const owner = { scope, modelSha256: model.sha256 };
   const { system, output_config: output, stop_sequences: stops = [] } = body;
-  const { messages: told, offered } = toConversation(system, body.messages, (sealed, param) =>
-    seal.open(sealed, owner, param),
-  );
+  const { messages: told, offered } = toConversation(system, body.messages, seal.open);
   const form = output?.format ?? body.output_format;
   const chat = planAnswer({
     use: toUse(body, offered),

@@ -78,13 +78,16 @@ export class CustomInput {
     return true;
   }
 
-  /** 0: it is not known yet. Both halves of a pair are one escape. */
+  /** 0: it is not known yet. Both halves of a pair are one escape; a half may also stand alone. */
   #escapeLength(): number {
     const kind = this.#source.charAt(this.#at + 1);
     if (kind === '') return 0;
     if (kind !== 'u') return 2;
     const code = Number.parseInt(this.#source.slice(this.#at + 2, this.#at + 6), 16);
-    return code >= 0xd8_00 && code <= 0xdb_ff ? 12 : 6;
+    if (code < 0xd8_00 || code > 0xdb_ff) return 6;
+    const next = this.#source.slice(this.#at + 6, this.#at + 8);
+    if (next === '' || next === '\\') return 0;
+    return next === '\\u' ? 12 : 6;
   }
 }
 

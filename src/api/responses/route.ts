@@ -41,6 +41,7 @@ export function responses(store: ResponseStore | null): Route {
       'image_not_fetched',
       'invalid_encrypted_content',
       'response_not_found',
+      'file_damaged',
       'storage_full',
       'invalid_grammar',
       'engine_overloaded',
@@ -50,11 +51,12 @@ export function responses(store: ResponseStore | null): Route {
     async handle(call) {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, ['chat', 'completion']);
-      const owner = { scope: exchange.principal?.cacheScope ?? '', modelSha256: model.sha256 };
+      const { principal } = exchange;
+      const own = seal.of(principal, model);
       const keep = keeperOf(call, store);
       const before = await keep.previous();
       const previous = readItems(before);
-      const plan = planResponse(body, model, { scope: owner.scope, seal, previous });
+      const plan = planResponse(body, model, { scope: principal?.cacheScope ?? '', seal: own, previous });
       const { toolbox } = plan;
       reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
       const { plan: chat, fileOf } = await withFiles(call, model, plan.chat);
@@ -74,11 +76,13 @@ export function responses(store: ResponseStore | null): Route {
           counts: exchange.usage,
           newId,
           now: () => Math.floor(deps.now() / 1000),
-          seal: plan.sealed ? (text) => seal.seal(text, owner) : null,
+          seal: plan.sealed ? own.seal : null,
         });
-        const open = (sealed: string, param: string): string => seal.open(sealed, owner, param);
         const save = (): Promise<void> =>
-          keep.save(answer.response, () => [...before, ...storedInput(body.input, { open, newId, fileOf })]);
+          keep.save(answer.response, () => [
+            ...before,
+            ...storedInput(body.input, { open: own.open, newId, fileOf }),
+          ]);
         if (body.stream !== true) {
           const whole = await answer.collect(events);
           await save();

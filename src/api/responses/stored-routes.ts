@@ -2,11 +2,14 @@
 // that asks, and no other. Refuses: response_not_found, for other keys' too, and where none is stored.
 
 import { ApiError } from '../../base/errors.ts';
-import { choice, integer, map, object, optional, optionalOrEmpty, refuse, text } from '../../base/shape.ts';
+import { choice, either, list, object, optional, refuse, text } from '../../base/shape.ts';
 import type { Principal } from '../../http/admission/auth.ts';
 import { route, type Call, type Route } from '../../http/route.ts';
+import { queryInteger } from '../stored.ts';
+import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
 import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
+import { includable } from './wire.ts';
 
 /** Callers without a known key have their own responses, by the key they sent, and one share of the room. */
 export function storedFor(principal: Principal | null): StoredFor {
@@ -16,10 +19,12 @@ export function storedFor(principal: Principal | null): StoredFor {
 
 const ANONYMOUS = 'anonymous';
 
-/** A number in a query. */
-function whole(min: number, max: number, about: string) {
-  return map(text({ max: 10, about }), (value, path) => integer({ min, max }).read(Number(value), path));
-}
+const include = inert(
+  either({ string: includable, array: list(includable, { max: 16 }) }, 'parts of items'),
+  'an item is given as it was stored.',
+);
+/** A list in a query is spelled either way; the SDKs write the brackets. */
+const included = { include, 'include[]': include };
 
 /** `store` null: no response is stored. */
 export function storedResponseRoutes(store: ResponseStore | null): readonly Route[] {
@@ -37,8 +42,14 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     limited: true,
     summary: 'A stored response of this key.',
     tag: 'Inference',
+    query: object({
+      ...included,
+      stream: supportedAs(['false'], 'A stored response is given whole.'),
+      starting_after: unsupportedParameter('a stored response is given whole'),
+      include_obfuscation: inert(choice(['true', 'false']), 'there is no stream.'),
+    }),
     answer: responseAnswer,
-    errors: ['response_not_found'],
+    errors: ['response_not_found', 'file_damaged'],
     async handle(call) {
       const [stored, caller, id] = of(call);
       return (await stored.get(caller, id)).response;
@@ -52,7 +63,7 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     summary: 'Delete a stored response of this key.',
     tag: 'Inference',
     answer: deletedResponse,
-    errors: ['response_not_found'],
+    errors: ['response_not_found', 'file_damaged'],
     async handle(call) {
       const [stored, caller, id] = of(call);
       await stored.delete(caller, id);
@@ -67,12 +78,13 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     summary: 'The items that a stored response of this key answered.',
     tag: 'Inference',
     query: object({
-      limit: optionalOrEmpty(whole(1, 100, 'Items in one answer; default 20.')),
+      ...included,
+      limit: optional(queryInteger({ min: 1, max: 100 })),
       order: optional(choice(['asc', 'desc'])),
       after: optional(text({ max: 1024, about: 'Id of the item before the first one wanted.' })),
     }),
     answer: inputItems,
-    errors: ['response_not_found'],
+    errors: ['response_not_found', 'file_damaged'],
     async handle(call) {
       const { limit = 20, order = 'desc', after } = call.query;
       const [stored, caller, id] = of(call);

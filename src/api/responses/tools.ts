@@ -171,7 +171,7 @@ class Box {
     }
     const { format } = tool;
     const grammar = format?.type === 'grammar' ? format : undefined;
-    const regex = grammar?.syntax === 'regex' ? grammar.definition : undefined;
+    const regex = grammar?.syntax === 'regex' ? wholePattern(grammar.definition, at) : undefined;
     this.schemas.push({
       name,
       description: customDescription(tool),
@@ -180,6 +180,17 @@ class Box {
       param: `${at}.format.definition`,
     });
     if (grammar?.syntax === 'lark') this.loosened.set(name, [{ pointer: '/format', keyword: 'definition' }]);
+  }
+}
+
+/** It is put between anchors: a parenthesis that is closed too much would end them. */
+function wholePattern(pattern: string, at: string): string {
+  try {
+    new RegExp(pattern);
+    return pattern;
+  } catch {
+    const path = `${at}.format.definition`;
+    throw refuse('invalid_schema', path, `${path} is no regular expression`);
   }
 }
 

@@ -25,7 +25,7 @@ import type { Infer } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { input, type Item, toMessages } from './items.ts';
-import type { ReasoningSeal } from '../chat/sealed-reasoning.ts';
+import type { BoundSeal } from '../chat/sealed-reasoning.ts';
 import { responseToolChoice, responseTools, type Toolbox, toToolbox } from './tools.ts';
 
 const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repeat_penalty, repetition_penalty, seed, logit_bias, stream, keep_alive } = samplingFields; // prettier-ignore
@@ -61,6 +61,9 @@ const metadata = map(
 const INCLUDED = ['reasoning.encrypted_content', 'message.output_text.logprobs'] as const;
 /** They are of items that no answer here has. */
 const NEVER = ['file_search_call.results', 'web_search_call.results', 'web_search_call.action.sources', 'message.input_image.image_url', 'computer_call_output.output.image_url', 'code_interpreter_call.outputs'] as const; // prettier-ignore
+
+/** Parts of items that a client asks for. */
+export const includable = choice([...INCLUDED, ...NEVER]);
 
 export const responseRequest = object({
   model: modelId,
@@ -99,7 +102,7 @@ export const responseRequest = object({
     ),
   ),
   include: optional(
-    list(choice([...INCLUDED, ...NEVER]), {
+    list(includable, {
       max: 16,
       about:
         '`reasoning.encrypted_content` and `message.output_text.logprobs`; the others are of no item here.',
@@ -163,21 +166,20 @@ export interface ResponsePlan {
 
 export interface ResponseCaller {
   readonly scope: string;
-  readonly seal: ReasoningSeal;
+  readonly seal: BoundSeal;
   /** The items of the response that this one continues. */
   readonly previous: readonly Item[];
 }
 
 export function planResponse(
   body: ResponseRequest,
-  model: Pick<ModelStatus, 'defaults' | 'sha256'>,
+  model: Pick<ModelStatus, 'defaults'>,
   { scope, seal, previous }: ResponseCaller,
 ): ResponsePlan {
   const { stream_options: options, include = [] } = body;
   if (options?.include_obfuscation === true && body.stream !== true)
     throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
   const toolbox = toToolbox(body);
-  const owner = { scope, modelSha256: model.sha256 };
   const logprobs = include.includes('message.output_text.logprobs') || (body.top_logprobs ?? 0) > 0;
   const thinking = { ...NO_THINKING, chat_template_kwargs: body.chat_template_kwargs, thinking_budget: body.thinking_budget, reasoning: { ...NO_REASONING, effort: body.reasoning?.effort } }; // prettier-ignore
   const chat = planAnswer({
@@ -185,9 +187,7 @@ export function planResponse(
     content: formatGrammar(body.text?.format, FORMAT_PLACE),
     maxTokens: body.max_output_tokens === undefined ? model.defaults.maxTokens : (body.max_output_tokens ?? undefined), // prettier-ignore
     sampling: toSampling(body, model.defaults),
-    messages: toMessages({ instructions: body.instructions, items: previous }, body.input, (sealed, param) =>
-      seal.open(sealed, owner, param),
-    ),
+    messages: toMessages({ instructions: body.instructions, items: previous }, body.input, seal.open),
     variables: templateVariables(thinking),
     effort: { value: body.reasoning?.effort, param: 'reasoning.effort' },
     reasoningBudget: budgetOf(thinking),

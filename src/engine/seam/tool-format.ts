@@ -63,6 +63,11 @@ export interface ToolFormat {
   readonly silent: readonly string[];
   /** Thoughts among the words of an answer: they are reasoning. */
   readonly aside: { readonly starts: readonly string[]; readonly end: string } | null;
+  /**
+   * The prompt ends with a mark behind which the answer names its recipient: a tool, or by `words` the user.
+   * Where tools are offered the model writes the mark itself, else the prompt goes on to the words.
+   */
+  readonly addressed: { readonly mark: string; readonly words: string } | null;
 }
 
 export type CallSyntax = ObjectCall | NamedCall | TaggedCall | ElementCall | LiteralCall;
@@ -191,6 +196,7 @@ export const PLAIN_FORMAT = {
   inReasoning: false,
   silent: [],
   aside: null,
+  addressed: null,
 } as const;
 
 export const TAGGED_OBJECT: ObjectCall = {

@@ -182,6 +182,7 @@ function rmsEpsilonOf(config: Fields): number {
 
 export function addLlama(input: ParameterInput): ParameterResult {
   const { config } = input;
+  mustBe(config, 'hidden_act', 'silu');
   const mistral = config.string('model_type') === 'mistral';
   const core = coreOf(config, { defaultHeadsKv: mistral ? 8 : undefined });
   if (core.head % 2 !== 0) throw config.wrong('head_dim', `is ${core.head}, expected an even number`);
@@ -200,6 +201,7 @@ export function addLlama(input: ParameterInput): ParameterResult {
 
 export function addQwen(input: ParameterInput): ParameterResult {
   const { config } = input;
+  mustBe(config, 'hidden_act', 'silu');
   const three = input.architecture === 'qwen3';
   const core = coreOf(config, { defaultHeadsKv: 32, defaultHead: three ? 128 : undefined });
   const rope = readRope(config, ['default', 'linear', 'yarn']);
@@ -293,6 +295,7 @@ export function addNomic(input: ParameterInput): ParameterResult {
 
 export function addGemma3(input: ParameterInput): ParameterResult {
   const { config } = input;
+  mustBe(config, 'hidden_activation', 'gelu_pytorch_tanh');
   if (config.value('attn_logit_softcapping') !== undefined)
     throw config.wrong('attn_logit_softcapping', 'is not supported');
   const core = coreOf(config, { defaultHeadsKv: 4, defaultHead: 256 });
@@ -346,6 +349,7 @@ function ropeOfGemma3(config: Fields): { readonly global: Rope; readonly localTh
 
 export function addPhi3(input: ParameterInput): ParameterResult {
   const { config, metadata } = input;
+  mustBe(config, 'hidden_act', 'silu');
   const core = coreOf(config, {});
   const rope = readRope(config, ['default', 'longrope']);
   const original = rope.originalContext ?? core.context;

@@ -10,7 +10,7 @@ import { buildNative, placeLibrary, toolchain, type Built } from '../../../scrip
 import { recordedDigests } from '../../../scripts/native/digests.ts';
 import { nativeLibrary } from '../../../src/engine/seam/native-library.ts';
 import { haveCompiler, soundOnly } from '../../fixtures/native/small-recipe.ts';
-import { sha256 } from '../../../scripts/native/sources.ts';
+import { sha256Hex } from '../../../scripts/native/sources.ts';
 
 const { sources, results } = recordedDigests();
 
@@ -56,7 +56,7 @@ describe.skipIf(!haveCompiler)('a library of one file', () => {
   test('is put where it is asked for, whole', () => {
     const to = join(cache, 'dist/native/some-platform/libwhisper.so');
     placeLibrary(built, to);
-    expect(sha256(readFileSync(to))).toBe(built.sha256);
+    expect(sha256Hex(readFileSync(to))).toBe(built.sha256);
     expect(statSync(to).size).toBeGreaterThan(10_000);
   });
 
@@ -79,7 +79,7 @@ describe.skipIf(recorded === undefined || recorded.toolchain !== toolchain())(
     test.each(['libmtmd', 'libwhisper'] as const)('%s is as recorded', (name) => {
       const path = nativeLibrary(name);
       if (path === undefined) return;
-      expect(sha256(readFileSync(path))).toBe(recorded?.libraries[`${name}.so`]);
+      expect(sha256Hex(readFileSync(path))).toBe(recorded?.libraries[`${name}.so`]);
     });
   },
 );

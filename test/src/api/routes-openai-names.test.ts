@@ -1,43 +1,17 @@
 // Every parameter of the installed OpenAI SDK is decided: honoured, accepted, or refused by name. A newer SDK
 // with a new name fails here until it is. The names are read from its type declarations.
 
-import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { parseSync } from 'oxc-parser';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ApiServer, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
+import { fieldsOfType } from '../../fixtures/http/sdk-fields.ts';
 
 let api: ApiServer;
 beforeAll(async () => void (api = await startApi()));
 afterAll(() => api.close());
 
 const sdk = dirname(createRequire(import.meta.url).resolve('openai'));
-
-interface Named {
-  readonly type: string;
-  readonly name?: string;
-  readonly value?: string;
-}
-interface Member {
-  readonly type: string;
-  readonly key?: Named;
-}
-interface Declared {
-  readonly type: string;
-  readonly id?: Named;
-  readonly body?: { readonly body?: readonly Member[] };
-}
-
-/** Fields of an exported interface of one of the SDK's declaration files. */
-function fieldsOf(file: string, name: string): readonly string[] {
-  const { program } = parseSync(file, readFileSync(join(sdk, file), 'utf8'));
-  const statements = program.body as unknown as readonly (Declared & { readonly declaration?: Declared })[];
-  const found = statements
-    .map((statement) => statement.declaration ?? statement)
-    .find((each) => each.type === 'TSInterfaceDeclaration' && each.id?.name === name);
-  return (found?.body?.body ?? []).flatMap(({ key }) => key?.name ?? key?.value ?? []);
-}
 
 const ROUTES = [
   {
@@ -73,7 +47,7 @@ const ROUTES = [
 const NEWER = ['moderation', 'prompt_cache_options'];
 
 describe.each(ROUTES)('$path', ({ path, file, params, least, body }) => {
-  const fields = fieldsOf(file, params);
+  const fields = fieldsOfType(join(sdk, file), params);
   const names = path === '/v1/chat/completions' ? [...fields, ...NEWER] : fields;
 
   test('the SDK declares its parameters where they are looked for', () => {

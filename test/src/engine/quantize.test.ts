@@ -92,6 +92,28 @@ async function logitsOf(path: string): Promise<Float32Array> {
   return context.logits(last).slice();
 }
 
+test('a run has the threads its quantiser was made with, else one, or those it asks for', async () => {
+  const echo = join(work, 'echo.mjs');
+  writeFileSync(
+    echo,
+    `import { Socket } from 'node:net';
+    const socket = new Socket({ fd: 3 });
+    socket.once('data', (line) => {
+      const { threads } = JSON.parse(line);
+      socket.end(JSON.stringify({ kind: 'failed', message: \`threads: \${threads}\` }) + '\\n');
+    });`,
+  );
+  const request = { type: 'Q8_0', sourceFd: 0, outputFd: 1 } as const;
+  for (const [made, asked, threads] of [
+    [undefined, undefined, 1],
+    [3, undefined, 3],
+    [3, 2, 2],
+  ])
+    await expect(
+      openQuantizer({ launchEntry: echo, threads: made })({ ...request, threads: asked }),
+    ).rejects.toThrow(`threads: ${threads}`);
+});
+
 describe.skipIf(process.platform !== 'linux')('on Linux', () => {
   let wide: string;
   let narrow: string;
@@ -125,12 +147,12 @@ describe.skipIf(process.platform !== 'linux')('on Linux', () => {
     }
   });
 
-  test('the same bytes again, with one thread or two, and progress of every tensor', async () => {
+  test('the same bytes with any number of threads, and progress of every tensor', async () => {
     const seen: number[] = [];
     const first = await run(wide, { type: 'Q4_K_M', onProgress: (done, of) => void seen.push(done / of) });
-    const second = await run(wide, { type: 'Q4_K_M', threads: 2 });
-    expect(digest(first.path)).toBe(digest(second.path));
     expect(seen.at(-1)).toBe(1);
+    for (const threads of [2, 5])
+      expect(digest((await run(wide, { type: 'Q4_K_M', threads })).path)).toBe(digest(first.path));
   });
 
   test('logits are near those of the source, nearer with more bits', async () => {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type StoredLimits, ResponseStore, type StoredFor } from '../../../src/files/response-store.ts';
 import { MasterKey } from '../../../src/files/sealed/format.ts';
-import { apiRefusal, sealedRefusal } from '../../fixtures/refusal.ts';
+import { apiRefusal } from '../../fixtures/refusal.ts';
 
 const DAY = 86_400_000;
 const LIMITS: StoredLimits = {
@@ -167,7 +167,7 @@ describe('expiry', () => {
     await save(store, 'a', 1);
     const [file = ''] = await filesOf();
     await rename(file, file.replace('1800000000', '1900000000'));
-    expect((await sealedRefusal((await open()).get(keyed('a'), idOf(1)))).problem).toBe('changed');
+    expect((await apiRefusal((await open()).get(keyed('a'), idOf(1)))).code).toBe('file_damaged');
   });
 });
 
@@ -190,16 +190,25 @@ describe('the disk', () => {
     const ownerB = (await readdir(folder)).find((name) => name !== ownerA) ?? '';
     const name = `1800000000.${idOf(1)}`;
     await rename(join(folder, ownerA, name), join(folder, ownerB, name));
-    expect((await sealedRefusal((await open()).get(keyed('b'), idOf(1)))).problem).toBe('changed');
+    expect((await apiRefusal((await open()).get(keyed('b'), idOf(1)))).code).toBe('file_damaged');
   });
 
-  test('a changed byte is found', async () => {
+  const damages: [string, (bytes: Buffer) => Buffer][] = [
+    ['a changed byte', (bytes) => bytes.fill((bytes[60] ?? 0) ^ 1, 60, 61)],
+    ['a cut', (bytes) => bytes.subarray(0, -1)],
+    ['an empty file', () => Buffer.alloc(0)],
+    ['one that is too long', () => Buffer.alloc(17 * 1024 * 1024)],
+    ['another file', () => Buffer.from('not sealed at all, but as long as a header is, and longer')],
+  ];
+  test.each(damages)('%s is told by its code, and its key may delete it', async (_what, damage) => {
     const store = await open();
     await save(store, 'a', 1);
     const [file = ''] = await filesOf();
-    const bytes = await readFile(file);
-    bytes[60] = (bytes[60] ?? 0) ^ 1;
-    await writeFile(file, bytes);
-    expect((await sealedRefusal(store.get(keyed('a'), idOf(1)))).problem).toBe('changed');
+    await writeFile(file, damage(await readFile(file)));
+    expect((await apiRefusal(store.get(keyed('a'), idOf(1)))).code).toBe('file_damaged');
+    const keyless = { owner: 'anonymous 1', share: 'a' };
+    expect((await apiRefusal(store.delete(keyless, idOf(1)))).code).toBe('file_damaged');
+    await store.delete(keyed('a'), idOf(1));
+    expect(await filesOf()).toEqual([]);
   });
 });

@@ -98,6 +98,18 @@ describe('a form', () => {
     const { file: found } = await read(Buffer.from(file('', 'a%22b\\"c.txt') + END));
     expect(found?.filename).toBe('a"b"c.txt');
   });
+
+  test.each([
+    ['filename="x; name=evil"; name="file"', 'x; name=evil'],
+    ['name="file"; filename="a; filename=b"', 'a; filename=b'],
+    ['FileName=a.txt ;name=file;', 'a.txt'],
+    ["name=file; filename*=UTF-8''%e2%82%ac.txt", '€.txt'],
+    ["name=file; filename*=UTF-8''%e2%82%ac.txt; filename=plain.txt", 'plain.txt'],
+  ])('reads the parameters of %s from the left', async (parameters, filename) => {
+    const part = `--edge\r\nContent-Disposition: form-data; ${parameters}\r\n\r\nx\r\n`;
+    const { file: found } = await read(Buffer.from(part + END));
+    expect(found).toMatchObject({ field: 'file', filename });
+  });
 });
 
 describe('refused', () => {
@@ -109,6 +121,12 @@ describe('refused', () => {
     ['text behind a delimiter', `--edge  x\r\n${END}`],
     ['no disposition', `--edge\r\nContent-Type: text/plain\r\n\r\nx\r\n${END}`],
     ['an attachment', `--edge\r\nContent-Disposition: attachment; name="a"\r\n\r\nx\r\n${END}`],
+    ...['name=a; name=b', 'name="a', 'name="a" x', 'name=a; filename*=b', "name=a; filename*=utf-8''%ff"].map(
+      (parameters): [string, string] => [
+        parameters,
+        `--edge\r\nContent-Disposition: form-data; ${parameters}\r\n\r\nx\r\n${END}`,
+      ],
+    ),
     ['no name', `--edge\r\nContent-Disposition: form-data; x="a"\r\n\r\nx\r\n${END}`],
     [
       'the same header twice',

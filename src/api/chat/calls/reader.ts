@@ -4,6 +4,7 @@
 
 import type { ToolFormat } from '../../../engine/seam/engine.ts';
 import type { CallSyntax } from '../../../engine/seam/tool-format.ts';
+import { triggersOf } from '../../../grammar/calls/triggers.ts';
 import { SchemaView } from '../../../grammar/schema-view.ts';
 import type { ArgumentReader } from './argument-reader.ts';
 import { ElementReader } from './elements.ts';
@@ -22,7 +23,7 @@ export function createToolReader(format: ToolFormat, tools: readonly Callable[])
   switch (syntax.kind) {
     case 'object':
     case 'named':
-      return createJsonReader(format, syntax, names);
+      return createJsonReader({ ...format, triggers: triggersOf(format, names) }, syntax, names);
     case 'tagged':
     case 'elements':
     case 'literal':

@@ -2,6 +2,7 @@
 // comes before, and the words are put behind the start of the answer, with the reasoning closed.
 
 import type { ChatMessage } from '../../seam/engine.ts';
+import type { ToolFormat } from '../../seam/tool-format.ts';
 import { promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
 
 export interface Prefill {
@@ -37,4 +38,10 @@ function frameAfter(frames: readonly string[], rendered: string): string {
       if (tail.endsWith(frame.slice(0, length))) return frame.slice(length);
   }
   return frames.find((frame) => frame.startsWith('<|')) ?? '';
+}
+
+/** A prompt up to where the answer names its recipient, or behind that where only words can follow. */
+export function addressed({ addressed: at }: ToolFormat, rendered: string, toTools: boolean): string {
+  if (at === null || !rendered.endsWith(at.mark)) return rendered;
+  return toTools ? rendered.slice(0, -at.mark.length) : rendered + at.words;
 }

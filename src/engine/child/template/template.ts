@@ -25,7 +25,7 @@ import {
 } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
 import { numberImages } from './images.ts';
-import { answerOpening, prefillOf } from './prefill.ts';
+import { addressed, answerOpening, prefillOf } from './prefill.ts';
 import { tokenizerOf, type TemplateVocabulary, type Tokenize } from './tokenizer.ts';
 
 type Variables = Readonly<Record<string, unknown>>;
@@ -272,7 +272,8 @@ class JinjaTemplate implements ChatTemplate {
     if (images > 0 && this.#renderer.parts) attempts.unshift(() => imageParts(shaped));
     for (const attempt of attempts) {
       try {
-        const rendered = this.#renderer.render(attempt(), given, meter);
+        const toTools = words === null && tools.length > 0;
+        const rendered = addressed(this.toolFormat, this.#renderer.render(attempt(), given, meter), toTools);
         if (words !== null) {
           const opened = rendered + answerOpening(this.reasoning, rendered) + disguise.on(words);
           return { tokens: this.#tokenize(opened, images), phase: 'answer' };

@@ -2,6 +2,7 @@
 
 import type OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
+import { detectReasoning } from '../../../../src/engine/seam/reasoning.ts';
 import { DEFAULT_CONFIG } from '../../../../src/http/deps.ts';
 import { manualClock } from '../../../fixtures/clock.ts';
 import {
@@ -100,18 +101,44 @@ describe('a batch', () => {
     expect(only?.response?.body).toMatchObject(answer);
   });
 
+  test('opens the reasoning that was sealed for a live request of its key', async () => {
+    const engine = {
+      reasoning: detectReasoning('<think></think>'),
+      script: () => ['<think>', 'Secret', '</think>', 'Yes'],
+    };
+    const { client, files: started_ } = await started({ engine });
+    const live = await client.responses.create({
+      model: 'demo',
+      input: 'Hi',
+      include: ['reasoning.encrypted_content'],
+    });
+    const [item] = live.output;
+    const input = [
+      { ...item, content: undefined },
+      { role: 'user', content: 'So?' },
+    ];
+    const url = '/v1/responses';
+    const line = { custom_id: 'one', method: 'POST', url, body: { model: 'demo', input } };
+    const batch = await ended(client, (await begun(client, [line], { endpoint: url })).id);
+    expect(batch.request_counts).toEqual({ total: 1, completed: 1, failed: 0 });
+    expect(started_.api.engine.requests.at(-1)?.prompt).toMatchObject({
+      messages: [{ role: 'assistant', reasoning: 'Secret' }, { role: 'user' }],
+    });
+  });
+
   test('writes the lines that fail to an error file of their own', async () => {
     const { client } = await started();
     const lines = [
       chatLine('good'),
       chatLine('hot', { temperature: 9 }),
+      JSON.stringify(chatLine('far', { temperature: 9 })).replace('"temperature":9', '"temperature":1e999'),
       chatLine('stream', { stream: true }),
       { ...chatLine('embed'), body: { model: 'text-embed', messages: [{ role: 'user', content: 'x' }] } },
     ];
     const batch = await ended(client, (await begun(client, lines)).id);
     expect(batch).toMatchObject({
       status: 'completed',
-      request_counts: { total: 4, completed: 1, failed: 3 },
+      request_counts: { total: 5, completed: 1, failed: 4 },
     });
     const failed = await linesOf(client, batch.error_file_id);
     const codes = failed.map(
@@ -119,6 +146,7 @@ describe('a batch', () => {
     );
     expect(codes.toSorted((a, b) => a.localeCompare(b))).toEqual([
       'embed 400 wrong_model_type',
+      'far 400 decimal_above_max_value',
       'hot 400 decimal_above_max_value',
       'stream 400 unsupported_parameter',
     ]);

@@ -6,7 +6,7 @@ import { ReasoningSeal } from '../../../../src/api/chat/sealed-reasoning.ts';
 import { refusal } from '../../../fixtures/refusal.ts';
 
 const seal = new ReasoningSeal();
-const OWNER = { scope: 'a', modelSha256: 'f'.repeat(64) };
+const OWNER = { owner: 'a', modelSha256: 'f'.repeat(64) };
 
 test('property: what is sealed is opened as it was, and does not show', () => {
   fc.assert(
@@ -37,7 +37,7 @@ test('property: no changed byte and no cut is opened', () => {
 });
 
 test.each([
-  ['another key', seal, { ...OWNER, scope: 'b' }],
+  ['another key', seal, { ...OWNER, owner: 'b' }],
   ['another model', seal, { ...OWNER, modelSha256: 'e'.repeat(64) }],
   ['a server that started again', new ReasoningSeal(), OWNER],
 ])('not opened for %s', (_, by, owner) => {
@@ -45,9 +45,9 @@ test.each([
   expect(refusal(() => by.open(sealed, owner, 'x'))).toMatchObject({ code: 'invalid_encrypted_content' });
 });
 
-test('scope and model are not joined: a boundary that moves is another owner', () => {
-  const sealed = seal.seal('thoughts', { scope: 'ab', modelSha256: 'c' });
-  expect(refusal(() => seal.open(sealed, { scope: 'a', modelSha256: 'bc' }, 'x'))).toMatchObject({
+test('caller and model are not joined: a boundary that moves is another owner', () => {
+  const sealed = seal.seal('thoughts', { owner: 'ab', modelSha256: 'c' });
+  expect(refusal(() => seal.open(sealed, { owner: 'a', modelSha256: 'bc' }, 'x'))).toMatchObject({
     code: 'invalid_encrypted_content',
   });
 });

@@ -139,6 +139,10 @@ test('pages of a list go on, in either order, also behind a file that is gone', 
   await client.files.delete(ids[1] as string);
   expect(await listed({ order: 'asc', after: ids[1] as string })).toEqual([ids[2]]);
   expect(await listed({ purpose: 'batch' })).toEqual([]);
+  for (const after of ['', 'zz', 'batch_'.padEnd(38, '0'), `${ids[1]}0`]) {
+    const refused = client.get('/files', { query: { after } });
+    await expect(refused).rejects.toMatchObject({ code: 'invalid_value', param: 'after' });
+  }
   await client.files.delete(ids[0] as string);
   await client.files.delete(ids[2] as string);
 });

@@ -14,8 +14,11 @@ function read(source: string, cuts: readonly number[]): { readonly pieces: strin
   return { pieces, text: input.text };
 }
 
+/** With halves of pairs that stand alone. */
+const halves = fc.constantFrom('\ud83d', '\ude00', 'a', '"', '\\', 'u').map(String);
 const texts = fc.oneof(
   fc.string({ unit: 'binary' }),
+  fc.string({ unit: halves }),
   fc.string({ unit: 'grapheme' }),
   fc.constant('\\"\n\u{1f600}'),
 );

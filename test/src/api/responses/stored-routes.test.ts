@@ -62,6 +62,30 @@ describe('a stored response', () => {
     });
   });
 
+  test.each<readonly [query: string, status: number]>([
+    ['?include[]=reasoning.encrypted_content&include[]=message.output_text.logprobs', 200],
+    ['?include=reasoning.encrypted_content&stream=false&include_obfuscation=false', 200],
+    ['?stream=true', 400],
+    ['?starting_after=3', 400],
+    ['?include[]=x', 400],
+    ['?other=1', 400],
+    ['/input_items?include[]=message.input_image.image_url&limit=1', 200],
+    ...['0', '101', '0x10', '1e1', '', '%201', '1.0'].map(
+      (limit) => [`/input_items?limit=${limit}`, 400] as const,
+    ),
+  ])('asked as %s: %i', async (query, status) => {
+    const sdk = await start();
+    const { id } = await sdk.responses.create({ ...RESPONSE, store: true });
+    const found = await fetch(`${api.url}/v1/responses/${id}${query}`, {
+      headers: { authorization: 'Bearer unused' },
+    });
+    const body = (await found.json()) as { readonly error?: { readonly type: string } };
+    expect([found.status, body.error?.type]).toEqual([
+      status,
+      status === 200 ? undefined : 'invalid_request_error',
+    ]);
+  });
+
   test('is there once its stream says that it is complete', async () => {
     await start();
     const events = await streamed(api, { store: true });

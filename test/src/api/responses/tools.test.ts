@@ -131,6 +131,11 @@ describe('refused', () => {
     [{ tools: [MANY, MANY] }, 'invalid_value', 'tools[1].tools[0].name'],
     [{ tools: [{ type: 'x' }] }, 'invalid_value', 'tools[0].type'],
     [{ tools: [{ ...F, parameters: { type: 'object', properties: { a: LOOSE } } }] }, 'invalid_schema', 'tools[0].parameters.properties.a.uniqueItems'], // prettier-ignore
+    ...['a)|(b', 'a))', '('].map((definition): [object, string, string] => [
+      { tools: [{ ...NOTE, format: { type: 'grammar', syntax: 'regex', definition } }] },
+      'invalid_schema',
+      'tools[0].format.definition',
+    ]),
     [{ tools: [NOTE, { ...NOTE, name: 'b', format: { type: 'grammar', syntax: 'regex', definition: '(?<=a)b' } }] }, 'invalid_schema', 'tools[1].format.definition.properties.input.pattern'], // prettier-ignore
   ])('%j', async (body, code, param) => {
     const response = await post(api, '/v1/responses', { ...RESPONSE, ...body });

@@ -125,6 +125,11 @@ const REFUSED: readonly Refusal[] = [
     'config.json: architectures: __proto__ is not converted',
   ],
   [
+    'an activation that llama.cpp does not compute',
+    withFields(mistral, 'config.json', { hidden_act: 'relu' }),
+    'config.json: hidden_act is not silu',
+  ],
+  [
     'another model_type',
     withFields(mistral, 'config.json', { model_type: 'llama' }),
     'config.json: model_type is not mistral',

@@ -40,6 +40,25 @@ describe('a hub that behaves', () => {
     expect(fixture.hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
   });
 
+  test.each([
+    ['https://huggingface.co/owner/repo', 'owner/repo'],
+    ['https://hf.co/owner/repo/', 'owner/repo'],
+    ['owner/repo:latest', 'owner/repo:latest'],
+    ['huggingface.co/owner/repo:latest', 'huggingface.co/owner/repo:latest'],
+  ])('fetches the usual quantization of %s', async (name, id) => {
+    fixture.hub.files = [
+      file('Tiny-Q8_0.gguf', tinyGguf({ metadata: { 'general.name': { string: 'other' } } })),
+      file('Tiny-Q4_K_M.gguf', tiny),
+    ];
+    const service = await pulls();
+    expect((await all(service.pull({ name }))).at(-1)).toMatchObject({ kind: 'success', id });
+    expect(fixture.hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
+    const stored = await fixture.store.get(id);
+    expect(stored?.blobs.map(({ sha256 }) => sha256)).toEqual([sha(tiny)]);
+    expect(await service.status(id)).toMatchObject({ status: 'done' });
+    expect(await all(service.pull({ name: id }))).toEqual([{ kind: 'already_exists', id, sha256: sha(tiny) }]);
+  });
+
   test('takes a file and a revision, and fetches from the commit', async () => {
     fixture.hub.files = [file('sub/dir/model.gguf', tiny)];
     const name = 'owner/repo/sub/dir/model.gguf@refs/pr/1';

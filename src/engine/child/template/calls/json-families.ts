@@ -3,6 +3,7 @@
 // parsers.
 
 import {
+  NAME_PLACE,
   PLAIN_FORMAT,
   TAGGED_OBJECT,
   type NamedCall,
@@ -242,6 +243,17 @@ export const JSON_FAMILIES: readonly ToolFamily[] = [
         id: { at: 'before', mark: '<|tool_call:name|>', form: 'word' },
       },
       triggers: ['<|begin|>assistant<|tool_calls|>', '<|tool_calls|>'],
+    },
+  },
+  {
+    marks: /'>>>all\\n'/,
+    format: {
+      ...PLAIN_FORMAT,
+      kind: 'functionary-recipient',
+      syntax: { ...NAMED, wordings: [{ start: '>>>', after: '\n' }] },
+      triggers: [`>>>${NAME_PLACE}\n`],
+      silent: ['>>>all\n'],
+      addressed: { mark: '>>>', words: 'all\n' },
     },
   },
   {

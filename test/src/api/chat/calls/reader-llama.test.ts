@@ -32,12 +32,14 @@ function loaded(name: string) {
  */
 function answered(
   { template: name, tools, thinking, partial }: LlamaCase,
-  pieces: readonly string[],
+  written: readonly string[],
 ): ReadAnswer {
   const template = loaded(name);
   const { toolFormat, reasoning } = template;
   const variables = { enable_thinking: thinking, thinking };
   const { phase } = template.prompt([{ role: 'user', content: 'Hey there!' }], tools, variables);
+  // llama.cpp leaves the mark of a recipient in the prompt; with us the model writes it.
+  const pieces = [toolFormat.addressed?.mark ?? '', ...written];
   const reader = createToolReader(toolFormat, tools);
   if (reasoning === null || phase === 'answer') return readAnswer(reader, pieces, partial);
   const names = tools.map((tool) => tool.name);

@@ -82,4 +82,19 @@ describe.skipIf(corpus.size === 0)('published models', () => {
       ]);
     }
   });
+
+  test('a prompt that ends where a recipient is named goes on to the words, or is open to tools', () => {
+    const source = corpus.get('meetkai-functionary-medium-v3.2') ?? '';
+    const template = createChatTemplate(source, vocabulary);
+    const turn = '<|start_header_id|>assistant<|end_header_id|>\n\n';
+    const tools = [{ name: 'now', parameters: { type: 'object', properties: {} } }];
+    const endOf = (messages: readonly ChatMessage[], offered: typeof tools): string => {
+      const text = show(template.tokens(messages, offered));
+      return text.slice(text.lastIndexOf(turn));
+    };
+    expect(endOf([user('Hi')], [])).toBe(`${turn}>>>all\n`);
+    expect(endOf([user('Hi')], tools)).toBe(turn);
+    for (const offered of [[], tools])
+      expect(endOf([user('Hi'), said('Once')], offered)).toBe(`${turn}>>>all\nOnce`);
+  });
 });

@@ -25,7 +25,7 @@ const WITHOUT_CALLS = new Set([
   'microsoft-Phi-3.5-mini-instruct',
 ]);
 /** Of the other templates. */
-const MAX_GENERIC = 1;
+const MAX_GENERIC = 0;
 /** They write one call a turn. */
 const ONE_CALL = new Set<ToolFormat['kind']>(['harmony', 'gigachat', 'gigachat-token', 'llama3']);
 
