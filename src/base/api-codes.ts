@@ -66,6 +66,10 @@ export const API_CODES = {
     400,
     'an image is damaged, of a kind that is not decoded, or has more pixels than are read',
   ),
+  image_not_fetched: caller(
+    400,
+    'the address of an image leads to no file on the public network, in time and within the bounds',
+  ),
   invalid_token: caller(400, 'a token is not of the vocabulary of the model'),
   template_failed: caller(400, 'the chat template of the model does not take these messages'),
   invalid_audio: caller(400, 'the file is no sound of a kind that is read'),

@@ -210,6 +210,14 @@ export const SECTIONS = {
     no_proxy: operator(string('hosts reached without a proxy, as NO_PROXY')),
   },
   engine: engineSection,
+  images: {
+    fetch: measured(
+      boolean(
+        'whether an image of a request may be an https address, which this server fetches: the network then sees that, and when',
+        false,
+      ),
+    ),
+  },
   files: filesSection,
   limits: {
     max_body_bytes: measured(whole(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),

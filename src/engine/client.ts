@@ -6,12 +6,12 @@ import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import { assertCountable, assertFits, callPlaces, paramOf } from './seam/context-limits.ts';
 import type {
+  ChatMessage,
   Engine,
   EngineInfo,
   EngineStats,
   GenerateEvent,
   GenerateRequest,
-  Prompt,
   TokenLogprob,
 } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
@@ -74,7 +74,7 @@ export class EngineClient implements Engine {
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
     const [image] = conversation ? input.messages.flatMap((message) => message.images ?? []) : [];
-    if (image !== undefined)
+    if (image !== undefined && conversation && input.vectors !== true)
       throw new ApiError(
         'unsupported_parameter',
         `${image.param} is an image, which is no tokens of the vocabulary`,
@@ -82,12 +82,19 @@ export class EngineClient implements Engine {
           param: image.param,
         },
       );
-    const prompt: Prompt = conversation ? { ...input, kind: 'chat' } : { kind: 'text', text: input.text };
+    const { prompt, images } = frameImages(
+      conversation
+        ? { ...input, kind: 'chat', messages: input.messages.map(withoutFiles) }
+        : { kind: 'text', text: input.text },
+    );
     const addSpecial = conversation || (input.addSpecial ?? true);
     const parseSpecial = !conversation && (input.parseSpecial ?? false);
     const param = conversation ? 'messages' : (input.param ?? 'prompt');
     return numbers(
-      await this.#value((id) => ({ kind: 'tokenize', id, prompt, addSpecial, parseSpecial, param }), signal),
+      await this.#value(
+        (id) => ({ kind: 'tokenize', id, prompt, images, addSpecial, parseSpecial, param }),
+        signal,
+      ),
     );
   }
 
@@ -323,6 +330,11 @@ function vectorsOf({ message, raw }: Reply): Vectors {
     ),
     tokens: message.tokens,
   };
+}
+
+function withoutFiles(message: ChatMessage): ChatMessage {
+  const images = message.images?.map((image) => ({ ...image, bytes: new Uint8Array() }));
+  return { ...message, images };
 }
 
 function numbers(value: unknown): readonly number[] {

@@ -7,6 +7,7 @@ import type { RequestRecord } from '../audit/write.ts';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { Files } from '../files/open.ts';
 import type { MetricFamily } from './metrics/families.ts';
+import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { ModelService } from '../models/seam.ts';
 
 export type { RequestRecord } from '../audit/write.ts';
@@ -105,6 +106,8 @@ export interface ServerDeps {
   readonly attester: Attester | null;
   /** Stored files and batches; null or absent: their routes answer 403 files_disabled. */
   readonly files?: Files | null | undefined;
+  /** Fetches images of requests by address; null or absent: an address is refused. */
+  readonly images?: ImageFetcher | null | undefined;
   readonly log: FastifyBaseLogger;
   readonly version: string;
   /** More numbers for /metrics (loads, evictions, attestations), read when it is scraped. */

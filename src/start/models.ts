@@ -14,7 +14,9 @@ import type { Converters } from '../engine/seam/converters.ts';
 import { nativeLibrary } from '../engine/seam/native-library.ts';
 import { createPullDeriver } from '../models/pull-deriver.ts';
 import { createModels, type Models } from '../models/service.ts';
+import { createImageFetcher, type ImageFetcher } from '../models/pull/fetch-image.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
+import type { PullProxy } from '../models/pull/http.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
 import { refusedValue } from './configured-paths.ts';
 import { dataDir } from './tee.ts';
@@ -146,8 +148,17 @@ function openPulls({ models, network }: Config, { store, clock, deriver }: PullP
     endpoint: models.hub ?? DEFAULT_HUB,
     allowPrivate: models.hubPrivate,
     token: models.hubToken,
-    proxy: { http: network.httpProxy, https: network.httpsProxy, no: network.noProxy },
+    proxy: proxyOf(network),
   });
+}
+
+/** Null: `images.fetch` is off. */
+export function openImages({ images, network }: Config): ImageFetcher | null {
+  return images.fetch ? createImageFetcher({ proxy: proxyOf(network) }) : null;
+}
+
+function proxyOf({ httpProxy, httpsProxy, noProxy }: Config['network']): PullProxy {
+  return { http: httpProxy, https: httpsProxy, no: noProxy };
 }
 
 function logLifecycle(log: Log, event: LifecycleEvent): void {

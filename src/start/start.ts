@@ -19,11 +19,12 @@ import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import type { Files } from '../files/open.ts';
 import { createFiles } from './files.ts';
-import { createConfiguredModels } from './models.ts';
+import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Converters } from '../engine/seam/converters.ts';
+import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
@@ -100,6 +101,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const responses = (parts.responses = await openResponses(config, tee, clock, log));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
   const files = (parts.files = await createFiles(config, tee, clock, log));
+  const images = (parts.images = openImages(config));
   signal.throwIfAborted();
   const server = (parts.server = await createServer(
     {
@@ -108,6 +110,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       models,
       attester,
       files,
+      images,
       log,
       version: options.version,
       metricSources: [metrics.families],
@@ -195,6 +198,7 @@ class Parts {
   audit: Audit | null = null;
   responses: OpenedResponses | null = null;
   files: Files | null = null;
+  images: ImageFetcher | null = null;
   readonly #drainMs: number;
   readonly #now = new AbortController();
   #closing: Promise<void> | undefined;
@@ -221,6 +225,7 @@ class Parts {
     await this.attester?.close();
     this.responses?.close();
     await this.files?.close();
+    await this.images?.close();
     await this.audit?.close();
   }
 }

@@ -2,9 +2,12 @@
 // SDK, attested with both files.
 
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -37,7 +40,10 @@ beforeAll(async () => {
     await writeFile(join(folder, 'models', name), bytes);
   }
   const roots = JSON.stringify(join(folder, 'models'));
-  await writeFile(join(folder, 'assay.toml'), `[store]\nmodel_roots = [${roots}]\n`);
+  await writeFile(
+    join(folder, 'assay.toml'),
+    `[store]\nmodel_roots = [${roots}]\n[responses]\nstore = true\n[images]\nfetch = true\n`,
+  );
   server = await startRealServer({
     dataFolder: join(folder, 'data'),
     args: ['--config', join(folder, 'assay.toml')],
@@ -169,6 +175,107 @@ describe.skipIf(!haveVision)('a model that sees', () => {
       if (event.type === 'response.output_text.delta') streamed += event.delta;
     expect(answer.output_text).not.toBe('');
     expect(streamed).toBe(answer.output_text);
+  });
+
+  test("Anthropic's SDK asks about an image, alone and in the result of a tool", async () => {
+    const sdk = new Anthropic({
+      baseURL: server.url,
+      apiKey: 'unused',
+      maxRetries: 0,
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- undici's own types of the same function
+      fetch: ((url: string, init: object) =>
+        plainFetch(url, { ...init, dispatcher })) as unknown as typeof fetch,
+    });
+    const imageOf = (seed: number) => ({
+      type: 'image' as const,
+      source: {
+        type: 'base64' as const,
+        media_type: 'image/png' as const,
+        data: picture(48, 48, seed).toString('base64'),
+      },
+    });
+    const tell = async (content: Anthropic.MessageParam['content']) => {
+      const asked = {
+        model: 'sees',
+        temperature: 0,
+        max_tokens: 12,
+        messages: [{ role: 'user' as const, content }],
+      };
+      const { model, messages } = asked;
+      const counted = await sdk.messages.countTokens({ model, messages });
+      const { content: said, usage } = await sdk.messages.create(asked);
+      const streamed = await sdk.messages.stream(asked).finalMessage();
+      expect(streamed.content).toEqual(said);
+      expect(counted.input_tokens).toBe(usage.input_tokens + (usage.cache_read_input_tokens ?? 0));
+      return {
+        said: said.map((block) => (block.type === 'text' ? block.text : '')).join(''),
+        tokens: usage.input_tokens,
+      };
+    };
+    const question = { type: 'text' as const, text: 'What is this?' };
+    const [one, two, blind] = [await tell([imageOf(1), question]), await tell([imageOf(2), question]), await tell([question])]; // prettier-ignore
+    expect(new Set([one.said, two.said, blind.said]).size).toBe(3);
+    // The same message to the same model: as a chat.
+    expect(one.said).toBe((await ask(1)).choices[0]?.message.content);
+    const result = { type: 'tool_result' as const, tool_use_id: 'toolu_1' };
+    const shown = await tell([{ ...result, content: [imageOf(1), question] }]);
+    const bare = await tell([{ ...result, content: [question] }]);
+    expect(shown.tokens - bare.tokens).toBeGreaterThan(5 * TILE_TOKENS);
+  });
+
+  test('a stored response gives its image back, and is gone on from', async () => {
+    const url = dataUri(picture(48, 48, 1));
+    const image = { type: 'input_image' as const, detail: 'auto' as const, image_url: url };
+    const first = await client.responses.create({
+      model: 'sees',
+      temperature: 0,
+      max_output_tokens: 16,
+      store: true,
+      input: [{ role: 'user', content: [{ type: 'input_text', text: 'ab' }, image, { type: 'input_text', text: 'cd' }] }],
+    }); // prettier-ignore
+    const { data } = await client.responses.inputItems.list(first.id);
+    const content = [{ type: 'input_text', text: 'ab' }, image, { type: 'input_text', text: 'cd' }];
+    expect(data).toMatchObject([{ type: 'message', role: 'user', content }]);
+    const wishes = { model: 'sees', temperature: 0, max_output_tokens: 16 };
+    const next = await client.responses.create({ ...wishes, previous_response_id: first.id, input: 'ef' });
+    const whole = await client.responses.create({
+      ...wishes,
+      input: [
+        { role: 'user', content: [{ type: 'input_text', text: 'ab' }, image, { type: 'input_text', text: 'cd' }] },
+        { role: 'assistant', content: first.output_text },
+        { role: 'user', content: 'ef' },
+      ],
+    }); // prettier-ignore
+    expect(next.output_text).toBe(whole.output_text);
+    expect(next.usage?.input_tokens).toBe(whole.usage?.input_tokens);
+  });
+
+  test('an address that leads inside, or nowhere, is refused without a word of it', async () => {
+    const listener = createServer().listen(0, '127.0.0.1');
+    await once(listener, 'listening');
+    const connected: unknown[] = [];
+    listener.on('connection', (socket) => connected.push(socket.destroy()));
+    const { port } = listener.address() as AddressInfo;
+    const name = `canary${randomBytes(9).toString('hex')}`;
+    const addresses = [
+      `127.0.0.1:${port}`,
+      `localhost:${port}`,
+      `[::ffff:127.0.0.1]:${port}`,
+      `${name}.invalid`,
+    ];
+    for (const address of addresses) {
+      const content = [{ type: 'image_url', image_url: { url: `https://${address}/${name}.png` } }];
+      const { status, body } = await call('POST', '/v1/chat/completions', { model: 'sees', messages: [{ role: 'user', content }] }); // prettier-ignore
+      expect({ status, ...body.error }).toMatchObject({
+        status: 400,
+        code: 'image_not_fetched',
+        message:
+          'messages[0].content[0].image_url.url leads to no file: expected an https address on the public network that answers 200 in time',
+      });
+    }
+    expect(connected).toEqual([]);
+    expect(server.stdout() + server.stderr()).not.toContain(name);
+    listener.close();
   });
 
   test('the evidence names both files', async () => {

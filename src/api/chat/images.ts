@@ -1,15 +1,17 @@
 // Images of a request, in whichever dialect: a data: URI becomes a file whose kind and dimensions its
-// header tells, within bounds, before anything decodes it. No URL is fetched: an address in a request
-// would let a caller see the network of the server, and the network see the caller. Refuses, naming the
-// field: another URL, base64 that is none, kinds that are not decoded, too many pixels or images, shapes no
-// model sees anything in.
+// header tells, within bounds, before anything decodes it. An https address is noted, and fetched where the
+// configuration has it (fetched-images.ts). Refuses, naming the field: another URL, base64 that is none,
+// kinds that are not decoded, too many pixels or images, shapes no model sees anything in.
 
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ChatMessage, MessageImage } from '../../engine/seam/engine.ts';
 import { foreignKind, readImageHeader } from './image-header.ts';
 
-export type ReadImage = Omit<MessageImage, 'at'>;
+export interface ReadImage extends Omit<MessageImage, 'at'> {
+  /** Where its file is to be fetched from; it has no bytes and no size until then. */
+  readonly url?: URL | undefined;
+}
 
 /** Of one image: those of a photograph, with room. */
 export const MAX_PIXELS = 16 * 1024 * 1024;
@@ -18,20 +20,28 @@ export const MAX_IMAGES = 16;
 /** The longer edge by the shorter: resizing would leave no pixel of the shorter. */
 const MAX_ASPECT = 64;
 
+const MAX_ADDRESS = 8192;
+
 const KINDS = 'PNG, JPEG or GIF (its first frame)';
 
 /** `path`: the field that holds the URI. */
 export function imageOfUri(uri: string, path: string): ReadImage {
-  if (!/^data:/i.test(uri))
-    throw refuse(
-      'unsupported_parameter',
-      path,
-      `${path} is fetched by no one: send the image as a data: URI`,
-    );
+  if (/^https:/i.test(uri)) return imageAt(uri, path);
+  if (!/^data:/i.test(uri)) throw notFetchedHere(path);
   const head = /^data:([^,;]*)((?:;[^,;]*)*),/i.exec(uri.slice(0, 256));
   if (head === null || !/;base64$/i.test(head[2] ?? ''))
     throw refuse('invalid_value', path, `${path} is no data: URI with base64`);
   return imageOfBase64(uri.slice(head[0].length), path);
+}
+
+function imageAt(uri: string, path: string): ReadImage {
+  if (uri.length > MAX_ADDRESS || !URL.canParse(uri))
+    throw refuse('invalid_value', path, `${path} is no address, or has more than ${MAX_ADDRESS} characters`);
+  return { kind: 'png', width: 0, height: 0, bytes: new Uint8Array(), param: path, url: new URL(uri) };
+}
+
+export function notFetchedHere(path: string): ApiError {
+  return refuse('unsupported_parameter', path, `${path} is fetched by no one: send the image as a data: URI`);
 }
 
 /** The type that a sender names is not looked at: the bytes tell. */
@@ -39,6 +49,10 @@ export function imageOfBase64(base64: string, path: string): ReadImage {
   // Node skips what is not of the alphabet.
   const bytes = Buffer.from(/^[\w+/-]*={0,2}$/.test(base64) ? base64 : '', 'base64');
   if (bytes.length === 0) throw refuse('invalid_value', path, `${path} holds no base64`);
+  return imageOfBytes(bytes, path);
+}
+
+export function imageOfBytes(bytes: Uint8Array, path: string): ReadImage {
   const header = readImageHeader(bytes);
   if (header === undefined) {
     const foreign = foreignKind(bytes);

@@ -58,7 +58,8 @@ const detail = inert(choice(['auto', 'low', 'high', 'original']), 'the model dec
 const imageUri = text({
   min: 1,
   max: MAX_TEXT,
-  about: 'A data: URI with a PNG, JPEG or GIF file in base64.',
+  about:
+    'A data: URI with a PNG, JPEG or GIF file in base64, or its https address where `images.fetch` is on.',
 });
 /** As chat has it; some clients send the URI itself, as the Responses API does. */
 const imageUrl = map(

@@ -39,6 +39,9 @@ export interface Asked {
 
 /** A request after every check that needs no model. */
 export interface ChatPlan {
+  readonly messages: readonly ChatMessage[];
+  /** The same wishes of another conversation. */
+  withMessages(messages: readonly ChatMessage[]): ChatPlan;
   readonly prompt: Conversation;
   readonly n: number;
   readonly maxTokens: number | undefined;
@@ -62,6 +65,8 @@ export function planAnswer(asked: Asked): ChatPlan {
     prefill: asked.prefill,
   };
   return {
+    messages,
+    withMessages: (others) => planAnswer({ ...asked, messages: others }),
     prompt,
     n,
     maxTokens,

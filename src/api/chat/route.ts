@@ -2,6 +2,7 @@
 
 import { tellLoosened } from './loosened.ts';
 import { type ChatAnswerOptions, chunkFrame, collectChat, streamChat } from './answer.ts';
+import { withFiles } from './fetched-images.ts';
 import { chatRequest, planChat } from './wire.ts';
 import { chatAnswer } from '../response-schemas.ts';
 import { route } from '../../http/route.ts';
@@ -27,6 +28,8 @@ export const chat = route({
     'wrong_model_type',
     'context_length_exceeded',
     'unsupported_parameter',
+    'invalid_image',
+    'image_not_fetched',
     'invalid_grammar',
     'engine_overloaded',
     'engine_crashed',
@@ -35,8 +38,9 @@ export const chat = route({
   async handle(call) {
     const { body, deps, exchange } = call;
     const model = findModel(call, body.model, ['chat', 'completion']);
-    const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
-    reserveTokens(call, { asked: plan.maxTokens, count: plan.n, context: model.contextLength });
+    const read = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
+    reserveTokens(call, { asked: read.maxTokens, count: read.n, context: model.contextLength });
+    const { plan } = await withFiles(call, model, read);
     const answer = answerId(call, 'chatcmpl-', model);
     const newCallId = (): string => `call_${deps.randomHex(12)}`;
 

@@ -1,6 +1,8 @@
 // POST /v1/messages and /v1/messages/count_tokens: a conversation in the form of Anthropic's API.
 
+import { refuseAddresses, withFiles } from '../chat/fetched-images.ts';
 import { tellLoosened } from '../chat/loosened.ts';
+import { assertSees } from '../chat/images.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import { route, type Route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
@@ -41,15 +43,15 @@ function messages(seal: ReasoningSeal): Route {
     body: messageRequest,
     answer: messageAnswer,
     streams: true,
-    errors: [...ERRORS, 'invalid_grammar'],
+    errors: [...ERRORS, 'invalid_grammar', 'invalid_image', 'image_not_fetched'],
     async handle(call) {
       const { body, deps, exchange } = call;
       const model = findModel(call, body.model, TYPES);
       const { principal } = exchange;
       const sealed = seal.of(principal, model);
       const plan = planMessage(body, model, { scope: principal?.cacheScope ?? '', seal: sealed });
-      const { chat } = plan;
-      reserveTokens(call, { asked: chat.maxTokens, count: 1, context: model.contextLength });
+      reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
+      const { plan: chat } = await withFiles(call, model, plan.chat);
 
       return withEngine(call, model, body.keep_alive, async (engine) => {
         const newReader = chat.reader(engine.info);
@@ -97,9 +99,11 @@ function countTokens(seal: ReasoningSeal): Route {
         scope: principal?.cacheScope ?? '',
         seal: seal.of(principal, model),
       });
+      refuseAddresses(chat.messages);
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {
-        const tokens = await engine.tokenize(chat.prompt, exchange.signal);
+        assertSees(chat.messages, engine.info.vision);
+        const tokens = await engine.tokenize({ ...chat.prompt, vectors: true }, exchange.signal);
         exchange.usage.promptTokens = tokens.length;
         return { input_tokens: tokens.length };
       });

@@ -2,6 +2,7 @@
 // asks to store, where the configuration has it (responses.store): those are durable before the answer ends.
 
 import { refuse } from '../../base/shape.ts';
+import { withFiles } from '../chat/fetched-images.ts';
 import { tellLoosened } from '../chat/loosened.ts';
 import { type Call, route, type Route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
@@ -36,6 +37,8 @@ export function responses(store: ResponseStore | null): Route {
       'wrong_model_type',
       'context_length_exceeded',
       'unsupported_parameter',
+      'invalid_image',
+      'image_not_fetched',
       'invalid_encrypted_content',
       'response_not_found',
       'file_damaged',
@@ -54,8 +57,9 @@ export function responses(store: ResponseStore | null): Route {
       const before = await keep.previous();
       const previous = readItems(before);
       const plan = planResponse(body, model, { scope: principal?.cacheScope ?? '', seal: own, previous });
-      const { chat, toolbox } = plan;
-      reserveTokens(call, { asked: chat.maxTokens, count: 1, context: model.contextLength });
+      const { toolbox } = plan;
+      reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
+      const { plan: chat, fileOf } = await withFiles(call, model, plan.chat);
 
       return withEngine(call, model, body.keep_alive, async (engine) => {
         const newReader = chat.reader(engine.info);
@@ -77,7 +81,7 @@ export function responses(store: ResponseStore | null): Route {
         const save = (): Promise<void> =>
           keep.save(answer.response, () => [
             ...before,
-            ...storedInput(body.input, { open: own.open, newId }),
+            ...storedInput(body.input, { open: own.open, newId, fileOf }),
           ]);
         if (body.stream !== true) {
           const whole = await answer.collect(events);

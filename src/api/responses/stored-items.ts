@@ -2,6 +2,7 @@
 // is stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
 
 import type { Infer } from '../../base/shape.ts';
+import type { FileOf } from '../chat/fetched-images.ts';
 import type { Spoken } from '../chat/images.ts';
 import { type input, item, type Item } from './items.ts';
 
@@ -11,6 +12,8 @@ export interface ItemSealing {
   /** The text of sealed reasoning, and where it is in the request. */
   readonly open: (sealed: string, param: string) => string;
   readonly newId: (prefix: string) => string;
+  /** An image of the request with its file. */
+  readonly fileOf: FileOf;
 }
 
 /** The input of a request. */
@@ -32,11 +35,13 @@ export function readItems(stored: readonly KeptItem[]): readonly Item[] {
   return stored.map((each, i) => item.read(each, `stored[${i}]`));
 }
 
-function storedItem(each: Item, path: string, { open, newId }: ItemSealing): KeptItem {
+function storedItem(each: Item, path: string, { open, newId, fileOf }: ItemSealing): KeptItem {
   const status = 'completed';
   if ('role' in each) {
     const content =
-      each.role === 'assistant' ? [{ type: 'output_text', text: each.content }] : partsOf(each.content);
+      each.role === 'assistant'
+        ? [{ type: 'output_text', text: each.content }]
+        : partsOf(each.content, fileOf);
     return { id: newId('msg'), type: 'message', status, role: each.role, content };
   }
   switch (each.type) {
@@ -53,25 +58,25 @@ function storedItem(each: Item, path: string, { open, newId }: ItemSealing): Kep
     }
     case 'function_call_output':
     case 'custom_tool_call_output':
-      return { ...each, id: newId('fco'), status, output: outputOf(each.output) };
+      return { ...each, id: newId('fco'), status, output: outputOf(each.output, fileOf) };
     default:
       return each satisfies never;
   }
 }
 
-function outputOf(output: Spoken | undefined): string | readonly KeptItem[] {
-  return output?.images === undefined ? (output?.content ?? '') : partsOf(output);
+function outputOf(output: Spoken | undefined, fileOf: FileOf): string | readonly KeptItem[] {
+  return output?.images === undefined ? (output?.content ?? '') : partsOf(output, fileOf);
 }
 
 /** The text and the images in their places. */
-function partsOf({ content, images = [] }: Spoken): readonly KeptItem[] {
+function partsOf({ content, images = [] }: Spoken, fileOf: FileOf): readonly KeptItem[] {
   const parts: KeptItem[] = [];
   let from = 0;
   const say = (to: number): void => {
     if (to > from) parts.push({ type: 'input_text', text: content.slice(from, to) });
     from = to;
   };
-  for (const { at, kind, bytes } of images) {
+  for (const { at, kind, bytes } of images.map(fileOf)) {
     say(at);
     const base64 = Buffer.from(bytes).toString('base64');
     parts.push({ type: 'input_image', detail: 'auto', image_url: `data:image/${kind};base64,${base64}` });

@@ -1,6 +1,7 @@
 // POST /v1/tokenize and /v1/detokenize (also without /v1).
 
 import { detokenizeAnswer, tokenizeAnswer } from '../response-schemas.ts';
+import { refuseAddresses } from '../chat/fetched-images.ts';
 import { toChatMessages } from '../chat/messages.ts';
 import { refuse } from '../../base/shape.ts';
 import { detokenizeRequest, textFieldOf, textToTokenize, tokenizeRequest, wirePiece } from './wire.ts';
@@ -40,7 +41,7 @@ export const tokenize = route({
       const tokens = await engine.tokenize(
         given === undefined
           ? {
-              messages: toChatMessages(body.messages ?? []),
+              messages: refuseAddresses(toChatMessages(body.messages ?? [])),
               tools: body.tools,
             }
           : {

@@ -3,6 +3,7 @@
 import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { assertCountable } from '../seam/context-limits.ts';
+import { unframeImages } from '../seam/framed-images.ts';
 import type { FromChild, ToChild } from '../seam/wire.ts';
 import type { LlamaContext } from './llama/context.ts';
 import { GrammarError, type Grammar } from './llama/grammar.ts';
@@ -84,9 +85,17 @@ export function answerText(serving: Serving, message: TextMessage): false {
 }
 
 function tokenized(
-  { model, template, info: { contextLength } }: Serving,
-  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
+  { model, template, images: room, info: { contextLength } }: Serving,
+  { prompt, images: framed = [], addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
 ): readonly number[] {
+  if (prompt.kind === 'chat' && framed.length > 0) {
+    if (room === null) throw new ApiError('engine_failed', 'the engine takes no images');
+    const { messages, images } = unframeImages(prompt.messages, framed, new Uint8Array());
+    const { tokens } = promptTokens(model, template, { ...prompt, messages }, contextLength);
+    const laid = room.lay(tokens, images);
+    assertCountable(laid.length, contextLength, 'messages');
+    return room.counted(laid);
+  }
   if (prompt.kind !== 'text') {
     const { tokens } = promptTokens(model, template, prompt, contextLength);
     assertCountable(tokens.length, contextLength, 'messages');

@@ -82,6 +82,8 @@ export type ToChild =
       readonly kind: 'tokenize';
       readonly id: number;
       readonly prompt: Prompt;
+      /** Without their files. */
+      readonly images?: readonly FramedImage[] | undefined;
       readonly addSpecial: boolean;
       readonly parseSpecial: boolean;
       /** The field that refusals name. */

@@ -1,8 +1,8 @@
-// HTTP for pulls: undici with redirects followed by hand. Refuses URLs that could lead a hub's answer to
-// inner services (SSRF): schemes other than https, credentials in URLs, private and special addresses —
-// checked for literal addresses before, and for names at the moment of connecting, so that a name cannot
-// change in between. A configured private hub lifts this. The token goes to the hub's own origin only. No
-// URL's query is ever repeated: a CDN's holds a signature.
+// HTTP for pulls and images: undici with redirects followed by hand. Refuses URLs that could lead a hub's
+// answer to inner services (SSRF): schemes other than https, credentials in URLs, private and special
+// addresses — checked for literal addresses before, and for names at the moment of connecting, so that a name
+// cannot change in between. A configured private hub lifts this. The token goes to the hub's own origin only.
+// No URL's query is ever repeated: a CDN's holds a signature.
 
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupAllOptions } from 'node:dns';
@@ -41,6 +41,10 @@ export interface WebOptions {
   readonly bodyTimeoutMs: number;
   /** Resolves names; dns.lookup when absent. */
   readonly lookup?: Lookup | undefined;
+  /** Whether an address that a name has is connected to; absent: unless it is private. */
+  readonly mayConnect?: ((address: string) => boolean) | undefined;
+  /** PEM; absent: the authorities that Node trusts. */
+  readonly authorities?: string | undefined;
 }
 
 export interface WebResponse {
@@ -78,7 +82,8 @@ export function createWeb(options: WebOptions): Web {
     maxHeaderSize: 64 * 1024,
     connect: {
       timeout: options.connectTimeoutMs,
-      ...(options.allowPrivate ? {} : { lookup: publicLookup(options.lookup ?? systemLookup) }),
+      ca: options.authorities,
+      ...(options.allowPrivate ? {} : { lookup: publicLookup(options) }),
     },
   });
   return {
@@ -161,11 +166,14 @@ export function checkUrl(url: URL, options: Pick<WebOptions, 'endpoint' | 'allow
 }
 
 /** Resolves a name as usual and refuses it when any of its addresses is private. */
-function publicLookup(lookup: Lookup): LookupFunction {
+function publicLookup({
+  lookup = systemLookup,
+  mayConnect = (address) => !isPrivateAddress(address),
+}: Pick<WebOptions, 'lookup' | 'mayConnect'>): LookupFunction {
   return (hostname, options, callback) => {
     lookup(hostname, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, '', 0);
-      if (addresses.length === 0 || addresses.some(({ address }) => isPrivateAddress(address))) {
+      if (addresses.length === 0 || !addresses.every(({ address }) => mayConnect(address))) {
         return callback(refusedAddress(`${hostname} has a private address`), '', 0);
       }
       if (options.all === true) return callback(null, addresses);

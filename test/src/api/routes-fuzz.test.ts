@@ -10,14 +10,23 @@ import { chatAnswer, errorAnswer } from '../../../src/api/response-schemas.ts';
 import { speaksMessages } from '../../../src/http/dialect.ts';
 import { parseBody } from '../../../src/http/json.ts';
 import { ApiError } from '../../../src/base/errors.ts';
+import { createImageFetcher, type ImageFetcher } from '../../../src/models/pull/fetch-image.ts';
 import { type FilesApi, startFilesApi } from '../../fixtures/files/files-api.ts';
 import { type ApiServer, post } from '../../fixtures/http/api-server.ts';
+import { dataUri, GIF, JPEG, picture } from '../../fixtures/images.ts';
 
 const NUM_RUNS = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
 let files: FilesApi;
 let api: ApiServer;
+let images: ImageFetcher;
 beforeAll(async () => {
-  files = await startFilesApi({ engines: { ears: { type: 'transcription' } } });
+  // Addresses of images are looked up, and lead nowhere.
+  images = createImageFetcher({ lookup: (_, __, callback) => callback(new Error('no such name'), []) });
+  files = await startFilesApi({
+    engine: { vision: true },
+    engines: { ears: { type: 'transcription' } },
+    deps: { images },
+  });
   ({ api } = files);
 });
 afterAll(() => files.close());
@@ -32,13 +41,47 @@ const posts = allRoutes({
   .filter(({ path }) => !['/v1/models', '/v1/models/unload'].includes(path))
   .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
 
+/** Images: whole, damaged, of other kinds, and by address. */
+const imageFiles = fc.oneof(
+  fc.constantFrom(picture(4, 3), JPEG, GIF, Buffer.from('RIFF\0\0\0\0WEBPVP8 ', 'latin1')),
+  fc.tuple(fc.constantFrom(picture(4, 3), JPEG, GIF), fc.nat(80)).map(([file, end]) => file.subarray(0, end)),
+  fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
+);
+const addresses = fc.oneof(
+  imageFiles.map((file) => dataUri(file)),
+  fc.constantFrom(
+    'https://a.example/b.png',
+    'https://[::1]/',
+    'https://',
+    'http://a.example/',
+    'file:///etc/passwd',
+  ),
+  fc.string(),
+);
+const sources = fc.oneof(
+  imageFiles.map((file) => ({ type: 'base64', media_type: 'image/png', data: file.toString('base64') })),
+  addresses.map((url) => ({ type: 'url', url })),
+  fc.constant({ type: 'file', file_id: 'x' }),
+);
+/** Content of messages of chats and responses. */
+const imageParts = fc.array(
+  fc.oneof(
+    addresses.map((url) => ({ type: 'image_url', image_url: { url } })),
+    addresses.map((url) => ({ type: 'image_url', image_url: url })),
+    addresses.map((url) => ({ type: 'input_image', image_url: url, detail: 'low' })),
+    fc.jsonValue({ maxDepth: 1 }).map((given) => ({ type: 'image_url', image_url: given })),
+    fc.constant({ type: 'text', text: 'x' }),
+  ),
+  { maxLength: 3 },
+);
+
 /** Content blocks of /v1/messages. */
 const blocks = fc.array(
   fc.record(
     {
       type: fc.constantFrom('text', 'image', 'tool_use', 'tool_result', 'thinking', 'redacted_thinking', 'document', 'tool_addition', 'tool_removal', 'tool_reference', 'server_tool_use'), // prettier-ignore
       text: fc.string(),
-      source: fc.jsonValue({ maxDepth: 2 }),
+      source: fc.oneof(sources, fc.jsonValue({ maxDepth: 2 })),
       id: fc.jsonValue({ maxDepth: 1 }),
       name: fc.constantFrom('f', 'g', ''),
       input: fc.jsonValue({ maxDepth: 2 }),
@@ -92,7 +135,7 @@ const junk = fc.oneof(
     .record(
       {
         role: fc.constantFrom('user', 'assistant', 'tool', 'system', 'x'),
-        content: fc.oneof(fc.jsonValue({ maxDepth: 1 }), blocks),
+        content: fc.oneof(fc.jsonValue({ maxDepth: 1 }), blocks, imageParts),
         clear_at: fc.constantFrom('never', 'next_user_message', 'x'),
         tool_calls: fc.jsonValue({ maxDepth: 2 }),
       },
@@ -116,12 +159,12 @@ const junk = fc.oneof(
       {
         type: fc.constantFrom('function_call', 'function_call_output', 'custom_tool_call', 'reasoning', 'message', 'item_reference', 'function', 'custom', 'namespace', 'web_search', 'mcp', 'enabled', 'adaptive', 'any', 'tool'), // prettier-ignore
         role: fc.constantFrom('user', 'assistant', 'x'),
-        content: fc.jsonValue({ maxDepth: 2 }),
+        content: fc.oneof(fc.jsonValue({ maxDepth: 2 }), imageParts),
         name: fc.constantFrom('f', 'g', ''),
         call_id: fc.jsonValue({ maxDepth: 1 }),
         arguments: fc.jsonValue({ maxDepth: 2 }),
         input: fc.string(),
-        output: fc.jsonValue({ maxDepth: 2 }),
+        output: fc.oneof(fc.jsonValue({ maxDepth: 2 }), imageParts),
         encrypted_content: fc.base64String(),
         parameters: fc.jsonValue({ maxDepth: 3 }),
         input_schema: fc.jsonValue({ maxDepth: 3 }),

@@ -7,7 +7,7 @@ import type { Engine } from '../../../src/engine/seam/engine.ts';
 import { run } from '../../fixtures/engine/demo-engine.ts';
 import { image, openVision, seeing } from '../../fixtures/engine/vision-engine.ts';
 import { GIF, JPEG, picture, png, pngOf } from '../../fixtures/images.ts';
-import { visionText, visionVocabulary } from '../../fixtures/models/vision-model.ts';
+import { TILE_TOKENS, visionText, visionVocabulary } from '../../fixtures/models/vision-model.ts';
 import { haveVision } from '../../fixtures/native/libraries.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
 
@@ -121,6 +121,11 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
   test('tokens of a conversation with an image are not given: vectors are none', async () => {
     const messages = [{ role: 'user' as const, content: '', images: [image({})] }];
     expect(await apiRefusal(engine.tokenize({ messages }))).toMatchObject({ code: 'unsupported_parameter' });
+    const counted = await engine.tokenize({ messages, vectors: true });
+    const read = await seeing(engine, { text: '', cacheScope: 'counted' });
+    expect(counted).toHaveLength(read.promptTokens);
+    // Four tiles and the overview.
+    expect(counted.filter((token) => token === -1)).toHaveLength(5 * TILE_TOKENS);
   });
 
   test('a prompt cut into steps of a few vectors writes the same', async () => {

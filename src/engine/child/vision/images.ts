@@ -80,6 +80,13 @@ export class ImageRoom {
     return { tokens, images, layouts, length };
   }
 
+  /** −1 stands for each vector. */
+  counted({ tokens, layouts }: Laid): readonly number[] {
+    const counted = (piece: ImagePiece): readonly number[] =>
+      piece.kind === 'text' ? piece.tokens : Array<number>(piece.length).fill(-1);
+    return tokens.flatMap((token) => (token >= 0 ? [token] : layouts[-1 - token]!.flatMap(counted)));
+  }
+
   /** Refuses at once what can never be held, and what finds the queue full. */
   async prepare(scope: string, laid: Laid, signal: AbortSignal): Promise<Pictured> {
     const bytes = this.#bytesOf(laid);

@@ -20,6 +20,10 @@ test('an id that the model writes twice is the first call’s alone', async () =
   ]).replace('functions.f:1', 'functions.f:0');
   const body = await collectChat(answered(text), {
     plan: {
+      messages: [],
+      withMessages: () => {
+        throw new Error('not asked for');
+      },
       prompt: { kind: 'chat', messages: [] },
       n: 1,
       maxTokens: undefined,

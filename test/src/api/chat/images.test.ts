@@ -22,6 +22,14 @@ test.each([
   expect(imageOfUri(uri, 'here')).toMatchObject({ ...expected, param: 'here' });
 });
 
+test.each(['https://a.example/b.png?c', 'HTTPS://a.example/b.png?c'])(
+  '%s is noted, and has no bytes',
+  (uri) => {
+    const { url, bytes, param } = imageOfUri(uri, 'here');
+    expect([url?.href, bytes.length, param]).toEqual(['https://a.example/b.png?c', 0, 'here']);
+  },
+);
+
 test('the bytes are the file', () => {
   expect(Buffer.from(imageOfUri(dataUri(small), 'here').bytes).equals(small)).toBe(true);
 });
@@ -31,7 +39,9 @@ function wide(width: number, height: number): string {
 }
 
 test.each([
-  ['https', 'https://a.example/b.png', 'unsupported_parameter', 'data: URI'],
+  ['plain http', 'http://a.example/b.png', 'unsupported_parameter', 'data: URI'],
+  ['no address', 'https://', 'invalid_value', 'no address'],
+  ['a long address', `https://a.example/${'b'.repeat(8192)}`, 'invalid_value', '8192 characters'],
   ['a file of the server', 'file:///etc/passwd', 'unsupported_parameter', 'data: URI'],
   ['no URI', 'x', 'unsupported_parameter', 'data: URI'],
   ['text', 'data:text/plain,hello', 'invalid_value', 'base64'],

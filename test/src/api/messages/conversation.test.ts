@@ -3,6 +3,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { conversation, systemPrompt, toConversation } from '../../../../src/api/messages/conversation.ts';
+import { dataUri, picture } from '../../../fixtures/images.ts';
 import { refusal } from '../../../fixtures/refusal.ts';
 
 function open(sealed: string, param: string): string {
@@ -161,14 +162,26 @@ describe('refused', () => {
   });
 });
 
+const SEEN = { type: 'base64', media_type: 'image/jpeg', data: picture(4, 3).toString('base64') };
+const URI = { type: 'url', url: dataUri(picture(4, 3)) };
+
 test.each([
-  ['in a message', [{ type: 'image', source: PNG }], 'messages[0].content[0]'],
-  ['by its address', [text('a'), { type: 'image', source: { type: 'url', url: 'https://x' } }], 'messages[0].content[1]'],
-  ['in a result', [result([{ type: 'image', source: PNG }])], 'messages[0].content[0].content[0]'],
-])('an image %s is refused as a chat refuses it', (_, content, param) => {
-  const refused = refusal(() => told([user(content)]));
-  expect(refused).toMatchObject({ code: 'unsupported_parameter', param });
-  expect(refused.message).toContain('no vision');
+  ['alone', [{ type: 'image', source: SEEN }], { content: '', at: 0, param: 'messages[0].content[0].source.data' }],
+  ['behind words', [text('ab'), { type: 'image', source: SEEN }], { content: 'ab', at: 2, param: 'messages[0].content[1].source.data' }],
+  ['as a data: URI', [{ type: 'image', source: URI }], { content: '', at: 0, param: 'messages[0].content[0].source.url' }],
+  ['in a result', [result([text('ab'), { type: 'image', source: SEEN }])], { content: 'ab', at: 2, param: 'messages[0].content[0].content[1].source.data' }],
+])('an image %s keeps its place', (_, given, { content, ...place }) => {
+  const [message] = told([user(given)]).messages;
+  expect(message).toMatchObject({ content, images: [{ kind: 'png', width: 4, height: 3, ...place }] });
+}); // prettier-ignore
+
+test.each([
+  ['that is none', PNG, 'messages[0].content[0].source.data', 'invalid_image'],
+  ['that is no base64', { ...PNG, data: '*' }, 'messages[0].content[0].source.data', 'invalid_value'],
+  ['of plain http', { type: 'url', url: 'http://a.example/b.png' }, 'messages[0].content[0].source.url', 'unsupported_parameter'],
+  ['of a file that is kept', { type: 'file', file_id: 'x' }, 'messages[0].content[0].source', 'unsupported_parameter'],
+])('an image %s is refused by its field', (_, source, param, code) => {
+  expect(refusal(() => told([user([{ type: 'image', source }])]))).toMatchObject({ code, param });
 }); // prettier-ignore
 
 test('property: the words of every text block are told, in their order', () => {
