@@ -161,16 +161,6 @@ describe('refused', () => {
   });
 });
 
-test.each([
-  ['in a message', [{ type: 'image', source: PNG }], 'messages[0].content[0]'],
-  ['by its address', [text('a'), { type: 'image', source: { type: 'url', url: 'https://x' } }], 'messages[0].content[1]'],
-  ['in a result', [result([{ type: 'image', source: PNG }])], 'messages[0].content[0].content[0]'],
-])('an image %s is refused as a chat refuses it', (_, content, param) => {
-  const refused = refusal(() => told([user(content)]));
-  expect(refused).toMatchObject({ code: 'unsupported_parameter', param });
-  expect(refused.message).toContain('no vision');
-}); // prettier-ignore
-
 test('property: the words of every text block are told, in their order', () => {
   const block = fc.string({ minLength: 1, maxLength: 5 });
   const turn = fc.tuple(fc.constantFrom('user', 'assistant', 'system'), fc.array(block, { maxLength: 3 }));
