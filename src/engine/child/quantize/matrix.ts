@@ -31,7 +31,6 @@ interface Sum {
 
 export interface MatrixOptions {
   readonly path: string;
-  readonly threads: number;
   /** libllama and libggml-base, as koffi opened them. */
   readonly library: NativeLibrary;
   readonly ggml: NativeLibrary;
@@ -39,15 +38,16 @@ export interface MatrixOptions {
 
 /** By the name of the tensor. Throws where the model cannot be loaded or run. */
 export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): ImportanceMatrix {
-  const { library, threads } = options;
+  const { library } = options;
   const model = loadModel(llama, options.path);
   const sums = new Map<string, Sum>();
   const params: ContextParams & { cb_eval?: Pointer | undefined } = llama.llama_context_default_params();
   params.n_ctx = CHUNK;
   params.n_batch = CHUNK;
   params.n_ubatch = CHUNK;
-  params.n_threads = threads;
-  params.n_threads_batch = threads;
+  // The sums must not depend on the machine: nothing shows that they are the same for other numbers.
+  params.n_threads = 1;
+  params.n_threads_batch = 1;
   params.type_k = F32;
   params.type_v = F32;
   params.flash_attn_type = 0;

@@ -12,7 +12,6 @@ import { QUANTIZE_TYPES, type Fallback, type QuantizeOrder } from '../../seam/qu
 import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
-import { TINY_MODEL_BYTES } from '../llama/cores.ts';
 import { POINTER, type Pointer } from '../llama/declarations.ts';
 import { growNativeStack, loadLlama, type NativeLibrary } from '../llama/library.ts';
 import { serveTask, type TaskReport } from '../task.ts';
@@ -58,9 +57,7 @@ serveTask<QuantizeOrder>((order, report) => {
   );
   confineProcess('files');
   const { needsMatrix } = QUANTIZE_TYPES[order.type];
-  // As when it serves: threads of a tiny model wait for each other longer than they compute.
-  const threads = fstatSync(TASK_SOURCE_FD).size < TINY_MODEL_BYTES ? 1 : order.threads;
-  const matrix = needsMatrix ? collectMatrix(llama, { path: SOURCE, threads, library, ggml }) : undefined;
+  const matrix = needsMatrix ? collectMatrix(llama, { path: SOURCE, library, ggml }) : undefined;
   const rc = quantize(order, matrix === undefined ? null : nativeMatrix(matrix));
   if (rc !== 0) {
     assertRoom();

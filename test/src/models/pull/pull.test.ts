@@ -56,7 +56,9 @@ describe('a hub that behaves', () => {
     const stored = await fixture.store.get(id);
     expect(stored?.blobs.map(({ sha256 }) => sha256)).toEqual([sha(tiny)]);
     expect(await service.status(id)).toMatchObject({ status: 'done' });
-    expect(await all(service.pull({ name: id }))).toEqual([{ kind: 'already_exists', id, sha256: sha(tiny) }]);
+    expect(await all(service.pull({ name: id }))).toEqual([
+      { kind: 'already_exists', id, sha256: sha(tiny) },
+    ]);
   });
 
   test('takes a file and a revision, and fetches from the commit', async () => {

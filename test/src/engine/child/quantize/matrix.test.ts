@@ -44,7 +44,7 @@ describe.skipIf(process.platform !== 'linux')('the importance matrix', () => {
         ),
       );
     const [library, ggml] = [named('libllama.'), named('libggml-base.')];
-    collect = () => collectMatrix(llama, { path, threads: 1, library, ggml });
+    collect = () => collectMatrix(llama, { path, library, ggml });
   });
 
   test('has every matrix of every layer, with a value for each column', () => {
