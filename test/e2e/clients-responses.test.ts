@@ -129,7 +129,8 @@ describe('Vercel AI SDK, a second question', () => {
       temperature: 0,
       maxRetries: 0,
     });
-    if (store === undefined) await expect(second).rejects.toThrow(/no item is stored by itself.*store: false/);
+    if (store === undefined)
+      await expect(second).rejects.toThrow(/no item is stored by itself.*store: false/);
     else expect((await second).text.length).toBeGreaterThan(0);
   });
 });
