@@ -35,9 +35,9 @@ const realEngines: Record<Name, Engine> = {
   'null engine': createFakeEngine({ slots: SLOTS, maxQueue: 64 }),
 };
 /** A server for each concurrency of batches, over the same engines. */
-const servers = new Map<number, FilesApi>();
+const SERVERS = new Map<number, FilesApi>();
 for (const batchConcurrency of CONCURRENCIES)
-  servers.set(
+  SERVERS.set(
     batchConcurrency,
     await startFilesApi({ realEngines, config: { files: { ...DEFAULT_CONFIG.files, batchConcurrency } } }),
   );
@@ -75,7 +75,7 @@ async function taken(count: number, run: () => Promise<void>): Promise<Taken> {
 }
 
 async function live(model: Name, concurrency: number, round: string): Promise<Taken> {
-  const { api } = servers.get(SLOTS) as FilesApi;
+  const { api } = SERVERS.get(SLOTS) as FilesApi;
   const waiting = bodies(model, round);
   return taken(waiting.length, async () => {
     await Promise.all(
@@ -96,7 +96,7 @@ async function live(model: Name, concurrency: number, round: string): Promise<Ta
 
 /** The same, from the making of a batch until its output file is there; the upload is not counted. */
 async function batch(model: Name, concurrency: number, round: string): Promise<Taken> {
-  const client = (servers.get(concurrency) as FilesApi).client();
+  const client = (SERVERS.get(concurrency) as FilesApi).client();
   const lines = bodies(model, round).map((body, i) => ({
     custom_id: String(i),
     method: 'POST',
@@ -160,5 +160,5 @@ for (const model of (Object.keys(WORKLOADS) as Name[]).filter(
     }),
   );
 }
-for (const each of servers.values()) await each.close();
+for (const each of SERVERS.values()) await each.close();
 await small.close();

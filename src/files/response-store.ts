@@ -161,7 +161,7 @@ export class ResponseStore {
     try {
       await this.get(caller, id);
     } catch (error) {
-      // A share of one caller holds nothing of another.
+      // A share has responses of one caller alone.
       const own = caller.share === caller.owner;
       if (!own || !(error instanceof ApiError && error.code === 'file_damaged')) throw error;
     }

@@ -33,7 +33,7 @@ interface Conversation {
   readonly refusal: object;
 }
 
-const openAi = { error: { type: 'rate_limit_error', code: 'engine_overloaded' } };
+const OPEN_AI = { error: { type: 'rate_limit_error', code: 'engine_overloaded' } };
 const CONVERSATIONS: readonly Conversation[] = [
   {
     path: '/v1/chat/completions',
@@ -46,7 +46,7 @@ const CONVERSATIONS: readonly Conversation[] = [
       return [usage.completion_tokens, choices[0]?.finish_reason];
     },
     whole: [TOKENS, 'length'],
-    refusal: openAi,
+    refusal: OPEN_AI,
   },
   {
     path: '/v1/responses',
@@ -59,7 +59,7 @@ const CONVERSATIONS: readonly Conversation[] = [
       return [usage.output_tokens, why?.reason];
     },
     whole: [TOKENS, 'max_output_tokens'],
-    refusal: openAi,
+    refusal: OPEN_AI,
   },
   {
     path: '/v1/messages',

@@ -24,7 +24,7 @@ const include = inert(
   'an item is given as it was stored.',
 );
 /** A list in a query is spelled either way; the SDKs write the brackets. */
-const included = { include, 'include[]': include };
+const INCLUDED = { include, 'include[]': include };
 
 /** `store` null: no response is stored. */
 export function storedResponseRoutes(store: ResponseStore | null): readonly Route[] {
@@ -43,7 +43,7 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     summary: 'A stored response of this key.',
     tag: 'Inference',
     query: object({
-      ...included,
+      ...INCLUDED,
       stream: supportedAs(['false'], 'A stored response is given whole.'),
       starting_after: unsupportedParameter('a stored response is given whole'),
       include_obfuscation: inert(choice(['true', 'false']), 'there is no stream.'),
@@ -78,7 +78,7 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     summary: 'The items that a stored response of this key answered.',
     tag: 'Inference',
     query: object({
-      ...included,
+      ...INCLUDED,
       limit: optional(queryInteger({ min: 1, max: 100 })),
       order: optional(choice(['asc', 'desc'])),
       after: optional(text({ max: 1024, about: 'Id of the item before the first one wanted.' })),

@@ -1,5 +1,5 @@
 // Images that requests name by address: fetched as a pull fetches, by its rules for addresses and redirects,
-// within bounds of bytes, of time, and of fetches at once, a share of them for one caller. Says nothing of
+// within bounds of bytes, of time, and of fetches at once, a share of them for one caller. It does not tell
 // where an address leads: one message for all that failed, and none has the address. Refuses what is not
 // https, and answers without a file.
 

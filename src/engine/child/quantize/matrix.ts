@@ -45,7 +45,7 @@ export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): Impo
   params.n_ctx = CHUNK;
   params.n_batch = CHUNK;
   params.n_ubatch = CHUNK;
-  // The sums must not depend on the machine: nothing shows that they are the same for other numbers.
+  // The sums must be the same on every machine, which is shown for one thread alone.
   params.n_threads = 1;
   params.n_threads_batch = 1;
   params.type_k = F32;

@@ -6,12 +6,14 @@ import { detectReasoning } from '../../../../src/engine/seam/reasoning.ts';
 import { DEFAULT_CONFIG } from '../../../../src/http/deps.ts';
 import { manualClock } from '../../../fixtures/clock.ts';
 import {
+  begun,
   chatLine,
   ended,
   type FilesApi,
   jsonl,
   linesOf,
   startFilesApi,
+  turn,
 } from '../../../fixtures/files/files-api.ts';
 import { apiKey, type ApiServerOptions } from '../../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
@@ -28,20 +30,6 @@ async function started(options: ApiServerOptions = {}, given?: Parameters<typeof
 }
 
 type Endpoint = OpenAI.BatchCreateParams['endpoint'];
-async function begun(
-  client: OpenAI,
-  lines: readonly (object | string)[],
-  given: Partial<OpenAI.BatchCreateParams> = {},
-): Promise<OpenAI.Batches.Batch> {
-  const file = await client.files.create({ file: await jsonl(lines), purpose: 'batch' });
-  return client.batches.create({
-    input_file_id: file.id,
-    endpoint: '/v1/chat/completions',
-    completion_window: '24h',
-    ...given,
-  });
-}
-
 describe('a batch', () => {
   test('of many lines at once has no listeners that Node warns of', async () => {
     const warnings: Error[] = [];
@@ -383,39 +371,3 @@ test('a batch of a model that was replaced does not use the other', async () => 
     response: { status_code: 409, body: { error: { code: 'attestation_stale' } } },
   });
 });
-
-describe('a server that stops and starts again', () => {
-  test('goes on with a batch, and answers each line once', async () => {
-    const gate = latch();
-    let over = 0;
-    const stuck: ApiServerOptions = {
-      engine: {
-        beforeToken: async (_position, signal) => {
-          over += 1;
-          if (over > 8) await Promise.race([gate.opened, untilAborted(signal)]);
-        },
-      },
-      config: { files: { ...DEFAULT_CONFIG.files, batchConcurrency: 2 } },
-    };
-    const first = await startFilesApi(stuck);
-    const made = await begun(
-      first.client(),
-      ['a', 'b', 'c', 'd'].map((each) => chatLine(each)),
-    );
-    while (over <= 8) await turn();
-    files = await first.again({});
-    const client = files.client();
-    const batch = await ended(client, made.id);
-    expect(batch).toMatchObject({
-      status: 'completed',
-      request_counts: { total: 4, completed: 4, failed: 0 },
-    });
-    expect(batch.usage).toMatchObject({ output_tokens: 16 });
-    const lines = await linesOf(client, batch.output_file_id);
-    expect(lines.map((line) => line.custom_id).toSorted()).toEqual(['a', 'b', 'c', 'd']);
-  });
-});
-
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}

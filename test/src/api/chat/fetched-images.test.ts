@@ -51,7 +51,9 @@ async function start({ answer, fetches = true, vision = true, maxBodyBytes }: Gi
   });
 }
 
-const at = (path = '/a.png'): string => `${host.origin}${path}?${NEEDLE}`;
+function at(path = '/a.png'): string {
+  return `${host.origin}${path}?${NEEDLE}`;
+}
 
 const DIALECTS: readonly (readonly [path: string, param: string, body: (url: string) => object])[] = [
   ['/v1/chat/completions', 'messages[0].content[0].image_url.url', (url) => ({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }] }] })], // prettier-ignore
@@ -69,7 +71,7 @@ interface Refusal {
   readonly error: { readonly code?: string; readonly param?: string; readonly message: string };
 }
 
-/** The refusal says nothing of the address, and neither does the log. */
+/** Neither the refusal nor the log has the address. */
 async function refusal(path: string, body: object): Promise<object> {
   const response = await post(api, path, { model: 'demo', ...body });
   const text = await response.text();
@@ -137,7 +139,9 @@ describe.each(DIALECTS)('%s', (path, param, body) => {
   });
 });
 
-const image = (url: string): object => ({ type: 'image_url', image_url: url });
+function image(url: string): object {
+  return { type: 'image_url', image_url: url };
+}
 
 test('an address is fetched once, and each place has its file', async () => {
   await start();
