@@ -31,6 +31,10 @@ export const filesSection = {
     whole(1, 10_000, 'batches of one key that are not over; more are answered 429 too_many_batches', 64),
   ),
   batch_concurrency: operator(
-    whole(1, 1024, 'lines of batches that run at once, below live requests; unset: `models.slots`'),
+    whole(
+      1,
+      1024,
+      'lines of batches that run or wait for a slot at once, below live requests; unset: twice `models.slots`, so that a slot is never without one',
+    ),
   ),
 } as const;

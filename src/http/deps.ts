@@ -146,7 +146,7 @@ export const DEFAULT_CONFIG: ServerConfig = {
     drainMs: 30_000,
   },
   maxKeepAliveMs: 3_600_000,
-  files: { maxFileBytes: 512 * 1024 * 1024, maxBatchesPerKey: 64, batchConcurrency: 8 },
+  files: { maxFileBytes: 512 * 1024 * 1024, maxBatchesPerKey: 64, batchConcurrency: 16 },
   streamPadding: true,
   streamBatchMs: 0,
 };

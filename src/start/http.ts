@@ -46,7 +46,7 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
     files: {
       maxFileBytes: config.files.maxFileBytes,
       maxBatchesPerKey: config.files.maxBatchesPerKey,
-      batchConcurrency: config.files.batchConcurrency ?? config.models.slots,
+      batchConcurrency: config.files.batchConcurrency ?? 2 * config.models.slots,
     },
     maxKeepAliveMs: parseKeepAlive(config.models.maxKeepAlive),
     streamPadding: config.limits.streamPadding,
