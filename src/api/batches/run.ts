@@ -98,6 +98,8 @@ export class BatchRun {
   async fail(code: string, message: string): Promise<void> {
     const errors = [{ code, message, param: null, line: null }];
     await this.#change({ status: 'failed', failedAt: this.#context.clock.now(), errors });
+    // No file will be made of them.
+    await this.#context.batches.removeResults(this.#batch.id);
   }
 
   /** Resolves when the batch has ended; rejects with the reason it stopped for. */
