@@ -37,6 +37,17 @@ describe('OpenAI SDK', () => {
     expect(text).toBe(answerOf('attestation'));
   });
 
+  test.each(['word '.repeat(20_000), '\u{1d7d8}'.repeat(1_000)])(
+    'an input that is too long is told by its field (row %#)',
+    async (input) => {
+      await expect(demo.client.responses.create({ model: 'demo-chat', input })).rejects.toMatchObject({
+        status: 400,
+        code: 'context_length_exceeded',
+        param: 'input',
+      });
+    },
+  );
+
   test('parse', async () => {
     const answer = await demo.client.responses.parse({
       model: 'demo-context',

@@ -18,6 +18,8 @@ import { callMarks, type ToolUse } from './tools.ts';
 
 export interface Asked {
   readonly messages: readonly ChatMessage[];
+  /** The field of the request they came by; undefined: `messages`. */
+  readonly param?: string | undefined;
   /** Whether a last message of the assistant is continued; undefined: it is. */
   readonly prefill?: boolean | undefined;
   /** Null: no tool may be called. */
@@ -63,6 +65,7 @@ export function planAnswer(asked: Asked): ChatPlan {
     tools: use?.tools,
     templateVariables: asked.variables,
     prefill: asked.prefill,
+    param: asked.param,
   };
   return {
     messages,

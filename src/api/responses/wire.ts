@@ -188,6 +188,7 @@ export function planResponse(
     maxTokens: body.max_output_tokens === undefined ? model.defaults.maxTokens : (body.max_output_tokens ?? undefined), // prettier-ignore
     sampling: toSampling(body, model.defaults),
     messages: toMessages({ instructions: body.instructions, items: previous }, body.input, seal.open),
+    param: 'input',
     variables: templateVariables(thinking),
     effort: { value: body.reasoning?.effort, param: 'reasoning.effort' },
     reasoningBudget: budgetOf(thinking),

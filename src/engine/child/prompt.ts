@@ -8,6 +8,11 @@ import type { LoadedModel } from './llama/model.ts';
 import type { ChatTemplate, RenderedPrompt } from './template/template.ts';
 import { assertFits, type ContextRoom } from '../seam/context-limits.ts';
 
+/** The field of the request that a prompt came by. */
+export function promptField(prompt: Prompt): string {
+  return prompt.kind === 'chat' ? (prompt.param ?? 'messages') : 'prompt';
+}
+
 /** At least one token; text that cannot fit the context is refused before it is tokenized. */
 export function promptTokens(
   model: LoadedModel,
@@ -15,7 +20,7 @@ export function promptTokens(
   prompt: Prompt,
   contextLength: number,
 ): RenderedPrompt {
-  const room = { contextLength, param: prompt.kind === 'chat' ? 'messages' : 'prompt' };
+  const room = { contextLength, param: promptField(prompt) };
   if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, room);
   else assertMayFit(model, textsOf(prompt), room);
   const rendered = unchecked(model, template, prompt);

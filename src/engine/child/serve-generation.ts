@@ -12,7 +12,7 @@ import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
-import { checkTokens, promptTokens } from './prompt.ts';
+import { checkTokens, promptField, promptTokens } from './prompt.ts';
 import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
@@ -138,8 +138,8 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
     // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
     const { tokens, phase } = promptTokens(model, template, request.prompt, info.contextLength);
-    const param = request.prompt.kind === 'chat' ? 'messages' : 'prompt';
-    assertFits(laid(tokens).length, { contextLength: info.contextLength, param });
+    const room = { contextLength: info.contextLength, param: promptField(request.prompt) };
+    assertFits(laid(tokens).length, room);
     // Of an image no token is repeated.
     const words = tokens.filter((token) => token >= 0);
     const { grammar } = request;

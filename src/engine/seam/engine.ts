@@ -139,6 +139,8 @@ export interface Conversation {
   readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
   /** Whether the answer continues a last message of the assistant; default: it does. */
   readonly prefill?: boolean | undefined;
+  /** The field of the request it came by, which refusals name; default: `messages`. */
+  readonly param?: string | undefined;
 }
 
 /**
