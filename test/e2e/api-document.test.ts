@@ -31,13 +31,18 @@ function runnerOf({ language, code }: Block): readonly [program: string, ...args
   if (language === 'python' && python('-c', code.split('\n')[0] ?? '')) return ['python3', '-c'];
   return undefined;
 }
-const runnable = blocks.flatMap((block) => {
+/** Settings of another program, which its own test runs with. */
+const settings = blocks.filter(
+  ({ language, code }) => language === 'toml' || /^(?:export .*\n)+$/.test(code),
+);
+/** It takes a whisper model, which the demo has not: e2e/transcription sends this form. */
+const heard = blocks.filter(({ code }) => code.includes('/v1/audio/'));
+const tried = blocks.filter((block) => !settings.includes(block) && !heard.includes(block));
+const runnable = tried.flatMap((block) => {
   const runner = runnerOf(block);
   return runner === undefined ? [] : [{ ...block, runner }];
 });
-/** Settings of another program, which its own test runs with. */
-const settings = blocks.filter(({ language }) => language === 'toml');
-const MISSING = blocks.length - runnable.length - settings.length;
+const MISSING = tried.length - runnable.length;
 if (MISSING > 0)
   console.warn(`\n! ${MISSING} examples of docs/api.md are not run: their clients are not installed\n`);
 
@@ -64,7 +69,7 @@ test('every model it names is served', async () => {
   const named = blocks.flatMap(({ code }) =>
     [...code.matchAll(/(?:"?model"?\s*[:=]\s*|\.chat\()["']([^"']+)["']/g)].map(([, id]) => id ?? ''),
   );
-  expect(named.length).toBeGreaterThanOrEqual(blocks.length);
+  expect(named.length).toBeGreaterThanOrEqual(tried.length);
   expect(named.filter((id) => !served.has(id))).toEqual([]);
 });
 

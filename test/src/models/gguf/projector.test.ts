@@ -132,7 +132,12 @@ describe.skipIf(!haveVision)('real libmtmd', () => {
           if (error instanceof ApiError && error.code === 'invalid_gguf') return;
           throw error;
         }
-        await sees(visionProjector(changes));
+        try {
+          await sees(visionProjector(changes));
+        } catch (error) {
+          // So many tiles that the context of the test's model does not hold them: refused before it sees.
+          if (!(error instanceof ApiError && error.code === 'context_length_exceeded')) throw error;
+        }
       }),
       { numRuns: 25 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
     );
