@@ -10,7 +10,6 @@ import {
   chatLine,
   ended,
   type FilesApi,
-  jsonl,
   linesOf,
   startFilesApi,
   turn,
