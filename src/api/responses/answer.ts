@@ -47,6 +47,7 @@ export class ResponseAnswer {
   readonly #items: Readonly<Record<string, unknown>>[] = [];
   #open: { readonly kind: 'content' | 'reasoning' | 'call'; readonly item: OutputItem } | null = null;
   #status: Status = 'in_progress';
+  #completedAt: number | null = null;
   #sink: ChunkSink | null = null;
   #sent = 0;
 
@@ -128,6 +129,8 @@ export class ResponseAnswer {
     const ofCall = unfinished ? 'incomplete' : 'completed';
     this.#close(this.#open?.kind === 'call' ? ofCall : status);
     this.#status = status;
+    // Once: what is stored is what was sent.
+    if (status === 'completed') this.#completedAt = this.#options.now();
   }
 
   /** The item that is being written, or a new one where it is of another kind. */
@@ -161,14 +164,14 @@ export class ResponseAnswer {
   }
 
   #response(): ResponseObject {
-    const { answer, plan, counts, now } = this.#options;
+    const { answer, plan, counts } = this.#options;
     const ended = this.#status !== 'in_progress';
     return {
       id: answer.id,
       object: 'response',
       created_at: answer.created,
       status: this.#status,
-      completed_at: this.#status === 'completed' ? now() : null,
+      completed_at: this.#completedAt,
       error: null,
       incomplete_details: this.#status === 'incomplete' ? { reason: 'max_output_tokens' } : null,
       model: answer.model,

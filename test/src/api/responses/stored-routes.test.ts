@@ -87,7 +87,9 @@ describe('a stored response', () => {
   });
 
   test('is there once its stream says that it is complete', async () => {
-    await start();
+    // A second passes between any two looks.
+    let ms = Date.now();
+    await start({ deps: { now: () => (ms += 1000) } });
     const events = await streamed(api, { store: true });
     const last = events.at(-1) as unknown as { type: string; response: OpenAI.Responses.Response };
     expect(last.type).toBe('response.completed');
