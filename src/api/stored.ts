@@ -1,8 +1,8 @@
-// Shared by the routes of files and batches: the store, the caller that owns what they touch, and pages of a
-// list (OpenAI API reference, "List files", "List batch").
+// Shared by the routes of files, batches and responses: the store, the caller that owns what they touch,
+// metadata, and pages of a list (OpenAI API reference, "List files", "List batch").
 
 import { ApiError } from '../base/errors.ts';
-import { integer, map, optional, type Shape, text } from '../base/shape.ts';
+import { anyObject, integer, map, optional, refuse, type Shape, text } from '../base/shape.ts';
 import type { IdKind } from '../files/ids.ts';
 import type { Files } from '../files/open.ts';
 import type { Call } from '../http/route.ts';
@@ -65,4 +65,25 @@ export function listAnswer(data: readonly { readonly id: string }[], more: boole
 
 export function seconds(milliseconds: number): number {
   return Math.floor(milliseconds / 1000);
+}
+
+const MAX_METADATA = 16;
+
+/** Texts of a caller's own, kept beside what it makes. `end`: the rest of the sentence about them. */
+export function metadata(end: string): Shape<Readonly<Record<string, string>>> {
+  return map(
+    anyObject(`At most ${MAX_METADATA} pairs of texts, names up to 64 characters, values up to 512; ${end}`),
+    (given, path) => {
+      const pairs = Object.entries(given);
+      if (pairs.length > MAX_METADATA)
+        throw refuse('invalid_value', path, `${path} has more than ${MAX_METADATA} pairs`);
+      return Object.fromEntries(
+        pairs.map(([name, value]) => {
+          if (name.length > 64 || name === '__proto__' || typeof value !== 'string' || value.length > 512)
+            throw refuse('invalid_value', path, `${path} has a pair that is too long or no text`);
+          return [name, value] as const;
+        }),
+      );
+    },
+  );
 }

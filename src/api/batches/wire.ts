@@ -8,15 +8,13 @@ import {
   integer,
   list,
   literal,
-  map,
   nullable,
   object,
   optional,
-  refuse,
   text,
 } from '../../base/shape.ts';
 import { BATCH_STATUSES, type StoredBatch } from '../../files/batch-store.ts';
-import { afterId, queryInteger, seconds } from '../stored.ts';
+import { afterId, metadata, queryInteger, seconds } from '../stored.ts';
 
 /** The routes a batch may name; the batch is handed them. */
 export const ENDPOINTS = [
@@ -27,32 +25,13 @@ export const ENDPOINTS = [
 ] as const;
 
 const MAX = Number.MAX_SAFE_INTEGER;
-const MAX_METADATA = 16;
 const DAY_SECONDS = 86_400;
-
-const metadata = map(
-  anyObject(
-    `At most ${MAX_METADATA} pairs of texts, names up to 64 characters, values up to 512; given back.`,
-  ),
-  (given, path) => {
-    const pairs = Object.entries(given);
-    if (pairs.length > MAX_METADATA)
-      throw refuse('invalid_value', path, `${path} has more than ${MAX_METADATA} pairs`);
-    return Object.fromEntries(
-      pairs.map(([name, value]) => {
-        if (name.length > 64 || name === '__proto__' || typeof value !== 'string' || value.length > 512)
-          throw refuse('invalid_value', path, `${path} has a pair that is too long or no text`);
-        return [name, value] as const;
-      }),
-    );
-  },
-);
 
 export const batchRequest = object({
   input_file_id: text({ min: 1, max: 64, about: 'A file of purpose `batch`: JSONL, at most 50 000 lines.' }),
   endpoint: choice(ENDPOINTS, 'The route of every line.'),
   completion_window: literal('24h'),
-  metadata: optional(metadata),
+  metadata: optional(metadata('given back.')),
   output_expires_after: optional(
     object(
       { anchor: literal('created_at'), seconds: integer({ min: 3600, max: 30 * DAY_SECONDS }) },

@@ -23,6 +23,7 @@ import {
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
+import { metadata } from '../stored.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { input, type Item, toMessages } from './items.ts';
 import type { BoundSeal } from '../chat/sealed-reasoning.ts';
@@ -40,23 +41,6 @@ const format = tagged('type', {
     json_schema,
   })),
 });
-
-const metadata = map(
-  anyObject('Up to 16 strings of at most 512 characters, given back with the answer; nothing is stored.'),
-  (given, path): Readonly<Record<string, string>> => {
-    const entries = Object.entries(given).map(([key, value]): [string, string] => {
-      if (typeof value !== 'string' || value.length > 512 || key.length > 64)
-        throw refuse(
-          'invalid_value',
-          path,
-          `${path} has a value that is no string of at most 512 characters`,
-        );
-      return [key, value];
-    });
-    if (entries.length > 16) throw refuse('invalid_value', path, `${path} has more than 16 entries`);
-    return Object.fromEntries(entries);
-  },
-);
 
 const INCLUDED = ['reasoning.encrypted_content', 'message.output_text.logprobs'] as const;
 /** They are of items that no answer here has. */
@@ -123,7 +107,7 @@ export const responseRequest = object({
   keep_alive,
   chat_template_kwargs,
   thinking_budget,
-  metadata: optionalOrEmpty(metadata),
+  metadata: optionalOrEmpty(metadata('given back with the answer.')),
   user: optional(text({ max: 1024, about: 'Given back with the answer; nothing is kept per end user.' })),
   safety_identifier: optional(text({ max: 1024, about: 'The same.' })),
   prompt_cache_key: optional(
