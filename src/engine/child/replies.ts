@@ -1,10 +1,12 @@
-// Answers that both kinds of model give alike: refusals and failures as frames, tokens and text.
+// Shared by the children that serve: their end of the socket to the server, refusals and failures as
+// frames, tokens and text.
 
+import { Socket } from 'node:net';
 import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { assertCountable } from '../seam/context-limits.ts';
 import { unframeImages } from '../seam/framed-images.ts';
-import type { FromChild, ToChild } from '../seam/wire.ts';
+import { encodeFrame, frameReader, type FromChild, type ToChild } from '../seam/wire.ts';
 import type { LlamaContext } from './llama/context.ts';
 import { GrammarError, type Grammar } from './llama/grammar.ts';
 import type { LoadedModel } from './llama/model.ts';
@@ -14,6 +16,26 @@ import type { ImageRoom } from './vision/images.ts';
 
 export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
+
+/** The one socket, on fd 3; the process ends with it. `close` sends what waits. Call once. */
+export function linkToServer(onMessage: (message: ToChild, raw: Uint8Array) => void) {
+  const socket = new Socket({ fd: 3, readable: true, writable: true });
+  socket.on('close', endProcess);
+  socket.on('error', endProcess);
+  const read = frameReader<ToChild>(onMessage);
+  socket.on('data', (chunk: Buffer) => read(chunk));
+  // A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when
+  // the engine ends: it may have answers to drain. SIGUSR1 would open Node's debugger.
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
+    process.on(signal, () => undefined);
+  const send: Send = (message, raw) => void socket.write(encodeFrame(message, raw));
+  return { send, close: () => void socket.end() };
+}
+
+/** Not process.exit: that waits for destructors of native threads, which may wait for each other. */
+export function endProcess(): boolean {
+  return process.kill(process.pid, 'SIGKILL');
+}
 
 /** A loaded model with all that its answers need. */
 export interface Serving {

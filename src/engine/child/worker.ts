@@ -4,13 +4,12 @@
 // anywhere. The parent sees of its stderr only llama.cpp's log of the load.
 
 import { closeSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
 import { llamaFolder } from '../seam/library-folder.ts';
 import { nativeLibrary } from '../seam/native-library.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
-import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
+import type { ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { planLayers } from './device-plan.ts';
@@ -25,7 +24,7 @@ import { growNativeStack, loadLlama } from './llama/library.ts';
 import { loadLlamaModel, ModelLoadError, openModelFile, type LoadedModel } from './llama/model.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { memoryLimit, planMemory } from './memory-plan.ts';
-import type { Load, Send } from './replies.ts';
+import { endProcess, linkToServer, type Load } from './replies.ts';
 import { serveGeneration } from './serve-generation.ts';
 import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
 import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
@@ -38,27 +37,13 @@ const DEFAULT_SLOTS = 8;
 /** Native memory for images in preparation, where the machine has eight times as much. */
 const MAX_IMAGE_BYTES = 1024 * 1024 * 1024;
 
-const socket = new Socket({ fd: 3, readable: true, writable: true });
-const send: Send = (message, raw) => void socket.write(encodeFrame(message, raw));
-// Not process.exit: that waits for destructors of native threads, which may wait for each other.
-function end(): boolean {
-  return process.kill(process.pid, 'SIGKILL');
-}
-socket.on('close', end);
-socket.on('error', end);
-
 let handle: ((message: ToChild, raw: Uint8Array) => void) | null = null;
-const read = frameReader<ToChild>((message, raw) => {
+const { send, close } = linkToServer((message, raw) => {
   if (handle !== null) handle(message, raw);
   else if (message.kind === 'load') void start(message);
   else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
   else if (message.kind === 'devices') tellDevices(message.backend);
 });
-socket.on('data', (chunk: Buffer) => read(chunk));
-// A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when
-// the engine ends: it may have answers to drain. SIGUSR1 would open Node's debugger.
-for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
-  process.on(signal, () => undefined);
 
 /** Answers and ends with the question: this process will load no model. */
 function tellDevices(backend: Backend): void {
@@ -119,7 +104,7 @@ async function start(load: Load): Promise<void> {
     handle = serve(llama, model, { load, shape, context, lockedBytes, images });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
-    socket.end();
+    close();
   }
 }
 
@@ -277,5 +262,5 @@ function modelType(model: LoadedModel): ModelType {
  */
 function fatal(error: unknown): void {
   process.stderr.write(`engine: ${error instanceof Error ? error.message : 'failed'}\n`);
-  end();
+  endProcess();
 }

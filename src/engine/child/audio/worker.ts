@@ -4,16 +4,15 @@
 // but to the server.
 
 import { fstatSync } from 'node:fs';
-import { Socket } from 'node:net';
 import type { EngineInfo } from '../../seam/engine.ts';
 import { nativeLibrary } from '../../seam/native-library.ts';
 import { GENERIC_TOOL_FORMAT } from '../../seam/tool-format.ts';
-import { encodeFrame, frameReader, type ToChild } from '../../seam/wire.ts';
+import type { ToChild } from '../../seam/wire.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { decodeThreads } from '../llama/cores.ts';
 import { loadLlama } from '../llama/library.ts';
-import { answering, replyError, wrongType, type Load, type Send } from '../replies.ts';
+import { answering, linkToServer, replyError, wrongType, type Load } from '../replies.ts';
 import { growNativeStacks, loadWhisper } from './library.ts';
 import { mapFile } from './memory.ts';
 import { Transcriber } from './transcriber.ts';
@@ -21,23 +20,11 @@ import { Transcriber } from './transcriber.ts';
 /** Where engine/open puts the model's descriptor. */
 const MODEL_FD = 4;
 
-const socket = new Socket({ fd: 3, readable: true, writable: true });
-const send: Send = (message, raw) => void socket.write(encodeFrame(message, raw));
-function end(): boolean {
-  return process.kill(process.pid, 'SIGKILL');
-}
-socket.on('close', end);
-socket.on('error', end);
-
 let handle: ((message: ToChild, raw: Uint8Array) => void) | null = null;
-const read = frameReader<ToChild>((message, raw) => {
+const { send, close } = linkToServer((message, raw) => {
   if (handle !== null) handle(message, raw);
   else if (message.kind === 'load') handle = start(message);
 });
-socket.on('data', (chunk: Buffer) => read(chunk));
-// As in engine/child/worker: the server decides when this process ends.
-for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
-  process.on(signal, () => undefined);
 
 function start(load: Load): ((message: ToChild, raw: Uint8Array) => void) | null {
   try {
@@ -67,7 +54,7 @@ function start(load: Load): ((message: ToChild, raw: Uint8Array) => void) | null
     return (message, raw) => answer(transcriber, message, raw);
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
-    socket.end();
+    close();
     return null;
   }
 }
