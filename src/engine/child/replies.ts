@@ -24,8 +24,8 @@ export function linkToServer(onMessage: (message: ToChild, raw: Uint8Array) => v
   socket.on('error', endProcess);
   const read = frameReader<ToChild>(onMessage);
   socket.on('data', (chunk: Buffer) => read(chunk));
-  // A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when
-  // the engine ends: it may have answers to drain. SIGUSR1 would open Node's debugger.
+  // A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides
+  // when the engine ends: it may have answers to drain. SIGUSR1 would open Node's debugger.
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
     process.on(signal, () => undefined);
   const send: Send = (message, raw) => void socket.write(encodeFrame(message, raw));
