@@ -202,7 +202,7 @@ def vectors(inputs: dict) -> torch.Tensor:
         features = torch.cat(list(features))
     features = features.reshape(-1, features.shape[-1])
     # libmtmd gives what deeper layers add behind what the first one takes.
-    return features if deep is None else torch.cat([features, *deep], dim=-1)
+    return features if deep is None else torch.cat([features, *(torch.cat(list(layer)) for layer in deep)], dim=-1)
 
 
 def logits(tokens: list[int], inputs: dict) -> torch.Tensor:

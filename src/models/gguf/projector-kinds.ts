@@ -74,9 +74,8 @@ function siglip(file: ProjectorFile, { layers, inner }: Tower, patch: number, pa
   file.pair('v.patch_embd', [patch, patch, 3, inner], KERNELS);
   file.take('v.position_embd.weight', [inner, patches], VECTORS);
   for (let i = 0; i < layers; i += 1) {
+    for (const norm of ['ln1', 'ln2']) file.pair(`v.blk.${i}.${norm}`, [inner], VECTORS);
     blockOf(file, i, inner);
-    const name = (part: string): string => `v.blk.${i}.${part}`;
-    for (const norm of ['ln1', 'ln2']) file.pair(name(norm), [inner], VECTORS);
     ffnOf(file, i, { inner, units });
   }
   file.pair('v.post_ln', [inner], VECTORS);

@@ -9,7 +9,7 @@ import { readHeader } from '../../../../src/models/gguf/header.ts';
 import { inspectProjector, type ProjectorFacts } from '../../../../src/models/gguf/projector.ts';
 import { openVision, seeing } from '../../../fixtures/engine/vision-engine.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
-import { TILE, visionProjector, type VisionChanges } from '../../../fixtures/models/vision-model.ts';
+import { TILE, TILE_TOKENS, visionProjector, type VisionChanges } from '../../../fixtures/models/vision-model.ts';
 import { haveVision } from '../../../fixtures/native/libraries.ts';
 
 async function inspect(changes: VisionChanges = {}): Promise<ProjectorFacts> {
@@ -25,11 +25,17 @@ function shape(name: string, ...sizes: readonly number[]): VisionChanges {
 }
 
 test('the facts of a projector that is served', async () => {
-  expect(await inspect()).toEqual({ kind: 'idefics3', served: true, tile: TILE, width: 32 });
+  expect(await inspect()).toEqual({
+    kind: 'idefics3',
+    served: true,
+    vectorPixels: TILE ** 2 / TILE_TOKENS,
+    grid: false,
+    width: 32,
+  });
 });
 
 test.each([
-  ['qwen2.5vl_merger', 'qwen2.5vl_merger'],
+  ['llama4', 'llama4'],
   ['a\nb', 'unknown'],
 ])('another kind (%j) is named, and not served', async (written, kind) => {
   expect(await inspect(metadata('clip.projector_type', { string: written }))).toMatchObject({
@@ -74,9 +80,9 @@ const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
   ['a deviation of 0', metadata(vision('image_std'), { f32s: [0.5, 0, 0.5] }), 'not positive'],
   ['a mean that is no number', metadata(vision('image_mean'), { f32s: [0.5, NaN, 0.5] }), 'image_mean'],
   ['a negative epsilon', metadata(vision('attention.layer_norm_epsilon'), { f32: -1 }), 'layer_norm_epsilon'],
-  ['pinpoints', metadata(vision('image_grid_pinpoints'), { i32s: [1] }), 'not of Idefics3'],
-  ['feature layers', metadata(vision('feature_layer'), { i32s: [99] }), 'not of Idefics3'],
-  ['another kind’s version', metadata('clip.minicpmv_version', { i32: 2 }), 'not of Idefics3'],
+  ['pinpoints', metadata(vision('image_grid_pinpoints'), { i32s: [1] }), 'not of idefics3'],
+  ['feature layers', metadata(vision('feature_layer'), { i32s: [99] }), 'not of idefics3'],
+  ['another kind’s version', metadata('clip.minicpmv_version', { i32: 2 }), 'not of idefics3'],
   ['a tensor less', { tensors: { 'mm.model.fc.weight': undefined } }, 'tensor mm.model.fc.weight is missing'],
   ['a projection of other columns', shape('mm.model.fc.weight', 32, 32), 'mm.model.fc.weight is [32, 32'],
   ['positions of other patches', shape('v.position_embd.weight', 16, 4), 'v.position_embd.weight is [16, 4'],
