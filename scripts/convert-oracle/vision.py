@@ -27,6 +27,7 @@ import transformers as hf  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 FOLDER = OUT / "tiny model"
+torch.set_num_threads(1)
 REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -35,6 +35,7 @@ export const KINDS: ReadonlyMap<string, (file: ProjectorFile) => KindFacts> = ne
   ['gemma3', gemma3],
   ['qwen2vl_merger', (file) => qwen(file, false)],
   ['qwen2.5vl_merger', (file) => qwen(file, true)],
+  ['qwen3vl_merger', qwen3],
 ]);
 
 interface Tower {
@@ -120,18 +121,25 @@ function gemma3(file: ProjectorFile): KindFacts {
   return { vectorPixels: (patch * merge) ** 2, grid: false, width };
 }
 
-/** Qwen2-VL, and Qwen2.5-VL with its windows. */
-function qwen(file: ProjectorFile, windows: boolean): KindFacts {
-  const { layers, inner, heads } = towerOf(file);
-  file.numberOr('image_size', 0, 8192, 0);
+/** What all of Qwen-VL have: patches of two moments, which are turned by their rows and columns. */
+function qwenTower(file: ProjectorFile): Tower & { readonly patch: number } {
+  const tower = towerOf(file);
+  const { inner, heads } = tower;
+  file.number('image_size', 8192, 0);
   const patch = file.number('patch_size', QWEN_WINDOW / QWEN_MERGE);
   file.numberOr('spatial_merge_size', QWEN_MERGE, QWEN_MERGE, QWEN_MERGE);
   if ((inner / heads) % 4 !== 0)
     throw invalidGguf(`attention heads of ${inner / heads} numbers are no two pairs for rows and columns`);
-  if (windows) file.number('n_wa_pattern', MAX_LAYERS);
-  else file.refuseKeys('clip.vision.n_wa_pattern');
   for (const moment of ['v.patch_embd.weight', 'v.patch_embd.weight.1'])
     file.take(moment, [patch, patch, 3, inner], KERNELS);
+  return { ...tower, patch };
+}
+
+/** Qwen2-VL, and Qwen2.5-VL with its windows. */
+function qwen(file: ProjectorFile, windows: boolean): KindFacts {
+  const { layers, inner, patch } = qwenTower(file);
+  if (windows) file.number('n_wa_pattern', MAX_LAYERS);
+  else file.refuseKeys('clip.vision.n_wa_pattern');
   const said = file.number('feed_forward_length', MAX_WIDTH * 4, 0);
   // The converter writes another width there for Qwen2-VL.
   const [columns, rows] = file.shapeOf('v.blk.0.ffn_up.weight');
@@ -144,14 +152,48 @@ function qwen(file: ProjectorFile, windows: boolean): KindFacts {
     ffnOf(file, i, { inner, units });
   }
   normOf(file, 'v.post_ln', inner, windows);
-  const merged = inner * QWEN_MERGE ** 2;
-  const between = widthOf(file, 'mm.0.weight', 1);
-  file.pair('mm.0', [merged, between]);
-  const width = widthOf(file, 'mm.2.weight', 1);
-  file.pair('mm.2', [between, width]);
+  const width = merger(file, 'mm.0', 'mm.2', inner);
   if (windows && file.number('projection_dim', MAX_WIDTH) !== width)
     throw invalidGguf(`clip.vision.projection_dim is not ${width}, the numbers of a vector`);
   return { vectorPixels: (patch * QWEN_MERGE) ** 2, grid: true, width };
+}
+
+/** Qwen3-VL: learned places, which are resized to an image, and vectors of some layers beside the last one's. */
+function qwen3(file: ProjectorFile): KindFacts {
+  const { layers, inner, patch } = qwenTower(file);
+  file.refuseKeys('clip.vision.n_wa_pattern');
+  const units = file.number('feed_forward_length', MAX_WIDTH * 4);
+  file.take('v.patch_embd.bias', [inner], VECTORS);
+  const places = file.shapeOf('v.position_embd.weight')[1] ?? 0;
+  if (!Number.isInteger(Math.sqrt(places)) || places > MAX_PATCHES)
+    throw invalidGguf(`tensor v.position_embd.weight has ${places} places, expected a square`);
+  file.take('v.position_embd.weight', [inner, places], VECTORS);
+  const deep: number[] = [];
+  for (let i = 0; i < layers; i += 1) {
+    const name = (part: string): string => `v.blk.${i}.${part}`;
+    for (const norm of ['ln1', 'ln2']) file.pair(name(norm), [inner], VECTORS);
+    file.pair(name('attn_qkv'), [inner, 3 * inner]);
+    file.pair(name('attn_out'), [inner, inner]);
+    file.pair(name('ffn_up'), [inner, units]);
+    file.pair(name('ffn_down'), [units, inner]);
+    if (file.shapeOf(`v.deepstack.${i}.fc1.weight`).length === 0) continue;
+    file.pair(`v.deepstack.${i}.norm`, [inner * QWEN_MERGE ** 2], VECTORS);
+    deep.push(merger(file, `v.deepstack.${i}.fc1`, `v.deepstack.${i}.fc2`, inner));
+  }
+  file.pair('v.post_ln', [inner], VECTORS);
+  const width = merger(file, 'mm.0', 'mm.2', inner);
+  if (deep.some((each) => each !== width))
+    throw invalidGguf(`the layers of v.deepstack give other vectors than mm.2, of ${width} numbers`);
+  return { vectorPixels: (patch * QWEN_MERGE) ** 2, grid: true, width: width * (1 + deep.length) };
+}
+
+/** Two layers that make a vector of four patches; returns its numbers. */
+function merger(file: ProjectorFile, first: string, second: string, inner: number): number {
+  const between = widthOf(file, `${first}.weight`, 1);
+  file.pair(first, [inner * QWEN_MERGE ** 2, between]);
+  const width = widthOf(file, `${second}.weight`, 1);
+  file.pair(second, [between, width]);
+  return width;
 }
 
 /** A layer norm, or the root mean square of Qwen2.5-VL, which has no bias. */

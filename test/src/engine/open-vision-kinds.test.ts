@@ -42,7 +42,7 @@ function open(kind: keyof typeof SEEING, given: VisionSpec = {}): Promise<Engine
 }
 
 /** Vectors of a picture of 48 × 48 pixels, and the two marks around it. */
-const VECTORS = { gemma3: GEMMA_VECTORS, 'qwen2vl_merger': 36, 'qwen2.5vl_merger': 36 } as const;
+const VECTORS = { gemma3: GEMMA_VECTORS, qwen2vl_merger: 36, 'qwen2.5vl_merger': 36, qwen3vl_merger: 36 } as const;
 
 describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees by %s', (name, vectors) => {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the keys of VECTORS
