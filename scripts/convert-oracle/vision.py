@@ -135,7 +135,7 @@ def qwen(kind: type, config: hf.PretrainedConfig):
 
 
 def qwen_config(kind: type, vision: dict, rope: dict, **text):
-    config = dict(TEXT, vocab_size=len(ID), rope_parameters={"rope_type": "default", "rope_theta": 10000.0, **rope}, **text)
+    config = {**TEXT, "vocab_size": len(ID), "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **rope}, **text}
     return kind(text_config=config, vision_config=vision, image_token_id=ID["<|image_pad|>"], tie_word_embeddings=False,
                 vision_start_token_id=ID["<|vision_start|>"], vision_end_token_id=ID["<|vision_end|>"], video_token_id=len(ID) - 1)
 
@@ -155,7 +155,7 @@ def qwen3vl():
     vision = dict(depth=4, hidden_size=32, num_heads=2, intermediate_size=48, out_hidden_size=64, patch_size=14,
                   num_position_embeddings=64, deepstack_visual_indexes=[0, 2], hidden_act="gelu_pytorch_tanh")
     rope = {"mrope_section": [3, 3, 2], "mrope_interleaved": True}
-    return qwen(hf.Qwen3VLForConditionalGeneration, qwen_config(hf.Qwen3VLConfig, vision, rope, head_dim=16))
+    return qwen(hf.Qwen3VLForConditionalGeneration, qwen_config(hf.Qwen3VLConfig, vision, rope, head_dim=16, num_hidden_layers=4))
 
 
 CASES = {"idefics3": smolvlm, "gemma3": gemma3, "qwen2vl_merger": qwen2vl, "qwen2.5vl_merger": qwen25vl, "qwen3vl_merger": qwen3vl}

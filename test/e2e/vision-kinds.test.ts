@@ -35,8 +35,12 @@ describe.skipIf(!haveVision)('models that see by other kinds', () => {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'assay-kinds-'));
-    const kinds = Object.entries(SEEING).map(([kind, { text, projector }]) => [kind, text(), projector()] as const);
-    const others = Object.entries(MISMATCHED).map(([name, [text, projector]]) => [name, text, projector] as const);
+    const kinds = Object.entries(SEEING).map(
+      ([kind, { text, projector }]) => [kind, text(), projector()] as const,
+    );
+    const others = Object.entries(MISMATCHED).map(
+      ([name, [text, projector]]) => [name, text, projector] as const,
+    );
     for (const [name, text, projector] of [...kinds, ...others]) {
       await mkdir(join(folder, 'models', name), { recursive: true });
       await writeFile(join(folder, 'models', name, 'tiny.gguf'), text);
@@ -93,26 +97,32 @@ describe.skipIf(!haveVision)('models that see by other kinds', () => {
       ],
     });
 
-  test.each(Object.entries(VECTORS))('%s: images are read, counted and found again', async (kind, vectors) => {
-    await register(kind);
-    const blind = await ask(kind, []);
-    const one = await ask(kind, [1]);
-    const again = await ask(kind, [1]);
-    const two = await ask(kind, [1, 2]);
-    const tokens = [blind, one, two].map(({ usage }) => usage?.prompt_tokens ?? 0);
-    expect(tokens[1]! - tokens[0]!).toBe(vectors + 2);
-    expect(tokens[2]! - tokens[1]!).toBe(vectors + 2);
-    expect(again.usage?.prompt_tokens_details?.cached_tokens).toBe(tokens[1]! - 1);
-    expect(again.choices[0]?.message.content).toBe(one.choices[0]?.message.content);
-    const first = (answer: typeof one) => answer.choices[0]?.logprobs?.content?.[0]?.logprob ?? 0;
-    expect(Math.abs(first(again) - first(one))).toBeLessThan(1e-3);
-    expect(Math.abs(first(two) - first(one))).toBeGreaterThan(1e-3);
-    expect(one.usage?.completion_tokens).toBe(8);
-  });
+  test.each(Object.entries(VECTORS))(
+    '%s: images are read, counted and found again',
+    async (kind, vectors) => {
+      await register(kind);
+      const blind = await ask(kind, []);
+      const one = await ask(kind, [1]);
+      const again = await ask(kind, [1]);
+      const two = await ask(kind, [1, 2]);
+      const tokens = [blind, one, two].map(({ usage }) => usage?.prompt_tokens ?? 0);
+      expect(tokens[1]! - tokens[0]!).toBe(vectors + 2);
+      expect(tokens[2]! - tokens[1]!).toBe(vectors + 2);
+      expect(again.usage?.prompt_tokens_details?.cached_tokens).toBe(tokens[1]! - 1);
+      expect(again.choices[0]?.message.content).toBe(one.choices[0]?.message.content);
+      const first = (answer: typeof one) => answer.choices[0]?.logprobs?.content?.[0]?.logprob ?? 0;
+      expect(Math.abs(first(again) - first(one))).toBeLessThan(1e-3);
+      expect(Math.abs(first(two) - first(one))).toBeGreaterThan(1e-3);
+      expect(one.usage?.completion_tokens).toBe(8);
+    },
+  );
 
-  test.each(Object.keys(MISMATCHED))('%s: a projector of another model fails the load, and nothing else', async (name) => {
-    await register(name);
-    await expect(ask(name, [1])).rejects.toMatchObject({ status: 500, code: 'model_load_failed' });
-    expect((await ask('demo-chat', [])).choices).toHaveLength(1);
-  });
+  test.each(Object.keys(MISMATCHED))(
+    '%s: a projector of another model fails the load, and nothing else',
+    async (name) => {
+      await register(name);
+      await expect(ask(name, [1])).rejects.toMatchObject({ status: 500, code: 'model_load_failed' });
+      expect((await ask('demo-chat', [])).choices).toHaveLength(1);
+    },
+  );
 });

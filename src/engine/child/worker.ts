@@ -138,10 +138,7 @@ interface ProjectorParts extends Omit<ProjectorOptions, 'path'> {
 }
 
 /** Loads the projector as an adapter is loaded. */
-function projectorOn(
-  fd: number,
-  { mtmd, model, ...how }: ProjectorParts,
-): Projector {
+function projectorOn(fd: number, { mtmd, model, ...how }: ProjectorParts): Projector {
   const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, ...how });
   closeSync(fd);
   return projector;

@@ -59,7 +59,10 @@ function towerOf(file: ProjectorFile): Tower {
 }
 
 /** A square image in patches, `merge` × `merge` of which become a vector. */
-function squareOf(file: ProjectorFile, mergeOf: () => number): { tile: number; patch: number; merge: number } {
+function squareOf(
+  file: ProjectorFile,
+  mergeOf: () => number,
+): { tile: number; patch: number; merge: number } {
   const tile = file.number('image_size', MAX_TILE);
   const patch = file.number('patch_size', tile);
   const merge = mergeOf();
@@ -88,7 +91,11 @@ function blockOf(file: ProjectorFile, block: number, inner: number): void {
     file.pair(`v.blk.${block}.${matrix}`, [inner, inner]);
 }
 
-function ffnOf(file: ProjectorFile, block: number, { inner, units }: { readonly inner: number; readonly units: number }): void {
+function ffnOf(
+  file: ProjectorFile,
+  block: number,
+  { inner, units }: { readonly inner: number; readonly units: number },
+): void {
   const name = (part: string): string => `v.blk.${block}.${part}`;
   // Older converters have the names of these two the other way round, which the loader mends.
   const swapped = file.shapeOf(name('ffn_up.weight'))[0] === units && units !== inner;
@@ -143,7 +150,7 @@ function qwen(file: ProjectorFile, windows: boolean): KindFacts {
   const said = file.number('feed_forward_length', MAX_WIDTH * 4, 0);
   // The converter writes another width there for Qwen2-VL.
   const [columns, rows] = file.shapeOf('v.blk.0.ffn_up.weight');
-  const units = windows ? said : (columns === inner ? rows : columns) ?? 0;
+  const units = windows ? said : ((columns === inner ? rows : columns) ?? 0);
   if (units > MAX_WIDTH * 4) throw invalidGguf(`layers of ${units} units are impossible`);
   for (let i = 0; i < layers; i += 1) {
     blockOf(file, i, inner);

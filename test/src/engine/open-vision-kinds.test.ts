@@ -6,7 +6,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';
 import { run, type Result } from '../../fixtures/engine/demo-engine.ts';
 import { image, openVision, seeing, type VisionSpec } from '../../fixtures/engine/vision-engine.ts';
-import { GEMMA_VECTORS, gemmaProjector, qwenProjector, qwenText, SEEING } from '../../fixtures/models/vision-kinds.ts';
+import {
+  GEMMA_VECTORS,
+  gemmaProjector,
+  qwen3Projector,
+  qwenProjector,
+  qwenText,
+  SEEING,
+} from '../../fixtures/models/vision-kinds.ts';
 import { visionText } from '../../fixtures/models/vision-model.ts';
 import { haveVision } from '../../fixtures/native/libraries.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
@@ -42,7 +49,12 @@ function open(kind: keyof typeof SEEING, given: VisionSpec = {}): Promise<Engine
 }
 
 /** Vectors of a picture of 48 × 48 pixels, and the two marks around it. */
-const VECTORS = { gemma3: GEMMA_VECTORS, qwen2vl_merger: 36, 'qwen2.5vl_merger': 36, qwen3vl_merger: 36 } as const;
+const VECTORS = {
+  gemma3: GEMMA_VECTORS,
+  qwen2vl_merger: 36,
+  'qwen2.5vl_merger': 36,
+  qwen3vl_merger: 36,
+} as const;
 
 describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees by %s', (name, vectors) => {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the keys of VECTORS
@@ -61,7 +73,13 @@ describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees 
       cacheScope: scope,
       prompt: {
         kind: 'chat',
-        messages: [{ role: 'user', content: `One ${end}`, images: [image({ seed: seeds[0] }), image({ seed: seeds[1] }, 4)] }],
+        messages: [
+          {
+            role: 'user',
+            content: `One ${end}`,
+            images: [image({ seed: seeds[0] }), image({ seed: seeds[1] }, 4)],
+          },
+        ],
       },
     });
 
@@ -79,7 +97,12 @@ describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees 
     const seeds = [[1, 2], [2, 1], [1, 3]] as const; // prettier-ignore
     const all: Told[] = [];
     for (const each of seeds) all.push(told(await two(each, `order ${each.join()}`)));
-    for (const [i, j] of [[0, 1], [0, 2], [1, 2]] as const) // prettier-ignore
+    for (const [i, j] of [
+      [0, 1],
+      [0, 2],
+      [1, 2],
+    ] as const)
+      // prettier-ignore
       expect(apart(all[i]!, all[j]!)).toBeGreaterThan(OTHER);
   });
 
@@ -109,7 +132,11 @@ describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees 
     const seeds = [[31, 32], [33, 31], [32, 33]] as const; // prettier-ignore
     const alone: Told[] = [];
     for (const each of seeds) alone.push(told(await two(each, `alone ${each.join()}`)));
-    const text = { prompt: { kind: 'text' as const, text: 'the image '.repeat(20) }, maxTokens: 40, logprobs: 0 };
+    const text = {
+      prompt: { kind: 'text' as const, text: 'the image '.repeat(20) },
+      maxTokens: 40,
+      logprobs: 0,
+    };
     const before = await run(engine, { ...text, cacheScope: 'x' });
     const [together, ...pictures] = await Promise.all([
       run(engine, { ...text, cacheScope: 'y' }),
@@ -121,14 +148,17 @@ describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees 
 
   test('several answers share one reading', async () => {
     const seen = await seeing(engine, { seed: 41, n: 3, cacheScope: 'n' });
-    expect(new Set(seen.texts)).toEqual(new Set([(await seeing(engine, { seed: 41, cacheScope: 'one' })).text]));
+    expect(new Set(seen.texts)).toEqual(
+      new Set([(await seeing(engine, { seed: 41, cacheScope: 'one' })).text]),
+    );
   });
 
   test('steps of a few tokens and a memory too small for all change nothing', async () => {
     const seeds = [71, 72, 73, 74, 75, 76];
     const asks = { maxTokens: 30, logprobs: 0 };
     const expected: Told[] = [];
-    for (const seed of seeds) expected.push(told(await seeing(engine, { seed, cacheScope: `e${seed}`, ...asks })));
+    for (const seed of seeds)
+      expected.push(told(await seeing(engine, { seed, cacheScope: `e${seed}`, ...asks })));
     const small = await open(kind, { spec: { contextLength: 160 }, options: { maxCells: 256, maxChunk: 3 } });
     try {
       const asked = seeds.map((seed) => seeing(small, { seed, cacheScope: `s${seed}`, ...asks }));
@@ -153,12 +183,53 @@ describe.skipIf(!haveVision).each(Object.entries(VECTORS))('an engine that sees 
 
 describe.skipIf(!haveVision)('a projector of another model', () => {
   test.each<readonly [string, VisionSpec, RegExp]>([
-    ['without rows and columns, for a model with them', { text: qwenText(), projector: gemmaProjector() }, /the model has positions of several components/],
-    ['with rows and columns, for a model without', { text: visionText(), projector: qwenProjector(false), grid: true }, /for models with positions of several components/],
-    ['with vectors of another width', { projector: gemmaProjector({ tensors: { 'mm.input_projection.weight': { shape: [64, 16] } } }) }, /cannot be loaded/],
-    ['without a tensor', { text: qwenText(), projector: qwenProjector(true, { tensors: { 'mm.2.weight': undefined } }), grid: true }, /cannot be loaded/],
-    ['with patches of nothing', { projector: gemmaProjector({ metadata: { 'clip.vision.patch_size': { u32: 0 } } }) }, /cannot be loaded/],
-    ['with patches beyond measure', { text: qwenText(), projector: qwenProjector(false, { metadata: { 'clip.vision.patch_size': { u32: 0xffffffff } } }), grid: true }, /cannot be loaded/],
+    [
+      'without rows and columns, for a model with them',
+      { text: qwenText(), projector: gemmaProjector() },
+      /the model has positions of several components/,
+    ],
+    [
+      'with rows and columns, for a model without',
+      { text: visionText(), projector: qwenProjector(false), grid: true },
+      /for models with positions of several components/,
+    ],
+    [
+      'for more layers than the model has',
+      {
+        text: visionText({ architecture: 'qwen3vl', deep: 2 }),
+        projector: qwen3Projector({}, 2),
+        grid: true,
+      },
+      /more layers than it has/,
+    ],
+    [
+      'with vectors of another width',
+      { projector: gemmaProjector({ tensors: { 'mm.input_projection.weight': { shape: [64, 16] } } }) },
+      /cannot be loaded/,
+    ],
+    [
+      'without a tensor',
+      {
+        text: qwenText(),
+        projector: qwenProjector(true, { tensors: { 'mm.2.weight': undefined } }),
+        grid: true,
+      },
+      /cannot be loaded/,
+    ],
+    [
+      'with patches of nothing',
+      { projector: gemmaProjector({ metadata: { 'clip.vision.patch_size': { u32: 0 } } }) },
+      /cannot be loaded/,
+    ],
+    [
+      'with patches beyond measure',
+      {
+        text: qwenText(),
+        projector: qwenProjector(false, { metadata: { 'clip.vision.patch_size': { u32: 0xffffffff } } }),
+        grid: true,
+      },
+      /cannot be loaded/,
+    ],
   ])('%s, is a model that cannot be loaded', async (_, given, reason) => {
     const refusal = await apiRefusal(openVision(given));
     expect(refusal).toMatchObject({ status: 500, code: 'model_load_failed' });

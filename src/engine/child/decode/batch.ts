@@ -3,6 +3,7 @@
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
+import type { RowsPlace } from '../llama/native-batch.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
 import { positionAt, spanAt, tokensToSpan, type MediaSpan } from './media-span.ts';
 import type { PromptLookup } from './prompt-lookup.ts';
@@ -27,20 +28,6 @@ export interface DecodeContext {
   removeTail(sequence: number, from: number): boolean;
   /** Positions below `end`. */
   copySequence(from: number, to: number, end: number): void;
-}
-
-/** Where vectors of one run stand. */
-export interface RowsPlace {
-  readonly sequence: number;
-  /** Of the first of them; with `columns` that of the run. */
-  readonly position: number;
-  /** With the output of the last one. */
-  readonly last: boolean;
-  /** Vectors of a row of the run, and how many of the run were read before these. */
-  readonly columns?: number | undefined;
-  readonly read?: number | undefined;
-  /** Each attends to all of them. */
-  readonly whole?: boolean | undefined;
 }
 
 export interface Job {
@@ -121,8 +108,7 @@ function addGuess(context: DecodeContext, writer: Sequence, plan: BatchPlan): nu
   const room = Math.min(context.maxOutputs, context.batchTokens) - 1;
   writer.guessed = plan.guess(writer, room);
   const position = positionOf(writer, writer.tokens.length);
-  for (const [i, token] of writer.guessed.entries())
-    context.add(token, position + i, writer.slot.id, true);
+  for (const [i, token] of writer.guessed.entries()) context.add(token, position + i, writer.slot.id, true);
   return writer.guessed.length;
 }
 

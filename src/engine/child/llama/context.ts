@@ -5,7 +5,7 @@
 
 import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
-import { ContextError, NativeRows, NativeTokens, type NativePlace } from './native-batch.ts';
+import { ContextError, NativeRows, NativeTokens, type RowsPlace } from './native-batch.ts';
 import type { LoadedAdapter } from './adapters.ts';
 import type { ContextParams, LlamaLibrary, NativeBatch, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
@@ -182,7 +182,7 @@ export class LlamaContext {
   }
 
   /** Replaces the batch by vectors in the place of tokens. */
-  addRows(rows: Float32Array, place: NativePlace): void {
+  addRows(rows: Float32Array, place: RowsPlace): void {
     if (this.#rows === null) throw new ContextError('this context takes no vectors');
     this.#rows.set(rows, place);
     this.#filled = this.#rows.native;

@@ -71,13 +71,17 @@ export class NativeTokens {
   }
 }
 
-/** Where vectors stand, as decode/batch says it. */
-export interface NativePlace {
+/** Where vectors of one run stand. */
+export interface RowsPlace {
   readonly sequence: number;
+  /** Of the first of them; with `columns` that of the run. */
   readonly position: number;
+  /** With the output of the last one. */
   readonly last: boolean;
+  /** Vectors of a row of the run, and how many of the run were read before these. */
   readonly columns?: number | undefined;
   readonly read?: number | undefined;
+  /** Each attends to all of them. */
   readonly whole?: boolean | undefined;
 }
 
@@ -122,7 +126,7 @@ export class NativeRows {
   whole = false;
 
   /** Replaces what was there. */
-  set(rows: Float32Array, place: NativePlace): void {
+  set(rows: Float32Array, place: RowsPlace): void {
     const { sequence, position, last, columns, read = 0, whole = false } = place;
     const count = rows.length / this.#width;
     if (!Number.isInteger(count) || count < 1 || count > this.#sequences.length)

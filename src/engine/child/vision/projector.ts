@@ -81,6 +81,9 @@ export class Projector {
           ? 'the projector is for models with positions of several components (M-RoPE), which this one has not'
           : 'the model has positions of several components (M-RoPE), and the projector is for one without',
       );
+    // Its graph adds them behind its first layers; the last one has fewer rows, which is an assertion.
+    if (model.inputSize > model.embeddingSize * model.layers)
+      throw new ModelLoadError('the model takes vectors behind more layers than it has');
     this.#grid = grid;
     this.#whole = mtmd.mtmd_decode_use_non_causal(handle, null);
     const runs = this.layout(PROBE).map((piece) => (piece.kind === 'image' ? piece.length : 0));
@@ -203,11 +206,17 @@ export class Projector {
     if (image === null || length < 1) throw new ModelLoadError('the projector gives an image no vectors');
     const last = mtmd.mtmd_image_tokens_get_decoder_pos(image, 0, length - 1);
     const columns = this.#grid ? last.x + 1 : undefined;
-    const [column, row, moment] = columns === undefined ? [length - 1, length - 1, length - 1] : [columns - 1, length / columns - 1, 0];
+    const [column, row, moment] =
+      columns === undefined ? [length - 1, length - 1, length - 1] : [columns - 1, length / columns - 1, 0];
     const told = [last.x, last.y, last.t, mtmd.mtmd_input_chunk_get_n_pos(chunk)];
     if (told.join() !== [column, row, moment, positionsOf({ length, columns })].join())
       throw new ModelLoadError('the projector gives an image other positions than its kind has');
-    return { kind: 'image', length, ...(columns !== undefined && { columns }), ...(this.#whole && { whole: true }) };
+    return {
+      kind: 'image',
+      length,
+      ...(columns !== undefined && { columns }),
+      ...(this.#whole && { whole: true }),
+    };
   }
 
   /** Checks every token before any is decoded: marks that a vocabulary lacks come back as −1. */

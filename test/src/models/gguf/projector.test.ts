@@ -6,7 +6,11 @@ import { describe, expect, test } from 'vitest';
 import type { WrittenValue } from '../../../../scripts/demo-model/gguf.ts';
 import { ApiError } from '../../../../src/base/errors.ts';
 import { readHeader } from '../../../../src/models/gguf/header.ts';
-import { inspectProjector, SERVED_KINDS, type ProjectorFacts } from '../../../../src/models/gguf/projector.ts';
+import {
+  inspectProjector,
+  SERVED_KINDS,
+  type ProjectorFacts,
+} from '../../../../src/models/gguf/projector.ts';
 import { openVision, seeing } from '../../../fixtures/engine/vision-engine.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
 import { SEEING } from '../../../fixtures/models/vision-kinds.ts';
@@ -107,21 +111,61 @@ test.each(REFUSED)('refused: %s', async (_, changes, message) => {
 
 const REFUSED_OTHERS: readonly (readonly [Kind, string, VisionChanges, string])[] = [
   ['gemma3', 'more vectors than one decode has', { metadata: { [vision('image_size')]: { u32: 512 }, [vision('projector.scale_factor')]: { u32: 1 } } }, 'an image of 16384 vectors'], // prettier-ignore
-  ['gemma3', 'a scale that does not divide', metadata(vision('projector.scale_factor'), { u32: 3 }), 'do not fit'],
+  [
+    'gemma3',
+    'a scale that does not divide',
+    metadata(vision('projector.scale_factor'), { u32: 3 }),
+    'do not fit',
+  ],
   ['gemma3', 'a projection of blocks', { tensors: { 'mm.input_projection.weight': { type: 'Q8_0' } } }, 'mm.input_projection.weight has type Q8_0'], // prettier-ignore
   ['gemma3', 'a projection of other rows', shape('mm.input_projection.weight', 32, 8), 'mm.input_projection.weight is [32, 8'], // prettier-ignore
-  ['gemma3', 'no norm', { tensors: { 'mm.soft_emb_norm.weight': undefined } }, 'mm.soft_emb_norm.weight is missing'],
-  ['qwen2vl_merger', 'patches beyond measure', metadata(vision('patch_size'), { u32: 57 }), 'patch_size is 57'],
-  ['qwen2vl_merger', 'another merge', metadata(vision('spatial_merge_size'), { u32: 4 }), 'spatial_merge_size is 4'],
-  ['qwen2vl_merger', 'heads without pairs', metadata(vision('attention.head_count'), { u32: 8 }), 'no two pairs'],
+  [
+    'gemma3',
+    'no norm',
+    { tensors: { 'mm.soft_emb_norm.weight': undefined } },
+    'mm.soft_emb_norm.weight is missing',
+  ],
+  [
+    'qwen2vl_merger',
+    'patches beyond measure',
+    metadata(vision('patch_size'), { u32: 57 }),
+    'patch_size is 57',
+  ],
+  [
+    'qwen2vl_merger',
+    'another merge',
+    metadata(vision('spatial_merge_size'), { u32: 4 }),
+    'spatial_merge_size is 4',
+  ],
+  [
+    'qwen2vl_merger',
+    'heads without pairs',
+    metadata(vision('attention.head_count'), { u32: 8 }),
+    'no two pairs',
+  ],
   ['qwen2vl_merger', 'windows', metadata(vision('n_wa_pattern'), { u32: 2 }), 'not of qwen2vl_merger'],
   ['qwen2vl_merger', 'one moment', { tensors: { 'v.patch_embd.weight.1': undefined } }, 'v.patch_embd.weight.1 is missing'], // prettier-ignore
   ['qwen2vl_merger', 'a bias less', { tensors: { 'v.blk.1.attn_k.bias': undefined } }, 'v.blk.1.attn_k.bias is missing'], // prettier-ignore
   ['qwen2.5vl_merger', 'no windows', metadata(vision('n_wa_pattern'), undefined), 'n_wa_pattern is missing'],
-  ['qwen2.5vl_merger', 'no pattern of windows', metadata(vision('n_wa_pattern'), { u32: 0 }), 'n_wa_pattern is 0'],
-  ['qwen2.5vl_merger', 'another projection', metadata(vision('projection_dim'), { u32: 64 }), 'projection_dim is not 32'],
+  [
+    'qwen2.5vl_merger',
+    'no pattern of windows',
+    metadata(vision('n_wa_pattern'), { u32: 0 }),
+    'n_wa_pattern is 0',
+  ],
+  [
+    'qwen2.5vl_merger',
+    'another projection',
+    metadata(vision('projection_dim'), { u32: 64 }),
+    'projection_dim is not 32',
+  ],
   ['qwen2.5vl_merger', 'no gate', { tensors: { 'v.blk.0.ffn_gate.weight': undefined } }, 'v.blk.0.ffn_gate.weight is missing'], // prettier-ignore
-  ['qwen3vl_merger', 'places in no square', shape('v.position_embd.weight', 16, 63), '63 places, expected a square'],
+  [
+    'qwen3vl_merger',
+    'places in no square',
+    shape('v.position_embd.weight', 16, 63),
+    '63 places, expected a square',
+  ],
   ['qwen3vl_merger', 'deeper vectors of another width', { tensors: { 'v.deepstack.0.fc2.weight': { shape: [64, 16] }, 'v.deepstack.0.fc2.bias': { shape: [16] } } }, 'other vectors than mm.2'], // prettier-ignore
   ['qwen3vl_merger', 'half of a deeper layer', { tensors: { 'v.deepstack.0.fc1.weight': undefined } }, 'v.deepstack.0.norm.weight is not of'], // prettier-ignore
 ];
@@ -153,37 +197,45 @@ describe.skipIf(!haveVision)('real libmtmd', () => {
     ['gemma3', 'an image of one vector', metadata(vision('projector.scale_factor'), { u32: 8 })],
     ['qwen2vl_merger', 'the names of the two layers exchanged', { tensors: { 'v.blk.0.ffn_up.weight': { shape: [32, 16] }, 'v.blk.0.ffn_up.bias': { shape: [16] }, 'v.blk.0.ffn_down.weight': { shape: [16, 32] }, 'v.blk.0.ffn_down.bias': { shape: [32] } } }], // prettier-ignore
     ['qwen2vl_merger', 'another width in its keys', metadata(vision('feed_forward_length'), { u32: 0 })],
-    ['qwen2.5vl_merger', 'windows in every layer but the third', metadata(vision('n_wa_pattern'), { u32: 3 })],
+    [
+      'qwen2.5vl_merger',
+      'windows in every layer but the third',
+      metadata(vision('n_wa_pattern'), { u32: 3 }),
+    ],
   ])('loads %s: %s', async (kind, _, changes) => {
     await inspect(changes, kind);
     await sees(changes, kind);
   });
 
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- its own keys
-  test.each(Object.keys(SEEING) as Kind[])('property: what the checks accept of %s is loaded, and sees', async (kind) => {
-    const numbers = fc.oneof(fc.integer({ min: 0, max: 70 }), fc.constantFrom(96, 128, 256, 4096, 1 << 20));
-    const changed = fc
-      .tuple(
-        fc.constantFrom('block_count', 'embedding_length', 'feed_forward_length', 'attention.head_count', 'projection_dim', 'image_size', 'patch_size', 'projector.scale_factor', 'preproc_image_size', 'spatial_merge_size', 'n_wa_pattern'), // prettier-ignore
-        numbers,
-      )
-      .map(([key, value]) => metadata(vision(key), { u32: value }));
-    await fc.assert(
-      fc.asyncProperty(changed, async (changes) => {
-        try {
-          await inspect(changes, kind);
-        } catch (error) {
-          if (error instanceof ApiError && error.code === 'invalid_gguf') return;
-          throw error;
-        }
-        try {
-          await sees(changes, kind);
-        } catch (error) {
-          // So many tiles that the context of the test's model does not hold them: refused before it sees.
-          if (!(error instanceof ApiError && error.code === 'context_length_exceeded')) throw error;
-        }
-      }),
-      { numRuns: 25 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
-    );
-  }, 120_000);
+  test.each(Object.keys(SEEING) as Kind[])(
+    'property: what the checks accept of %s is loaded, and sees',
+    async (kind) => {
+      const numbers = fc.oneof(fc.integer({ min: 0, max: 70 }), fc.constantFrom(96, 128, 256, 4096, 1 << 20));
+      const changed = fc
+        .tuple(
+          fc.constantFrom('block_count', 'embedding_length', 'feed_forward_length', 'attention.head_count', 'projection_dim', 'image_size', 'patch_size', 'projector.scale_factor', 'preproc_image_size', 'spatial_merge_size', 'n_wa_pattern'), // prettier-ignore
+          numbers,
+        )
+        .map(([key, value]) => metadata(vision(key), { u32: value }));
+      await fc.assert(
+        fc.asyncProperty(changed, async (changes) => {
+          try {
+            await inspect(changes, kind);
+          } catch (error) {
+            if (error instanceof ApiError && error.code === 'invalid_gguf') return;
+            throw error;
+          }
+          try {
+            await sees(changes, kind);
+          } catch (error) {
+            // So many tiles that the context of the test's model does not hold them: refused before it sees.
+            if (!(error instanceof ApiError && error.code === 'context_length_exceeded')) throw error;
+          }
+        }),
+        { numRuns: 25 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
+      );
+    },
+    120_000,
+  );
 });

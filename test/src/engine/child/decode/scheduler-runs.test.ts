@@ -78,7 +78,11 @@ describe('positions', () => {
 describe('prefixes', () => {
   test('are shared with their images, and end before another one', async () => {
     const { ask, events } = start();
-    const asked = [prompt(1, WIDE, 2, TALL, 3), prompt(1, WIDE, 2, TALL, 4, 4), prompt(1, WIDE, 2, { ...TALL, id: 9 }, 3)];
+    const asked = [
+      prompt(1, WIDE, 2, TALL, 3),
+      prompt(1, WIDE, 2, TALL, 4, 4),
+      prompt(1, WIDE, 2, { ...TALL, id: 9 }, 3),
+    ];
     for (const [i, given] of asked.entries())
       expect(await ask({ id: i, ...given, maxTokens: 2 })).toEqual([expected(given.counted, 2)]);
     const started = events.flatMap(([, event]) => (event.kind === 'start' ? [event.cachedTokens] : []));
@@ -140,9 +144,9 @@ test('what an aborted decode left of an image is read again from its first vecto
 
 test('property: answers beside others, in a memory that is too small for all, are those given alone', async () => {
   const image = fc.oneof(
-    fc.record({ columns: fc.integer({ min: 1, max: 4 }), rows: fc.integer({ min: 1, max: 4 }) }).map(
-      ({ columns, rows }): Image => ({ id: 16 + columns * 8 + rows, length: columns * rows, columns }),
-    ),
+    fc
+      .record({ columns: fc.integer({ min: 1, max: 4 }), rows: fc.integer({ min: 1, max: 4 }) })
+      .map(({ columns, rows }): Image => ({ id: 16 + columns * 8 + rows, length: columns * rows, columns })),
     fc.constantFrom<Image>(WHOLE, { id: 3, length: 5 }),
   );
   const parts = fc.array(fc.oneof(fc.integer({ min: 1, max: 3 }), image), { minLength: 1, maxLength: 6 });

@@ -110,7 +110,13 @@ describe.skipIf(!haveVision || !haveOracle)('beside transformers', () => {
           }
           const { length, rows = new Float32Array() } = piece;
           const columns = plain && piece.columns !== undefined ? length : piece.columns;
-          context.addRows(rows, { sequence: 0, position, last: false, columns, whole: !plain && piece.whole });
+          context.addRows(rows, {
+            sequence: 0,
+            position,
+            last: false,
+            columns,
+            whole: !plain && piece.whole,
+          });
           expect(context.decodeSync()).toBe(0);
           position += positionsOf({ length, columns });
         }
