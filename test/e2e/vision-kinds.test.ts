@@ -1,5 +1,5 @@
 // Models that see by other kinds of projectors, on the real server: registered as folders, asked with the
-// OpenAI SDK. One whose projector is for another model fails its own load, and nothing else.
+// OpenAI SDK. One whose projector is for another model fails its own load; the server goes on.
 
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
-// The header of a projector, read part by part: numbers within bounds, tensors by name, type and shape. What is
-// left at the end belongs to no kind that was asked for, and is refused.
+// The header of a projector, read part by part: numbers within bounds, tensors by name, type and shape. A
+// tensor that is left at the end belongs to no kind that was asked for, and is refused.
 
 import { invalidGguf } from './bytes.ts';
 import { settingsOf, type Settings } from './check.ts';
@@ -11,7 +11,7 @@ export const VECTORS: Types = new Set(['F32']);
 export const MATRICES: Types = new Set(['F32', 'F16', 'BF16', 'Q8_0', 'Q5_0', 'Q5_1', 'Q4_0', 'Q4_1', 'Q4_K', 'Q5_K', 'Q6_K']); // prettier-ignore
 /** Of a convolution. */
 export const KERNELS: Types = new Set(['F32', 'F16', 'BF16']);
-export const MAX_WIDTH = 1 << 16;
+export const WIDEST = 1 << 16;
 
 export class ProjectorFile {
   readonly settings: Settings;

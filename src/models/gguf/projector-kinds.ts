@@ -3,9 +3,9 @@
 // shapes, sizes that divide, and no number by which memory grows beyond measure.
 
 import { invalidGguf } from './bytes.ts';
-import { KERNELS, MATRICES, MAX_WIDTH, VECTORS, type ProjectorFile } from './projector-file.ts';
+import { KERNELS, MATRICES, WIDEST, VECTORS, type ProjectorFile } from './projector-file.ts';
 
-/** What the server and the engine need to know of a served kind. */
+/** The facts of a served kind for the server and the engine. */
 export interface KindFacts {
   /** Pixels of a prepared image for each vector of it. */
   readonly vectorPixels: number;
@@ -47,12 +47,12 @@ interface Tower {
 function towerOf(file: ProjectorFile): Tower {
   file.refuseKeys(...SIGLIP_FOREIGN);
   const layers = file.number('block_count', MAX_LAYERS);
-  const inner = file.number('embedding_length', MAX_WIDTH);
-  const heads = file.number('attention.head_count', MAX_WIDTH);
-  file.number('projection_dim', MAX_WIDTH);
+  const inner = file.number('embedding_length', WIDEST);
+  const heads = file.number('attention.head_count', WIDEST);
+  file.number('projection_dim', WIDEST);
   if (inner % heads !== 0) throw invalidGguf(`${inner} numbers for ${heads} attention heads are impossible`);
-  const headsKv = file.numberOr('attention.head_count_kv', heads, MAX_WIDTH);
-  const headWidth = file.numberOr('attention.head_dim', inner / heads, MAX_WIDTH);
+  const headsKv = file.numberOr('attention.head_count_kv', heads, WIDEST);
+  const headWidth = file.numberOr('attention.head_dim', inner / heads, WIDEST);
   if (headsKv !== heads || headWidth !== inner / heads)
     throw invalidGguf('clip.vision.attention has heads of another number or width than its vectors');
   return { layers, inner, heads };
@@ -74,7 +74,7 @@ function squareOf(
 
 /** The encoder of SigLIP. */
 function siglip(file: ProjectorFile, { layers, inner }: Tower, patch: number, patches: number): void {
-  const units = file.number('feed_forward_length', MAX_WIDTH * 4);
+  const units = file.number('feed_forward_length', WIDEST * 4);
   file.pair('v.patch_embd', [patch, patch, 3, inner], KERNELS);
   file.take('v.position_embd.weight', [inner, patches], VECTORS);
   for (let i = 0; i < layers; i += 1) {
@@ -128,7 +128,7 @@ function gemma3(file: ProjectorFile): KindFacts {
   return { vectorPixels: (patch * merge) ** 2, grid: false, width };
 }
 
-/** What all of Qwen-VL have: patches of two moments, which are turned by their rows and columns. */
+/** Common to Qwen-VL: patches of two moments, which are turned by their rows and columns. */
 function qwenTower(file: ProjectorFile): Tower & { readonly patch: number } {
   const tower = towerOf(file);
   const { inner, heads } = tower;
@@ -147,11 +147,11 @@ function qwen(file: ProjectorFile, windows: boolean): KindFacts {
   const { layers, inner, patch } = qwenTower(file);
   if (windows) file.number('n_wa_pattern', MAX_LAYERS);
   else file.refuseKeys('clip.vision.n_wa_pattern');
-  const said = file.number('feed_forward_length', MAX_WIDTH * 4, 0);
+  const said = file.number('feed_forward_length', WIDEST * 4, 0);
   // The converter writes another width there for Qwen2-VL.
   const [columns, rows] = file.shapeOf('v.blk.0.ffn_up.weight');
   const units = windows ? said : ((columns === inner ? rows : columns) ?? 0);
-  if (units > MAX_WIDTH * 4) throw invalidGguf(`layers of ${units} units are impossible`);
+  if (units > WIDEST * 4) throw invalidGguf(`layers of ${units} units are impossible`);
   for (let i = 0; i < layers; i += 1) {
     blockOf(file, i, inner);
     for (const norm of ['ln1', 'ln2']) normOf(file, `v.blk.${i}.${norm}`, inner, windows);
@@ -160,16 +160,16 @@ function qwen(file: ProjectorFile, windows: boolean): KindFacts {
   }
   normOf(file, 'v.post_ln', inner, windows);
   const width = merger(file, 'mm.0', 'mm.2', inner);
-  if (windows && file.number('projection_dim', MAX_WIDTH) !== width)
+  if (windows && file.number('projection_dim', WIDEST) !== width)
     throw invalidGguf(`clip.vision.projection_dim is not ${width}, the numbers of a vector`);
   return { vectorPixels: (patch * QWEN_MERGE) ** 2, grid: true, width };
 }
 
-/** Qwen3-VL: learned places, which are resized to an image, and vectors of some layers beside the last one's. */
+/** Qwen3-VL: learned places, resized to an image, and vectors of some layers beside the last one's. */
 function qwen3(file: ProjectorFile): KindFacts {
   const { layers, inner, patch } = qwenTower(file);
   file.refuseKeys('clip.vision.n_wa_pattern');
-  const units = file.number('feed_forward_length', MAX_WIDTH * 4);
+  const units = file.number('feed_forward_length', WIDEST * 4);
   file.take('v.patch_embd.bias', [inner], VECTORS);
   const places = file.shapeOf('v.position_embd.weight')[1] ?? 0;
   if (!Number.isInteger(Math.sqrt(places)) || places > MAX_PATCHES)
@@ -211,6 +211,6 @@ function normOf(file: ProjectorFile, name: string, inner: number, rms: boolean):
 
 function widthOf(file: ProjectorFile, tensor: string, dimension: number): number {
   const width = file.shapeOf(tensor)[dimension] ?? 0;
-  if (width > MAX_WIDTH) throw invalidGguf(`tensor ${tensor} gives vectors of ${width}`);
+  if (width > WIDEST) throw invalidGguf(`tensor ${tensor} gives vectors of ${width}`);
   return width;
 }

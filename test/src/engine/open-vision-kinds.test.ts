@@ -40,7 +40,7 @@ function apart(a: Told, b: Told): number {
 
 /** Numerics are exact here: what is read otherwise, beside others or from a memory of its own is far less. */
 const SAME = 1e-3;
-/** What another image moves at least. */
+/** Another image moves more. */
 const OTHER = 1e-2;
 
 function open(kind: keyof typeof SEEING, given: VisionSpec = {}): Promise<Engine> {

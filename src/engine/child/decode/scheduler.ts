@@ -278,7 +278,7 @@ export class Scheduler {
     }
   }
 
-  /** Forgets what the memory has behind the tokens of a slot; false when it then has nothing. */
+  /** Forgets what the memory has behind the tokens of a slot; false when all of it is lost. */
   #keepBegun(sequence: Sequence): boolean {
     const { slot } = sequence;
     return this.#context.removeTail(slot.id, positionOf(sequence, slot.tokens.length));

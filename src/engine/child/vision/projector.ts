@@ -17,7 +17,14 @@ import { silence, type MtmdLibrary } from './library.ts';
 /** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
 export type ImagePiece =
   | { readonly kind: 'text'; readonly tokens: readonly number[] }
-  | { readonly kind: 'image'; readonly length: number; readonly columns?: number; readonly whole?: true };
+  | {
+      readonly kind: 'image';
+      readonly length: number;
+      /** Vectors of a row, where they have rows and columns. */
+      readonly columns?: number | undefined;
+      /** Each attends to all of them. */
+      readonly whole?: boolean | undefined;
+    };
 
 /** An image whose pixels are read; holds native memory until `free`. */
 export interface ReadyImage {
@@ -211,12 +218,7 @@ export class Projector {
     const told = [last.x, last.y, last.t, mtmd.mtmd_input_chunk_get_n_pos(chunk)];
     if (told.join() !== [column, row, moment, positionsOf({ length, columns })].join())
       throw new ModelLoadError('the projector gives an image other positions than its kind has');
-    return {
-      kind: 'image',
-      length,
-      ...(columns !== undefined && { columns }),
-      ...(this.#whole && { whole: true }),
-    };
+    return { kind: 'image', length, columns, whole: this.#whole };
   }
 
   /** Checks every token before any is decoded: marks that a vocabulary lacks come back as −1. */

@@ -137,7 +137,7 @@ describe.skipIf(!haveVision || !haveOracle)('beside transformers', () => {
       );
       expect(logits.map(argmax)).toEqual(oracle.logits.map(argmax));
       for (const each of [...apart, ...off]) expect(each).toBeLessThan(2e-3);
-      // What makes a kind special is not lost in the tolerance.
+      // The tolerance is too small for a kind that is read as if it were any other.
       plain = true;
       if (kind !== 'idefics3')
         for (const [i, each] of readAll().entries())
