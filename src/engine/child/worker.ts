@@ -31,6 +31,7 @@ import { createChatTemplate, templateProblem, type ChatTemplate } from './templa
 import { ImageRoom } from './vision/images.ts';
 import { loadMtmd, type MtmdLibrary } from './vision/library.ts';
 import { Projector } from './vision/projector.ts';
+import { loadWebp, type WebpLibrary } from './vision/webp.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
@@ -71,6 +72,7 @@ async function start(load: Load): Promise<void> {
     const devices = accelerator.kind === 'cpu' ? [] : openDevices(ggml);
     const gpuLayers = planLayers(accelerator, devices, load.needs);
     const mtmd = load.projector === undefined ? null : loadMtmd(mtmdPath());
+    const webp = mtmd === null ? null : webpLibrary();
     // Open everything needed now; after confinement a compromised llama.cpp can open nothing.
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
@@ -82,7 +84,7 @@ async function start(load: Load): Promise<void> {
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const projector =
-      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads });
+      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, webp, model, threads });
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact, kvType } = load;
     const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact, kvType });
@@ -128,16 +130,28 @@ function mtmdPath(): string {
   return path;
 }
 
+/** Null: images in WebP are refused. */
+function webpLibrary(): WebpLibrary | null {
+  const path = nativeLibrary('libwebpdecoder');
+  return path === undefined ? null : loadWebp(path);
+}
+
 /** Loads the projector as an adapter is loaded. */
 function projectorOn(
   fd: number,
   {
     mtmd,
+    webp,
     model,
     threads,
-  }: { readonly mtmd: MtmdLibrary; readonly model: LoadedModel; readonly threads: number },
+  }: {
+    readonly mtmd: MtmdLibrary;
+    readonly webp: WebpLibrary | null;
+    readonly model: LoadedModel;
+    readonly threads: number;
+  },
 ): Projector {
-  const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, threads });
+  const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, threads, webp });
   closeSync(fd);
   return projector;
 }
