@@ -125,12 +125,7 @@ export const RECIPES: readonly Recipe[] = [
 ];
 
 /** The files that libwebp's own build gives its decoder. */
-function webpUnits(
-  webp: string,
-  folder: string,
-  list: string,
-  flags?: readonly string[],
-): readonly Unit[] {
+function webpUnits(webp: string, folder: string, list: string, flags?: readonly string[]): readonly Unit[] {
   const text = readFileSync(join(webp, 'src', folder, 'Makefile.am'), 'utf8');
   const files = [...text.matchAll(/^(\w+) \+= (\w+\.c)$/gm)].filter(([, of]) => of === list);
   if (files.length === 0) throw new Error(`the sources of libwebp name no files in ${folder}`);

@@ -95,7 +95,9 @@ function webpPlace(expected: string): string {
 function crateFile(crate: string): string | undefined {
   const cache = join(process.env['CARGO_HOME'] ?? join(homedir(), '.cargo'), 'registry/cache');
   const registries = existsSync(cache) ? readdirSync(cache) : [];
-  return registries.map((registry) => join(cache, registry, `${crate}.crate`)).find((path) => existsSync(path));
+  return registries
+    .map((registry) => join(cache, registry, `${crate}.crate`))
+    .find((path) => existsSync(path));
 }
 
 /** `unpack` makes, in a folder of its own, the one whose path it gives; that is kept under the digest. */

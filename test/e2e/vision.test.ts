@@ -236,7 +236,10 @@ describe.skipIf(!haveVision)('a model that sees', () => {
 
   describe.skipIf(!haveWebp)('WebP', () => {
     const file = (seed: number): Buffer => lossless(SQUARE, pictured(seed));
-    const frame = (seed: number) => ({ ...SQUARE, image: chunk('VP8L', losslessFrame(SQUARE, pictured(seed))) });
+    const frame = (seed: number) => ({
+      ...SQUARE,
+      image: chunk('VP8L', losslessFrame(SQUARE, pictured(seed))),
+    });
 
     test('the OpenAI SDK gets the answer of a PNG with the same pixels, whose vectors are found again', async () => {
       const asPng = await ask(61);

@@ -88,18 +88,22 @@ describe.skipIf(!haveCompiler || !haveWebp)('the decoder of libwebp', () => {
     rmSync(cache, { recursive: true, force: true });
   });
 
-  test.each(webp)('compiled elsewhere, with one job: the bytes that the server has', async (recipe) => {
-    const again = await buildNative(recipe, sources, { fresh: true, jobs: 1 });
-    expect(again).toMatchObject({ compiled: true });
-    expect(again.sha256).toBe(sha256Hex(readFileSync(nativeLibrary('libwebpdecoder')!)));
-    expect(readFileSync(again.path).includes(cache)).toBe(false);
-    const symbols = execFileSync('nm', ['-D', '--defined-only', again.path], { encoding: 'utf8' });
-    // No encoder, and nothing of libwebp's own names.
-    expect([...symbols.matchAll(/ T (\w+)/g)].map(([, name]) => name)).toEqual([
-      'assay_webp_decode',
-      'assay_webp_version',
-    ]);
-  }, 300_000);
+  test.each(webp)(
+    'compiled elsewhere, with one job: the bytes that the server has',
+    async (recipe) => {
+      const again = await buildNative(recipe, sources, { fresh: true, jobs: 1 });
+      expect(again).toMatchObject({ compiled: true });
+      expect(again.sha256).toBe(sha256Hex(readFileSync(nativeLibrary('libwebpdecoder')!)));
+      expect(readFileSync(again.path).includes(cache)).toBe(false);
+      const symbols = execFileSync('nm', ['-D', '--defined-only', again.path], { encoding: 'utf8' });
+      // No encoder, and nothing of libwebp's own names.
+      expect([...symbols.matchAll(/ T (\w+)/g)].map(([, name]) => name)).toEqual([
+        'assay_webp_decode',
+        'assay_webp_version',
+      ]);
+    },
+    300_000,
+  );
 
   test.each(webp)('refuses a crate of another digest', async (recipe) => {
     const other = { ...sources, webp: '0'.repeat(64) };

@@ -84,9 +84,7 @@ function refused(param: string, why: string): ApiError {
   return new ApiError('invalid_image', `${param} cannot be decoded: ${why}`, { param });
 }
 
-export async function called<T>(
-  start: (then: (error: Error | null, result: T) => void) => void,
-): Promise<T> {
+export async function called<T>(start: (then: (error: Error | null, result: T) => void) => void): Promise<T> {
   return new Promise((resolve, reject) => {
     start((error, result) => (error === null ? resolve(result) : reject(error)));
   });

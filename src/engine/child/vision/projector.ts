@@ -49,11 +49,7 @@ export class Projector {
   readonly #count = new Uint8Array(8);
 
   /** `path` is opened by name, twice. Throws ModelLoadError. */
-  constructor(
-    mtmd: MtmdLibrary,
-    model: LoadedModel,
-    { path, threads, webp = null }: ProjectorOptions,
-  ) {
+  constructor(mtmd: MtmdLibrary, model: LoadedModel, { path, threads, webp = null }: ProjectorOptions) {
     const params = mtmd.mtmd_context_params_default();
     params.use_gpu = false;
     params.print_timings = false;

@@ -46,15 +46,8 @@ export function loadWebp(path: string): WebpLibrary {
     decode: ({ bytes, length, width, height }, pixels) => {
       const limit = width * height * PIXEL_BYTES + WEBP_TABLE_BYTES;
       return new Promise((resolve, reject) => {
-        decode.async(
-          bytes,
-          length,
-          width,
-          height,
-          pixels,
-          limit,
-          (error: Error | null, code: number) =>
-            error === null ? resolve(OUTCOMES.get(code) ?? 'damaged') : reject(error),
+        decode.async(bytes, length, width, height, pixels, limit, (error: Error | null, code: number) =>
+          error === null ? resolve(OUTCOMES.get(code) ?? 'damaged') : reject(error),
         );
       });
     },

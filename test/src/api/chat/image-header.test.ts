@@ -56,7 +56,9 @@ test.each([
 
 describe('property', () => {
   test('a mutant of an image is read or refused, never an error', () => {
-    const files = [picture(9, 7), GIF, JPEG, lossless({ width: 3, height: 2 }, MOTLEY)].map((file) => Uint8Array.from(file));
+    const files = [picture(9, 7), GIF, JPEG, lossless({ width: 3, height: 2 }, MOTLEY)].map((file) =>
+      Uint8Array.from(file),
+    );
     const mutant = fc
       .record({
         file: fc.constantFrom(...files),

@@ -39,7 +39,13 @@ test('the bytes are the file', () => {
 test('WebP is taken where its decoder is, and refused by name where it is not', () => {
   const file = lossless({ width: 5, height: 4 }, MOTLEY);
   expect(imageOfBytes(file, 'here', IMAGE_KINDS)).toMatchObject({ kind: 'webp', width: 5, height: 4 });
-  expect(() => imageOfBytes(file, 'here', decodedKinds(() => false))).toThrow(
+  expect(() =>
+    imageOfBytes(
+      file,
+      'here',
+      decodedKinds(() => false),
+    ),
+  ).toThrow(
     expect.objectContaining({
       code: 'invalid_image',
       param: 'here',

@@ -82,7 +82,10 @@ test.each([
   ['a frame that says another width', animation({ width: 9, height: 6 }, { ...placed, width: 9 })],
   ['a frame that says another height', animation({ width: 8, height: 9 }, { ...placed, height: 9 })],
   ['a frame in a frame', animation(SIZE, { ...SIZE, image: animationFrame(placed) })],
-  ['chunks without end', webp(canvas(SIZE), ...Array<Buffer>(100).fill(chunk('abcd', Buffer.alloc(0))), IMAGE)],
+  [
+    'chunks without end',
+    webp(canvas(SIZE), ...Array<Buffer>(100).fill(chunk('abcd', Buffer.alloc(0))), IMAGE),
+  ],
 ])('%s is no image', (_, file) => {
   expect(webpSize(file)).toBeUndefined();
 });
