@@ -5,7 +5,7 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NativeLibraryName } from '../../src/engine/seam/native-library.ts';
+import type { NativeLibraryName } from '../../src/base/native-library.ts';
 
 export interface Unit {
   /** Below one of the folders of `Places`. */

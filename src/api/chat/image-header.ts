@@ -3,7 +3,7 @@
 // segments. Refuses what the decoder of the engine would refuse or take for something else, and files built
 // to cost it far more than their pixels do.
 
-import type { ImageKind } from '../../engine/seam/image-formats.ts';
+import type { ImageKind } from '../../base/image-formats.ts';
 import { webpSize } from './webp-header.ts';
 
 export interface ImageHeader {

@@ -6,7 +6,7 @@
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ChatMessage, MessageImage } from '../../engine/seam/engine.ts';
-import { decodedKinds, kindName, kindNames } from '../../engine/seam/image-formats.ts';
+import { decodedKinds, kindName, kindNames } from '../../base/image-formats.ts';
 import { foreignKind, readImageHeader } from './image-header.ts';
 
 export interface ReadImage extends Omit<MessageImage, 'at'> {

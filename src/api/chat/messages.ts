@@ -5,7 +5,7 @@
 // JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
-import { IMAGE_KINDS, kindNames } from '../../engine/seam/image-formats.ts';
+import { IMAGE_KINDS, kindNames } from '../../base/image-formats.ts';
 import {
   anyObject,
   anything,

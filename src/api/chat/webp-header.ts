@@ -2,7 +2,7 @@
 // extended file, whose first frame must fit it: what the decoder will allocate is bounded before it runs.
 // Reads at most a bounded number of chunks. Whether frames decode is the decoder's to say.
 
-export interface Size {
+interface Size {
   readonly width: number;
   readonly height: number;
 }

@@ -16,7 +16,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
-import { IMAGE_KINDS, mediaType } from '../../engine/seam/image-formats.ts';
+import { IMAGE_KINDS, mediaType } from '../../base/image-formats.ts';
 import { imageOfBase64, imageOfUri } from '../chat/images.ts';
 import { contentPart } from '../chat/messages.ts';
 import { forEach, unsupportedParameter } from '../unsupported.ts';

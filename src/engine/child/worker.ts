@@ -7,7 +7,7 @@ import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
 import { llamaFolder } from '../seam/library-folder.ts';
-import { nativeLibrary } from '../seam/native-library.ts';
+import { nativeLibrary } from '../../base/native-library.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
 import type { ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';

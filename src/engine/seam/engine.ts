@@ -7,7 +7,7 @@
 // within two decode steps.
 
 import type { ModelNeeds } from './backend.ts';
-import type { ImageKind } from './image-formats.ts';
+import type { ImageKind } from '../../base/image-formats.ts';
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
 import type { TranscribeEvent, TranscribeRequest } from './transcription.ts';

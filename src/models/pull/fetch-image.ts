@@ -4,7 +4,7 @@
 // https, and answers without a file.
 
 import { ApiError } from '../../base/errors.ts';
-import { decodedKinds, mediaType } from '../../engine/seam/image-formats.ts';
+import { decodedKinds, mediaType } from '../../base/image-formats.ts';
 import { createWeb, type Lookup, type PullProxy, type WebResponse } from './http.ts';
 
 export interface FetchImage {

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildNative, placeLibrary, toolchain, type Built } from '../../../scripts/native/build.ts';
 import { recordedDigests } from '../../../scripts/native/digests.ts';
 import { RECIPES } from '../../../scripts/native/recipes.ts';
-import { nativeLibrary } from '../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../src/base/native-library.ts';
 import { haveWebp } from '../../fixtures/native/libraries.ts';
 import { haveCompiler, soundOnly } from '../../fixtures/native/small-recipe.ts';
 import { sha256Hex } from '../../../scripts/native/sources.ts';
@@ -96,7 +96,7 @@ describe.skipIf(!haveCompiler || !haveWebp)('the decoder of libwebp', () => {
       expect(again.sha256).toBe(sha256Hex(readFileSync(nativeLibrary('libwebpdecoder')!)));
       expect(readFileSync(again.path).includes(cache)).toBe(false);
       const symbols = execFileSync('nm', ['-D', '--defined-only', again.path], { encoding: 'utf8' });
-      // No encoder, and nothing of libwebp's own names.
+      // No encoder, and none of libwebp's own names.
       expect([...symbols.matchAll(/ T (\w+)/g)].map(([, name]) => name)).toEqual([
         'assay_webp_decode',
         'assay_webp_version',

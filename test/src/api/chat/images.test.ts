@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { imageOfBytes, imageOfUri, MAX_IMAGES } from '../../../../src/api/chat/images.ts';
 import { messages, toChatMessages } from '../../../../src/api/chat/messages.ts';
 import { ApiError } from '../../../../src/base/errors.ts';
-import { decodedKinds, IMAGE_KINDS } from '../../../../src/engine/seam/image-formats.ts';
+import { decodedKinds, IMAGE_KINDS } from '../../../../src/base/image-formats.ts';
 import { dataUri, GIF, JPEG, picture, pngOf } from '../../../fixtures/images.ts';
 import { lossless, MOTLEY } from '../../../fixtures/webp.ts';
 

@@ -54,7 +54,7 @@ function changed(file: Uint8Array, at: number, ...bytes: readonly number[]): Buf
   return out;
 }
 
-const placed = { ...SIZE, image: IMAGE };
+const PLACED = { ...SIZE, image: IMAGE };
 test.each([
   ['no bytes', new Uint8Array()],
   ['a sound in RIFF', changed(lossless(SIZE, MOTLEY), 8, ...Buffer.from('WAVE'))],
@@ -77,11 +77,11 @@ test.each([
   ['an animation of no frame', animation(SIZE)],
   ['a short frame', webp(canvas(SIZE, true), chunk('ANMF', Buffer.alloc(15)))],
   ['a frame without an image', animation(SIZE, { ...SIZE, image: Buffer.alloc(0) })],
-  ['a frame beside its canvas', animation(SIZE, { ...placed, left: 2 })],
-  ['a frame below its canvas', animation(SIZE, { ...placed, top: 2 })],
-  ['a frame that says another width', animation({ width: 9, height: 6 }, { ...placed, width: 9 })],
-  ['a frame that says another height', animation({ width: 8, height: 9 }, { ...placed, height: 9 })],
-  ['a frame in a frame', animation(SIZE, { ...SIZE, image: animationFrame(placed) })],
+  ['a frame beside its canvas', animation(SIZE, { ...PLACED, left: 2 })],
+  ['a frame below its canvas', animation(SIZE, { ...PLACED, top: 2 })],
+  ['a frame that says another width', animation({ width: 9, height: 6 }, { ...PLACED, width: 9 })],
+  ['a frame that says another height', animation({ width: 8, height: 9 }, { ...PLACED, height: 9 })],
+  ['a frame in a frame', animation(SIZE, { ...SIZE, image: animationFrame(PLACED) })],
   [
     'chunks without end',
     webp(canvas(SIZE), ...Array<Buffer>(100).fill(chunk('abcd', Buffer.alloc(0))), IMAGE),
@@ -98,7 +98,7 @@ test('cut anywhere it is no image', () => {
 
 describe('property', () => {
   test('a mutant is read or refused, never an error, and its dimensions can be', () => {
-    const files = [...Object.values(WRITTEN).map(({ file }) => file), animation(SIZE, placed)];
+    const files = [...Object.values(WRITTEN).map(({ file }) => file), animation(SIZE, PLACED)];
     const mutant = fc
       .record({
         file: fc.constantFrom(...files),

@@ -8,7 +8,7 @@ import { loadLlama } from '../../../../../src/engine/child/llama/library.ts';
 import { loadLlamaModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
 import { loadMtmd } from '../../../../../src/engine/child/vision/library.ts';
 import { Projector } from '../../../../../src/engine/child/vision/projector.ts';
-import { nativeLibrary } from '../../../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../../../src/base/native-library.ts';
 import { png } from '../../../../fixtures/images.ts';
 import { haveOracle, visionCase, type VisionCase } from '../../../../fixtures/models/convert-oracle.ts';
 import { haveVision } from '../../../../fixtures/native/libraries.ts';

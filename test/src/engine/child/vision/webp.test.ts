@@ -10,7 +10,7 @@ import koffi from 'koffi';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { nativeView } from '../../../../../src/engine/child/llama/library.ts';
 import { loadWebp, type WebpLibrary } from '../../../../../src/engine/child/vision/webp.ts';
-import { nativeLibrary } from '../../../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../../../src/base/native-library.ts';
 import { haveWebp } from '../../../../fixtures/native/libraries.ts';
 import {
   animation,

@@ -6,8 +6,8 @@ import {
   IMAGE_KINDS,
   kindNames,
   mediaType,
-} from '../../../../src/engine/seam/image-formats.ts';
-import { nativeLibrary } from '../../../../src/engine/seam/native-library.ts';
+} from '../../../src/base/image-formats.ts';
+import { nativeLibrary } from '../../../src/base/native-library.ts';
 
 test('all kinds with all libraries, and by their names', () => {
   expect(decodedKinds(() => true)).toEqual(IMAGE_KINDS);
