@@ -20,7 +20,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     entry: PROCESSES.engineChild,
     files: 77,
     lines: 10_750,
-    without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
+    without:
+      /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,

@@ -1,12 +1,7 @@
 // The table of image formats: those with a library of their own are taken where it is.
 
 import { expect, test } from 'vitest';
-import {
-  decodedKinds,
-  IMAGE_KINDS,
-  kindNames,
-  mediaType,
-} from '../../../src/base/image-formats.ts';
+import { decodedKinds, IMAGE_KINDS, kindNames, mediaType } from '../../../src/base/image-formats.ts';
 import { nativeLibrary } from '../../../src/base/native-library.ts';
 
 test('all kinds with all libraries, and by their names', () => {
