@@ -39,8 +39,8 @@ build: $(INSTALLED) ## compile everything to dist/
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
-# Linux with g++. Kept in the cache by the digest of everything that goes in; the server runs without them.
-native: build $(TESTS_INSTALLED) ## build libmtmd and libwhisper from pinned sources into dist/native (docs/reproduce.md)
+# Linux with g++, and cargo for the sources of libwebp. Kept in the cache by the digest of everything that goes in; the server runs without them.
+native: build $(TESTS_INSTALLED) ## build libmtmd, libwhisper and libwebpdecoder from pinned sources into dist/native (docs/reproduce.md)
 	@$(TSX) scripts/native/main.ts
 
 native-check: build $(TESTS_INSTALLED) ## compile them anew, and compare with the recorded digests

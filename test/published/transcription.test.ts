@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { askPeer, havePeer, haveSpeech, speak, wordErrorRate } from '../../scripts/audio-peer.ts';
 import { llamaSources } from '../../scripts/real-models/llama-sources.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
 import type { TranscribedSegment, TranscribeRequest } from '../../src/engine/seam/transcription.ts';
 import { flacOf } from '../fixtures/audio/packed.ts';
 import { resampled, samplesOf, wavOf } from '../fixtures/audio/sound.ts';

@@ -7,6 +7,7 @@
 // within two decode steps.
 
 import type { ModelNeeds } from './backend.ts';
+import type { ImageKind } from '../../base/image-formats.ts';
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
 import type { TranscribeEvent, TranscribeRequest } from './transcription.ts';
@@ -108,9 +109,6 @@ export interface ChatMessage {
   /** In the order of their places. */
   readonly images?: readonly MessageImage[] | undefined;
 }
-
-/** The kinds of image files that are decoded. */
-export type ImageKind = 'png' | 'jpeg' | 'gif';
 
 /** An image in a message. */
 export interface MessageImage {
