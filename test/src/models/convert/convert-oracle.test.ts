@@ -20,8 +20,9 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { LlamaContext } from '../../../../src/engine/child/llama/context.ts';
 import { libcSymbol, loadLlama } from '../../../../src/engine/child/llama/library.ts';
 import { loadLlamaModel, openModelFile } from '../../../../src/engine/child/llama/model.ts';
-import { convertFolder, type OutputType } from '../../../../src/models/convert/convert.ts';
+import { convertFolder } from '../../../../src/models/convert/convert.ts';
 import type { FolderFile } from '../../../../src/models/convert/folder.ts';
+import type { OutputType } from '../../../../src/models/convert/general.ts';
 import { haveOracle, oracleCase } from '../../../fixtures/models/convert-oracle.ts';
 
 const work = mkdtempSync(join(tmpdir(), 'assay-oracle-'));
