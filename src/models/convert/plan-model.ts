@@ -10,7 +10,7 @@ import type { Metadata } from './plan.ts';
 import { readTensors } from './safetensors.ts';
 import { planTensors, usedTensors } from './tensors.ts';
 import { addTokens } from './tokens.ts';
-import { isSeeing, planProjector, seeingModelOf } from './vision.ts';
+import { isSeeing, mustHaveMarks, planProjector, seeingModelOf } from './vision.ts';
 
 /** Of a model that sees. */
 export type Part = 'text' | 'projector';
@@ -26,7 +26,10 @@ export function planConversion(
   const { part } = options;
   if (part === undefined) return planText(folder, textModelOf(config, folder), options);
   const model = seeingModelOf(config, folder);
-  return part === 'text' ? planText(folder, model.text, options) : planProjector(folder, model, options);
+  if (part === 'projector') return planProjector(folder, model, options);
+  const planned = planText(folder, model.text, options);
+  mustHaveMarks(folder, planned.plan.metadata);
+  return planned;
 }
 
 function planText(folder: Folder, model: TextModel, options: PlanOptions): Planned {

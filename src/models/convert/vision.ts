@@ -5,7 +5,7 @@
 
 import { LLAMA_WITH_HEAD, rule, type TensorTable, type TextModel } from './architectures.ts';
 import { architectureName, CONFIG, Fields, MAX_MODEL_WIDTH, mustBePlain, shownName } from './config.ts';
-import { invalidWeights, unsupportedModel, type Folder } from './folder.ts';
+import { invalidDescription, invalidWeights, unsupportedModel, type Folder } from './folder.ts';
 import { addGeneral, FILE_TYPES, typeOf, type Planned, type PlanOptions } from './general.ts';
 import { readImageSettings } from './image-settings.ts';
 import { isObject, type ModelJsonObject } from './json.ts';
@@ -158,6 +158,24 @@ function split(tensors: readonly SafeTensor[], architecture: string): SplitTenso
     else if (/^model\.(?:vision_model|connector)\./.test(tensor.name)) seeing.push(tensor);
     else throw invalidWeights(tensor.file, `tensor ${tensor.name}: none of ${architecture}`);
   return { language, seeing };
+}
+
+/** Tokens that libmtmd sets around an image, each as a vocabulary may have it. */
+const MARKS = [
+  ['<fake_token_around_image>'],
+  ['<global-img>'],
+  ['\\n', '\n', 'Ċ', '<0x0A>'],
+  ['\\n\\n', '\n\n', 'ĊĊ'],
+] as const;
+
+/** Without them an engine would not load the projector. */
+export function mustHaveMarks(folder: Folder, metadata: Metadata): void {
+  const value = metadata.get('tokenizer.ggml.tokens');
+  const tokens = new Set(value !== undefined && 'strings' in value ? value.strings : []);
+  const file = folder.has('tokenizer.model') ? 'tokenizer.model' : 'tokenizer.json';
+  for (const [shown, ...forms] of MARKS)
+    if (![shown, ...forms].some((form) => tokens.has(form)))
+      throw invalidDescription(file, `the vocabulary has no token ${shown}, which stands beside an image`);
 }
 
 /** The sizes of the encoder, which have to fit each other. */
