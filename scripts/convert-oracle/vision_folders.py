@@ -2,9 +2,11 @@
 converts each with its projector, and writes what `transformers` computes for one image. `vision_folders.py LLAMA_CPP OUT CASE` leaves
 OUT/CASE/"tiny model"/, OUT/CASE/model-TYPE.gguf, OUT/CASE/mmproj-TYPE.gguf and OUT/CASE/expected.json. The image has the size of a
 tile, so that no resizing is compared where the longest edge is that of a tile. Deterministic: seeds are fixed, CPU only.
+`vision_folders.py LLAMA_CPP OUT --digests` converts the folders that are already in OUT and prints the SHA-256 of each result as JSON.
 """
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -46,7 +48,7 @@ CASES = {
     "idefics3-tied": {**SMOL, "longest": 256, "kind": "Idefics3", "vocabulary": "starcoder", "tied": True, "shard": "1MB", "types": ("auto", "f32"), "tile": 64,
                       "patch": 8, "merge": 2, "inner": 64, "units": 32, "heads": 2, "layers": 2},
 }
-GIVEN = CASES[CASE]
+GIVEN = CASES.get(CASE, {})
 
 
 def write_json(path: Path, value) -> None:
@@ -186,12 +188,32 @@ def read(name: str):
     return found[name]
 
 
-FOLDER.mkdir(parents=True, exist_ok=True)
-tokens = tokenizer()
-build(tokens).save_pretrained(FOLDER, max_shard_size=GIVEN["shard"])
-describe_images()
-change_config()
-for outtype in GIVEN["types"]:
-    convert("model", outtype)
-    convert("mmproj", outtype, "--mmproj")
-write_json(OUT / "expected.json", expected(tokens))
+def make() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    tokens = tokenizer()
+    build(tokens).save_pretrained(FOLDER, max_shard_size=GIVEN["shard"])
+    describe_images()
+    change_config()
+    for outtype in GIVEN["types"]:
+        convert("model", outtype)
+        convert("mmproj", outtype, "--mmproj")
+    write_json(OUT / "expected.json", expected(tokens))
+
+
+def digests() -> None:
+    global OUT, FOLDER
+    found = {}
+    for OUT in sorted(OUT.parent.iterdir()):
+        FOLDER = OUT / "tiny model"
+        for outtype in ("auto", "f32"):
+            for kind, *options in (["model"], ["mmproj", "--mmproj"]):
+                convert(kind, outtype, *options)
+                result = (OUT / f"{kind}-{outtype}.gguf").read_bytes()
+                found[f"{OUT.name} {kind} {outtype}"] = hashlib.sha256(result).hexdigest()
+    print(json.dumps(found, indent=2))
+
+
+if CASE == "--digests":
+    digests()
+else:
+    make()
