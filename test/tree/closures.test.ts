@@ -38,8 +38,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 31,
-    lines: 4_925,
+    files: 35,
+    lines: 5_400,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
@@ -57,7 +57,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 396, lines: 55_400, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 396, lines: 55_550, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,
