@@ -46,7 +46,7 @@ export async function describeSource(
   signal: AbortSignal,
 ): Promise<DescribedSource> {
   parseModelName(source.id);
-  const { format = 'gguf', path } = source;
+  const { format = 'gguf' } = source;
   if (format === 'gguf' || format === 'whisper')
     return assertFormat(await describeGguf(source, options, signal), source);
   if (format === 'vision') return describeVision(source, options, signal);
