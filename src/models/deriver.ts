@@ -107,7 +107,7 @@ export class Deriver {
     return this.#opened;
   }
 
-  /** All files of the model, or none: nothing is adopted before the last one is made. */
+  /** All files of the model, or none: the first is adopted once the last one is made. */
   async #deriveFolder(
     folder: ModelFolder,
     { isq, sees = false, signal }: DerivingRequest,

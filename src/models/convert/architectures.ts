@@ -54,7 +54,7 @@ export interface Architecture extends TensorTable {
   check?(config: Fields): void;
 }
 
-/** What a GGUF file of text is made of. */
+/** The source of a GGUF file of text. */
 export interface TextModel {
   readonly architecture: Architecture;
   readonly config: Fields;

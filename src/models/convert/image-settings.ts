@@ -36,7 +36,7 @@ export function readImageSettings(folder: Folder, tile: number): ImageSettings {
       'preprocessor_config.json',
       'the folder has neither it nor processor_config.json',
     );
-  /** Those that say something of it, and where they all say nothing, those that should. */
+  /** The first that has the field, else the one that should have it. */
   const saying = (name: string): Fields => layers.find((each) => each.names().includes(name)) ?? last;
   for (const name of STEPS)
     if (saying(name).boolean(name) === false)
