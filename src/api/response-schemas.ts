@@ -276,6 +276,7 @@ export const modelAnswer = object({
       type: words,
       sha256: words,
       other_types: count,
+      projector: optional(object({ type: words, sha256: words })),
     }),
   ),
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),

@@ -31,7 +31,7 @@ beforeAll(async () => {
     'other/mmproj-tiny.gguf': visionProjector({
       metadata: { 'clip.projector_type': { string: 'llama4' } },
     }),
-    'hub/config.json': Buffer.from('{}'),
+    'hub/config.json': Buffer.from('{"architectures":["LlavaForConditionalGeneration"],"vision_config":{}}'),
     'damaged/tiny.gguf': visionText(),
     'damaged/mmproj-tiny.gguf': visionProjector({ metadata: { 'clip.vision.patch_size': { u32: 0 } } }),
   };
@@ -88,11 +88,11 @@ function register(name: string, format?: string): Promise<Answer> {
 test.each([
   ['no projector', 'blind', /no projector/],
   ['a projector of another kind', 'other', /llama4/],
-  ['a folder of a hub', 'hub', /safetensors/],
+  ['another architecture of a hub', 'hub', /LlavaForConditionalGeneration is not converted/],
 ])('vision is refused by name where the folder has %s', async (_, name, message) => {
   const { status, body } = await register(name, 'vision');
   expect({ status, code: body.error?.code }).toEqual({ status: 400, code: 'unsupported_model_format' });
-  expect(body.error?.message).toMatch(haveVision || name === 'hub' ? message : /make native/);
+  expect(body.error?.message).toMatch(haveVision ? message : /make native/);
 });
 
 test('a projector that libmtmd would fail on is refused before it is read', async () => {

@@ -39,8 +39,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   converter: {
     entry: PROCESSES.converter,
-    files: 31,
-    lines: 4_925,
+    files: 35,
+    lines: 5_400,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -58,7 +58,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 396, lines: 55_700, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 400, lines: 56_200, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -75,14 +75,8 @@ function wireProjector({ sha256, size }: RegisteredBlob, used: boolean): object 
   return { sha256, size_bytes: size, used };
 }
 
-function wireDerivation({ converter, type, sha256, sources, otherTypes }: Derivation): object {
-  return {
-    from: sources.map((source) => source.sha256),
-    converter,
-    type,
-    sha256,
-    other_types: otherTypes,
-  };
+function wireDerivation({ sources, otherTypes, ...made }: Derivation): object {
+  return { from: sources.map((source) => source.sha256), ...made, other_types: otherTypes };
 }
 
 export const listModels = route({
@@ -137,7 +131,7 @@ const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
 const format = choice(
   FORMATS,
-  'gguf is what is assumed, or whisper where the file is such a model. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a GGUF file and its projector, refused where the server cannot use it.',
+  'gguf is what is assumed, or whisper where the file is such a model. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a model that sees, refused where the server cannot use it: a GGUF file and its projector, or as a hub has it, of which both are made (Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration).',
 );
 
 export const newModelName = map(
@@ -176,7 +170,7 @@ const defaultParameters = map(
       text({
         max: 32,
         about:
-          'The type a folder is quantised to when it is registered: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K … Q6K, or as llama.cpp names it (Q4_K_M).',
+          'The type a folder is quantised to when it is registered: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K … Q6K, or as llama.cpp names it (Q4_K_M). Of a model that sees, the text model alone: its projector keeps BF16 or F16.',
       }),
     ),
   }),
