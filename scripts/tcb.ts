@@ -241,7 +241,10 @@ function imageParts(): Ledger['image'] {
 function nativeRows(): string {
   const { sources, results } = recordedDigests();
   const libraries = results['linux-x64']?.libraries ?? {};
-  const from = { 'libmtmd.so': sources.llama, 'libwhisper.so': `${sources.whisper}, ${sources.llama}` };
+  const from = {
+    'libmtmd.so': sources.llama,
+    'libwhisper.so': `${sources.whisper}, ${sources.llama}, ${sources.opus}`,
+  };
   return Object.entries(from)
     .map(([name, digests]) => `| ${name} | ${digests} | ${libraries[name] ?? '–'} |`)
     .join('\n');

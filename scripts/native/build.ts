@@ -116,12 +116,12 @@ async function compile(
   const next = order.values();
   const worker = async (): Promise<void> => {
     for (const i of next) {
-      const { from, source } = units[i]!;
+      const { from, source, flags = [] } = units[i]!;
       const path = `${from}/${source}`;
       const seed = `-frandom-seed=${path}`;
       const map = `-ffile-prefix-map=${work}=.`;
       const language = source.endsWith('.c') ? ['-x', 'c'] : ['-x', 'c++', '-std=c++17'];
-      const own = [...language, ...recipe.flags, ...COMPILE_FLAGS, ...includes, seed, map];
+      const own = [...language, ...recipe.flags, ...COMPILE_FLAGS, ...flags, ...includes, seed, map];
       await run(work, [...own, '-c', path, '-o', objects[i]!]);
     }
   };

@@ -10,7 +10,10 @@ import OpenAI, { toFile, type APIError } from 'openai';
 import { Agent, fetch, FormData, type Response } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { oggOf } from '../fixtures/audio/ogg-file.ts';
+import { CELT, SILK_HYBRID } from '../fixtures/audio/opus-sample.ts';
 import { toneWav, wavHeader } from '../fixtures/audio/sound.ts';
+import { webmOf } from '../fixtures/audio/webm-file.ts';
 import { headOf, randomWhisper, SMALL_SIZES } from '../fixtures/audio/whisper-file.ts';
 import { childrenOf, startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
 
@@ -122,6 +125,19 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     expect(await of('vtt')).toMatch(/^WEBVTT\n\n\d\d:\d\d:\d\d\.\d{3} --> /);
   });
 
+  test.each([
+    ['Ogg', 'voice.ogg', oggOf(SILK_HYBRID)],
+    ['WebM', 'recording.webm', webmOf(CELT, { grouped: true })],
+    ['WebM of a browser', 'blob', webmOf(CELT, { live: true })],
+  ])('Opus in %s', async (_, name, bytes) => {
+    const heard = await client.audio.transcriptions.create({
+      ...(await asked()),
+      file: await toFile(bytes, name),
+      response_format: 'verbose_json',
+    });
+    expect(heard.duration).toBeCloseTo(1, 1);
+  });
+
   test('a stream: deltas, then the whole text once', async () => {
     const stream = await client.audio.transcriptions.create({ ...(await asked()), stream: true });
     let [deltas, done] = ['', 0];
@@ -157,13 +173,26 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     ['log probabilities', { ...good, 'include[]': 'logprobs' }, 'unsupported_parameter', 'include'],
     ['a model that chats', { ...good, model: 'demo-chat' }, 'wrong_model_type', 'model'],
     ['no such model', { ...good, model: 'none' }, 'model_not_found', 'model'],
+    ['no sound', { ...good, file: new Blob(['these are words']) }, 'invalid_audio', 'file'],
+    ['an empty file', { ...good, file: new Blob([]) }, 'invalid_audio', 'file'],
     [
-      'no sound',
-      { ...good, file: new Blob(['OggS and then nothing that is read']) },
+      'an Ogg file of nothing',
+      { ...good, file: new Blob(['OggS and then nothing']) },
       'invalid_audio',
       'file',
     ],
-    ['an empty file', { ...good, file: new Blob([]) }, 'invalid_audio', 'file'],
+    [
+      'an Ogg file cut in its middle',
+      { ...good, file: blob(oggOf(CELT).subarray(0, 900)) },
+      'invalid_audio',
+      'file',
+    ],
+    [
+      'an M4A file',
+      { ...good, file: blob(Buffer.from('\0\0\0\x20ftypM4A ', 'latin1')) },
+      'invalid_audio',
+      'file',
+    ],
     ['a header alone', { ...good, file: blob(wavHeader(1 << 30, 16_000, 1)) }, 'invalid_audio', 'file'],
   ])('%s is refused', async (_, fields, code, param) => {
     const response = await send(fields);

@@ -85,7 +85,11 @@ const FLAG_WORDS: ReadonlyMap<string, boolean> = new Map([
 /** For openapi.json: the fields, and the file. */
 export function formSchema({ schema }: Shape<unknown>): JsonSchema {
   const { properties, required, ...rest } = schema;
-  const file = { type: 'string', format: 'binary', description: 'WAV, MP3 or FLAC, told by content.' };
+  const file = {
+    type: 'string',
+    format: 'binary',
+    description: 'WAV, MP3, FLAC, or Opus in Ogg or WebM, told by content.',
+  };
   return {
     ...rest,
     properties: { file, ...(properties as object) },
