@@ -86,7 +86,8 @@ function inputsDigest(
 ): string {
   const own = units.filter(({ from }) => from === 'own').map(({ source }) => ownDigest(source));
   const linked = recipe.links.map((name) => sha256Hex(readFileSync(join(llamaFolder(), name))));
-  const inputs = [{ ...recipe, units }, COMPILE_FLAGS, LINK_FLAGS, expected, own, linked, tools];
+  const sources = recipe.needs.map((need) => (need === 'own' ? own : expected[need]));
+  const inputs = [{ ...recipe, units }, COMPILE_FLAGS, LINK_FLAGS, sources, linked, tools];
   return sha256Hex(JSON.stringify(inputs)).slice(0, 16);
 }
 
