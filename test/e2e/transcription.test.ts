@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
 import { oggOf } from '../fixtures/audio/ogg-file.ts';
 import { CELT, SILK_HYBRID } from '../fixtures/audio/opus-sample.ts';
-import { toneWav, wavHeader } from '../fixtures/audio/sound.ts';
+import { floatWav, toneWav, wavHeader } from '../fixtures/audio/sound.ts';
 import { webmOf } from '../fixtures/audio/webm-file.ts';
 import { headOf, randomWhisper, SMALL_SIZES } from '../fixtures/audio/whisper-file.ts';
 import { childrenOf, startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
@@ -211,6 +211,20 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     expect(await response.json()).toMatchObject({ error: { code: 'audio_too_long', param: 'file' } });
   });
 
+  test('floats that are no sound end neither the child nor the requests of others', async () => {
+    const child = await hearingChild();
+    const sounds = [Number.NaN, Infinity, 3e38].map((value) =>
+      floatWav(Array.from({ length: 16_000 }, (_, i) => (i % 2 === 0 ? value : -value))),
+    );
+    const [others, ...hostile] = await Promise.all([
+      send(good),
+      ...sounds.map((sound) => send({ ...good, file: blob(sound) })),
+    ]);
+    expect(others.status).toBe(200);
+    expect(hostile.map(({ status }) => status)).toEqual([400, 200, 200]);
+    expect(await hearingChild()).toBe(child);
+  });
+
   test('a form to another route, and another body to this one', async () => {
     for (const [path, init] of [
       ['/v1/embeddings', { body: new FormData() }],
@@ -236,6 +250,12 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
   ])('the file %s is not registered', async (name, more, code) => {
     expect(await register(name, more)).toMatchObject({ status: 400, body: { error: { code } } });
   });
+
+  async function hearingChild(): Promise<number | undefined> {
+    for (const pid of await childrenOf(server.process.pid ?? 0))
+      if ((await readFile(`/proc/${pid}/cmdline`, 'latin1')).includes('audio/worker.js')) return pid;
+    return undefined;
+  }
 
   async function hearing(): Promise<string> {
     const response = await fetch(`${server.url}/metrics`, { dispatcher });

@@ -12,7 +12,7 @@ import { loadLlama } from '../../../../../../src/engine/child/llama/library.ts';
 import { nativeLibrary } from '../../../../../../src/engine/seam/native-library.ts';
 import { oggOf, opusHead } from '../../../../../fixtures/audio/ogg-file.ts';
 import { CELT, riseAt, SILK_HYBRID } from '../../../../../fixtures/audio/opus-sample.ts';
-import { toneWav } from '../../../../../fixtures/audio/sound.ts';
+import { floatWav, toneWav } from '../../../../../fixtures/audio/sound.ts';
 import { webmOf } from '../../../../../fixtures/audio/webm-file.ts';
 
 const path = nativeLibrary('libwhisper');
@@ -93,6 +93,19 @@ describe.skipIf(path === undefined)('a file', () => {
       param: 'file',
       message: expect.stringMatching(new RegExp(`${why}.*WAV, MP3, FLAC, and Opus in Ogg or WebM`)),
     });
+  });
+
+  test('floats beyond the range are cut, and what is no number is refused', async () => {
+    const heard = await decoded(floatWav([0.5, -0.25, 1.5, -2, 3e38, -3e38, Infinity, -Infinity]));
+    expect([...heard]).toEqual([0.5, -0.25, 1, -1, 1, -1, 1, -1]);
+    for (const value of [Number.NaN, -Number.NaN])
+      await expect(decoded(floatWav([0, value]))).rejects.toMatchObject({
+        code: 'invalid_audio',
+        message: expect.stringContaining('no numbers'),
+      });
+    const loud = await decoded(oggOf(CELT, { head: opusHead({ skip: 120, gain: 32_767 }) }));
+    expect(loud.every((value) => value >= -1 && value <= 1)).toBe(true);
+    expect(loud).toContain(1);
   });
 
   test('WAV and Opus longer than there is room for', async () => {
