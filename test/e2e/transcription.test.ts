@@ -161,6 +161,7 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
   const good = { file: blob(tone), model: 'random', temperature: '0.01' };
   test.each<readonly [string, Readonly<Record<string, string | Blob>>, string, string | null]>([
     ['no file', { model: 'random' }, 'missing_required_parameter', 'file'],
+    ['a file without a filename', { ...good, file: 'words' }, 'invalid_value', 'file'],
     ['no model', { file: good.file }, 'missing_required_parameter', 'model'],
     ['another field', { ...good, frequency: '1' }, 'unknown_parameter', 'frequency'],
     ['a hot temperature', { ...good, temperature: '2' }, 'decimal_above_max_value', 'temperature'],
