@@ -49,12 +49,7 @@ describe.skipIf(!haveCompiler)('a library of few files', () => {
         .trim()
         .split('\n')
         .map((line) => line.split(' ').at(-1)),
-    ).toEqual([
-      'assay_audio_decode',
-      'assay_audio_opus',
-      'assay_audio_opus_version',
-      'assay_audio_version',
-    ]);
+    ).toEqual(['assay_audio_decode', 'assay_audio_opus', 'assay_audio_opus_version', 'assay_audio_version']);
     expect(readFileSync(built.path).includes(cache)).toBe(false);
   });
 
