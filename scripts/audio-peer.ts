@@ -1,6 +1,7 @@
 // pywhispercpp, the peer that transcription is compared with: whisper.cpp for Python, from PyPI with every
-// wheel by its hash, in a folder of its own in the cache; espeak-ng, which speaks the texts; and opusenc, which
-// makes Opus of them. Tests and the bench use them where they are, and `make audio-peer` puts them there.
+// wheel by its hash, in a folder of its own in the cache; espeak-ng, which speaks the texts; and opusenc,
+// which makes Opus of them. Tests and the bench use them where they are, and `make audio-peer` puts them
+// there.
 //   node --import tsx scripts/audio-peer.ts
 
 import { execFileSync, spawnSync } from 'node:child_process';

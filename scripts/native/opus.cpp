@@ -1,6 +1,6 @@
-// Opus packets for libwhisper, to 16 kHz mono floats: libopus decodes to that rate itself and mixes two channels
-// into one. The packets come from the server's own readers of Ogg and WebM; here is one decoder for each file, and
-// never a frame beyond the caller's room.
+// Opus packets for libwhisper, to 16 kHz mono floats: libopus decodes to that rate itself and mixes two
+// channels into one. The packets come from the server's own readers of Ogg and WebM; here is one decoder for
+// each file, and never a frame beyond the caller's room.
 
 #include <opus.h>
 
@@ -21,8 +21,8 @@ uint64_t smaller(uint64_t a, uint64_t b) {
 
 extern "C" {
 /**
- * Decodes packets of `sizes` bytes, one behind the other in `total` bytes, until `frames` are written. `gain`: 1/256
- * dB (RFC 7845). The first `skip` frames are left out. Frames written; -1: a packet is broken.
+ * Decodes packets of `sizes` bytes, one behind the other in `total` bytes, until `frames` are written.
+ * `gain`: 1/256 dB (RFC 7845). The first `skip` frames are left out. Frames written; -1: a packet is broken.
  */
 ASSAY_API int64_t assay_audio_opus(
         const uint8_t * packets, uint64_t total, const uint32_t * sizes, uint64_t count, int32_t gain, uint64_t skip,

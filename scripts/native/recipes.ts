@@ -73,7 +73,7 @@ const OPUS_FLAGS: readonly string[] = [
   '-DPACKAGE_VERSION="1.3.1"',
 ];
 
-/** What the decoder needs of libopus; nothing of the encoder but the entropy coder that bands.c names. */
+/** The files of libopus that the decoder needs; of the encoder, the entropy coder that bands.c names. */
 const OPUS_DECODER: readonly string[] = [
   ...unitsBelow('src', 'opus opus_decoder'),
   ...unitsBelow(

@@ -1,5 +1,5 @@
-// Elements of EBML (RFC 8794), which WebM and Matroska are made of: an id, a size, content. Each is read within
-// its parent, and no number leaves the range that is exact.
+// Elements of EBML (RFC 8794), which WebM and Matroska are made of: an id, a size, content. Each is read
+// within its parent, and no number leaves the range that is exact.
 
 import { noSound } from './refusals.ts';
 
@@ -47,8 +47,8 @@ export function known({ id, start, end }: Element): Known {
 }
 
 /**
- * A number of one to eight bytes whose first bit that is set says how many (RFC 8794, 4). Undefined: all bits are
- * set, the size is unknown. `start` is behind it.
+ * A number of one to eight bytes whose first bit that is set says how many (RFC 8794, 4). Undefined: all bits
+ * are set, the size is unknown. `start` is behind it.
  */
 export function numberAt(
   bytes: Uint8Array,

@@ -1,6 +1,7 @@
-// Opus in Ogg (RFC 3533, RFC 7845): one stream, every page by its checksum and number, packets across pages, and
-// the positions that say where the sound begins and ends. Streams beside or behind the first one are refused: they
-// would be other sounds. A file that ends between two pages without its last one is read as far as it goes.
+// Opus in Ogg (RFC 3533, RFC 7845): one stream, every page by its checksum and number, packets across pages,
+// and the positions that say where the sound begins and ends. Streams beside or behind the first one are
+// refused: they would be other sounds. A file that ends between two pages without its last one is read as far
+// as it goes.
 
 import { OpusPackets, readOpusHead, type OpusHead, type OpusSound } from './opus.ts';
 import { noSound } from './refusals.ts';

@@ -1,6 +1,6 @@
 // Opus packets out of a container (RFC 6716, RFC 7845): their bytes one behind the other, as libopus is given
-// them, and how long they are, which the first byte of each says. A packet that cannot be one is refused here,
-// and so is more than a request may bring, before anything is decoded.
+// them, and how long they are, which the first byte of each says. A packet that cannot be one is refused
+// here, and so is more than a request may bring, before anything is decoded.
 
 import { MAX_AUDIO_SECONDS } from '../../../seam/transcription.ts';
 import { noSound, tooLong } from './refusals.ts';

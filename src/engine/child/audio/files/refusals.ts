@@ -1,5 +1,5 @@
-// The refusals of sound files, each a 400 that names the parameter `file`: what is wrong with this one, and which
-// are accepted. Nothing of the file is quoted.
+// The refusals of sound files, each a 400 that names the parameter `file`: what is wrong with this one, and
+// which are accepted. No byte of the file is quoted.
 
 import { ApiError } from '../../../../base/errors.ts';
 import { MAX_AUDIO_SECONDS } from '../../../seam/transcription.ts';

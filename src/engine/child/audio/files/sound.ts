@@ -1,6 +1,6 @@
-// Any accepted file to the samples that whisper hears: Ogg and WebM are read here, and libopus gets their packets;
-// the rest is for miniaudio, which tells WAV, MP3 and FLAC apart. All by content, whatever a file is named. No
-// sample leaves here that is not a number from -1 to 1.
+// Any accepted file to the samples that whisper hears: Ogg and WebM are read here, and libopus gets their
+// packets; the rest is for miniaudio, which tells WAV, MP3 and FLAC apart. All by content, whatever a file is
+// named. No sample leaves here that is not a number from -1 to 1.
 
 import { SAMPLE_RATE } from '../../../seam/transcription.ts';
 import type { Pointer } from '../../llama/declarations.ts';
@@ -54,8 +54,9 @@ async function decodeOpus(
 }
 
 /**
- * Files of floats, and loud heads of Opus, give any value. One that is no number is no sound, and those beyond the
- * range are cut as loudspeakers do: with either, whisper.cpp would end the process for all who wait for it.
+ * Files of floats, and loud heads of Opus, give any value. One that is no number is no sound, and those
+ * beyond the range are cut as loudspeakers do: with either, whisper.cpp would end the process for all who
+ * wait for it.
  */
 function limitSamples(samples: Float32Array): void {
   for (let i = 0; i < samples.length; i++) {

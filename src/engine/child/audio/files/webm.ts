@@ -1,6 +1,7 @@
-// Opus in WebM and Matroska (RFC 9559), as browsers record it (sizes unknown until the end) and as other programs
-// write it: the first track of sound, its blocks with every kind of lacing, in the order of the file. Other tracks
-// are passed over. Compressed or encrypted tracks, and codecs other than Opus, are refused.
+// Opus in WebM and Matroska (RFC 9559), as browsers record it (sizes unknown until the end) and as other
+// programs write it: the first track of sound, its blocks with every kind of lacing, in the order of the
+// file. Other tracks are passed over. Compressed or encrypted tracks, and codecs other than Opus, are
+// refused.
 
 import { elementAt, elementsIn, isFiller, known, numberAt, textIn, unsignedIn, type Known } from './ebml.ts';
 import { OPUS_RATE, OpusPackets, readOpusHead, type OpusHead, type OpusSound } from './opus.ts';
@@ -228,7 +229,7 @@ function lacingOf(
   const equal = (end - at) / count;
   if (kind === 2) sizes.push(...Array.from({ length: count }, () => equal));
   else sizes.push(rest);
-  // A block of no lacing byte, a size of less than nothing, or sizes beyond the block.
+  // A block of no lacing byte, a negative size, or sizes beyond the block.
   if (at > end || sizes.some((each) => !Number.isInteger(each) || each < 0))
     throw noSound('a block of its WebM is broken');
   return { sizes, first: at };

@@ -1,6 +1,6 @@
-// Opus out of Ogg: the packets of the stream whatever pages they are on, where the sound begins and ends, and a
-// refusal for each thing that is not as RFC 3533 and RFC 7845 say. Cut anywhere and changed anywhere, a file is
-// refused or read as far as its whole pages go.
+// Opus out of Ogg: the packets of the stream whatever pages they are on, where the sound begins and ends, and
+// a refusal for each thing that is not as RFC 3533 and RFC 7845 say. Cut anywhere and changed anywhere, a
+// file is refused or read as far as its whole pages go.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,6 +1,6 @@
-// Files to samples by the library itself: Opus in Ogg and in WebM are the same samples, those of the sound that was
-// encoded, at the time it was; packets that are none are refused by libopus, whatever their container says. Needs
-// libwhisper (make native).
+// Files to samples by the library itself: Opus in Ogg and in WebM are the same samples, those of the sound
+// that was encoded, at the time it was; packets that are none are refused by libopus, whatever their
+// container says. Needs libwhisper (make native).
 
 import * as fc from 'fast-check';
 import koffi from 'koffi';
