@@ -55,8 +55,8 @@ async function decodeOpus(
 
 /**
  * Files of floats, and loud heads of Opus, give any value. One that is no number is no sound, and those
- * beyond the range are cut as loudspeakers do: with either, whisper.cpp would end the process for all who
- * wait for it.
+ * beyond the range are cut as loudspeakers do: with either, whisper.cpp would end the process and with it
+ * every request that waits.
  */
 function limitSamples(samples: Float32Array): void {
   for (let i = 0; i < samples.length; i++) {
