@@ -122,7 +122,7 @@ async function compile(
       const seed = `-frandom-seed=${path}`;
       const map = `-ffile-prefix-map=${work}=.`;
       const language = source.endsWith('.c') ? ['-x', 'c'] : ['-x', 'c++', '-std=c++17'];
-      const own = [...language, ...recipe.flags, ...flags, ...COMPILE_FLAGS, ...includes, seed, map];
+      const own = [...language, ...recipe.flags, ...COMPILE_FLAGS, ...flags, ...includes, seed, map];
       await run(work, [...own, '-c', path, '-o', objects[i]!]);
     }
   };

@@ -12,7 +12,7 @@ export interface Unit {
   readonly source: string;
   /** Which folder. */
   readonly from: keyof Places;
-  /** Of this unit alone. */
+  /** For this unit alone, before the include paths of all. */
   readonly flags?: readonly string[] | undefined;
 }
 
@@ -22,6 +22,7 @@ export interface Places {
   readonly whisper: string;
   /** libwebp. */
   readonly webp: string;
+  readonly opus: string;
   /** This folder: what we add ourselves. */
   readonly own: string;
 }
@@ -69,6 +70,40 @@ const DSP_VARIANTS: readonly (readonly [string, ...string[]])[] = X64
   ? [['sse2'], ['sse41', '-msse4.1'], ['avx2', '-mavx2']]
   : [['neon']];
 
+/**
+ * libopus as its own build for 64 bits without processor-specific code: floats, arrays on the stack, and an
+ * abort where the decoder finds itself in a state that it cannot be in.
+ */
+const OPUS_FLAGS: readonly string[] = [
+  ...['include', 'celt', 'silk', 'silk/float'].map((folder) => `-Iopus/${folder}`),
+  '-DOPUS_BUILD',
+  '-DVAR_ARRAYS',
+  '-DHAVE_LRINT',
+  '-DHAVE_LRINTF',
+  '-DENABLE_HARDENING',
+  '-DPACKAGE_VERSION="1.3.1"',
+];
+
+/** The files of libopus that the decoder needs; of the encoder, the entropy coder that bands.c names. */
+const OPUS_DECODER: readonly string[] = [
+  ...unitsBelow('src', 'opus opus_decoder'),
+  ...unitsBelow(
+    'celt',
+    'bands celt celt_decoder celt_lpc cwrs entcode entdec entenc kiss_fft laplace mathops mdct modes pitch ' +
+      'quant_bands rate vq',
+  ),
+  ...unitsBelow(
+    'silk',
+    'CNG LPC_analysis_filter LPC_fit LPC_inv_pred_gain NLSF2A NLSF_decode NLSF_stabilize NLSF_unpack PLC ' +
+      'bwexpander bwexpander_32 code_signs dec_API decode_core decode_frame decode_indices decode_parameters ' +
+      'decode_pitch decode_pulses decoder_set_fs gain_quant init_decoder lin2log log2lin pitch_est_tables ' +
+      'resampler resampler_private_AR2 resampler_private_IIR_FIR resampler_private_down_FIR ' +
+      'resampler_private_up2_HQ resampler_rom shell_coder sort stereo_MS_to_LR stereo_decode_pred sum_sqr_shift ' +
+      'table_LSF_cos tables_LTP tables_NLSF_CB_NB_MB tables_NLSF_CB_WB tables_gain tables_other ' +
+      'tables_pitch_lag tables_pulses_per_block',
+  ),
+];
+
 export const RECIPES: readonly Recipe[] = [
   {
     library: 'libmtmd',
@@ -90,7 +125,7 @@ export const RECIPES: readonly Recipe[] = [
   },
   {
     library: 'libwhisper',
-    needs: ['llama', 'whisper', 'own'],
+    needs: ['llama', 'whisper', 'opus', 'own'],
     includes: ['whisper/include', 'whisper/src', 'llama/include', 'llama/ggml/include', 'llama/vendor'],
     flags: ['-DWHISPER_SHARED', '-DWHISPER_BUILD', '-DWHISPER_VERSION="1.9.3-dev"'],
     exports: ['whisper_*', 'assay_audio_*'],
@@ -99,6 +134,8 @@ export const RECIPES: readonly Recipe[] = [
       { from: 'whisper', source: 'src/whisper.cpp' },
       { from: 'own', source: 'audio.cpp' },
       { from: 'own', source: 'transcribe.cpp' },
+      { from: 'own', source: 'opus.cpp', flags: ['-Iopus/include'] },
+      ...OPUS_DECODER.map((source): Unit => ({ from: 'opus', source, flags: OPUS_FLAGS })),
     ],
   },
   {
@@ -130,6 +167,10 @@ function webpUnits(webp: string, folder: string, list: string, flags?: readonly 
   const files = [...text.matchAll(/^(\w+) \+= (\w+\.c)$/gm)].filter(([, of]) => of === list);
   if (files.length === 0) throw new Error(`the sources of libwebp name no files in ${folder}`);
   return files.map(([, , file]) => ({ from: 'webp', source: `src/${folder}/${file}`, flags }));
+}
+
+function unitsBelow(folder: string, names: string): readonly string[] {
+  return names.split(' ').map((name) => `${folder}/${name}.c`);
 }
 
 /** The files that llama.cpp's own build gives mtmd, in its order. */

@@ -32,8 +32,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'audio child': {
     entry: PROCESSES.audioChild,
-    files: 24,
-    lines: 2_900,
+    files: 30,
+    lines: 3_600,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },

@@ -111,6 +111,8 @@ async function readAudio({
       },
     }),
   });
+  if (fields.some(([name]) => name === 'file'))
+    throw refuse('invalid_value', 'file', 'file is text: its part of the form has no filename');
   if (file === undefined || file.field !== 'file')
     throw refuse('missing_required_parameter', 'file', 'file is missing, expected a sound file');
   return { fields, audio: Buffer.concat(pieces) };
