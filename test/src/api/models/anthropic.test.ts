@@ -83,7 +83,7 @@ test.each<[string, number, string, string, string?]>([
 });
 
 test('x-api-key counts with the version alone; a key sees its own models', async () => {
-  const keys = [apiKey('one', { models: new Set(['a', 'e']) })] as const;
+  const keys = [apiKey('one', { models: ['a', 'e'] })] as const;
   api = await startApi({ ...MODELS, config: { auth: { required: true, adminEnabled: true, keys } } });
   expect(await ids(client().models.list())).toEqual(['a', 'e']);
   await expect(client().models.retrieve('demo')).rejects.toMatchObject({

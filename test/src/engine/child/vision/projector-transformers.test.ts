@@ -69,7 +69,6 @@ describe.skipIf(!haveVision || !haveOracle)('beside transformers', () => {
       embeddings: 'none',
       exact: true,
       unified: true,
-      vectors: true,
     });
     let position = 0;
     const read = (tokens: readonly number[], last: boolean): void => {
