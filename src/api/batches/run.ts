@@ -132,13 +132,15 @@ export class BatchRun {
   async #change(change: Partial<StoredBatch>): Promise<void> {
     this.#batch = { ...this.#batch, ...change };
     this.#options.onChange(this.#batch);
-    const written = this.#written.then(async () => {
-      const batch = this.#batch;
-      await this.#context.batches.write(batch);
-      this.#storedStatus = batch.status;
-    });
+    const written = this.#written.then(() => this.#store());
     this.#written = written.catch(() => undefined);
     await written;
+  }
+
+  async #store(): Promise<void> {
+    const batch = this.#batch;
+    await this.#context.batches.write(batch);
+    this.#storedStatus = batch.status;
   }
 
   async #check(): Promise<void> {
@@ -189,7 +191,11 @@ export class BatchRun {
       await Promise.all(under);
       this.#cancelSync?.();
       this.#log = undefined;
-      await log.sync().finally(() => log.close());
+      try {
+        await log.sync();
+      } finally {
+        await log.close();
+      }
     }
     await this.#finalize('completed');
   }

@@ -101,7 +101,8 @@ export const listModels = route({
   aliases: ['/models'],
   access: 'key',
   limited: true,
-  summary: "The registered models this key may use; with `anthropic-version`, in the form of Anthropic's API.",
+  summary:
+    "The registered models this key may use; with `anthropic-version`, in the form of Anthropic's API.",
   tag: 'Models',
   // Read by one of the APIs alone: the other ignores a query.
   query: { ...messagesModelQuery, read: (value) => value },

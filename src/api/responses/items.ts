@@ -111,9 +111,7 @@ function isUntyped(value: unknown): value is Readonly<Record<string, unknown>> {
 /** A message may leave its type out. */
 export const item: Shape<Item> = {
   schema: typed.schema,
-  read: (value, path) =>
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the other members always refuse
-    isUntyped(value) ? message.read(value, path) : (typed.read(value, path) as Item),
+  read: (value, path) => (isUntyped(value) ? message.read(value, path) : typed.read(value, path)),
 };
 
 /** A reference may, too: it has an id, and no role. */
@@ -125,8 +123,7 @@ const inputItem: Shape<Item | Reference> = {
       return role === undefined && value['id'] !== undefined
         ? reference.read({ id: value['id'] }, path)
         : message.read(value, path);
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the other members always refuse
-    return typedInput.read(value, path) as Item | Reference;
+    return typedInput.read(value, path);
   },
 };
 

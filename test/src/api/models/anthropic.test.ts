@@ -2,7 +2,7 @@
 // its errors and its key; clients of OpenAI's API see no difference.
 
 import Anthropic from '@anthropic-ai/sdk';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import OpenAI from 'openai';
 import { afterEach, expect, test } from 'vitest';
 import { messagesErrorAnswer } from '../../../../src/api/messages/answer-schema.ts';
@@ -60,17 +60,17 @@ test('the SDK lists them, in pages of any size, in both directions, and retrieve
   expect(await ids(sdk.beta.models.list())).toEqual(WHOLE);
 });
 
-test.each<[string, number, string, string, string?]>([
-  ['/none', 404, 'not_found_error', 'model_not_found'],
-  ['/whisper', 404, 'not_found_error', 'model_not_found'],
-  ['?limit=0', 400, 'invalid_request_error', 'integer_below_min_value', 'limit'],
-  ['?limit=1001', 400, 'invalid_request_error', 'integer_above_max_value', 'limit'],
-  ['?limit=x', 400, 'invalid_request_error', 'invalid_value', 'limit'],
-  ['?after_id=none', 400, 'invalid_request_error', 'invalid_value', 'after_id'],
-  ['?before_id=whisper', 400, 'invalid_request_error', 'invalid_value', 'before_id'],
-  ['?after_id=a&before_id=e', 400, 'invalid_request_error', 'invalid_value', 'before_id'],
-  ['?after_id=a&after_id=e', 400, 'invalid_request_error', 'invalid_type', 'after_id'],
-])('%s is refused in the form of its API', async (rest, status, type, code, param) => {
+test.each<[string, readonly [status: number, type: string, code: string], string?]>([
+  ['/none', [404, 'not_found_error', 'model_not_found']],
+  ['/whisper', [404, 'not_found_error', 'model_not_found']],
+  ['?limit=0', [400, 'invalid_request_error', 'integer_below_min_value'], 'limit'],
+  ['?limit=1001', [400, 'invalid_request_error', 'integer_above_max_value'], 'limit'],
+  ['?limit=x', [400, 'invalid_request_error', 'invalid_value'], 'limit'],
+  ['?after_id=none', [400, 'invalid_request_error', 'invalid_value'], 'after_id'],
+  ['?before_id=whisper', [400, 'invalid_request_error', 'invalid_value'], 'before_id'],
+  ['?after_id=a&before_id=e', [400, 'invalid_request_error', 'invalid_value'], 'before_id'],
+  ['?after_id=a&after_id=e', [400, 'invalid_request_error', 'invalid_type'], 'after_id'],
+])('%s is refused in the form of its API', async (rest, [status, type, code], param) => {
   api = await startApi(MODELS);
   for (const path of ['/v1/models', '/models']) {
     const response = await fetch(`${api.url}${path}${rest}`, { headers: VERSION });
