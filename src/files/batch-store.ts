@@ -140,7 +140,7 @@ export class BatchStore {
     return { store, batches };
   }
 
-  /** 507 storage_full; then nothing of it is left. */
+  /** 507 storage_full; then all of it is removed. */
   async add(batch: StoredBatch): Promise<void> {
     const folder = join(this.#folder, batch.id);
     try {

@@ -53,7 +53,11 @@ export function refuseKeyword(place: Place, keyword: string | null, message: str
 }
 
 export function refuseUnsupported(place: Place, keyword: string): never {
-  refuseKeyword(place, keyword, `${isWord(keyword) ? `the keyword ${keyword}` : 'a keyword'} is not supported`);
+  refuseKeyword(
+    place,
+    keyword,
+    `${isWord(keyword) ? `the keyword ${keyword}` : 'a keyword'} is not supported`,
+  );
 }
 
 export function refuseEmpty(place: Place, keyword: string | null, message: string): never {

@@ -60,8 +60,7 @@ export function without(schema: SchemaJson, key: string): SchemaJson {
 /** Refuses words that no grammar here knows. */
 export function assertKnown(schema: SchemaJson, place: Place): void {
   for (const key of Object.keys(schema))
-    if (!KNOWN.has(key) && !ANNOTATIONS.has(key))
-      refuseUnsupported(place, key);
+    if (!KNOWN.has(key) && !ANNOTATIONS.has(key)) refuseUnsupported(place, key);
 }
 
 export function isJson(value: unknown): value is SchemaJson {

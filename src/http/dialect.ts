@@ -12,15 +12,15 @@ export function speaksMessages(url: string): boolean {
   return /^\/v1\/messages(?:[/?]|$)/.test(url);
 }
 
-/** What tells one API from the other. */
-export interface Spoken {
+/** The parts of a request that tell one API from the other. */
+export interface SpokenRequest {
   readonly method: string;
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
 }
 
 /** Whether a request is one of Anthropic's API. */
-export function isOfAnthropic({ method, url, headers }: Spoken): boolean {
+export function isOfAnthropic({ method, url, headers }: SpokenRequest): boolean {
   if (speaksMessages(url)) return true;
   const reads = method === 'GET' || method === 'HEAD';
   return reads && headers['anthropic-version'] !== undefined && /^(?:\/v1)?\/models(?:[/?]|$)/.test(url);
@@ -47,7 +47,7 @@ export function messagesErrorBody(error: ApiError, requestId: string): MessagesE
 
 /** The body of an error for the request it answers. */
 export function errorBodyFor(
-  request: Spoken & { readonly exchange: { readonly id: string } },
+  request: SpokenRequest & { readonly exchange: { readonly id: string } },
   error: ApiError,
 ): ErrorBody | MessagesErrorBody {
   return isOfAnthropic(request) ? messagesErrorBody(error, request.exchange.id) : errorBody(error);
@@ -68,7 +68,7 @@ function typeOf(status: number): string {
 }
 
 /** The credentials of a request, as an Authorization header has them; that header counts if both are sent. */
-export function credentialsOf(request: Spoken): string | undefined {
+export function credentialsOf(request: SpokenRequest): string | undefined {
   const { headers } = request;
   const key = headers['x-api-key'];
   if ((headers.authorization ?? '') !== '' || typeof key !== 'string' || !isOfAnthropic(request))

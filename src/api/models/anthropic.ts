@@ -54,7 +54,9 @@ export const messagesModelPage = object({
   last_id: nullable(words),
 });
 
-const cursor = (about: string): Shape<string | undefined> => optional(text({ max: 1024, about }));
+function cursor(about: string): Shape<string | undefined> {
+  return optional(text({ max: 1024, about }));
+}
 const WHERE = 'With the header `anthropic-version`: ';
 
 /** Other fields are ignored, as they are for clients of the other API. */

@@ -75,7 +75,7 @@ const foreign = unsupportedParameter('items are messages, function and custom to
 const FOREIGN = ['file_search_call', 'computer_call', 'computer_call_output', 'web_search_call', 'tool_search_call', 'tool_search_output', 'compaction', 'image_generation_call', 'code_interpreter_call', 'local_shell_call', 'local_shell_call_output', 'shell_call', 'shell_call_output', 'apply_patch_call', 'apply_patch_call_output', 'mcp_list_tools', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call'] as const; // prettier-ignore
 
 const refused = Object.fromEntries(FOREIGN.map((each) => [each, foreign]));
-const own = {
+const OWN = {
   message,
   function_call: functionCall,
   custom_tool_call: customCall,
@@ -83,7 +83,7 @@ const own = {
   custom_tool_call_output: result,
   reasoning,
 };
-const typed = tagged('type', { ...own, ...refused });
+const typed = tagged('type', { ...OWN, ...refused });
 
 const reference = map(
   openObject({
@@ -92,7 +92,7 @@ const reference = map(
   }),
   ({ id }) => ({ type: 'item_reference' as const, id }),
 );
-const typedInput = tagged('type', { ...own, item_reference: reference, ...refused });
+const typedInput = tagged('type', { ...OWN, item_reference: reference, ...refused });
 
 export type Item =
   | Infer<typeof message>
@@ -102,7 +102,7 @@ export type Item =
   | Infer<typeof reasoning>;
 
 /** Stands for an item that is stored. */
-export type Reference = Infer<typeof reference>;
+export type ItemReference = Infer<typeof reference>;
 
 function isUntyped(value: unknown): value is Readonly<Record<string, unknown>> {
   return isRecord(value) && (value['type'] === undefined || value['type'] === null);
@@ -115,7 +115,7 @@ export const item: Shape<Item> = {
 };
 
 /** A reference may, too: it has an id, and no role. */
-const inputItem: Shape<Item | Reference> = {
+const inputItem: Shape<Item | ItemReference> = {
   schema: typedInput.schema,
   read(value, path) {
     const role = isRecord(value) ? value['role'] : undefined;

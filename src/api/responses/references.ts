@@ -6,8 +6,8 @@
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
-import type { Item, Reference } from './items.ts';
-import { type KeptItem, readItem } from './stored-items.ts';
+import type { Item, ItemReference } from './items.ts';
+import { type KeptItem, readItem, type ResolvedInput } from './stored-items.ts';
 
 /** The digits of a response's id, and the place of the item. */
 const ITEM_ID = /^[a-z]+_([0-9a-f]{32})[0-9a-f]{8}$/;
@@ -20,12 +20,6 @@ export function itemIds(responseId: string): (prefix: string) => string {
     count += 1;
     return `${prefix}_${digits}${count.toString(16).padStart(8, '0')}`;
   };
-}
-
-export interface ResolvedInput {
-  readonly items: string | readonly Item[];
-  /** The items that were referred to, by their place, as they are stored. */
-  readonly kept: ReadonlyMap<number, KeptItem>;
 }
 
 export interface ReferenceOptions {
@@ -44,7 +38,7 @@ interface Wanted {
 }
 
 export async function resolveReferences(
-  given: string | readonly (Item | Reference)[],
+  given: string | readonly (Item | ItemReference)[],
   { store, caller, maxBytes, onBytes }: ReferenceOptions,
 ): Promise<ResolvedInput> {
   if (typeof given === 'string') return { items: given, kept: new Map() };
@@ -70,7 +64,7 @@ export async function resolveReferences(
 
 /** The references by the digits of their response. */
 function byResponse(
-  given: readonly (Item | Reference)[],
+  given: readonly (Item | ItemReference)[],
   stores: boolean,
 ): ReadonlyMap<string, readonly [Wanted, ...Wanted[]]> {
   const wanted = new Map<string, [Wanted, ...Wanted[]]>();
@@ -107,7 +101,7 @@ async function itemsOf(
   }
 }
 
-function itemOf(given: Item | Reference, kept: KeptItem | undefined, at: number): Item {
+function itemOf(given: Item | ItemReference, kept: KeptItem | undefined, at: number): Item {
   if (given.type !== 'item_reference') return given;
   if (kept === undefined) throw notFound(at);
   return readItem(kept, `input[${at}]`);

@@ -13,8 +13,8 @@ import { ResponseAnswer, type ResponseObject } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import type { ResponseStore } from '../../files/response-store.ts';
-import { itemIds, type ResolvedInput, resolveReferences } from './references.ts';
-import { readItem, type KeptItem, storedInput, storedOutput } from './stored-items.ts';
+import { itemIds, resolveReferences } from './references.ts';
+import { readItem, type KeptItem, type ResolvedInput, storedInput, storedOutput } from './stored-items.ts';
 import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 

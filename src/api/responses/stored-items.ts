@@ -4,9 +4,14 @@
 import type { FileOf } from '../chat/fetched-images.ts';
 import type { Spoken } from '../chat/images.ts';
 import { item, type Item } from './items.ts';
-import type { ResolvedInput } from './references.ts';
 
 export type KeptItem = Readonly<Record<string, unknown>>;
+
+export interface ResolvedInput {
+  readonly items: string | readonly Item[];
+  /** The items that were referred to, by their place, as they are stored. */
+  readonly kept: ReadonlyMap<number, KeptItem>;
+}
 
 export interface ItemSealing {
   /** The text of sealed reasoning, and where it is in the request. */

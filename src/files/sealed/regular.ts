@@ -6,7 +6,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { codeOf } from '../../base/durable-files.ts';
 import { SealedError } from './format.ts';
 
-/** What open(2) says of a link, a folder, a socket, and a place below a file. */
+/** As open(2) refuses a link, a folder, a socket, and a place below a file. */
 const NO_FILE: ReadonlySet<string | undefined> = new Set(['ELOOP', 'EISDIR', 'ENXIO', 'ENOTDIR']);
 
 /** `flags` as open(2) has them. Throws SealedError, or the error of open. */

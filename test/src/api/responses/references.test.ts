@@ -1,5 +1,5 @@
-// item_reference: a stored item of the caller's own stands where the request refers to it, and nothing else
-// does.
+// item_reference: a stored item of the caller's own stands where the request refers to it; any
+// other id is refused.
 
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
