@@ -17,7 +17,17 @@ import {
 } from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
+import { isOfAnthropic } from '../../http/dialect.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
+import {
+  isAnsweredByMessages,
+  messagesModel,
+  messagesModelAnswer,
+  messagesModelPage,
+  messagesModelQuery,
+  ofEither,
+  pageOfModels,
+} from './anthropic.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
@@ -85,12 +95,16 @@ export const listModels = route({
   aliases: ['/models'],
   access: 'key',
   limited: true,
-  summary: 'The registered models this key may use.',
+  summary:
+    "The registered models this key may use; with `anthropic-version`, in the form of Anthropic's API.",
   tag: 'Models',
-  answer: modelListAnswer,
-  async handle({ deps, exchange }) {
+  // Read by one of the APIs alone: the other ignores a query.
+  query: { ...messagesModelQuery, read: (value) => value },
+  answer: ofEither(modelListAnswer, messagesModelPage),
+  async handle({ deps, exchange, query, request }) {
     const allowed = exchange.principal?.models ?? null;
     const visible = deps.models.list().filter((model) => allowed === null || allowed.has(model.id));
+    if (isOfAnthropic(request)) return pageOfModels(visible, messagesModelQuery.read(query, ''));
     return { object: 'list', data: visible.map(wireModel) };
   },
 });
@@ -102,11 +116,11 @@ export const getModel = route({
   aliases: ['/v1/models/*', '/models/*'],
   access: 'key',
   limited: true,
-  summary: 'One model.',
+  summary: "One model; with `anthropic-version`, in the form of Anthropic's API.",
   tag: 'Models',
-  answer: modelAnswer,
+  answer: ofEither(modelAnswer, messagesModelAnswer),
   errors: ['model_not_found'],
-  async handle({ deps, exchange, params }) {
+  async handle({ deps, exchange, params, request }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)\/status$/.exec(rest)?.[1];
     if (pull !== undefined) {
@@ -122,7 +136,9 @@ export const getModel = route({
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;
     if (model === undefined) throw modelNotFound();
-    return wireModel(model);
+    if (!isOfAnthropic(request)) return wireModel(model);
+    if (!isAnsweredByMessages(model)) throw modelNotFound();
+    return messagesModel(model);
   },
 });
 

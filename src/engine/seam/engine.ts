@@ -254,10 +254,8 @@ export interface Engine {
           readonly parseSpecial?: boolean | undefined;
           readonly param?: string | undefined;
         }
-      | (Omit<Conversation, 'kind'> & {
-          /** −1 stands for each vector of an image, which is refused otherwise. No file of one is read. */
-          readonly vectors?: boolean | undefined;
-        }),
+      /** −1 stands for each vector of an image. No file of one is read. */
+      | Omit<Conversation, 'kind'>,
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
   /** The text of their bytes, joined as `pieces` gives them; bytes that are no UTF-8 are U+FFFD. */

@@ -160,10 +160,9 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
     expect((await seeing(engine)).finish).toBe('length');
   });
 
-  test('tokens of a conversation with an image are not given: vectors are none', async () => {
+  test('tokens of a conversation with an image are those of its prompt: −1 for each vector', async () => {
     const messages = [{ role: 'user' as const, content: '', images: [image({})] }];
-    expect(await apiRefusal(engine.tokenize({ messages }))).toMatchObject({ code: 'unsupported_parameter' });
-    const counted = await engine.tokenize({ messages, vectors: true });
+    const counted = await engine.tokenize({ messages });
     const read = await seeing(engine, { text: '', cacheScope: 'counted' });
     expect(counted).toHaveLength(read.promptTokens);
     // Four tiles and the overview.
