@@ -74,6 +74,16 @@ test('A of the embedding is by token', async () => {
   expect(valuesOf(file, header, 'token_embd.weight.lora_a')).toEqual([1, 4, 2, 5, 3, 6]);
 });
 
+test('names of a model that sees are those of its text model; its encoder is refused, and a matrix named twice', () => {
+  const adapted = (...modules: readonly string[]): Buffer =>
+    convert(folderOf({}, Object.fromEntries(modules.map((module) => [module, [8, 8] as const]))));
+  const [plain, seeing] = ['layers.0.self_attn.q_proj', 'text_model.layers.0.self_attn.q_proj'];
+  expect(adapted(seeing).equals(adapted(plain))).toBe(true);
+  const encoder = 'vision_model.encoder.layers.0.self_attn.q_proj';
+  expect(refusal(() => adapted(seeing, encoder)).message).toContain('llama has no such matrix');
+  expect(refusal(() => adapted(plain, seeing)).message).toContain('has two lora_');
+});
+
 test('rslora is in alpha', async () => {
   const header = await readHeader(source(convert(folderOf({ r: 4, lora_alpha: 8, use_rslora: true }, { 'layers.0.mlp.up_proj': [8, 8, 4] })))); // prettier-ignore
   expect(header.metadata.get('adapter.lora.alpha')).toEqual({ type: 'f32', value: 16 });
