@@ -7,7 +7,7 @@ import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
 import type { Item, ItemReference } from './items.ts';
-import { type KeptItem, readItem, type ResolvedInput } from './stored-items.ts';
+import { type KeptItem, readItem, type ResolvedInput, storedOutput } from './stored-items.ts';
 
 /** The digits of a response's id, and the place of the item. */
 const ITEM_ID = /^[a-z]+_([0-9a-f]{32})[0-9a-f]{8}$/;
@@ -94,7 +94,7 @@ async function itemsOf(
   try {
     const stored = await store?.get(caller, `resp_${digits}`, paramOf(at));
     const output = (stored?.response['output'] ?? []) as readonly KeptItem[];
-    return [...(stored?.input ?? []), ...output];
+    return [...(stored?.input ?? []), ...storedOutput(output)];
   } catch (error) {
     if (error instanceof ApiError && error.code === 'response_not_found') throw notFound(at);
     throw error;

@@ -31,7 +31,7 @@ export function storedInput(
   return items.map((each, i) => kept.get(i) ?? storedItem(each, `input[${i}]`, sealing));
 }
 
-/** The items of an answer. */
+/** The items of an answer, as any model and a later start of the server read them. */
 export function storedOutput(output: readonly KeptItem[]): readonly KeptItem[] {
   return output.map((each) =>
     Object.fromEntries(Object.entries(each).filter(([field]) => field !== 'encrypted_content')),

@@ -36,13 +36,16 @@ afterEach(async () => {
 function client(key = 'unused'): OpenAI {
   return new OpenAI({ baseURL: `${api.url}/v1`, apiKey: key, maxRetries: 0 });
 }
-async function start(options: ApiServerOptions = {}): Promise<OpenAI> {
-  const responses = await ResponseStore.open({
+function opened(): Promise<ResponseStore> {
+  return ResponseStore.open({
     folder,
     key: MasterKey.random(),
     now: () => now,
     limits: { maxCount: 10, maxBytesPerKey: 1 << 20, maxBytes: 1 << 20, expiryMs: 1000 },
   });
+}
+async function start(options: ApiServerOptions = {}): Promise<OpenAI> {
+  const responses = options.responses ?? (await opened());
   api = await startApi({ ...options, deps: { now: () => now, ...options.deps }, responses });
   return client();
 }
@@ -99,6 +102,34 @@ describe('an item of an answer', () => {
     expect((await post(api, '/v1/responses', asked)).status).toBe(200);
     expect(given().map(({ content }) => content)).toEqual(['Hello, world!', 'And?']);
   });
+});
+
+test('sealed reasoning stands for another model, too, and after a restart, as after previous_response_id', async () => {
+  let heard: unknown;
+  const thinking: ApiServerOptions['engine'] = {
+    reasoning: detectReasoning('<think></think>'),
+    script({ prompt }) {
+      const messages = prompt.kind === 'chat' ? prompt.messages : [];
+      heard = messages.map(({ content, reasoning }) => [content, reasoning]);
+      return ['<think>', 'Hm.', '</think>', 'So.'];
+    },
+  };
+  const responses = await opened();
+  const sdk = await start({ engine: thinking, engines: { other: thinking }, responses });
+  const first = await stored(sdk, { include: ['reasoning.encrypted_content'] });
+  const [thought] = first.output;
+  expect(thought).toMatchObject({ type: 'reasoning', encrypted_content: expect.any(String) as string });
+  const asked = { input: [{ role: 'user' as const, content: 'Hi' }, to(thought?.id), USER] };
+  const HEARD = [['Hi', undefined], ['', 'Hm.'], ['And?', undefined]]; // prettier-ignore
+  const again = await stored(sdk, { ...asked, model: 'other' });
+  expect(heard).toEqual(HEARD);
+  await api.close();
+  await start({ engine: thinking, responses });
+  await client().responses.create({ ...RESPONSE, ...asked });
+  expect(heard).toEqual(HEARD);
+  // Nor is the seal kept with what referred to it.
+  const { data } = await client().responses.inputItems.list(again.id);
+  expect(JSON.stringify(data)).not.toContain('encrypted_content');
 });
 
 test('an item of an input stands, too, and keeps its id where it is stored again', async () => {
