@@ -39,6 +39,11 @@ export interface StoredResponse {
   readonly response: Readonly<Record<string, unknown>>;
 }
 
+export interface FoundResponse extends StoredResponse {
+  /** Of the file. */
+  readonly bytes: number;
+}
+
 const storedShape = object({
   version: integer({ min: 1, max: 1 }),
   owner: text({ max: 1024 }),
@@ -133,7 +138,7 @@ export class ResponseStore {
   }
 
   /** Refuses: response_not_found, also for those of other callers. `param`: the field that names it. */
-  async get({ owner, share }: StoredFor, id: string, param?: string): Promise<StoredResponse> {
+  async get({ owner, share }: StoredFor, id: string, param?: string): Promise<FoundResponse> {
     await this.expire();
     const place = this.#placeOf(share);
     const entry = this.#shelves.get(place)?.get(id);
@@ -145,7 +150,7 @@ export class ResponseStore {
     if ('problem' in found) throw damaged(param);
     const { owner: of, input, response } = this.#opened(found.bytes, `${place}/${entry.name}`, param);
     if (of !== owner) throw responseNotFound(param);
-    return { input, response };
+    return { input, response, bytes: found.bytes.length };
   }
 
   #opened(bytes: Buffer, id: string, param?: string): Infer<typeof storedShape> {

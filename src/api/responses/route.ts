@@ -147,7 +147,9 @@ function keeperOf({ body, deps, exchange }: Call<ResponseRequest>, store: Respon
     resolved,
     async previous() {
       if (id === undefined) return [];
-      const { input, response } = await store.get(caller, id, 'previous_response_id');
+      const { input, response, bytes } = await store.get(caller, id, 'previous_response_id');
+      // Held like a body: a short request brings a long conversation.
+      exchange.held?.grow(bytes);
       const output = response['output'] as readonly KeptItem[];
       return [...input, ...storedOutput(output)];
     },

@@ -1,7 +1,7 @@
 // The store of responses: what is kept for which key, how much, how long, and what a kill or another's hand
 // on the disk leaves of it.
 
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -64,8 +64,10 @@ describe('one key', () => {
   test('gets back what was saved, also after a restart; another key gets nothing', async () => {
     const store = await open();
     await save(store, 'a', 1, 'secret words');
+    const [file = ''] = await filesOf();
+    const { size: bytes } = await stat(file);
     for (const each of [store, await open()]) {
-      expect(await each.get(keyed('a'), idOf(1))).toEqual(value('secret words'));
+      expect(await each.get(keyed('a'), idOf(1))).toEqual({ ...value('secret words'), bytes });
       expect((await apiRefusal(each.get(keyed('b'), idOf(1)))).code).toBe('response_not_found');
       expect((await apiRefusal(each.delete(keyed('b'), idOf(1)))).code).toBe('response_not_found');
     }
@@ -98,7 +100,7 @@ test('callers without a known key share the room of one, and see their own alone
   await store.save(a, at, value('words'));
   expect((await apiRefusal(store.get(b, idOf(1)))).code).toBe('response_not_found');
   expect((await apiRefusal(store.delete(b, idOf(1)))).code).toBe('response_not_found');
-  expect(await store.get(a, idOf(1))).toEqual(value('words'));
+  expect(await store.get(a, idOf(1))).toMatchObject(value('words'));
   for (const number of [2, 3]) await store.save(b, { ...at, id: idOf(number) }, value('words'));
   expect((await apiRefusal(store.get(a, idOf(1)))).code).toBe('response_not_found');
 });

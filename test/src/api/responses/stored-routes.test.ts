@@ -9,6 +9,7 @@ import { ResponseStore } from '../../../../src/files/response-store.ts';
 import { detectReasoning } from '../../../../src/engine/seam/reasoning.ts';
 import type { ChatMessage } from '../../../../src/engine/seam/engine.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';
+import { DEFAULT_CONFIG } from '../../../../src/http/deps.ts';
 import {
   apiKey,
   type ApiServer,
@@ -16,6 +17,7 @@ import {
   startApi,
 } from '../../../fixtures/http/api-server.ts';
 import { RESPONSE, streamed } from '../../../fixtures/http/responses.ts';
+import { latch } from '../../../fixtures/latch.ts';
 
 const auth = { required: true, adminEnabled: true, keys: [apiKey('alice'), apiKey('bob')] };
 
@@ -187,6 +189,31 @@ describe('previous_response_id', () => {
       ['assistant', 'get_weather', undefined],
       ['tool', undefined, called.call_id],
     ]);
+  });
+
+  test('is held like a body: beside others of its caller it waits its turn', async () => {
+    const door = latch();
+    const limits = { ...DEFAULT_CONFIG.limits, maxBodyBytes: 16_384, maxBodyBytesInFlight: 16_384 };
+    const input = 'x'.repeat(8000);
+    const sdk = await start({
+      config: { limits },
+      engine: {
+        slots: 2,
+        // Of the second request; the others go on.
+        beforeToken: () => (api.engine.requests.length === 2 ? door.opened : Promise.resolve()),
+      },
+    });
+    const { id } = await sdk.responses.create({ ...RESPONSE, input, store: true });
+    const next = () => sdk.responses.create({ ...RESPONSE, previous_response_id: id });
+    const idle = () => expect.poll(() => api.server.inFlight).toBe(0);
+    await idle();
+    const first = next();
+    await expect.poll(() => api.engine.requests.length).toBe(2);
+    await expect(next()).rejects.toMatchObject({ status: 429, code: 'server_overloaded' });
+    door.open();
+    expect((await first).status).toBe('completed');
+    await idle();
+    expect((await next()).status).toBe('completed');
   });
 
   test('brings reasoning, sealed or not', async () => {
