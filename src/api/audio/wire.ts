@@ -22,7 +22,15 @@ export type AudioFormat = (typeof FORMATS)[number];
 
 const translation = {
   model: modelId,
-  prompt: optionalOrEmpty(text({ max: 8192, about: 'Text before the sound: names, spelling, style.' })),
+  prompt: optionalOrEmpty(
+    text({
+      max: 8192,
+      // whisper.cpp takes it up to its first zero.
+      pattern: /^[^\0]*$/,
+      form: 'text without the character 0',
+      about: 'Text before the sound: names, spelling, style.',
+    }),
+  ),
   response_format: optionalOrEmpty(choice(FORMATS, 'Default: json.')),
   temperature: optionalOrEmpty(
     decimal({ min: 0, max: 1, about: 'Default: 0, and more where a passage fails.' }),

@@ -57,6 +57,7 @@ test('a strategy of pieces is ignored, as text, as JSON and as the fields of an 
 test.each<readonly [string, readonly FormField[], string]>([
   ['a field twice', [['model', 'a'], ['model', 'b']], 'invalid_value'], // prettier-ignore
   ['an unknown one', [['model', 'a'], ['modell', 'b']], 'unknown_parameter'], // prettier-ignore
+  ['a prompt that whisper would read to its zero', [['model', 'a'], ['prompt', 'a\0b']], 'invalid_value'], // prettier-ignore
   ['a prototype', [['model', 'a'], ['__proto__', 'b']], 'unknown_parameter'], // prettier-ignore
   ['no model', [['prompt', 'b']], 'missing_required_parameter'],
   ['a number of letters', [['model', 'a'], ['temperature', '1e']], 'invalid_type'], // prettier-ignore
