@@ -156,12 +156,13 @@ describe.skipIf(!haveVision)('models that see by other kinds', () => {
         const sdk = new Anthropic({ baseURL: server.url, apiKey: 'alice', maxRetries: 0, fetch: ownFetch });
         const source = { type: 'base64' as const, media_type: 'image/webp' as const, data: webpOf(21).toString('base64') }; // prettier-ignore
         const content = [{ type: 'image' as const, source }, { type: 'text' as const, text: QUESTION }]; // prettier-ignore
-        const message = await sdk.messages.create({
+        const wishes = {
           model: kind,
           temperature: 0,
           max_tokens: 8,
-          messages: [{ role: 'user', content }],
-        });
+          messages: [{ role: 'user' as const, content }],
+        };
+        const message = await sdk.messages.create(wishes);
         expect(message.content).toMatchObject([{ type: 'text', text: said }]);
 
         const lines = [

@@ -205,7 +205,9 @@ describe('previous_response_id', () => {
     });
     const { id } = await sdk.responses.create({ ...RESPONSE, input, store: true });
     const next = () => sdk.responses.create({ ...RESPONSE, previous_response_id: id });
-    const idle = () => expect.poll(() => api.server.inFlight).toBe(0);
+    const idle = async (): Promise<void> => {
+      await expect.poll(() => api.server.inFlight).toBe(0);
+    };
     await idle();
     const first = next();
     await expect.poll(() => api.engine.requests.length).toBe(2);
