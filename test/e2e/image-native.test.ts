@@ -5,7 +5,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { toFile } from 'openai';
+import { type OpenAI, toFile } from 'openai';
 import { expect, test } from 'vitest';
 import { parseManifest } from '@assay/attestation/launch';
 import { buildImage, lockedSources } from '../../image/build.ts';
@@ -83,20 +83,15 @@ test.skipIf(!ready)(
     try {
       await guest.line(/"msg":"listening"/);
       const { client, close } = await attestedClient(guest, manifest);
-      const seen = await client.chat.completions.create({
-        model: 'sees',
-        max_tokens: 4,
-        messages: [
-          {
-            role: 'user',
-            content: [
-              { type: 'image_url', image_url: { url: dataUri(picture(48, 48)) } },
-              { type: 'text', text: 'What?' },
-            ],
-          },
-        ],
-      });
-      expect(seen.usage?.prompt_tokens).toBeGreaterThan(TILE_TOKENS);
+      const text = { type: 'text' as const, text: 'What?' };
+      const image = { type: 'image_url' as const, image_url: { url: dataUri(picture(48, 48)) } };
+      const tokensOf = async (content: OpenAI.ChatCompletionContentPart[]): Promise<number> => {
+        const messages = [{ role: 'user' as const, content }];
+        const { usage } = await client.chat.completions.create({ model: 'sees', max_tokens: 4, messages });
+        return usage?.prompt_tokens ?? NaN;
+      };
+      // Four tiles, the overview, and their marks.
+      expect((await tokensOf([image, text])) - (await tokensOf([text]))).toBeGreaterThan(5 * TILE_TOKENS);
       const heard = await client.audio.transcriptions.create({
         model: 'hears',
         file: await toFile(toneWav({ seconds: 1 }), 'tone.wav'),
@@ -104,7 +99,7 @@ test.skipIf(!ready)(
       });
       expect(heard).toMatchObject({ usage: { type: 'duration', seconds: 1 } });
       await close();
-      expect(guest.console()).toContain('model sees verified');
+      for (const { name } of manifest.models) expect(guest.console()).toContain(`model ${name} verified`);
       expect(guest.console().split('the console is silent from here on')[1]?.trim()).toBe('');
     } finally {
       await guest.stop();
