@@ -38,6 +38,7 @@ const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/simulated/': 4,
   'attestation/snp/': 3,
   'attestation/tdx/': 3,
+  'attestation/receipts/': 3,
   'attestation/protocol/': 2,
   'attestation/x509/': 2,
   'attestation/eventlog/': 2,
