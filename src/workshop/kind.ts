@@ -22,6 +22,8 @@ export interface InputRef {
    */
   readonly given: string;
   readonly accepts: 'file' | 'folder' | 'either';
+  /** Of a folder: a regular expression of the paths below it that are shown and recorded; absent: all. */
+  readonly only?: string | undefined;
 }
 
 /** The decision a body amounts to. */
