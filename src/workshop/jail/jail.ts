@@ -52,10 +52,15 @@ export interface JailOrder {
 
 export type JailEnd =
   | { readonly kind: 'exit'; readonly code: number }
-  /** By us, or by the kernel for processor time; `memory`, `output`, `time`: over that limit. */
-  | { readonly kind: 'ended'; readonly why: 'killed' | 'memory' | 'output' | 'time' | 'signal' };
+  /** By us, or by the kernel; `memory`, `output`, `processes`, `time`: over that limit. */
+  | {
+      readonly kind: 'ended';
+      readonly why: 'killed' | 'memory' | 'output' | 'processes' | 'time' | 'signal';
+    };
 
 export interface Jailed {
+  /** Outside of the jail; undefined when it did not start. */
+  readonly pid: number | undefined;
   readonly stdout: Readable;
   readonly stderr: Readable;
   /** Resolves once nothing of it runs. */
@@ -89,7 +94,7 @@ export function startInJail(build: JailBuild, order: JailOrder): Jailed {
   });
   if (child.stdout === null || child.stderr === null) throw new Error('a jail without pipes');
   const watch = new Watch(order, child, cgroup);
-  return { stdout: child.stdout, stderr: child.stderr, end: watch.end, kill: () => watch.stop('killed') };
+  return { pid: child.pid, stdout: child.stdout, stderr: child.stderr, end: watch.end, kill: () => watch.stop('killed') };
 }
 
 function commandOf(build: JailBuild, order: JailOrder, cgroup: Cgroup | null): readonly string[] {
@@ -161,7 +166,7 @@ class Watch {
     this.end = this.#ended();
   }
 
-  stop(why: 'killed' | 'time' | 'output' | 'memory'): void {
+  stop(why: 'killed' | 'time' | 'output' | 'memory' | 'processes'): void {
     this.#why ??= why;
     const { pid } = this.#child;
     // Its group; a jail of namespaces ends with its first process, which is of the group.
@@ -180,7 +185,11 @@ class Watch {
     try {
       const { output, limits, mark } = this.#order;
       if ((await bytesBelow(output)) > limits.outputBytes) this.stop('output');
-      if (this.#cgroup === null && memoryOf(marked(mark)) > limits.memoryBytes) this.stop('memory');
+      if (this.#cgroup !== null) return;
+      const pids = marked(mark);
+      if (memoryOf(pids) > limits.memoryBytes) this.stop('memory');
+      // A few of the jail itself beside the program's.
+      if (pids.length > limits.processes + 8) this.stop('processes');
     } finally {
       this.#looking = false;
     }

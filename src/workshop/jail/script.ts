@@ -38,6 +38,8 @@ ln -s /proc/self/fd dev/fd
 mount -t tmpfs -o "size=$tmp,mode=1777,nosuid,nodev" tmp tmp
 mount -t tmpfs -o "size=$tmp,mode=1777,nosuid,nodev" shm dev/shm
 mount -t proc -o nosuid,nodev,noexec proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro,nosuid,nodev,noexec proc/sys
 mount --bind "$out" job/out
 mount -o remount,bind,nosuid,nodev,noexec job/out
 while [ "$1" != -- ]; do

@@ -169,6 +169,7 @@ async function conversation(jailed: Jailed, { signal, onProgress, onLog }: Run):
 const OVER = {
   memory: 'it took more memory than it may',
   output: 'it wrote more than it may',
+  processes: 'it started more processes than it may',
   time: 'it took more time than it may',
 } as const;
 

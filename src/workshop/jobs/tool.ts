@@ -3,6 +3,7 @@
 // makes the same digest, wherever it is installed.
 
 import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { lstat, readdir, realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { encodeCbor } from '@assay/attestation';
@@ -16,15 +17,29 @@ export async function toolDigest(paths: readonly string[], signal: AbortSignal):
   for (const path of paths) {
     const real = await realpath(path);
     for (const name of await namesBelow(real)) {
-      const file = join(dirname(real), name);
-      const { measured } = await digestOf(file, signal);
-      entries.push([name, new Uint8Array(Buffer.from(measured.sha256, 'hex'))]);
+      entries.push([name, await fileDigest(join(dirname(real), name), signal)]);
       if (entries.length > MAX_FILES) throw new Error('a program of too many files');
     }
   }
   entries.sort(([a], [b]) => (a < b ? -1 : 1));
   const digest = encodeCbor(new Map<number, string | typeof entries>([[0, 'assay/tool/v1'], [1, entries]])); // prettier-ignore
   return new Uint8Array(createHash('sha256').update(digest).digest());
+}
+
+const SMALL_BYTES = 512 * 1024;
+
+/** Files of code are many and small: read at once, which takes a tenth of the time. */
+async function fileDigest(path: string, signal: AbortSignal): Promise<Uint8Array> {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const about = fstatSync(fd);
+    if (about.isFile() && about.size <= SMALL_BYTES)
+      return new Uint8Array(createHash('sha256').update(readFileSync(fd)).digest());
+  } finally {
+    closeSync(fd);
+  }
+  const { measured } = await digestOf(path, signal);
+  return new Uint8Array(Buffer.from(measured.sha256, 'hex'));
 }
 
 /** From the folder above. */
