@@ -4,7 +4,14 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type * as program from '../workshop/main.ts';
-import { CommandError, CONFIG_OPTIONS, currentFolder, optionText, parseArguments, version } from './arguments.ts';
+import {
+  CommandError,
+  CONFIG_OPTIONS,
+  currentFolder,
+  optionText,
+  parseArguments,
+  version,
+} from './arguments.ts';
 import { withoutDebugger } from './memory-access.ts';
 import { takeSignals } from './signals.ts';
 import { logStream } from './terminal.ts';

@@ -19,17 +19,42 @@ export const workshopSection = {
   publish: measured(boolean('whether results may be sent to a hub; what leaves is logged', false)),
   python: measured(path('the managed Python environment; unset: `python` in the folder of jobs')),
   allow_weaker_jail: measured(
-    boolean('start where jobs cannot be kept from other files and processes of this machine; kinds that require it are refused', false),
+    boolean(
+      'start where jobs cannot be kept from other files and processes of this machine; kinds that require it are refused',
+      false,
+    ),
   ),
-  first_uid: measured(whole(1000, 4_000_000_000, 'as root: the first of the users jobs run as, one for each place', 990_000)),
+  first_uid: measured(
+    whole(1000, 4_000_000_000, 'as root: the first of the users jobs run as, one for each place', 990_000),
+  ),
   max_running: operator(whole(1, 64, 'jobs that run at once', 1)),
-  max_queued: operator(whole(1, 10_000, 'jobs that may wait, half of them for one caller; more are answered 429 too_many_jobs', 32)),
-  max_kept: operator(whole(1, 100_000, 'jobs kept with their outputs and records; the oldest that is over makes room', 1000)),
+  max_queued: operator(
+    whole(
+      1,
+      10_000,
+      'jobs that may wait, half of them for one caller; more are answered 429 too_many_jobs',
+      32,
+    ),
+  ),
+  max_kept: operator(
+    whole(1, 100_000, 'jobs kept with their outputs and records; the oldest that is over makes room', 1000),
+  ),
   max_kept_per_key: operator(whole(1, 100_000, 'the same of one key', 200)),
   threads: operator(whole(1, 1024, 'threads a job is told to use; unset: half of the processors')),
-  max_job_seconds: operator(whole(1, 30 * 86_400, 'the longest a job may run; kinds have lower limits of their own', 12 * 3600)),
-  max_job_memory_bytes: operator(whole(64 * 1024 * 1024, MAX, 'memory of all processes of a job; kinds have lower limits of their own', 16 * GI_B)),
-  max_job_output_bytes: operator(whole(1024, MAX, 'output of a job; kinds have lower limits of their own', 64 * GI_B)),
+  max_job_seconds: operator(
+    whole(1, 30 * 86_400, 'the longest a job may run; kinds have lower limits of their own', 12 * 3600),
+  ),
+  max_job_memory_bytes: operator(
+    whole(
+      64 * 1024 * 1024,
+      MAX,
+      'memory of all processes of a job; kinds have lower limits of their own',
+      16 * GI_B,
+    ),
+  ),
+  max_job_output_bytes: operator(
+    whole(1024, MAX, 'output of a job; kinds have lower limits of their own', 64 * GI_B),
+  ),
 } as const satisfies Section;
 
 export type WorkshopValues = Values<typeof workshopSection>;
@@ -58,6 +83,8 @@ export function readWorkshopConfig(sources: ConfigSources): WorkshopConfig {
   // Each value was read by its field.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   const workshop = values as WorkshopValues;
-  const own = createHash('sha256').update(configDigest(config)).update(JSON.stringify(Object.entries(values).toSorted()));
+  const own = createHash('sha256')
+    .update(configDigest(config))
+    .update(JSON.stringify(Object.entries(values).toSorted()));
   return { config, workshop, digest: new Uint8Array(own.digest()) };
 }

@@ -24,7 +24,12 @@ export interface Surroundings {
 }
 
 /** Keys with an option of their own. */
-const FLAGS = { 'api.address': 'listen', 'tee.mode': 'tee', 'store.data_dir': 'data', 'log.level': 'log-level' } as const;
+const FLAGS = {
+  'api.address': 'listen',
+  'tee.mode': 'tee',
+  'store.data_dir': 'data',
+  'log.level': 'log-level',
+} as const;
 
 /** Beside the server's. */
 const DEFAULT_ADDRESS = '127.0.0.1:8444';
@@ -87,6 +92,10 @@ function configFile(path: string): ConfigFile {
   try {
     return { path, text: readFileSync(path, 'utf8') };
   } catch (error) {
-    throw new ConfigError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`, undefined, error);
+    throw new ConfigError(
+      `${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`,
+      undefined,
+      error,
+    );
   }
 }

@@ -3,7 +3,19 @@
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
-import { anything, choice, flag, integer, list, nullable, object, optional, decimal, map, text } from '../base/shape.ts';
+import {
+  anything,
+  choice,
+  flag,
+  integer,
+  list,
+  nullable,
+  object,
+  optional,
+  decimal,
+  map,
+  text,
+} from '../base/shape.ts';
 import { ownerOf, queryInteger, seconds } from '../file-routes/stored.ts';
 import { readFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
@@ -16,7 +28,11 @@ const MAX = Number.MAX_SAFE_INTEGER;
 /** Of `?wait=`; a client that waits longer asks again. */
 const MAX_WAIT_SECONDS = 86_400;
 
-const file = object({ name: text({ max: 1024 }), sha256: text({ max: 64 }), bytes: integer({ min: 0, max: MAX }) });
+const file = object({
+  name: text({ max: 1024 }),
+  sha256: text({ max: 64 }),
+  bytes: integer({ min: 0, max: MAX }),
+});
 const time = nullable(integer({ min: 0, max: MAX }));
 
 const jobAnswer = object({
@@ -30,7 +46,9 @@ const jobAnswer = object({
   created_at: integer({ min: 0, max: MAX }),
   started_at: time,
   finished_at: time,
-  error: nullable(object({ code: text({ max: 64 }), message: text({ max: 1024 }), param: nullable(text({ max: 64 })) })),
+  error: nullable(
+    object({ code: text({ max: 64 }), message: text({ max: 1024 }), param: nullable(text({ max: 64 })) }),
+  ),
   inputs: list(file, { max: 2048 }),
   outputs: list(file, { max: 256 }),
   parameters: anything,
@@ -64,7 +82,13 @@ function wireJob(job: StoredJob, log = true): object {
 const waitQuery = object({
   wait: optional(
     map(
-      text({ max: 8, pattern: /^(?:\d{1,6}|true|false)$/, form: 'seconds, true or false', about: 'How long to wait for the end of the job, in seconds; `false` or 0: not at all, `true`: to its end. A job that is not over then is answered 202 with its id.' }),
+      text({
+        max: 8,
+        pattern: /^(?:\d{1,6}|true|false)$/,
+        form: 'seconds, true or false',
+        about:
+          'How long to wait for the end of the job, in seconds; `false` or 0: not at all, `true`: to its end. A job that is not over then is answered 202 with its id.',
+      }),
       (given) => {
         if (given === 'true') return MAX_WAIT_SECONDS;
         return given === 'false' ? 0 : Math.min(MAX_WAIT_SECONDS, Number(given));
@@ -122,12 +146,18 @@ function answerOf(kind: JobKind, job: StoredJob): object {
     return { name, given, size: own.reduce((sum, { size }) => sum + size, 0) };
   });
   const elapsedSeconds = Math.max(0, (finished ?? 0) - (started ?? 0)) / 1000;
-  return { ...kind.answer({ id, parameters: plan.parameters, inputs, outputs, result, elapsedSeconds }), job_id: id };
+  return {
+    ...kind.answer({ id, parameters: plan.parameters, inputs, outputs, result, elapsedSeconds }),
+    job_id: id,
+  };
 }
 
 function failureOf({ error, id }: StoredJob): ApiError {
   const { code, message, param } = error ?? { code: 'job_failed', message: 'it failed', param: null };
-  return new ApiError(code as 'job_failed', `${message} (${id})`, { param: param ?? undefined, shouldRetry: false });
+  return new ApiError(code as 'job_failed', `${message} (${id})`, {
+    param: param ?? undefined,
+    shouldRetry: false,
+  });
 }
 
 function idOf({ params }: Pick<Call, 'params'>): string {
@@ -144,7 +174,11 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
       summary: 'The jobs of this key, the newest first.',
       tag: TAG,
       query: object({ limit: optional(queryInteger({ min: 1, max: 1000 })) }),
-      answer: object({ object: choice(['list']), data: list(jobAnswer, { max: 1000 }), total: integer({ min: 0, max: MAX }) }),
+      answer: object({
+        object: choice(['list']),
+        data: list(jobAnswer, { max: 1000 }),
+        total: integer({ min: 0, max: MAX }),
+      }),
       handle(call) {
         const all = jobs.list(ownerOf(call)).toReversed();
         const data = all.slice(0, call.query.limit ?? 100).map((job) => wireJob(job, false));
@@ -199,10 +233,14 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
       const bytes = await jobs.record(ownerOf(call), idOf(call));
       return send(call, bytes, 'application/vnd.assay.job+cbor');
     }),
-    bytesRoute('evidence', 'The evidence that binds the key of the record (assay/archive/v1).', async (call) => {
-      const bytes = await jobs.evidence(ownerOf(call), idOf(call));
-      return send(call, bytes, 'application/json; charset=utf-8');
-    }),
+    bytesRoute(
+      'evidence',
+      'The evidence that binds the key of the record (assay/archive/v1).',
+      async (call) => {
+        const bytes = await jobs.evidence(ownerOf(call), idOf(call));
+        return send(call, bytes, 'application/json; charset=utf-8');
+      },
+    ),
     bytesRoute('output/*', 'An output of a job, by its name.', (call) => {
       const owner = ownerOf(call);
       const name = call.params['*'] ?? '';

@@ -72,12 +72,20 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   const { config, workshop } = given;
   const clock = systemClock;
   const folder = workshop.folder ?? join(dataDir(config), 'workshop');
-  const lock = await lockFolder(folder, { prefix: 'workshop-lock-', what: 'the folder of jobs', key: 'workshop.folder' });
+  const lock = await lockFolder(folder, {
+    prefix: 'workshop-lock-',
+    what: 'the folder of jobs',
+    key: 'workshop.folder',
+  });
   ends.push(() => lock.release());
   const jail = await openJail(given, folder, log);
   const identity = await createIdentity();
   const tee = await createTee(config, clock, log);
-  const ownTool = { name: 'assay-workshop', version: CONVERTER, sha256: await toolDigest(codeFiles(), NEVER) };
+  const ownTool = {
+    name: 'assay-workshop',
+    version: CONVERTER,
+    sha256: await toolDigest(codeFiles(), NEVER),
+  };
   const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
   if (attester !== null) ends.push(() => attester.close());
   const files = await createFiles(config, tee, clock, log);
@@ -162,7 +170,10 @@ async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts)
         outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
       },
       threads: workshop.threads ?? Math.max(1, Math.floor(availableParallelism() / 2)),
-      instance: createHash('sha256').update(await realpath(parts.folder)).digest('hex').slice(0, 16),
+      instance: createHash('sha256')
+        .update(await realpath(parts.folder))
+        .digest('hex')
+        .slice(0, 16),
       network: workshop.network,
       caps: {
         wallMs: workshop.maxJobSeconds * 1000,
@@ -170,7 +181,12 @@ async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts)
         outputBytes: workshop.maxJobOutputBytes,
       },
     },
-    signer: { receipt: parts.identity.receipt, attester: parts.attester, timeoutMs: config.tee.timeoutMs, now: clock.now },
+    signer: {
+      receipt: parts.identity.receipt,
+      attester: parts.attester,
+      timeoutMs: config.tee.timeoutMs,
+      now: clock.now,
+    },
     ownTool: parts.ownTool,
     clock,
     limits: {
@@ -212,7 +228,10 @@ function createAttester(
   });
 }
 
-function createAudit({ workshop: { config }, log, onFatal }: StartOptions, identity: Identity): Promise<Audit> {
+function createAudit(
+  { workshop: { config }, log, onFatal }: StartOptions,
+  identity: Identity,
+): Promise<Audit> {
   return openAudit({
     folder: config.audit.folder ?? join(dataDir(config), 'workshop-audit'),
     privateKey: identity.receipt.privateKey,

@@ -20,7 +20,9 @@ const body = object({
   quant_type: optionalOrEmpty(quantType),
   output_name: outputName,
   n_threads: optionalOrEmpty(integer({ min: 1, max: 256, about: 'The bytes are the same for any number.' })),
-  imatrix_path: optionalOrEmpty(text({ max: 4096, about: 'Refused: the matrix is made of the model itself.' })),
+  imatrix_path: optionalOrEmpty(
+    text({ max: 4096, about: 'Refused: the matrix is made of the model itself.' }),
+  ),
 });
 type Body = Infer<typeof body>;
 
@@ -34,9 +36,19 @@ export const quantizeKind = jobKind<Body>({
   requires: [],
   limits: GGUF_LIMITS,
   missing: () => Promise.resolve(null),
-  plan({ input_path: given, quant_type: type = 'Q4_K_M', output_name: name, n_threads: threads, imatrix_path: matrix }) {
+  plan({
+    input_path: given,
+    quant_type: type = 'Q4_K_M',
+    output_name: name,
+    n_threads: threads,
+    imatrix_path: matrix,
+  }) {
     if (matrix !== undefined)
-      throw new ApiError('unsupported_parameter', 'imatrix_path is not read: the matrix is made of the model itself', { param: 'imatrix_path' });
+      throw new ApiError(
+        'unsupported_parameter',
+        'imatrix_path is not read: the matrix is made of the model itself',
+        { param: 'imatrix_path' },
+      );
     return {
       inputs: [{ name: 'model', field: 'input_path', given, accepts: 'file' }],
       parameters: { quant_type: type, output_name: ggufName(name, given, type), n_threads: threads ?? null },
@@ -66,5 +78,7 @@ export const quantizeKind = jobKind<Body>({
 /** Rows that do not fit the type's blocks get another type, which llama.cpp says only in its log. */
 function warningsOf(result: unknown): readonly string[] {
   const count = Number(Reflect.get(result as object, 'fallback_count'));
-  return Number.isSafeInteger(count) && count > 0 ? [`${count} tensors have rows that do not fit the type, and have another`] : [];
+  return Number.isSafeInteger(count) && count > 0
+    ? [`${count} tensors have rows that do not fit the type, and have another`]
+    : [];
 }

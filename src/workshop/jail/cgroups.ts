@@ -24,7 +24,9 @@ const ROOT = '/sys/fs/cgroup';
 /** Null where this process may not make one: then there is no barrier `memory`. */
 export function makeCgroup(name: string, limits: CgroupLimits, root: string = ROOT): Cgroup | null {
   try {
-    return existsSync(join(root, 'cgroup.controllers')) ? second(root, name, limits) : first(root, name, limits);
+    return existsSync(join(root, 'cgroup.controllers'))
+      ? second(root, name, limits)
+      : first(root, name, limits);
   } catch {
     return null;
   }

@@ -87,14 +87,27 @@ export function startInJail(build: JailBuild, order: JailOrder): Jailed {
   const [program = '', ...args] = commandOf(build, order, cgroup);
   const child = spawn(program, args, {
     cwd: '/',
-    env: { PATH: SYSTEM_PATH, LANG: 'C.UTF-8', HOME: '/tmp', TMPDIR: '/tmp', ...order.environment, [MARK]: mark },
+    env: {
+      PATH: SYSTEM_PATH,
+      LANG: 'C.UTF-8',
+      HOME: '/tmp',
+      TMPDIR: '/tmp',
+      ...order.environment,
+      [MARK]: mark,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A group of its own, which the terminal's Ctrl-C does not reach.
     detached: true,
   });
   if (child.stdout === null || child.stderr === null) throw new Error('a jail without pipes');
   const watch = new Watch(order, child, cgroup);
-  return { pid: child.pid, stdout: child.stdout, stderr: child.stderr, end: watch.end, kill: () => watch.stop('killed') };
+  return {
+    pid: child.pid,
+    stdout: child.stdout,
+    stderr: child.stderr,
+    end: watch.end,
+    kill: () => watch.stop('killed'),
+  };
 }
 
 function commandOf(build: JailBuild, order: JailOrder, cgroup: Cgroup | null): readonly string[] {

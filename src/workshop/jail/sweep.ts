@@ -19,7 +19,7 @@ export function marked(mark: string): readonly number[] {
     const environment = textOf(pid, 'environ').split('\0');
     if (environment.some((each) => each.startsWith(`${MARK}=${mark}`))) found.add(pid);
   }
-  for (let grew = true; grew; ) {
+  for (let grew = true; grew;) {
     grew = false;
     for (const [pid, parent] of parents)
       if (found.has(parent) && !found.has(pid)) {

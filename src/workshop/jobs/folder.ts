@@ -5,7 +5,13 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readSmallBytes, readSmallFile, removeTemporaries, syncFolder, writeAtomically } from '../../base/durable-files.ts';
+import {
+  readSmallBytes,
+  readSmallFile,
+  removeTemporaries,
+  syncFolder,
+  writeAtomically,
+} from '../../base/durable-files.ts';
 import { readJob, type StoredJob } from './state.ts';
 
 const MAX_STATE_BYTES = 8 * 1024 * 1024;
@@ -15,7 +21,9 @@ const ID = /^[a-z]{1,12}-[0-9a-f]{32}$/;
 
 /** In the order of their making; 80 random bits. */
 export function newJobId(prefix: string, now: number): string {
-  return prefix + Math.max(0, Math.floor(now)).toString(16).padStart(12, '0') + randomBytes(10).toString('hex');
+  return (
+    prefix + Math.max(0, Math.floor(now)).toString(16).padStart(12, '0') + randomBytes(10).toString('hex')
+  );
 }
 
 export class JobFolder {
@@ -61,7 +69,10 @@ export class JobFolder {
   }
 
   /** Empty folders for a run; the output belongs to the user of the jail. */
-  async prepare(id: string, uid: number | undefined): Promise<{ readonly output: string; readonly staging: string }> {
+  async prepare(
+    id: string,
+    uid: number | undefined,
+  ): Promise<{ readonly output: string; readonly staging: string }> {
     await this.clear(id);
     const [output, staging] = [this.of(id, 'out'), this.of(id, 'in')];
     await mkdir(staging, { mode: 0o700 });

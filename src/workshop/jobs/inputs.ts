@@ -58,7 +58,10 @@ const JOB_OUTPUT = /^([a-z]{1,12}-[0-9a-f]{32})\/(.{1,512})$/;
 const FILE_ID = /^file-[0-9a-f]{32}$/;
 
 /** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
-export async function findInput(ref: InputRef, options: Pick<ResolveOptions, 'owner' | 'sources'>): Promise<void> {
+export async function findInput(
+  ref: InputRef,
+  options: Pick<ResolveOptions, 'owner' | 'sources'>,
+): Promise<void> {
   await locate(ref, options);
 }
 
@@ -71,7 +74,14 @@ export async function resolveInput(ref: InputRef, options: ResolveOptions): Prom
   if (found.kind === 'stored') {
     const path = join(staging, ref.name);
     const recorded = await unseal(options, found.id, path, ref.name);
-    return { name: ref.name, mounts: [{ source: path, target }], target, source: path, recorded: [recorded], check: unchanging };
+    return {
+      name: ref.name,
+      mounts: [{ source: path, target }],
+      target,
+      source: path,
+      recorded: [recorded],
+      check: unchanging,
+    };
   }
   const files = found.kind === 'file' ? [''] : await filesBelow(found.path, ref);
   const shown: Shown[] = [];
@@ -101,7 +111,8 @@ async function locate(
 ): Promise<Located> {
   if (given.includes('\0')) throw notAllowed(field);
   if (FILE_ID.test(given)) {
-    if (sources.files === null) throw new ApiError('files_disabled', 'no files are stored here', { param: field });
+    if (sources.files === null)
+      throw new ApiError('files_disabled', 'no files are stored here', { param: field });
     sources.files.get(owner, given);
     if (accepts === 'folder') throw wrongKind(field, 'a folder');
     return { kind: 'stored', id: given };
@@ -124,7 +135,10 @@ async function pathOf(
   const [, job, name] = JOB_OUTPUT.exec(given) ?? [];
   if (job !== undefined && name !== undefined) {
     const output = outputOf(owner, job, name);
-    if (output === undefined) throw new ApiError('no_such_file', 'there is no such output of a job of this API key', { param: field });
+    if (output === undefined)
+      throw new ApiError('no_such_file', 'there is no such output of a job of this API key', {
+        param: field,
+      });
     return output;
   }
   const model = models.get(given);
@@ -160,10 +174,17 @@ async function filesBelow(folder: string, { field, only }: InputRef): Promise<re
         continue;
       }
       if (wanted?.test(path) === false) continue;
-      if (!entry.isFile()) throw new ApiError('path_not_allowed', `${field} has an entry that is a link or no file`, { param: field });
-      if (!NAME.test(entry.name)) throw new ApiError('invalid_value', `${field} has a file with a name of other characters`, { param: field });
+      if (!entry.isFile())
+        throw new ApiError('path_not_allowed', `${field} has an entry that is a link or no file`, {
+          param: field,
+        });
+      if (!NAME.test(entry.name))
+        throw new ApiError('invalid_value', `${field} has a file with a name of other characters`, {
+          param: field,
+        });
       files.push(path);
-      if (files.length > MAX_FILES) throw new ApiError('invalid_value', `${field} has more than ${MAX_FILES} files`, { param: field });
+      if (files.length > MAX_FILES)
+        throw new ApiError('invalid_value', `${field} has more than ${MAX_FILES} files`, { param: field });
     }
   };
   await walk('', 0);
@@ -194,7 +215,9 @@ async function show(base: string, below: string, ref: InputRef, options: Resolve
   const check = async (): Promise<void> => {
     const now = await lstat(source).catch(() => undefined);
     if (now === undefined || identityOf(now) !== identity)
-      throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, { shouldRetry: true });
+      throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
+        shouldRetry: true,
+      });
   };
   const [device, inode] = identity.split(' ');
   return {
@@ -248,21 +271,29 @@ async function unseal(
 export async function digestOf(
   path: string,
   signal: AbortSignal,
-): Promise<{ readonly measured: { readonly sha256: string; readonly size: number }; readonly identity: string }> {
+): Promise<{
+  readonly measured: { readonly sha256: string; readonly size: number };
+  readonly identity: string;
+}> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const before = await file.stat();
     if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
     const hash = createHash('sha256');
     let size = 0;
-    for await (const piece of file.createReadStream({ autoClose: false, highWaterMark: 1024 * 1024, signal })) {
+    for await (const piece of file.createReadStream({
+      autoClose: false,
+      highWaterMark: 1024 * 1024,
+      signal,
+    })) {
       // A stream of a file without an encoding gives buffers.
       const bytes = piece as Buffer;
       hash.update(bytes);
       size += bytes.length;
     }
     const identity = identityOf(await file.stat());
-    if (identity !== identityOf(before)) throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
+    if (identity !== identityOf(before))
+      throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
     return { measured: { sha256: hash.digest('hex'), size }, identity };
   } finally {
     await file.close();

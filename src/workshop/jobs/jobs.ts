@@ -70,9 +70,13 @@ export class Jobs {
   /** 400, 403, 404, 429, 503: see the codes of the kinds and of `findInput`. Resolves once it is durable. */
   async submit(owner: string, kind: JobKind, plan: Plan): Promise<StoredJob> {
     const { clock, limits, context } = this.#options;
-    if (this.#closed) throw new ApiError('server_shutting_down', 'the workshop is shutting down', { retryAfterSeconds: 5 });
+    if (this.#closed)
+      throw new ApiError('server_shutting_down', 'the workshop is shutting down', { retryAfterSeconds: 5 });
     if (kind.network && !context.network)
-      throw new ApiError('network_disabled', 'this kind of job needs the network, which is off (workshop.network)');
+      throw new ApiError(
+        'network_disabled',
+        'this kind of job needs the network, which is off (workshop.network)',
+      );
     const missing = await kind.missing();
     if (missing !== null) throw new ApiError('tool_unavailable', missing);
     assertConfined(kind, context.build);
@@ -184,8 +188,12 @@ export class Jobs {
 
   async #restore(): Promise<void> {
     const { context, log } = this.#options;
-    const left = await sweep(markOf(context.instance, ''), () => new Promise((resolve) => setTimeout(resolve, 20)));
-    if (left > 0) throw new Error('processes of jobs of an earlier start are still there and cannot be ended');
+    const left = await sweep(
+      markOf(context.instance, ''),
+      () => new Promise((resolve) => setTimeout(resolve, 20)),
+    );
+    if (left > 0)
+      throw new Error('processes of jobs of an earlier start are still there and cannot be ended');
     for (const job of await this.#folder.open((what) => log.error({ msg: 'a job cannot be read', what }))) {
       this.#jobs.set(job.id, job);
       if (isOver(job)) continue;
@@ -222,7 +230,15 @@ export class Jobs {
   #enqueue(job: StoredJob): Live {
     let settle: (job: StoredJob) => void = () => undefined;
     const over = new Promise<StoredJob>((resolve) => (settle = resolve));
-    const live: Live = { job, tail: new LogTail(job.log), abort: new AbortController(), over, settle, progress: 0, stage: null };
+    const live: Live = {
+      job,
+      tail: new LogTail(job.log),
+      abort: new AbortController(),
+      over,
+      settle,
+      progress: 0,
+      stage: null,
+    };
     this.#jobs.set(job.id, job);
     this.#live.set(job.id, live);
     this.#queue.push(job.id);
@@ -243,7 +259,9 @@ export class Jobs {
       if (this.#closed || place < 0 || this.#queue.length === 0) return;
       const running = (owner: string): number =>
         [...this.#live.values()].filter(({ job }) => job.state === 'running' && job.owner === owner).length;
-      const [first] = this.#queue.toSorted((a, b) => running(this.#jobs.get(a)?.owner ?? '') - running(this.#jobs.get(b)?.owner ?? ''));
+      const [first] = this.#queue.toSorted(
+        (a, b) => running(this.#jobs.get(a)?.owner ?? '') - running(this.#jobs.get(b)?.owner ?? ''),
+      );
       const live = first === undefined ? undefined : this.#live.get(first);
       if (first === undefined || live === undefined) return;
       this.#queue.splice(this.#queue.indexOf(first), 1);
@@ -287,14 +305,18 @@ export class Jobs {
   }
 
   #failure(error: unknown, signal: AbortSignal): Ending {
-    if (signal.aborted && signal.reason === 'interrupted') return { state: 'interrupted', error: interrupted() };
+    if (signal.aborted && signal.reason === 'interrupted')
+      return { state: 'interrupted', error: interrupted() };
     if (signal.aborted) return { state: 'cancelled', error: cancelled() };
     if (error instanceof ApiError) {
       const { code, message, param } = error;
       return { state: 'failed', error: { code, message, param } };
     }
     this.#options.log.error({ msg: 'a job failed by a fault of the workshop', err: error });
-    return { state: 'failed', error: { code: 'internal_error', message: 'the workshop failed to run it', param: null } };
+    return {
+      state: 'failed',
+      error: { code: 'internal_error', message: 'the workshop failed to run it', param: null },
+    };
   }
 
   /** Record first, state last. Never throws: a job that cannot be written stays over in memory. */
@@ -307,6 +329,8 @@ export class Jobs {
       stage: live.stage,
       inputs: report?.inputs ?? live.job.inputs,
       barriers: report?.barriers ?? live.job.barriers,
+      outputs: [],
+      result: null,
       ...end,
       started: live.job.started,
       finished: clock.now(),
@@ -321,7 +345,13 @@ export class Jobs {
       } catch (error) {
         log.error({ msg: 'a job has no record', err: error });
         await this.#folder.clear(job.id);
-        job = { ...job, state: job.state === 'done' ? 'failed' : job.state, outputs: [], result: null, error: job.error ?? NO_RECORD };
+        job = {
+          ...job,
+          state: job.state === 'done' ? 'failed' : job.state,
+          outputs: [],
+          result: null,
+          error: job.error ?? NO_RECORD,
+        };
       }
       await this.#folder.write(job);
     } catch (error) {
@@ -331,7 +361,14 @@ export class Jobs {
     live.job = job;
     this.#jobs.set(job.id, job);
     this.#live.delete(job.id);
-    log.info({ msg: 'job', job: job.id, kind: job.kind, state: job.state, code: job.error?.code, ms: clock.now() - (job.started ?? job.created) });
+    log.info({
+      msg: 'job',
+      job: job.id,
+      kind: job.kind,
+      state: job.state,
+      code: job.error?.code,
+      ms: clock.now() - (job.started ?? job.created),
+    });
     live.settle(job);
   }
 
@@ -343,7 +380,9 @@ export class Jobs {
 }
 
 type Ending = Pick<StoredJob, 'state'> &
-  Partial<Pick<StoredJob, 'error' | 'outputs' | 'result' | 'progress'>> & { readonly report?: RunReport | undefined };
+  Partial<Pick<StoredJob, 'error' | 'outputs' | 'result' | 'progress'>> & {
+    readonly report?: RunReport | undefined;
+  };
 
 const NO_RECORD = { code: 'record_failed', message: 'its record could not be made or signed', param: null };
 
@@ -362,4 +401,3 @@ function noSuchJob(): ApiError {
 function notOver(): ApiError {
   return new ApiError('job_not_over', 'the job is not over');
 }
-

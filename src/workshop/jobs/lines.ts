@@ -58,7 +58,12 @@ function stageOf(stage: unknown): string | undefined {
 }
 
 function refusalOf({ code, message, param }: Readonly<Record<string, unknown>>): Said {
-  if (typeof code !== 'string' || !isApiCode(code) || !PROGRAM_REFUSALS.has(code) || typeof message !== 'string')
+  if (
+    typeof code !== 'string' ||
+    !isApiCode(code) ||
+    !PROGRAM_REFUSALS.has(code) ||
+    typeof message !== 'string'
+  )
     throw new Error('a refusal of the program is of another form');
   const named = typeof param === 'string' && PARAM.test(param) ? param : undefined;
   return { kind: 'refused', code, message: shortened(message), param: named };
@@ -69,7 +74,8 @@ function shortened(text: string): string {
 }
 
 const FRAME = /^\s*File "(?:[^"]*\/)?([\w.-]{1,80})", line (\d{1,7})(?:, in ([\w<>.]{1,80}))?\s*$/;
-const EXCEPTION = /^((?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]\w{0,60}(?:Error|Exception|Interrupt|Exit|Warning))(?::.*)?$/;
+const EXCEPTION =
+  /^((?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]\w{0,60}(?:Error|Exception|Interrupt|Exit|Warning))(?::.*)?$/;
 const OOM = /JavaScript heap out of memory/;
 
 /** The part of a line of stderr that quotes nothing; undefined: no such part. */

@@ -34,7 +34,8 @@ async function own(folder: string): Promise<readonly string[]> {
     await chmod(at, 0o700);
     for (const entry of await readdir(at, { withFileTypes: true })) {
       const path = below === '' ? entry.name : `${below}/${entry.name}`;
-      if (!NAME.test(entry.name)) throw notKept('a name of other characters than letters, digits, ".", "_" and "-"');
+      if (!NAME.test(entry.name))
+        throw notKept('a name of other characters than letters, digits, ".", "_" and "-"');
       if (entry.isDirectory()) {
         if (depth + 1 >= MAX_DEPTH) throw notKept('more than four levels');
         await take(path, depth + 1);

@@ -36,7 +36,9 @@ export async function signRecord(
       id: job.id,
       inputs: sorted(job.inputs).map(({ name, sha256 }) => ({ name, sha256: bytesOf(sha256) })),
       tool,
-      parameters: new Map(Object.entries(job.plan.parameters).map(([name, value]) => [name, recorded(value)])),
+      parameters: new Map(
+        Object.entries(job.plan.parameters).map(([name, value]) => [name, recorded(value)]),
+      ),
       outputs: sorted(job.outputs).map(({ name, sha256, size }) => ({ name, sha256: bytesOf(sha256), size })),
       startedAt: job.started ?? job.created,
       finishedAt: Math.max(job.finished ?? 0, job.started ?? job.created),
@@ -82,7 +84,6 @@ function recorded(value: Parameter): JobParameter {
   if (Array.isArray(value)) return (value as readonly Parameter[]).map(recorded);
   return value as JobParameter;
 }
-
 
 function sorted<T extends { readonly name: string }>(items: readonly T[]): readonly T[] {
   return items.toSorted((a, b) => (a.name < b.name ? -1 : 1));

@@ -69,7 +69,12 @@ export async function runJob(context: RunContext, run: Run, report: RunReport): 
   report.tool = { ...tool, sha256: await toolDigest(tool.files, signal) };
   report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
   signal.throwIfAborted();
-  const result = await inJail(context, run, { program, inputs, output, limits: capped({ ...kind.limits, ...plan.limits }, context.caps) });
+  const result = await inJail(context, run, {
+    program,
+    inputs,
+    output,
+    limits: capped({ ...kind.limits, ...plan.limits }, context.caps),
+  });
   for (const input of inputs) await input.check();
   return { outputs: await collectOutputs(output, signal), result };
 }
@@ -87,7 +92,10 @@ function capped(limits: JobLimits, caps: RunContext['caps']): JobLimits {
 export function assertConfined(kind: JobKind, { barriers }: Pick<JailBuild, 'barriers'>): void {
   const missing = kind.requires.filter((each) => !barriers.includes(each));
   if (missing.length > 0)
-    throw new ApiError('confinement_missing', `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`);
+    throw new ApiError(
+      'confinement_missing',
+      `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`,
+    );
 }
 
 interface Started {
@@ -97,7 +105,11 @@ interface Started {
   readonly limits: JobLimits;
 }
 
-async function inJail(context: RunContext, run: Run, { program, inputs, output, limits }: Started): Promise<unknown> {
+async function inJail(
+  context: RunContext,
+  run: Run,
+  { program, inputs, output, limits }: Started,
+): Promise<unknown> {
   const { folder, build, instance, threads } = context;
   const { id, kind, plan, signal } = run;
   const apart = build.mode !== 'none';

@@ -52,8 +52,12 @@ const storedJob = object({
     parameters: anyObject('Of the kind.'),
     limits: optional(anyObject('Instead of the kind’s.')),
   }),
-  inputs: list(object({ name: text({ max: 1024 }), sha256: hex, size: integer({ min: 0, max: MAX }) }), { max: 2048 }),
-  outputs: list(object({ name: text({ max: 1024 }), sha256: hex, size: integer({ min: 0, max: MAX }) }), { max: 256 }),
+  inputs: list(object({ name: text({ max: 1024 }), sha256: hex, size: integer({ min: 0, max: MAX }) }), {
+    max: 2048,
+  }),
+  outputs: list(object({ name: text({ max: 1024 }), sha256: hex, size: integer({ min: 0, max: MAX }) }), {
+    max: 256,
+  }),
   barriers: list(text({ max: 64 }), { max: 16 }),
   result: anything,
   log: list(text({ max: 1024 }), { max: 1000 }),

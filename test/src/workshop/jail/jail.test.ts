@@ -6,7 +6,13 @@ import { once } from 'node:events';
 import { chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type JailBuild, type JailEnd, type JailMode, startInJail, uidOf } from '../../../../src/workshop/jail/jail.ts';
+import {
+  type JailBuild,
+  type JailEnd,
+  type JailMode,
+  startInJail,
+  uidOf,
+} from '../../../../src/workshop/jail/jail.ts';
 import { marked } from '../../../../src/workshop/jail/sweep.ts';
 import type { JobLimits } from '../../../../src/workshop/kind.ts';
 import { jailFor, LIMITS, scratch } from '../../../fixtures/workshop/kinds.ts';
@@ -23,7 +29,12 @@ interface Ran {
 
 let count = 0;
 
-function started(build: JailBuild, script: string, limits: Partial<JobLimits> = {}, mounts: readonly { source: string; target: string; identity?: string }[] = []) {
+function started(
+  build: JailBuild,
+  script: string,
+  limits: Partial<JobLimits> = {},
+  mounts: readonly { source: string; target: string; identity?: string }[] = [],
+) {
   const output = join(folder.path, `out-${++count}`);
   mkdirSync(output);
   const uid = uidOf(build, 0);
@@ -82,7 +93,8 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
        env | grep -vc '^\\(PATH\\|LANG\\|HOME\\|TMPDIR\\|PWD\\|OLDPWD\\|_\\|SHLVL\\|ASSAY_WORKSHOP_JOB\\)='`,
     );
     expect(end).toEqual({ kind: 'exit', code: 0 + 1 });
-    const [hidden, folders, processes, interfaces, written, privileges, capabilities, environment] = out.split('\n');
+    const [hidden, folders, processes, interfaces, written, privileges, capabilities, environment] =
+      out.split('\n');
     expect([hidden, folders, interfaces, written, privileges]).toEqual(['hidden', '0', '1', 'ok', '1']);
     expect(Number(processes)).toBeLessThanOrEqual(8);
     expect(capabilities).toBe('');
@@ -92,9 +104,12 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
   test('shows an input read-only, and no other file in its place', async () => {
     const input = join(folder.path, 'input');
     writeFileSync(input, 'content', { mode: 0o644 });
-    const good = await run(build, 'cat /job/in/model; (echo x > /job/in/model) 2>/dev/null || echo refused', {}, [
-      { source: input, target: '/job/in/model' },
-    ]);
+    const good = await run(
+      build,
+      'cat /job/in/model; (echo x > /job/in/model) 2>/dev/null || echo refused',
+      {},
+      [{ source: input, target: '/job/in/model' }],
+    );
     expect(good.out).toBe('contentrefused\n');
     expect(readFileSync(input, 'utf8')).toBe('content');
     const swapped = await run(build, 'cat /job/in/model', {}, [
@@ -126,12 +141,18 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
   });
 
   test('ends a program that writes more than it may: in one file, and in many', async () => {
-    const one = await run(build, 'head -c 64m /dev/zero > /job/out/big || exit 9', { outputBytes: 1024 * 1024 });
-    expect(one.end).toEqual({ kind: 'exit', code: 9 });
-    expect(readdirSync(one.output)).toEqual(['big']);
-    const many = await run(build, 'i=0; while :; do i=$((i+1)); head -c 500000 /dev/zero > /job/out/f$i || exit 3; done', {
+    const one = await run(build, 'head -c 64m /dev/zero > /job/out/big || exit 9', {
       outputBytes: 1024 * 1024,
     });
+    expect(one.end).toEqual({ kind: 'exit', code: 9 });
+    expect(readdirSync(one.output)).toEqual(['big']);
+    const many = await run(
+      build,
+      'i=0; while :; do i=$((i+1)); head -c 500000 /dev/zero > /job/out/f$i || exit 3; done',
+      {
+        outputBytes: 1024 * 1024,
+      },
+    );
     expect(many.end).toEqual({ kind: 'ended', why: 'output' });
   });
 
@@ -148,12 +169,18 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
   });
 
   // RLIMIT_NPROC does not count for the machine's root, which a test of the weaker jail here is inside too.
-  test.skipIf(mode === 'user' && asRoot)('a program that forks without end is ended, and the next one is not', async () => {
-    const { end } = await run(build, 'bomb() { bomb | bomb & }; bomb; sleep 1; bomb; sleep 1000', { wallMs: 3000, processes: 32 });
-    expect(end).not.toEqual({ kind: 'exit', code: 0 });
-    const { out } = await run(build, 'echo next');
-    expect(out).toBe('next\n');
-  });
+  test.skipIf(mode === 'user' && asRoot)(
+    'a program that forks without end is ended, and the next one is not',
+    async () => {
+      const { end } = await run(build, 'bomb() { bomb | bomb & }; bomb; sleep 1; bomb; sleep 1000', {
+        wallMs: 3000,
+        processes: 32,
+      });
+      expect(end).not.toEqual({ kind: 'exit', code: 0 });
+      const { out } = await run(build, 'echo next');
+      expect(out).toBe('next\n');
+    },
+  );
 });
 
 /** Processes below one, by /proc of the outside. */
@@ -167,7 +194,7 @@ function sleeping(top: number): readonly number[] {
       // It has ended.
     }
   const below = new Set([top]);
-  for (let grew = true; grew; ) {
+  for (let grew = true; grew;) {
     grew = false;
     for (const [pid, parent] of parents)
       if (below.has(parent) && !below.has(pid)) {
@@ -190,7 +217,10 @@ function isThere(pid: number): boolean {
 test('without namespaces, what was forked and detached is found by its mark and ended', async () => {
   const build = await jailFor(folder.path, ['none']);
   expect(build.barriers).toEqual([]);
-  const { jailed, mark } = started(build, `setsid sh -c 'setsid sleep 1000 & sleep 1000' & sleep 0.2; echo up; sleep 1000`);
+  const { jailed, mark } = started(
+    build,
+    `setsid sh -c 'setsid sleep 1000 & sleep 1000' & sleep 0.2; echo up; sleep 1000`,
+  );
   jailed.stderr.resume();
   await once(jailed.stdout, 'data');
   expect(marked(mark).length).toBeGreaterThan(2);
@@ -204,12 +234,24 @@ test('a jail ends when its parent is killed', async () => {
   const output = join(folder.path, 'out');
   mkdirSync(output);
   const mark = `orphan-${process.pid}`;
-  const order = { mark, name: `assay-orphan-${process.pid}`, place: 0, command: ['/bin/sh', '-c', 'setsid sleep 1000 & sleep 1000'], environment: {}, mounts: [], output, network: false, limits: LIMITS };
+  const order = {
+    mark,
+    name: `assay-orphan-${process.pid}`,
+    place: 0,
+    command: ['/bin/sh', '-c', 'setsid sleep 1000 & sleep 1000'],
+    environment: {},
+    mounts: [],
+    output,
+    network: false,
+    limits: LIMITS,
+  };
   const jail = new URL('../../../../dist/src/workshop/jail/jail.js', import.meta.url).href;
   const script = `const { startInJail } = await import(${JSON.stringify(jail)});
     const jailed = startInJail(${JSON.stringify(build)}, ${JSON.stringify(order)});
     console.log('up'); setInterval(() => {}, 1000);`;
-  const parent = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const parent = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   await once(parent.stdout, 'data');
   await until(() => marked(mark).length >= 3);
   parent.kill('SIGKILL');

@@ -17,7 +17,9 @@ afterEach(async () => {
   folder.remove();
 });
 
-async function open(...args: Parameters<typeof openJobs> extends [string, ...infer Rest] ? Rest : never): Promise<Jobs> {
+async function open(
+  ...args: Parameters<typeof openJobs> extends [string, ...infer Rest] ? Rest : never
+): Promise<Jobs> {
   const jobs = await openJobs(folder.path, ...args);
   opened.push(jobs);
   return jobs;
@@ -37,10 +39,19 @@ test('a job that is done has its outputs, and a record that says so', async () =
   const jobs = await open([GOOD]);
   const job = await ended(jobs, GOOD);
   expect(job).toMatchObject({ state: 'done', progress: 1, stage: 'half', error: null, recorded: true });
-  expect(job.outputs.map(({ name, size }) => [name, size])).toEqual([['a.bin', 3], ['sub/b.bin', 3]]);
+  expect(job.outputs.map(({ name, size }) => [name, size])).toEqual([
+    ['a.bin', 3],
+    ['sub/b.bin', 3],
+  ]);
   expect(readFileSync(jobs.outputOf('me', job.id, 'sub/b.bin') ?? '', 'utf8')).toBe('two');
   const record = await openJobRecord(new Uint8Array((await jobs.record('me', job.id)) ?? []));
-  expect(record).toMatchObject({ kind: 'good', id: job.id, state: 'done', code: null, tool: { name: 'sh', version: '1' } });
+  expect(record).toMatchObject({
+    kind: 'good',
+    id: job.id,
+    state: 'done',
+    code: null,
+    tool: { name: 'sh', version: '1' },
+  });
   expect(record.receiptKey).toEqual(RECEIPT.publicKey);
   expect([...record.parameters]).toEqual([['a', 1]]);
   expect(record.outputs.map(({ name, sha256 }) => [name, Buffer.from(sha256).toString('hex')])).toEqual(
@@ -56,13 +67,21 @@ test.each([
   ['a line of another form', `echo '{"hello":1}'; sleep 1000`, 'job_failed'],
   ['a line without an end', 'head -c 200000 /dev/zero; sleep 1000', 'job_failed'],
   ['a refusal', `echo '{"refused":{"code":"invalid_gguf","message":"no GGUF"}}'; exit 1`, 'invalid_gguf'],
-  ['a refusal by a code that is no program’s', `echo '{"refused":{"code":"admin_disabled","message":"x"}}'; exit 1`, 'job_failed'],
+  [
+    'a refusal by a code that is no program’s',
+    `echo '{"refused":{"code":"admin_disabled","message":"x"}}'; exit 1`,
+    'job_failed',
+  ],
   ['a link as output', `ln -s /etc/passwd /job/out/a; ${RESULT}`, 'job_failed'],
   ['a hard link as output', `echo x > /job/out/a; ln /job/out/a /job/out/b; ${RESULT}`, 'job_failed'],
   ['a pipe as output', `mkfifo /job/out/a; ${RESULT}`, 'job_failed'],
   ['a hidden output', `echo x > /job/out/.a; ${RESULT}`, 'job_failed'],
   ['a deep output', `mkdir -p /job/out/1/2/3/4/5; echo x > /job/out/1/2/3/4/5/a; ${RESULT}`, 'job_failed'],
-  ['too many outputs', `i=0; while [ $i -lt 300 ]; do i=$((i+1)); : > /job/out/f$i; done; ${RESULT}`, 'job_failed'],
+  [
+    'too many outputs',
+    `i=0; while [ $i -lt 300 ]; do i=$((i+1)); : > /job/out/f$i; done; ${RESULT}`,
+    'job_failed',
+  ],
 ])('%s fails the job, with a record and without outputs', async (_what, script, code) => {
   const kind = scriptKind('bad', script);
   const jobs = await open([kind]);
@@ -74,7 +93,10 @@ test.each([
 
 test('over its time: job_over_limit', async () => {
   const kind = scriptKind('slow', 'sleep 1000', { limits: { ...LIMITS, wallMs: 200 } });
-  expect(await ended(await open([kind]), kind)).toMatchObject({ state: 'failed', error: { code: 'job_over_limit' } });
+  expect(await ended(await open([kind]), kind)).toMatchObject({
+    state: 'failed',
+    error: { code: 'job_over_limit' },
+  });
 });
 
 test('cancel ends what runs and what waits, and is answered once nothing runs', async () => {
@@ -83,7 +105,11 @@ test('cancel ends what runs and what waits, and is answered once nothing runs', 
   const first = await jobs.submit('me', kind, kind.plan({}));
   const second = await jobs.submit('me', kind, kind.plan({}));
   expect(await jobs.cancel('me', second.id)).toMatchObject({ state: 'cancelled', recorded: true });
-  expect(await jobs.cancel('me', first.id)).toMatchObject({ state: 'cancelled', error: { code: 'job_cancelled' }, outputs: [] });
+  expect(await jobs.cancel('me', first.id)).toMatchObject({
+    state: 'cancelled',
+    error: { code: 'job_cancelled' },
+    outputs: [],
+  });
   expect(await jobs.cancel('me', first.id)).toMatchObject({ state: 'cancelled' });
 });
 
@@ -118,7 +144,10 @@ test('the queue is bounded, half of it for one caller', async () => {
 test('a kind that requires a barrier this machine lacks is refused before it is queued', async () => {
   const kind = scriptKind('strict', RESULT, { requires: ['files', 'network'] });
   const jobs = await open([kind], { modes: ['none'] });
-  await expect(jobs.submit('me', kind, kind.plan({}))).rejects.toMatchObject({ code: 'confinement_missing', status: 503 });
+  await expect(jobs.submit('me', kind, kind.plan({}))).rejects.toMatchObject({
+    code: 'confinement_missing',
+    status: 503,
+  });
   expect(jobs.list('me')).toEqual([]);
 });
 
@@ -126,8 +155,14 @@ test('the network is given only where the operator gives it, and a program that 
   const online = scriptKind('online', RESULT, { network: true });
   const absent = scriptKind('absent', RESULT, { missing: () => Promise.resolve('run "x"') });
   const jobs = await open([online, absent]);
-  await expect(jobs.submit('me', online, online.plan({}))).rejects.toMatchObject({ code: 'network_disabled' });
-  await expect(jobs.submit('me', absent, absent.plan({}))).rejects.toMatchObject({ code: 'tool_unavailable', status: 400, message: 'run "x"' });
+  await expect(jobs.submit('me', online, online.plan({}))).rejects.toMatchObject({
+    code: 'network_disabled',
+  });
+  await expect(jobs.submit('me', absent, absent.plan({}))).rejects.toMatchObject({
+    code: 'tool_unavailable',
+    status: 400,
+    message: 'run "x"',
+  });
 });
 
 test('after a start over, what was done is done, what waited runs, what ran was interrupted', async () => {
@@ -139,7 +174,11 @@ test('after a start over, what was done is done, what waited runs, what ran was 
   await opened.pop()?.close();
   const again = await open([GOOD, forever]);
   expect(again.get('me', done.id)).toEqual(done);
-  expect(again.get('me', running.id)).toMatchObject({ state: 'interrupted', error: { code: 'job_interrupted' }, recorded: true });
+  expect(again.get('me', running.id)).toMatchObject({
+    state: 'interrupted',
+    error: { code: 'job_interrupted' },
+    recorded: true,
+  });
   expect(await again.wait('me', queued.id, NEVER)).toMatchObject({ state: 'done' });
 });
 
@@ -153,7 +192,9 @@ test('a state that says running, left by a kill, is interrupted, and what it lef
   const job = again.get('me', done.id);
   expect(job).toMatchObject({ state: 'interrupted', outputs: [], recorded: true });
   expect(again.outputOf('me', done.id, 'a.bin')).toBeUndefined();
-  expect((await openJobRecord(new Uint8Array((await again.record('me', done.id)) ?? []))).state).toBe('interrupted');
+  expect((await openJobRecord(new Uint8Array((await again.record('me', done.id)) ?? []))).state).toBe(
+    'interrupted',
+  );
 });
 
 test('the oldest that are over make room', async () => {
@@ -167,7 +208,10 @@ test('the oldest that are over make room', async () => {
 describe('inputs', () => {
   const reading = (given: string, accepts: 'file' | 'folder' | 'either' = 'either', only?: string) =>
     scriptKind('reading', `cp -r /job/in/model /job/out/copy 2>/dev/null; chmod -R u+w /job/out; ${RESULT}`, {
-      plan: () => ({ inputs: [{ name: 'model', field: 'input_path', given, accepts, only }], parameters: {} }),
+      plan: () => ({
+        inputs: [{ name: 'model', field: 'input_path', given, accepts, only }],
+        parameters: {},
+      }),
     });
   const content = 'canary of a data set';
   let root: string;
@@ -184,17 +228,20 @@ describe('inputs', () => {
     writeFileSync(join(folder.path, 'outside.bin'), content);
   });
 
-  test.each(['open.bin', 'closed.bin', './open.bin'])('%s below a root is read and recorded by its digest', async (name) => {
-    const kind = reading(name);
-    const jobs = await open([kind], { roots: [root] });
-    const job = await ended(jobs, kind);
-    expect(job).toMatchObject({ state: 'done', outputs: [{ name: 'copy', size: content.length }] });
-    expect(job.inputs).toEqual([{ name: 'model', sha256: job.outputs[0]?.sha256, size: content.length }]);
-    // A second job takes the output of the first.
-    const next = reading(`${job.id}/copy`);
-    expect((await ended(jobs, { ...next, name: 'reading' })).inputs).toEqual(job.inputs);
-    await expect(jobs.submit('you', next, next.plan({}))).rejects.toMatchObject({ code: 'no_such_file' });
-  });
+  test.each(['open.bin', 'closed.bin', './open.bin'])(
+    '%s below a root is read and recorded by its digest',
+    async (name) => {
+      const kind = reading(name);
+      const jobs = await open([kind], { roots: [root] });
+      const job = await ended(jobs, kind);
+      expect(job).toMatchObject({ state: 'done', outputs: [{ name: 'copy', size: content.length }] });
+      expect(job.inputs).toEqual([{ name: 'model', sha256: job.outputs[0]?.sha256, size: content.length }]);
+      // A second job takes the output of the first.
+      const next = reading(`${job.id}/copy`);
+      expect((await ended(jobs, { ...next, name: 'reading' })).inputs).toEqual(job.inputs);
+      await expect(jobs.submit('you', next, next.plan({}))).rejects.toMatchObject({ code: 'no_such_file' });
+    },
+  );
 
   test('of a folder only the files the kind reads are shown and recorded', async () => {
     const kind = reading('model', 'folder', '^config\\.json$');
@@ -231,21 +278,36 @@ describe('inputs', () => {
   });
 
   test('an input that changes while the job runs fails it', async () => {
-    const kind = scriptKind('slow', `echo '{"progress":0.1,"stage":"up"}'; while [ ! -s /job/in/model ] || grep -q canary /job/in/model; do sleep 0.05; done; ${RESULT}`, {
-      plan: () => ({ inputs: [{ name: 'model', field: 'input_path', given: 'open.bin', accepts: 'file' }], parameters: {} }),
-    });
+    const kind = scriptKind(
+      'slow',
+      `echo '{"progress":0.1,"stage":"up"}'; while [ ! -s /job/in/model ] || grep -q canary /job/in/model; do sleep 0.05; done; ${RESULT}`,
+      {
+        plan: () => ({
+          inputs: [{ name: 'model', field: 'input_path', given: 'open.bin', accepts: 'file' }],
+          parameters: {},
+        }),
+      },
+    );
     const jobs = await open([kind], { roots: [root] });
     const { id } = await jobs.submit('me', kind, kind.plan({}));
     while (jobs.get('me', id).stage !== 'up') await new Promise((resolve) => setImmediate(resolve));
     writeFileSync(join(root, 'open.bin'), 'other');
-    expect(await jobs.wait('me', id, NEVER)).toMatchObject({ state: 'failed', error: { code: 'model_file_changed' } });
+    expect(await jobs.wait('me', id, NEVER)).toMatchObject({
+      state: 'failed',
+      error: { code: 'model_file_changed' },
+    });
   });
 
   test('contents reach neither the log of the job nor its state or record', async () => {
     const kind = scriptKind(
       'leaky',
       `cat /job/in/model >&2; echo "ValueError: $(cat /job/in/model)" >&2; echo "  File \\"/x/train.py\\", line 3, in main" >&2; exit 1`,
-      { plan: () => ({ inputs: [{ name: 'model', field: 'input_path', given: 'open.bin', accepts: 'file' }], parameters: {} }) },
+      {
+        plan: () => ({
+          inputs: [{ name: 'model', field: 'input_path', given: 'open.bin', accepts: 'file' }],
+          parameters: {},
+        }),
+      },
     );
     const jobs = await open([kind], { roots: [root] });
     const job = await ended(jobs, kind);
