@@ -34,6 +34,8 @@ export const PROCESSES = {
   converter: 'src/engine/child/convert/worker.ts',
   quantiser: 'src/engine/child/quantize/worker.ts',
   quantiserLaunch: 'src/engine/child/quantize/launch.ts',
+  workshop: 'src/workshop/main.ts',
+  workshopTool: 'src/workshop/tool/gguf.ts',
   rootPart: 'src/attestd/main.ts',
   client: 'attestation/node/index.ts',
   browser: 'attestation/index.ts',

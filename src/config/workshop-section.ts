@@ -85,6 +85,6 @@ export function readWorkshopConfig(sources: ConfigSources): WorkshopConfig {
   const workshop = values as WorkshopValues;
   const own = createHash('sha256')
     .update(configDigest(config))
-    .update(JSON.stringify(Object.entries(values).toSorted()));
+    .update(JSON.stringify(Object.entries(values).toSorted(([a], [b]) => (a < b ? -1 : 1))));
   return { config, workshop, digest: new Uint8Array(own.digest()) };
 }

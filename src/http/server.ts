@@ -239,10 +239,11 @@ function createApp(
       const { form, fields, body } = request.routeOptions.config.assay ?? {};
       const type = request.headers['content-type'] ?? '';
       if (fields !== undefined && body !== undefined)
-        fields(type, payload as AsyncIterable<Buffer>, body.schema).then(
-          (read) => done(null, read),
-          (error: unknown) => done(toApiError(error)),
-        );
+        fields(type, payload as AsyncIterable<Buffer>, body.schema)
+          .then((read) => [null, read] as const)
+          .catch((error: unknown) => [toApiError(error), undefined] as const)
+          // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
+          .then(([error, read]) => done(error, read));
       else if (form === undefined || !/^multipart/i.test(type)) done(unsupportedMediaType());
       else done(null, payload);
     },

@@ -118,9 +118,7 @@ export interface JobKind<Body = unknown> {
 
 /** Keeps the body's type inside one declaration. */
 export function jobKind<Body>(declared: JobKind<Body>): JobKind {
-  // A kind reads its bodies with its own shape before it plans with them.
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  return declared as unknown as JobKind;
+  return declared;
 }
 
 /** Codes a program may refuse its job with (`{"refused": {code, message, param?}}`). */

@@ -255,7 +255,7 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
 }
 
 function bytesRoute(below: string, summary: string, handle: (call: Call) => Promise<unknown>): Route {
-  return route<undefined, undefined>({
+  return route({
     method: 'GET',
     path: `/api/jobs/:id/${below}`,
     access: 'key',

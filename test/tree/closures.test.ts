@@ -19,7 +19,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 75,
-    lines: 10_600,
+    lines: 10_620,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   'engine child, launched': {
@@ -46,7 +46,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1700,
+    lines: 1715,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -57,7 +57,19 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 396, lines: 55_400, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 396, lines: 55_450, without: /^src\/(engine\/child|workshop)\/|simulated/ },
+  workshop: {
+    entry: PROCESSES.workshop,
+    files: 232,
+    lines: 33_200,
+    without: /^src\/(api|cli|engine\/child)\/|simulated/,
+  },
+  'workshop, its program in a jail': {
+    entry: PROCESSES.workshopTool,
+    files: 31,
+    lines: 4_100,
+    without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
+  },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -92,13 +92,19 @@ export async function resolveInput(ref: InputRef, options: ResolveOptions): Prom
   return {
     name: ref.name,
     target,
-    source: found.kind === 'folder' && shown.every(({ copied }) => copied) ? join(staging, ref.name) : found.kind === 'folder' ? found.path : (shown[0]?.mount.source ?? found.path), // prettier-ignore
+    source: outside(found, shown, join(staging, ref.name)),
     mounts: shown.map(({ mount }) => mount),
     recorded: shown.map(({ recorded }) => recorded),
     async check() {
       for (const { check } of shown) await check();
     },
   };
+}
+
+/** Copies of a folder's files lie together only when all of them are copies. */
+function outside(found: { readonly kind: string; readonly path: string }, shown: readonly Shown[], copy: string): string {
+  if (found.kind === 'file') return shown[0]?.mount.source ?? found.path;
+  return shown.every(({ copied: isCopy }) => isCopy) ? copy : found.path;
 }
 
 type Located =

@@ -11,6 +11,7 @@ import { JobFolder, newJobId } from './folder.ts';
 import { findInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
 import { type RunTool, type Signer, signRecord } from './record.ts';
+import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver } from './endings.ts';
 import { assertConfined, markOf, type RunContext, type RunReport, runJob } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
@@ -383,21 +384,3 @@ type Ending = Pick<StoredJob, 'state'> &
   Partial<Pick<StoredJob, 'error' | 'outputs' | 'result' | 'progress'>> & {
     readonly report?: RunReport | undefined;
   };
-
-const NO_RECORD = { code: 'record_failed', message: 'its record could not be made or signed', param: null };
-
-function cancelled(): NonNullable<StoredJob['error']> {
-  return { code: 'job_cancelled', message: 'the job was cancelled', param: null };
-}
-
-function interrupted(): NonNullable<StoredJob['error']> {
-  return { code: 'job_interrupted', message: 'the workshop ended while it ran', param: null };
-}
-
-function noSuchJob(): ApiError {
-  return new ApiError('no_such_job', 'there is no such job, or it is not of this API key');
-}
-
-function notOver(): ApiError {
-  return new ApiError('job_not_over', 'the job is not over');
-}

@@ -82,7 +82,7 @@ function stateOf({ state }: StoredJob): JobState {
 function recorded(value: Parameter): JobParameter {
   if (typeof value === 'number') return Number.isSafeInteger(value) && value >= 0 ? value : String(value);
   if (Array.isArray(value)) return (value as readonly Parameter[]).map(recorded);
-  return value as JobParameter;
+  return value;
 }
 
 function sorted<T extends { readonly name: string }>(items: readonly T[]): readonly T[] {

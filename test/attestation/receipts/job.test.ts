@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { encodeJobRecord, type JobRecord, openJobRecord } from '../../../attestation/receipts/job.ts';
 import { jobVectors, RECORD, signVector, VECTORS } from '../../../scripts/job-vectors.ts';

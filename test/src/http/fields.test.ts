@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decimal, flag, integer, object, optional, text } from '../../../src/base/shape.ts';
 import { readFields } from '../../../src/http/fields.ts';
