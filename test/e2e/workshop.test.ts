@@ -25,28 +25,41 @@ interface Answer {
   readonly json: Readonly<Record<string, unknown>>;
 }
 
-function ask(method: string, path: string, { body, type, key = MINE }: { body?: string | Buffer; type?: string; key?: string } = {}): Promise<Answer> {
+function ask(
+  method: string,
+  path: string,
+  { body, type, key = MINE }: { body?: string | Buffer; type?: string; key?: string } = {},
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const headers = { authorization: `Bearer ${key}`, ...(body !== undefined && { 'content-type': type ?? 'application/json' }) };
-    const sent = request({ host: '127.0.0.1', port, method, path, headers, rejectUnauthorized: false }, (answer) => {
-      const pieces: Buffer[] = [];
-      answer.on('data', (piece: Buffer) => pieces.push(piece));
-      answer.on('end', () => {
-        const bytes = Buffer.concat(pieces);
-        const of = String(answer.headers['content-type']);
-        const json = /json/.test(of) ? (JSON.parse(bytes.toString()) as Answer['json']) : {};
-        resolve({ status: answer.statusCode ?? 0, type: of, bytes, json });
-      });
-    });
+    const headers = {
+      authorization: `Bearer ${key}`,
+      ...(body !== undefined && { 'content-type': type ?? 'application/json' }),
+    };
+    const sent = request(
+      { host: '127.0.0.1', port, method, path, headers, rejectUnauthorized: false },
+      (answer) => {
+        const pieces: Buffer[] = [];
+        answer.on('data', (piece: Buffer) => pieces.push(piece));
+        answer.on('end', () => {
+          const bytes = Buffer.concat(pieces);
+          const of = String(answer.headers['content-type']);
+          const json = /json/.test(of) ? (JSON.parse(bytes.toString()) as Answer['json']) : {};
+          resolve({ status: answer.statusCode ?? 0, type: of, bytes, json });
+        });
+      },
+    );
     sent.on('error', reject);
     sent.end(body);
   });
 }
 
-const post = (path: string, body: object, key?: string): Promise<Answer> => ask('POST', path, { body: JSON.stringify(body), ...(key !== undefined && { key }) });
+const post = (path: string, body: object, key?: string): Promise<Answer> =>
+  ask('POST', path, { body: JSON.stringify(body), ...(key !== undefined && { key }) });
 
 async function start(): Promise<void> {
-  workshop = spawnAssay(['workshop', '--config', join(folder, 'workshop.toml'), '--listen', '127.0.0.1:0'], { cwd: folder });
+  workshop = spawnAssay(['workshop', '--config', join(folder, 'workshop.toml'), '--listen', '127.0.0.1:0'], {
+    cwd: folder,
+  });
   const [, given] = await workshop.said(/"msg":"listening","url":"https:\/\/127\.0\.0\.1:(\d+)"/);
   port = Number(given);
 }
@@ -71,7 +84,9 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function verify(args: readonly string[]): Promise<{ code: number; json: Readonly<Record<string, unknown>> }> {
+async function verify(
+  args: readonly string[],
+): Promise<{ code: number; json: Readonly<Record<string, unknown>> }> {
   let out = '';
   const code = await runCli(['job', ...args, '--json'], {
     stdout: (text) => void (out += text),
@@ -88,14 +103,28 @@ async function verify(args: readonly string[]): Promise<{ code: number; json: Re
 
 test('from safetensors to a quantised file whose record is judged offline', async () => {
   const status = await ask('GET', '/api/gguf/pipeline/status');
-  expect(status.json).toMatchObject({ capabilities: { quantize: true, convert_hf: true, lora_merge: false } });
+  expect(status.json).toMatchObject({
+    capabilities: { quantize: true, convert_hf: true, lora_merge: false },
+  });
   expect((status.json['quant_types_available'] as unknown[]).length).toBeGreaterThanOrEqual(21);
 
   const converted = await post('/api/gguf/convert/hf-to-gguf', { model_dir: 'tiny', output_type: 'f32' });
   expect(converted.json).toMatchObject({ success: true, output_type: 'f32' });
-  const form = new URLSearchParams({ input_path: String(converted.json['output_path']), quant_type: 'q8_0', output_name: 'small' });
-  const quantised = await ask('POST', '/api/gguf/quantize', { body: form.toString(), type: 'application/x-www-form-urlencoded' });
-  expect(quantised.json).toMatchObject({ success: true, quant_type: 'Q8_0', input_size: converted.json['file_size'], output_path: expect.stringMatching(/^job-[0-9a-f]{32}\/small\.gguf$/) });
+  const form = new URLSearchParams({
+    input_path: String(converted.json['output_path']),
+    quant_type: 'q8_0',
+    output_name: 'small',
+  });
+  const quantised = await ask('POST', '/api/gguf/quantize', {
+    body: form.toString(),
+    type: 'application/x-www-form-urlencoded',
+  });
+  expect(quantised.json).toMatchObject({
+    success: true,
+    quant_type: 'Q8_0',
+    input_size: converted.json['file_size'],
+    output_path: expect.stringMatching(/^job-[0-9a-f]{32}\/small\.gguf$/),
+  });
 
   const id = String(quantised.json['job_id']);
   const output = await ask('GET', `/api/jobs/${id}/output/small.gguf`);
@@ -106,10 +135,21 @@ test('from safetensors to a quantised file whose record is judged offline', asyn
   expect(given.type).toBe('application/vnd.assay.job+cbor');
   writeFileSync(record, given.bytes);
   writeFileSync(evidence, (await ask('GET', `/api/jobs/${id}/evidence`)).bytes);
-  const [{ document }] = (JSON.parse(readFileSync(evidence, 'utf8')) as { evidence: [{ document: { measurement: string; models: [{ sha256: string }] } }] }).evidence;
+  const [{ document }] = (
+    JSON.parse(readFileSync(evidence, 'utf8')) as {
+      evidence: [{ document: { measurement: string; models: [{ sha256: string }] } }];
+    }
+  ).evidence;
 
   expect(await verify([record])).toMatchObject({ code: 11, json: { accepted: false } });
-  const accepting = ['--evidence', evidence, '--measurement', document.measurement, '--model', `assay-workshop=${document.models[0].sha256}`];
+  const accepting = [
+    '--evidence',
+    evidence,
+    '--measurement',
+    document.measurement,
+    '--model',
+    `assay-workshop=${document.models[0].sha256}`,
+  ];
   expect(await verify([record, ...accepting, '--allow-simulated'])).toMatchObject({
     code: 0,
     json: {
@@ -137,17 +177,33 @@ test('from safetensors to a quantised file whose record is judged offline', asyn
   const again = await post('/api/gguf/convert/hf-to-gguf', { model_dir: 'tiny', output_type: 'f32' });
   expect(again.json['sha256']).toBe(converted.json['sha256']);
   writeFileSync(evidence, (await ask('GET', `/api/jobs/${String(again.json['job_id'])}/evidence`)).bytes);
-  expect((await verify([record, ...accepting, '--allow-simulated'])).json).toMatchObject({ code: 'record_key' });
+  expect((await verify([record, ...accepting, '--allow-simulated'])).json).toMatchObject({
+    code: 'record_key',
+  });
 });
 
 test('an own file is an input, and another key’s is not there', async () => {
   const boundary = 'b';
-  const part = (head: string, value: Buffer | string): Buffer => Buffer.concat([Buffer.from(`--b\r\ncontent-disposition: form-data; ${head}\r\n\r\n`), Buffer.from(value), Buffer.from('\r\n')]);
-  const body = Buffer.concat([part('name="purpose"', 'user_data'), part('name="file"; filename="m.gguf"', `GGUF${CANARY}`), Buffer.from('--b--\r\n')]);
+  const part = (head: string, value: Buffer | string): Buffer =>
+    Buffer.concat([
+      Buffer.from(`--b\r\ncontent-disposition: form-data; ${head}\r\n\r\n`),
+      Buffer.from(value),
+      Buffer.from('\r\n'),
+    ]);
+  const body = Buffer.concat([
+    part('name="purpose"', 'user_data'),
+    part('name="file"; filename="m.gguf"', `GGUF${CANARY}`),
+    Buffer.from('--b--\r\n'),
+  ]);
   const stored = await ask('POST', '/v1/files', { body, type: `multipart/form-data; boundary=${boundary}` });
   const id = String(stored.json['id']);
-  expect((await post('/api/gguf/quantize', { input_path: id })).json).toMatchObject({ error: { code: 'invalid_gguf' }, detail: expect.any(String) });
-  expect((await post('/api/gguf/quantize', { input_path: id }, YOURS)).json).toMatchObject({ error: { code: 'no_such_file' } });
+  expect((await post('/api/gguf/quantize', { input_path: id })).json).toMatchObject({
+    error: { code: 'invalid_gguf' },
+    detail: expect.any(String),
+  });
+  expect((await post('/api/gguf/quantize', { input_path: id }, YOURS)).json).toMatchObject({
+    error: { code: 'no_such_file' },
+  });
 });
 
 test.each<[string, object, string]>([

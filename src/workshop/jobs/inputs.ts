@@ -102,7 +102,11 @@ export async function resolveInput(ref: InputRef, options: ResolveOptions): Prom
 }
 
 /** Copies of a folder's files lie together only when all of them are copies. */
-function outside(found: { readonly kind: string; readonly path: string }, shown: readonly Shown[], copy: string): string {
+function outside(
+  found: { readonly kind: string; readonly path: string },
+  shown: readonly Shown[],
+  copy: string,
+): string {
   if (found.kind === 'file') return shown[0]?.mount.source ?? found.path;
   return shown.every(({ copied: isCopy }) => isCopy) ? copy : found.path;
 }
