@@ -36,7 +36,7 @@ function ask(
       ...(body !== undefined && { 'content-type': type ?? 'application/json' }),
     };
     const sent = request(
-      { host: '127.0.0.1', port, method, path, headers, rejectUnauthorized: false },
+      { host: '127.0.0.1', port, method, path, headers, rejectUnauthorized: false, agent: false },
       (answer) => {
         const pieces: Buffer[] = [];
         answer.on('data', (piece: Buffer) => pieces.push(piece));
