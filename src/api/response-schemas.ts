@@ -278,6 +278,15 @@ export const modelAnswer = object({
       other_types: count,
     }),
   ),
+  job: optional(
+    object({
+      id: words,
+      kind: words,
+      record_sha256: words,
+      receipt_key: words,
+      by: choice(['key', 'evidence']),
+    }),
+  ),
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),

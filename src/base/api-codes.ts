@@ -98,6 +98,14 @@ export const API_CODES = {
   invalid_model_name: caller(400, 'not a name a hub has'),
   invalid_digest: caller(400, 'not a SHA-256'),
   tool_unavailable: operator(400, 'the program for this job is not installed on this workshop'),
+  job_record_required: caller(
+    400,
+    'the server takes only models that the job of a workshop made, with its record (`[provenance]`)',
+  ),
+  job_record_refused: caller(
+    400,
+    'the record of a job, or its evidence, is not one this server trusts, or does not name these bytes',
+  ),
   ambiguous_quantization: caller(400, 'several files answer to the name'),
   digest_mismatch: caller(400, 'the file is not the one the digest names; 502 where the hub sent it', [502]),
   invalid_nonce: caller(400, 'not 8 to 64 bytes in hex or base64url'),

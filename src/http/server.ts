@@ -239,7 +239,7 @@ function createApp(
       const { form, fields, body } = request.routeOptions.config.assay ?? {};
       const type = request.headers['content-type'] ?? '';
       if (fields !== undefined && body !== undefined)
-        fields(type, payload as AsyncIterable<Buffer>, body.schema)
+        void fields(type, payload as AsyncIterable<Buffer>, body.schema)
           .then((read) => [null, read] as const)
           .catch((error: unknown) => [toApiError(error), undefined] as const)
           // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form

@@ -21,6 +21,9 @@ import { manifestFileName } from './names.ts';
 /** Of one model: a verifier reads no more (docs/protocol.md). */
 export const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
+/** Characters of a job's record in base64, and of its evidence. */
+export const MAX_RECORD = 700_000;
+export const MAX_EVIDENCE = 1024 * 1024;
 /** Of an adapter. */
 export const MAX_SCALE = 100;
 
@@ -75,6 +78,12 @@ const shape = object({
     parameters: count,
     quantization: words,
   }),
+  job: optional(
+    object({
+      record: text({ max: MAX_RECORD, pattern: /^[A-Za-z0-9+/=]+$/, form: 'base64' }),
+      evidence: optional(text({ max: MAX_EVIDENCE })),
+    }),
+  ),
   defaultParameters: optional(
     checked(anyObject('Sampling defaults.'), isPlain, 'holds more than strings, numbers and booleans'),
   ),
@@ -193,6 +202,8 @@ export interface ModelManifest {
     readonly parameters: number;
     readonly quantization: string;
   };
+  /** Which job made the files, as it was shown at registration; judged again at each start. */
+  readonly job?: { readonly record: string; readonly evidence?: string | undefined } | undefined;
   /** Sampling defaults given at registration; validated where they are applied. */
   readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }
