@@ -107,6 +107,7 @@ export const API_CODES = {
   model_not_allowed: operator(403, 'the key may not use that model'),
   origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
   pull_disabled: operator(403, 'models are not fetched from a hub'),
+  publish_disabled: operator(403, 'nothing is uploaded to a hub: `workshop.publish` is off'),
   files_disabled: operator(403, 'files and batches are off: `files.folder` is not set'),
   // ---- missing objects
   unknown_url: caller(404, 'there is no such route'),
@@ -132,6 +133,7 @@ export const API_CODES = {
   ),
   too_many_adapters: caller(409, 'the model has as many adapters as it may'),
   model_has_adapters: caller(409, 'adapters of the model are loaded: unload them first'),
+  hub_conflict: caller(409, 'the repository changed on the hub while it was published to'),
   pull_cancelled: caller(409, 'the pull was cancelled'),
   too_many_files: caller(409, 'the caller, or all together, keep as many files or bytes as they may'),
   file_in_use: caller(409, 'a batch that is not over reads the file'),
@@ -178,7 +180,7 @@ export const API_CODES = {
   pull_failed: operator(500, 'the pull failed for a reason of its own'),
   // ---- the hub
   hub_unauthorized: operator(502, 'the hub asks for a token, or has no such repository'),
-  hub_forbidden: operator(502, 'the token may not read the repository'),
+  hub_forbidden: operator(502, 'the token may not read the repository, or not write to it'),
   hub_error: operator(502, 'the hub answers something else than a file'),
   address_refused: operator(502, 'the address is private, or not https'),
   digest_unknown: operator(502, 'the hub does not say what the file must be'),
