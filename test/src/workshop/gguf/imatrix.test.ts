@@ -40,7 +40,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-async function matrixOver(text: string, maxTokens = 1e6): Promise<WrittenImatrix & { readonly path: string }> {
+async function matrixOver(
+  text: string,
+  maxTokens = 1e6,
+): Promise<WrittenImatrix & { readonly path: string }> {
   const path = join(folder, `matrix-${(made += 1)}.gguf`);
   const words = join(folder, `text-${made}`);
   await writeFile(words, text);
