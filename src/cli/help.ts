@@ -43,6 +43,22 @@ ${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated
 Settings: docs/configuration.md.
 `,
   },
+  workshop: {
+    about: 'start the workshop: conversions and other jobs, with signed records',
+    help: `usage: assay workshop [--config FILE] [--operator-config FILE] [--tee MODE] [--data DIR] [--listen HOST:PORT]
+                      [--log-level LEVEL] [--log-format FORMAT]
+
+Starts the workshop, a program of its own beside the server: every job in a jail, every result with a signed record.
+
+${CONFIG_HELP}  --tee MODE              as of assay serve
+  --data DIR              folder of jobs, files, audit log and simulated hierarchy
+  --listen HOST:PORT      default 127.0.0.1:8444; port 0 takes a free one
+  --log-level LEVEL       error, warn, info or debug
+  --log-format FORMAT     json, text, or auto (text on a terminal)
+
+Settings: the server's and the table [workshop], see docs/workshop.md.
+`,
+  },
   chat: {
     about: 'talk to an attested server in this terminal',
     help: `usage: assay chat [URL] [--model ID] [--policy FILE] [--allow-simulated] [--system TEXT] [--key-file FILE]

@@ -34,8 +34,10 @@ export function messagesErrorBody(error: ApiError, requestId: string): MessagesE
 export function errorBodyFor(
   { url, exchange }: { readonly url: string; readonly exchange: { readonly id: string } },
   error: ApiError,
-): ErrorBody | MessagesErrorBody {
-  return speaksMessages(url) ? messagesErrorBody(error, exchange.id) : errorBody(error);
+): ErrorBody | MessagesErrorBody | (ErrorBody & { readonly detail: string }) {
+  if (speaksMessages(url)) return messagesErrorBody(error, exchange.id);
+  // Callers of the workshop's routes below /api/ also read FastAPI's form.
+  return url.startsWith('/api/') ? { ...errorBody(error), detail: error.message } : errorBody(error);
 }
 
 const TYPES: Readonly<Record<number, string>> = {

@@ -1,0 +1,40 @@
+// The digest of a program: SHA-256 over the deterministic CBOR `{0: "assay/tool/v1", 1: [[name, sha256], …]}`,
+// where the names are paths from the folder all its files have in common, sorted. Anyone with the same release
+// makes the same digest, wherever it is installed.
+
+import { createHash } from 'node:crypto';
+import { lstat, readdir, realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { encodeCbor } from '@assay/attestation';
+import { digestOf } from './inputs.ts';
+
+const MAX_FILES = 20_000;
+
+/** Of files and of folders, whose files count all; type information and maps of a build do not. */
+export async function toolDigest(paths: readonly string[], signal: AbortSignal): Promise<Uint8Array> {
+  const entries: [string, Uint8Array][] = [];
+  for (const path of paths) {
+    const real = await realpath(path);
+    for (const name of await namesBelow(real)) {
+      const file = join(dirname(real), name);
+      const { measured } = await digestOf(file, signal);
+      entries.push([name, new Uint8Array(Buffer.from(measured.sha256, 'hex'))]);
+      if (entries.length > MAX_FILES) throw new Error('a program of too many files');
+    }
+  }
+  entries.sort(([a], [b]) => (a < b ? -1 : 1));
+  const digest = encodeCbor(new Map<number, string | typeof entries>([[0, 'assay/tool/v1'], [1, entries]])); // prettier-ignore
+  return new Uint8Array(createHash('sha256').update(digest).digest());
+}
+
+/** From the folder above. */
+async function namesBelow(path: string): Promise<readonly string[]> {
+  const top = basename(path);
+  if (!(await lstat(path)).isDirectory()) return [top];
+  const found: string[] = [];
+  for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile() || /\.(?:d\.ts|map|tsbuildinfo|pyc)$/.test(entry.name)) continue;
+    found.push(join(top, entry.parentPath.slice(path.length + 1), entry.name));
+  }
+  return found;
+}

@@ -1,0 +1,92 @@
+// `assay workshop`: starts the workshop, a program of its own beside the server (docs/workshop.md). The command line loads
+// it when it is asked for; no production image holds it. The line {"msg":"listening","url":…} on standard error says
+// that requests are answered.
+
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { ConfigError } from '../base/errors.ts';
+import { createLog } from '../base/log.ts';
+import { type ConfigFile, environment } from '../config/read.ts';
+import { readWorkshopConfig, type WorkshopConfig } from '../config/workshop-section.ts';
+import { isLoopback } from '../http/address.ts';
+import { addressOf, serverConfig } from '../start/http.ts';
+import { startWorkshop } from './start.ts';
+
+/** Given by the command line, which is above this room. */
+export interface Surroundings {
+  /** Of the options below, as they were given. */
+  readonly values: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly version: string;
+  readonly logStream: Parameters<typeof createLog>[0]['stream'];
+  /** Aborted by the first signal that asks for the end. */
+  readonly stop: { readonly asked: AbortSignal; readonly fail: () => void; readonly failed: () => boolean };
+}
+
+/** Keys with an option of their own. */
+const FLAGS = { 'api.address': 'listen', 'tee.mode': 'tee', 'store.data_dir': 'data', 'log.level': 'log-level' } as const;
+
+/** Beside the server's. */
+const DEFAULT_ADDRESS = '127.0.0.1:8444';
+
+/** Resolves with the exit code. */
+export async function workshopMain(surroundings: Surroundings): Promise<number> {
+  const { stop, version } = surroundings;
+  const workshop = configOf(surroundings);
+  const { config } = workshop;
+  const log = createLog({ level: config.log.level, stream: surroundings.logStream });
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const)
+    process.on(event, (error: unknown) => {
+      log.error({ msg: 'fatal', event, err: error });
+      process.exit(1);
+    });
+  const { auth } = serverConfig(config);
+  if (!isLoopback(addressOf(config.api.address).host) && !auth.required)
+    throw new ConfigError('a workshop that other machines reach needs API keys (api.keys)', 'api.address');
+  const running = await startWorkshop({
+    workshop,
+    log,
+    version,
+    onFatal: (error) => {
+      log.error({ msg: 'a part the workshop needs has failed', err: error });
+      stop.fail();
+    },
+  });
+  log.child({}, { level: 'info' }).info({
+    msg: 'listening',
+    url: running.url,
+    tee: running.tee?.source.teeType ?? null,
+    jail: running.jail.mode,
+    receiptKey: Buffer.from(running.identity.receipt.publicKey).toString('hex'),
+  });
+  if (!stop.asked.aborted)
+    await new Promise((done) => stop.asked.addEventListener('abort', done, { once: true }));
+  log.info({ msg: 'draining', signal: String(stop.asked.reason) });
+  await running.close();
+  log.info({ msg: 'stopped' });
+  return stop.failed() ? 1 : 0;
+}
+
+function configOf({ values, cwd }: Surroundings): WorkshopConfig {
+  const env = environment();
+  const file = values['config'] ?? env['ASSAY_CONFIG'];
+  const operator = values['operator-config'] ?? env['ASSAY_OPERATOR_CONFIG'];
+  const given = Object.entries(FLAGS).filter(([, option]) => values[option] !== undefined);
+  return readWorkshopConfig({
+    file: file === undefined ? undefined : configFile(resolve(cwd, file)),
+    operator: operator === undefined ? undefined : configFile(resolve(cwd, operator)),
+    environment: env,
+    defaults: { 'api.address': DEFAULT_ADDRESS },
+    flags: Object.fromEntries(given.map(([key, option]) => [key, values[option]])),
+    options: Object.fromEntries(given.map(([key, option]) => [key, `--${option}`])),
+    cwd,
+  });
+}
+
+function configFile(path: string): ConfigFile {
+  try {
+    return { path, text: readFileSync(path, 'utf8') };
+  } catch (error) {
+    throw new ConfigError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`, undefined, error);
+  }
+}
