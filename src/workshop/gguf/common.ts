@@ -35,7 +35,11 @@ export const outputName = optionalOrEmpty(
 /** The original's: the input's name and the type. */
 export function ggufName(name: string | undefined, given: string, type: string): string {
   const last = given.split('/').findLast((part) => part !== '') ?? '';
-  const stem = last.replace(/\.gguf$/i, '').replaceAll(/[^A-Za-z0-9._-]/g, '_').replace(/^[^A-Za-z0-9]+/, '').slice(0, 90);
+  const stem = last
+    .replace(/\.gguf$/i, '')
+    .replaceAll(/[^A-Za-z0-9._-]/g, '_')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 90);
   const chosen = name ?? `${stem === '' ? 'model' : stem}-${type}`;
   return /\.gguf$/i.test(chosen) ? chosen : `${chosen}.gguf`;
 }

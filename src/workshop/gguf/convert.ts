@@ -13,7 +13,10 @@ const READ =
   '^(?:(?:config|generation_config|tokenizer|tokenizer_config|added_tokens|modules)\\.json|tokenizer\\.model|merges\\.txt|chat_template\\.(?:jinja|json)|model[\\w.-]*\\.safetensors(?:\\.index\\.json)?|\\d_Pooling/config\\.json)$';
 
 const outputType = map(
-  text({ max: 16, about: 'f16, f32, bf16, auto (the type of the weights), or a type to quantise to. Default: f16.' }),
+  text({
+    max: 16,
+    about: 'f16, f32, bf16, auto (the type of the weights), or a type to quantise to. Default: f16.',
+  }),
   (given) => (given.toLowerCase() === 'auto' ? 'AUTO' : typeOfIsq(given, 'output_type')),
 );
 
@@ -21,7 +24,9 @@ const body = object({
   model_dir: inputPath('The folder'),
   output_type: optionalOrEmpty(outputType),
   output_name: outputName,
-  vocab_type: optionalOrEmpty(text({ max: 32, about: 'Refused but for `auto`: the tokenizer of the folder says which it is.' })),
+  vocab_type: optionalOrEmpty(
+    text({ max: 32, about: 'Refused but for `auto`: the tokenizer of the folder says which it is.' }),
+  ),
 });
 type Body = Infer<typeof body>;
 
@@ -37,7 +42,11 @@ export const convertKind = jobKind<Body>({
   missing: () => Promise.resolve(null),
   plan({ model_dir: given, output_type: type = 'F16', output_name: name, vocab_type: vocabulary = 'auto' }) {
     if (vocabulary !== 'auto')
-      throw new ApiError('unsupported_parameter', 'vocab_type is not taken: the tokenizer of the folder says which it is', { param: 'vocab_type' });
+      throw new ApiError(
+        'unsupported_parameter',
+        'vocab_type is not taken: the tokenizer of the folder says which it is',
+        { param: 'vocab_type' },
+      );
     return {
       inputs: [{ name: 'model', field: 'model_dir', given, accepts: 'folder', only: READ }],
       parameters: { output_type: type, output_name: ggufName(name, given, type) },

@@ -51,7 +51,11 @@ function status(kinds: ReadonlySet<string>): object {
     },
     gguf_python_lib: { available: false, version: null, note: 'not used' },
     quant_types_available: types.map(([name]) => name),
-    quant_types: types.map(([name, { id, needsMatrix }]) => ({ name, llama_ftype: id, needs_imatrix: needsMatrix })),
+    quant_types: types.map(([name, { id, needsMatrix }]) => ({
+      name,
+      llama_ftype: id,
+      needs_imatrix: needsMatrix,
+    })),
     supported_architectures: [...new Set(Object.values(ARCHITECTURES).map(({ gguf }) => gguf))].toSorted(),
     supported_model_classes: classes,
     capabilities: {
