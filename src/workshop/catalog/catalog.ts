@@ -86,8 +86,8 @@ export interface CatalogAnswer {
 
 export interface CatalogOptions {
   readonly assetDir: string;
-  /** Whether the store has a blob of this SHA-256. */
-  readonly isStored: (sha256: string) => boolean | Promise<boolean>;
+  /** Whether the store has a blob of this SHA-256 and size. */
+  readonly isStored: (sha256: string, size: number) => boolean | Promise<boolean>;
   readonly signature?: CatalogSignature | undefined;
 }
 
@@ -99,7 +99,7 @@ export async function catalogAnswer(
   const assets = async (wanted: CatalogEntry['kind']): Promise<readonly Asset[]> => {
     const found: Asset[] = [];
     for (const { kind, ...rest } of entries)
-      if (kind === wanted) found.push({ ...rest, downloaded: await isStored(rest.sha256) });
+      if (kind === wanted) found.push({ ...rest, downloaded: await isStored(rest.sha256, rest.files[0]?.size ?? 0) });
     return found;
   };
   const models = await assets('model');
