@@ -1,5 +1,5 @@
-// The server's half of quantising, and of collecting an importance matrix: hands the descriptors of a GGUF file
-// and of an output to the confined process that does it. The type is one of the table.
+// The server's half of quantising, and of collecting an importance matrix: hands the descriptors of a GGUF
+// file and of an output to the confined process that does it. The type is one of the table.
 
 import { fileURLToPath } from 'node:url';
 import type { CollectMatrix, QuantizeModel } from './seam/converters.ts';

@@ -1,5 +1,5 @@
-// A real workshop (dist/) on GGUF files: inspect, split, merge, merge/lora, imatrix, quantize with a matrix, and the
-// catalogue; each in the jail this machine has, and each with a refusal.
+// A real workshop (dist/) on GGUF files: inspect, split, merge, merge/lora, imatrix, quantize with a
+// matrix, and the catalogue; each in the jail this machine has, and each with a refusal.
 
 import { createHash } from 'node:crypto';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -39,7 +39,16 @@ beforeAll(async () => {
   await chmod(folder, 0o755);
   const config = join(folder, 'workshop.toml');
   await writeFile(config, `[workshop]\nroots = [${JSON.stringify(root)}]\nallow_weaker_jail = true\n`);
-  const args = ['--config', config, '--data', join(folder, 'data'), '--listen', '127.0.0.1:0', '--tee', 'none'];
+  const args = [
+    '--config',
+    config,
+    '--data',
+    join(folder, 'data'),
+    '--listen',
+    '127.0.0.1:0',
+    '--tee',
+    'none',
+  ];
   child = spawn(process.execPath, [cli, 'workshop', ...args], { stdio: ['ignore', 'inherit', 'pipe'] });
   url = await new Promise<string>((resolve, reject) => {
     createInterface({ input: child.stderr! }).on('line', (line) => {
@@ -92,7 +101,11 @@ function digest(bytes: Uint8Array): string {
 
 describe.skipIf(process.platform !== 'linux')('a workshop', () => {
   test('inspect, from a form: the answer, and all of it as the output', async () => {
-    const { status, body } = await post('/api/gguf/inspect', { input_path: 'chat.gguf', tensor_limit: '3' }, true);
+    const { status, body } = await post(
+      '/api/gguf/inspect',
+      { input_path: 'chat.gguf', tensor_limit: '3' },
+      true,
+    );
     expect(status, JSON.stringify(body)).toBe(200);
     expect(body).toMatchObject({ success: true, architecture: 'llama', type: 'model', split: null });
     expect(body['tensors']).toHaveLength(3);
@@ -102,7 +115,11 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
   });
 
   test('split, then merge by the first part: the bytes of the original', async () => {
-    const split = await post('/api/gguf/split', { input_path: 'chat.gguf', max_bytes: 600_000, output_name: 'c' });
+    const split = await post('/api/gguf/split', {
+      input_path: 'chat.gguf',
+      max_bytes: 600_000,
+      output_name: 'c',
+    });
     expect(split.status, JSON.stringify(split.body)).toBe(200);
     const parts = split.body['parts'] as { output_path: string; sha256: string }[];
     expect(parts.length).toBeGreaterThan(3);
@@ -134,16 +151,27 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
   });
 
   test('imatrix over a text, and a model quantised with it', async () => {
-    const matrix = await post('/api/gguf/imatrix', { input_path: 'chat.gguf', data_path: 'text.txt', max_tokens: 200 });
+    const matrix = await post('/api/gguf/imatrix', {
+      input_path: 'chat.gguf',
+      data_path: 'text.txt',
+      max_tokens: 200,
+    });
     expect(matrix.status, JSON.stringify(matrix.body)).toBe(200);
     expect(matrix.body).toMatchObject({ tokens: 200, chunks: 2 });
     const quantised = async (more: object): Promise<Answer> => {
-      const answer = await post('/api/gguf/quantize', { input_path: 'tiny.gguf', quant_type: 'Q4_0', ...more });
+      const answer = await post('/api/gguf/quantize', {
+        input_path: 'tiny.gguf',
+        quant_type: 'Q4_0',
+        ...more,
+      });
       expect(answer.status, JSON.stringify(answer.body)).toBe(200);
       return answer;
     };
     const own = await post('/api/gguf/imatrix', { input_path: 'tiny.gguf', data_path: 'text.txt' });
-    const [plain, weighed] = [await quantised({}), await quantised({ imatrix_path: own.body['output_path'] })];
+    const [plain, weighed] = [
+      await quantised({}),
+      await quantised({ imatrix_path: own.body['output_path'] }),
+    ];
     expect([plain.body['used_imatrix'], weighed.body['used_imatrix']]).toEqual([false, true]);
     expect(plain.body['sha256']).not.toBe(weighed.body['sha256']);
   });

@@ -41,10 +41,7 @@ export const QUANTIZE_TYPES = {
 
 export type QuantizeName = keyof typeof QUANTIZE_TYPES;
 
-/** A third descriptor of the process: the importance matrix it is given, or the text it collects one over. */
-export const MATRIX_FD = 6;
-
-/** The sums of squares of one matrix, F32 on MATRIX_FD; `counts` has the rows of each of its planes. */
+/** The sums of squares of one matrix, F32 on TASK_MATRIX_FD; `counts` has the rows of each of its planes. */
 export interface MatrixEntry {
   readonly name: string;
   readonly at: number;

@@ -6,9 +6,7 @@ import type { GgufHeader, TensorEntry } from './header.ts';
 /** Magic, version, two counts (ggml docs/gguf.md). */
 const FIXED_BYTES = 24;
 
-/**
- * Ends where the data section begins. `keys` are of `from.metadata`; `more` are encoded keys with their values.
- */
+/** Ends where the data section begins. `keys` are of `from.metadata`; `more` are encoded pairs. */
 export function writeHead(
   from: GgufHeader,
   keys: Iterable<string>,

@@ -73,7 +73,7 @@ export async function resolveFiles(
   const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
   refuseStatus(response, options.now, 'the repository');
   const isSource = options.isSource ?? (() => false);
-  const { commit, files } = parseAnswer(await readJson(response), isSource);
+  const { commit, files } = parseAnswer(await readAnswer(response), isSource);
   const locate = (file: string): URL =>
     new URL(
       `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${commit}/${encodedPath(file)}`,
@@ -162,7 +162,7 @@ export function retryAfterMs(response: WebResponse, now: () => number): number |
 }
 
 /** Throws 502 `hub_error` where it is longer than 32 MiB or has too many values. */
-export async function readJson(response: WebResponse): Promise<unknown> {
+export async function readAnswer(response: WebResponse): Promise<unknown> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   const scan = openJsonScan({ maxWeight: MAX_ANSWER_WEIGHT });

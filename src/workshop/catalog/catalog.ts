@@ -1,11 +1,11 @@
-// The catalogue of assets: models, data sets and benchmarks with source, licence, size and a SHA-256 that was taken
-// from the bytes. It is one text of fixed bytes, signed with Ed25519 by the key a release build is given; without a
-// signature the answer says so. `downloaded` is told by the digests the store has.
+// The catalogue of assets: models, data sets and benchmarks with source, licence, size and a SHA-256 that
+// was taken from the bytes. It is one text of fixed bytes, signed with Ed25519 by the key a release build
+// is given; without a signature the answer says so. `downloaded` is told by the digests the store has.
 
 import { createPrivateKey, createPublicKey, createHash, sign, verify } from 'node:crypto';
 import { integer, object, text, type Infer } from '../../base/shape.ts';
 import { parseStored } from '../../base/stored-json.ts';
-import { ENTRIES } from './entries.ts';
+import { CATALOG_ENTRIES } from './entries.ts';
 import type { CatalogEntry } from './entry.ts';
 
 const hex64 = text({ max: 64, pattern: /^[0-9a-f]{64}$/ });
@@ -25,7 +25,7 @@ const PURPOSE = 'assay/catalog/v1\n';
 const SPKI = Buffer.from('302a300506032b6570032100', 'hex');
 
 /** The bytes that are hashed and signed: the same entries give the same bytes. */
-export function catalogBytes(entries: readonly CatalogEntry[] = ENTRIES): Buffer {
+export function catalogBytes(entries: readonly CatalogEntry[] = CATALOG_ENTRIES): Buffer {
   const ordered = entries.toSorted((a, b) => (a.id < b.id ? -1 : 1)).map(canonical);
   return Buffer.from(`${PURPOSE}${JSON.stringify(ordered)}\n`);
 }
@@ -35,12 +35,15 @@ function canonical({ id, kind, name, source, licence, sha256, size: bytes, files
   return { id, kind, name, source, licence, sha256, size: bytes, files: listed };
 }
 
-export function catalogDigest(entries: readonly CatalogEntry[] = ENTRIES): string {
+export function catalogDigest(entries: readonly CatalogEntry[] = CATALOG_ENTRIES): string {
   return createHash('sha256').update(catalogBytes(entries)).digest('hex');
 }
 
 /** `pem` is a private Ed25519 key. Throws a TypeError for another. */
-export function signCatalog(pem: string, entries: readonly CatalogEntry[] = ENTRIES): CatalogSignature {
+export function signCatalog(
+  pem: string,
+  entries: readonly CatalogEntry[] = CATALOG_ENTRIES,
+): CatalogSignature {
   const key = createPrivateKey(pem);
   if (key.asymmetricKeyType !== 'ed25519') throw new TypeError('the key is no Ed25519 key');
   const raw = createPublicKey(key).export({ type: 'spki', format: 'der' }).subarray(SPKI.length);
@@ -59,7 +62,7 @@ export function parseSignature(json: string): CatalogSignature {
 /** Whether the signature is over these entries, by its own key or by the `trusted` one (hex) alone. */
 export function verifyCatalog(
   { key, signature }: CatalogSignature,
-  entries: readonly CatalogEntry[] = ENTRIES,
+  entries: readonly CatalogEntry[] = CATALOG_ENTRIES,
   trusted?: string,
 ): boolean {
   if (trusted !== undefined && trusted !== key) return false;
@@ -94,12 +97,13 @@ export interface CatalogOptions {
 /** GET /api/assets/catalog. */
 export async function catalogAnswer(
   { assetDir, isStored, signature }: CatalogOptions,
-  entries: readonly CatalogEntry[] = ENTRIES,
+  entries: readonly CatalogEntry[] = CATALOG_ENTRIES,
 ): Promise<CatalogAnswer> {
   const assets = async (wanted: CatalogEntry['kind']): Promise<readonly Asset[]> => {
     const found: Asset[] = [];
     for (const { kind, ...rest } of entries)
-      if (kind === wanted) found.push({ ...rest, downloaded: await isStored(rest.sha256, rest.files[0]?.size ?? 0) });
+      if (kind === wanted)
+        found.push({ ...rest, downloaded: await isStored(rest.sha256, rest.files[0]?.size ?? 0) });
     return found;
   };
   const models = await assets('model');

@@ -1,5 +1,6 @@
-// `GET /api/assets/catalog` (seed 004), and each of its three lists. `downloaded` is told by the files of the model
-// store in the data folder, whose names are the digests they were checked against, and their size.
+// `GET /api/assets/catalog` (seed 004), and each of its three lists. `downloaded` is told by the files of
+// the model store in the data folder, whose names are the digests they were checked against, and their
+// size.
 
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';

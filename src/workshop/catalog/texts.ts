@@ -1,5 +1,6 @@
-// Small data sets and benchmarks of our own, made by rule: enough to try a fine-tuning job or an evaluation
-// without a network. JSON lines; the bytes are the same on every machine, and the catalogue has their SHA-256.
+// Small data sets and benchmarks of our own, made by rule: enough to try a fine-tuning job or an
+// evaluation without a network. JSON lines; the bytes are the same on every machine, and the catalogue has
+// their SHA-256.
 
 interface Made {
   readonly id: string;

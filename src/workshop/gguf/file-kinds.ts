@@ -1,5 +1,6 @@
-// The kinds of jobs on GGUF files beside quantising and converting: describe, split, merge parts, merge an adapter,
-// collect an importance matrix. The work is that of the modules beside this one, in the program of tool/gguf.
+// The kinds of jobs on GGUF files beside quantising and converting: describe, split, merge parts, merge an
+// adapter, collect an importance matrix. The work is that of the modules beside this one, in the program
+// of tool/gguf.
 
 import { ApiError } from '../../base/errors.ts';
 import {
@@ -24,7 +25,7 @@ const SPLIT_TENSORS = 128;
 /** About what llama-imatrix is given in practice: 512 windows of 512 tokens. */
 const IMATRIX_TOKENS = 262_144;
 
-/** What all of them have in common. */
+/** The parts that all of them have in common. */
 function fileKind<Body>(own: {
   readonly name: string;
   readonly path: string;

@@ -1,6 +1,7 @@
-// Importance matrices as files, in llama.cpp's GGUF form (general.type `imatrix`; of each matrix `NAME.in_sum2`, the
-// sum of squares of every column, and `NAME.counts`, the rows it is over): collects one over a text in the confined
-// process, and reads one for quantising. The text itself is in no file and no error; its digest is.
+// Importance matrices as files, in llama.cpp's GGUF form (general.type `imatrix`; of each matrix
+// `NAME.in_sum2`, the sum of squares of every column, and `NAME.counts`, the rows it is over): collects
+// one over a text in the confined process, and reads one for quantising. The text itself is in no file and
+// no error; its digest is.
 
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -116,7 +117,7 @@ async function writeEntry(
   await writer.bytes(counts);
 }
 
-/** What the process that quantises needs to know of a matrix file. Throws 400 `invalid_gguf`. */
+/** The places of the matrices of a file, for the process that quantises. Throws 400 `invalid_gguf`. */
 export async function readImatrix(source: ByteSource): Promise<readonly MatrixEntry[]> {
   const header = await readHeader(source);
   const kind = header.metadata.get('general.type');

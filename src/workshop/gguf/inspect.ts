@@ -1,6 +1,6 @@
-// What is in a GGUF file, for people and tools: its metadata and its table of tensors, never a weight. Any kind of
-// file is described (model, adapter, projector, importance matrix, a part of a split one). Bounded: long texts are
-// cut and long lists counted, and of the tensors so many are listed as asked for.
+// Describes a GGUF file, for people and tools: its metadata and its table of tensors, never a weight. Any
+// kind of file is described (model, adapter, projector, importance matrix, a part of a split one).
+// Bounded: long texts are cut and long lists counted, and of the tensors so many are listed as asked for.
 
 import { readHeader, type GgufHeader, type MetadataValue } from '../../models/gguf/header.ts';
 import { typeOfMost } from '../../models/gguf/header.ts';

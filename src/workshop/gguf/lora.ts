@@ -1,7 +1,7 @@
-// Merges a LoRA adapter into its base: every matrix the adapter changes becomes W + scale · alpha / rank · B·A,
-// computed in doubles from the values of the files and rounded once to the type of the matrix; all else is copied.
-// Matrices of F32, F16 and BF16 are changed. A quantised one is refused: its rounding would hide the adapter, so
-// merge into the model it was made of and quantise the result.
+// Merges a LoRA adapter into its base: every matrix the adapter changes becomes W + scale · alpha / rank ·
+// B·A, computed in doubles from the values of the files and rounded once to the type of the matrix; all
+// else is copied. Matrices of F32, F16 and BF16 are changed. A quantised one is refused: its rounding
+// would hide the adapter, so merge into the model it was made of and quantise the result.
 
 import { ApiError } from '../../base/errors.ts';
 import { checkAdapter } from '../../models/gguf/adapter.ts';
@@ -99,8 +99,8 @@ async function writeMerged(merging: Merging): Promise<void> {
   const [columns, rows, ...planes] = tensor.shape;
   const type = floatType(tensor);
   const [toSingle, fromSingle] = [conversion(type, 'F32'), conversion('F32', type)];
-  const rowBytes = tensor.bytes / (rows * planes[0]! * planes[1]!);
-  const total = rows * planes[0]! * planes[1]!;
+  const rowBytes = tensor.bytes / (rows * planes[0] * planes[1]);
+  const total = rows * planes[0] * planes[1];
   const step = Math.max(1, Math.floor(CHUNK_BYTES / (4 * columns)));
   const delta = new Float64Array(columns);
   for (let row = 0; row < total; row += step) {

@@ -1,6 +1,7 @@
 // Splits a GGUF file as llama-gguf-split does: all metadata in the first part, split.no, split.count and
-// split.tensors.count in each, tensors in their order, a new part where one would have too many tensors or bytes.
-// Merging is its inverse, by the rules of models/gguf/split: tensors and metadata come back byte for byte.
+// split.tensors.count in each, tensors in their order, a new part where one would have too many tensors or
+// bytes. Merging is its inverse, by the rules of models/gguf/split: tensors and metadata come back byte
+// for byte.
 
 import { join } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
@@ -24,7 +25,7 @@ export interface SplitOptions extends Writing {
 const DEFAULT_ALIGNMENT = 32;
 const [U16, U32, I32] = [2, 4, 5];
 
-/** Runs of tensors, one a part. Throws 400 invalid_value where they are too many or the file is one already. */
+/** Runs of tensors, one a part. 400 invalid_value where they are too many, or the file is a part. */
 export function planParts(
   header: GgufHeader,
   { by, noTensorFirst = false }: Pick<SplitOptions, 'by' | 'noTensorFirst'>,
@@ -65,7 +66,7 @@ export interface WrittenPart {
   readonly tensors: number;
 }
 
-/** Writes `STEM-00001-of-0000N.gguf` and so on below `folder`. 400 invalid_gguf, invalid_value; 507 storage_full. */
+/** Writes `STEM-00001-of-0000N.gguf` and so on. 400 invalid_gguf, invalid_value; 507 storage_full. */
 export async function splitGguf(
   source: ByteSource,
   to: { readonly folder: string; readonly stem: string },

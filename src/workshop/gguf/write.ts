@@ -1,5 +1,5 @@
-// Writes a file of the workshop: a new one, in pieces, from ranges of files that were read. A file that is not
-// finished is removed. Refuses to replace a file that is there.
+// Writes a file of the workshop: a new one, in pieces, from ranges of files that were read. A file that is
+// not finished is removed. Refuses to replace a file that is there.
 
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { storageError } from '../../base/durable-files.ts';

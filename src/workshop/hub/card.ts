@@ -1,5 +1,5 @@
-// The README.md of a repository that has none: the hub's front matter (licence, tags, base model) and each file
-// with its size and SHA-256, so that a reader can check what was fetched. Holds facts only, nothing of the data.
+// The README.md of a repository that has none: the hub's front matter (licence, tags, base model) and each
+// file with its size and SHA-256, so that a reader can check what was fetched. Holds facts only, no data.
 // Deterministic.
 
 import type { MeasuredFile } from './files.ts';

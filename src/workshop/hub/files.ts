@@ -1,6 +1,7 @@
-// The files to publish: found below a folder, opened once and measured from that descriptor. Refuses links and
-// special files, names a repository cannot have, and too many. Each file is known by what a hub asks for: its
-// SHA-256, its git id, its size and its first 512 bytes. `check` throws when a file has changed since.
+// The files to publish: found below a folder, opened once and measured from that descriptor. Refuses links
+// and special files, names a repository cannot have, and too many. Each file is known by what a hub asks
+// for: its SHA-256, its git id, its size and its first 512 bytes. `check` throws when a file has changed
+// since.
 
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';

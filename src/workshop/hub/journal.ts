@@ -1,6 +1,7 @@
-// How far the upload of one large object has come, on disk, so that it goes on after a kill -9: the addresses the
-// hub gave for its parts, and the tag of each part that is there. One folder for a publication, readable by its
-// owner only, for the addresses are signed; removed at its end. A file that is damaged counts as none.
+// How far the upload of one large object has come, on disk, so that it goes on after a kill -9: the
+// addresses the hub gave for its parts, and the tag of each part that is there. One folder for a
+// publication, readable by its owner only, for the addresses are signed; removed at its end. A file that
+// is damaged counts as none.
 
 import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rm } from 'node:fs/promises';

@@ -1,12 +1,12 @@
-// The hub's API for writing, as huggingface_hub 2.4.0 speaks it: create a repository, ask how each file is to be
-// sent, the Git LFS batch, the commit as lines of JSON, and what a revision holds. Answers are bounded and read
-// by shapes. Refuses, naming no URL and no token: every status that is not a success.
+// The hub's API for writing, as huggingface_hub 2.4.0 speaks it: create a repository, ask how each file is
+// to be sent, the Git LFS batch, the commit as lines of JSON, and what a revision holds. Answers are
+// bounded and read by shapes. Refuses, naming no URL and no token: every status that is not a success.
 
 import { isRecord, openObject, list, integer, text, choice, flag, optional } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
-import { basePath, encodedPath, HubBusy, readJson, retryAfterMs } from '../../models/pull/hub.ts';
+import { basePath, encodedPath, HubBusy, readAnswer, retryAfterMs } from '../../models/pull/hub.ts';
 import type { WebResponse } from '../../models/pull/http.ts';
 import { retrying } from '../../models/pull/retry.ts';
 import type { Sender, Sent } from '../../models/pull/send.ts';
@@ -79,9 +79,11 @@ export type LfsAction = Infer<typeof action>;
 export type LfsObject = Infer<typeof lfsObject>;
 export type PathInfo = Infer<typeof pathInfo>;
 
-export type CommitLine =
-  | { readonly key: 'file'; readonly value: { content: string; path: string; encoding: 'base64' } }
-  | { readonly key: 'lfsFile'; readonly value: { path: string; algo: 'sha256'; oid: string; size: number } };
+/** `file`: content, path, encoding; `lfsFile`: path, algo, oid, size. */
+export interface CommitLine {
+  readonly key: 'file' | 'lfsFile';
+  readonly value: Readonly<Record<string, string | number>>;
+}
 
 export class HubSession {
   readonly options: SessionOptions;
@@ -133,7 +135,7 @@ export class HubSession {
       for (const each of answer.files) found.set(each.path, each);
     }
     const unanswered = files.filter(({ path }) => !found.has(path));
-    if (unanswered.length > 0) throw malformed(`leaves out ${unanswered.length} files`);
+    if (unanswered.length > 0) throw malformedAnswer(`leaves out ${unanswered.length} files`);
     return found;
   }
 
@@ -190,7 +192,7 @@ export class HubSession {
     return { commit: read(committed, await this.#json(response)).commitOid };
   }
 
-  /** What a commit holds at these paths. */
+  /** The files of a commit at these paths. */
   async paths(commit: string, paths: readonly string[]): Promise<ReadonlyMap<string, PathInfo>> {
     const found = new Map<string, PathInfo>();
     const url = this.#url(`${this.#api()}/paths-info/${encodeURIComponent(commit)}`);
@@ -231,7 +233,7 @@ export class HubSession {
 
   async #json(response: WebResponse): Promise<unknown> {
     this.refuse(response);
-    return readJson(response);
+    return readAnswer(response);
   }
 
   #post(url: URL, body: object, type = 'application/json'): Promise<WebResponse> {
@@ -266,16 +268,16 @@ function read<T>(shape: Shape<T>, value: unknown): T {
   try {
     return shape.read(value, '');
   } catch (error) {
-    throw error instanceof ApiError ? malformed(`is not what it should be: ${error.message}`) : error;
+    throw error instanceof ApiError ? malformedAnswer(`is not what it should be: ${error.message}`) : error;
   }
 }
 
-export function malformed(why: string): ApiError {
+export function malformedAnswer(why: string): ApiError {
   return new ApiError('hub_error', `the hub's answer ${why}`, { shouldRetry: false });
 }
 
 function checkedObject(file: MeasuredFile, object: LfsObject | undefined): LfsObject {
-  if (object === undefined) throw malformed('leaves out an object that was asked for');
+  if (object === undefined) throw malformedAnswer('leaves out an object that was asked for');
   if (object.error !== undefined) {
     const { code } = object.error;
     if (code >= 500 || code === 429)
@@ -283,7 +285,7 @@ function checkedObject(file: MeasuredFile, object: LfsObject | undefined): LfsOb
     throw refusalOf(code);
   }
   if (object.size !== file.size)
-    throw malformed(`says that an object of ${file.size} bytes has ${object.size}`);
+    throw malformedAnswer(`says that an object of ${file.size} bytes has ${object.size}`);
   return object;
 }
 

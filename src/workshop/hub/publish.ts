@@ -1,7 +1,7 @@
-// Publishes files to a repository of the configured hub with the caller's token: measured first, then told to the
-// audit log as egress, then sent, committed as one commit on the head that was seen, and compared with what the
-// hub lists. Off unless configured. A publication that was cut off goes on where it was. Token and addresses reach
-// no error, log or record.
+// Publishes files to a repository of the configured hub with the caller's token: measured first, then told
+// to the audit log as egress, then sent, committed as one commit on the head that was seen, and compared
+// with what the hub lists. Off unless configured. A publication that was cut off goes on where it was.
+// Token and addresses reach no error, log or record.
 
 import { ApiError, ConfigError } from '../../base/errors.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -12,7 +12,7 @@ import { MAX_FILES, measureNamed, measureText, type MeasuredFile, type NamedFile
 import { openJournal } from './journal.ts';
 import {
   HubSession,
-  malformed,
+  malformedAnswer,
   type CommitLine,
   type PathInfo,
   type Repository,
@@ -24,7 +24,7 @@ import { transfer } from './transfer.ts';
 export interface PublisherOptions {
   /** False: every publication is refused with 403 publish_disabled. */
   readonly enabled: boolean;
-  /** The hub; nothing is sent to another. */
+  /** The only hub that is sent to. */
   readonly endpoint: string;
   readonly allowPrivate: boolean;
   readonly proxy?: PullProxy | undefined;
@@ -33,14 +33,14 @@ export interface PublisherOptions {
   readonly clock: Clock;
   /** 0 ≤ x < 1. */
   readonly random?: (() => number) | undefined;
-  /** Writes a line to the audit log. Nothing leaves before it has resolved; its error ends the publication. */
+  /** Writes a line to the audit log, before the first byte leaves; its error ends the publication. */
   readonly egress: (line: EgressLine) => Promise<void>;
   readonly web?: Partial<Pick<WebOptions, 'lookup' | 'mayConnect' | 'authorities'>> | undefined;
   readonly firstPauseMs?: number | undefined;
   readonly maxFailures?: number | undefined;
 }
 
-/** What left, for the audit log: no path, no token. */
+/** The line of the audit log about bytes that leave: no path, no token. */
 export interface EgressLine {
   readonly event: 'egress';
   /** `begin` is written before the first byte leaves, the others at the end. */
@@ -204,7 +204,7 @@ async function upload(
   const head = await session.head();
   const modes = await session.modes(files);
   const own = request.files.some(({ path }) => path === CARD);
-  // A card that somebody wrote on the hub is worth more than ours.
+  // A card that was written on the hub is worth more than ours.
   const kept = files.filter(({ path }) => own || path !== CARD || !isThere(modes.get(path)));
   const news = kept.filter((file) => !isSame(file, modes.get(file.path)));
   refuseIgnored(news, modes);
@@ -295,7 +295,8 @@ async function assertListed(
   session: HubSession,
 ): Promise<void> {
   const missing = await unlisted(commit, files, session);
-  if (missing.length > 0) throw malformed(`lists other bytes for ${missing.length} files than were sent`);
+  if (missing.length > 0)
+    throw malformedAnswer(`lists other bytes for ${missing.length} files than were sent`);
 }
 
 async function unlisted(
@@ -340,7 +341,7 @@ function refuseIgnored(files: readonly MeasuredFile[], modes: ReadonlyMap<string
 function assertRegular(files: readonly MeasuredFile[]): void {
   const total = files.reduce((sum, { size }) => sum + size, 0);
   if (total > MAX_REGULAR_TOTAL || files.some(({ size }) => size > MAX_REGULAR_BYTES))
-    throw malformed('asks for more bytes inside a commit than one may have');
+    throw malformedAnswer('asks for more bytes inside a commit than one may have');
 }
 
 function repositoryOf({ kind, repo, revision = 'main' }: PublishRequest): Repository {

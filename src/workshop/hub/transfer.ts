@@ -1,6 +1,7 @@
-// Sends one object to the storage that the hub names: whole (`basic`) or in parts (`multipart`), and has the hub
-// verify it. Parts that are there already are not sent again. Storage is another host: it never gets the token,
-// and a refusal of it means that its signed address is over, so the hub is asked for new ones, a few times.
+// Sends one object to the storage that the hub names: whole (`basic`) or in parts (`multipart`), and has
+// the hub verify it. Parts that are there already are not sent again. Storage is another host: it never
+// gets the token, and a refusal of it means that its signed address is over, so the hub is asked for new
+// ones, a few times.
 
 import { createHash } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
@@ -8,7 +9,7 @@ import type { WebResponse } from '../../models/pull/http.ts';
 import { HubBusy, retryAfterMs } from '../../models/pull/hub.ts';
 import type { MeasuredFile } from './files.ts';
 import { MAX_UPLOAD_PARTS, type Journal, type PartPlan } from './journal.ts';
-import { malformed, type HubSession, type LfsAction, type LfsObject } from './protocol.ts';
+import { malformedAnswer, type HubSession, type LfsAction, type LfsObject } from './protocol.ts';
 
 /** Times that the hub is asked for new addresses of one object. */
 const MAX_RENEWALS = 3;
@@ -95,7 +96,7 @@ async function sendParts(file: MeasuredFile, upload: LfsAction, options: Transfe
   await session.trying(() => complete(session, plan.completion, { oid: file.sha256, parts }));
 }
 
-/** What a run before this one began, else what the hub offers now. */
+/** The plan of a run before this one, else the one the hub offers now. */
 async function planFor(
   file: MeasuredFile,
   upload: LfsAction,
@@ -115,7 +116,8 @@ function isWhole({ size, partBytes, parts }: PartPlan): boolean {
 /** Throws 502 hub_error where the parts offered do not make the file. */
 export function planOf(file: Pick<MeasuredFile, 'size'>, { href, header = {} }: LfsAction): PartPlan {
   const partBytes = Number(header['chunk_size']);
-  if (!Number.isSafeInteger(partBytes) || partBytes < 1) throw malformed('has no usable size of a part');
+  if (!Number.isSafeInteger(partBytes) || partBytes < 1)
+    throw malformedAnswer('has no usable size of a part');
   const numbered = Object.entries(header)
     .filter(([key]) => /^\d{1,5}$/.test(key))
     .map(([key, url]) => ({ number: Number(key), url }))
@@ -123,7 +125,7 @@ export function planOf(file: Pick<MeasuredFile, 'size'>, { href, header = {} }: 
   const expected = Math.ceil(file.size / partBytes);
   const isComplete = numbered.every(({ number }, i) => number === i + 1);
   if (numbered.length !== expected || !isComplete || expected > MAX_UPLOAD_PARTS)
-    throw malformed(`offers ${numbered.length} parts of ${partBytes} bytes for a file of ${file.size}`);
+    throw malformedAnswer(`offers ${numbered.length} parts of ${partBytes} bytes for a file of ${file.size}`);
   const parts = numbered.map(({ url }) => url);
   for (const each of parts) addressOf(each);
   return { version: 1, size: file.size, partBytes, completion: href, parts };
@@ -137,7 +139,8 @@ async function putPart(
 ): Promise<string> {
   const response = await put(session, { href, header: {} }, { body: file.read(from, to), length: to - from });
   const tag = response.header('etag');
-  if (tag === undefined || !/^[\x21-\x7e]{1,512}$/.test(tag)) throw malformed('gives no tag for a part');
+  if (tag === undefined || !/^[\x21-\x7e]{1,512}$/.test(tag))
+    throw malformedAnswer('gives no tag for a part');
   return tag;
 }
 
@@ -179,7 +182,7 @@ function refuseStorage(response: WebResponse, session: HubSession): void {
 }
 
 function addressOf(href: string): URL {
-  if (!URL.canParse(href)) throw malformed('has an address that is none');
+  if (!URL.canParse(href)) throw malformedAnswer('has an address that is none');
   return new URL(href);
 }
 

@@ -1,7 +1,7 @@
-// The process that quantises one model (llama_model_quantize) or collects its importance matrix, under the Landlock of launch.ts and a seccomp
-// filter that leaves it opening files by name and no socket, no program, no other process. Reads fd 5 and 6,
-// writes fd 4. Its log tells the progress, and the tensors whose shape does not fit their type, which
-// llama.cpp gives another one.
+// The process that quantises one model (llama_model_quantize) or collects its importance matrix, under the
+// Landlock of launch.ts and a seccomp filter that leaves it opening files by name and no socket, no
+// program, no other process. Reads fd 5 and 6, writes fd 4. Its log tells the progress, and the tensors
+// whose shape does not fit their type, which llama.cpp gives another one.
 
 import { fstatSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,6 @@ import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
 import { llamaFolder } from '../../seam/library-folder.ts';
 import {
-  MATRIX_FD,
   QUANTIZE_TYPES,
   type CollectedEntry,
   type CollectOrder,
@@ -17,7 +16,7 @@ import {
   type MatrixEntry,
   type QuantizeOrder,
 } from '../../seam/quantize.ts';
-import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
+import { TASK_MATRIX_FD, TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { POINTER, type Pointer } from '../llama/declarations.ts';
@@ -74,7 +73,7 @@ serveTask<QuantizeOrder | CollectOrder>((order, report) => {
   confineProcess('files');
   const from = { path: SOURCE, library, ggml };
   if (order.kind === 'collect') {
-    const text = readAt(0, Math.min(fstatSync(MATRIX_FD).size, MAX_TEXT_BYTES));
+    const text = readAt(0, Math.min(fstatSync(TASK_MATRIX_FD).size, MAX_TEXT_BYTES));
     const { maxTokens } = order;
     const { sums, tokens, chunk } = collectSums(llama, { ...from, text, maxTokens, onTokens: report });
     return { kind: 'done', entries: writeSums(sums), tokens, chunk } satisfies TaskDone;
@@ -110,7 +109,7 @@ function valuesOf({ at, columns, counts }: MatrixEntry): Float32Array {
 function readAt(at: number, length: number): Buffer {
   const bytes = Buffer.alloc(length);
   for (let done = 0; done < length;) {
-    const read = readSync(MATRIX_FD, bytes, done, length - done, at + done);
+    const read = readSync(TASK_MATRIX_FD, bytes, done, length - done, at + done);
     if (read === 0) throw new Error('a file became shorter while it was read');
     done += read;
   }

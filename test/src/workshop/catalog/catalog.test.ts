@@ -10,7 +10,7 @@ import {
   signCatalog,
   verifyCatalog,
 } from '../../../../src/workshop/catalog/catalog.ts';
-import { ENTRIES } from '../../../../src/workshop/catalog/entries.ts';
+import { CATALOG_ENTRIES } from '../../../../src/workshop/catalog/entries.ts';
 import { catalogEntry } from '../../../../src/workshop/catalog/entry.ts';
 import { BENCHMARKS, DATASETS } from '../../../../src/workshop/catalog/texts.ts';
 
@@ -22,7 +22,7 @@ function key(type: 'ed25519' | 'ed448' = 'ed25519'): string {
 const asked = { assetDir: '/data/models', isStored: (): boolean => false };
 
 test('the entries: the real weights, the demo models, texts; each with source, licence and digests', () => {
-  expect(ENTRIES.map(({ id }) => id)).toEqual([
+  expect(CATALOG_ENTRIES.map(({ id }) => id)).toEqual([
     'smollm2',
     'minilm',
     'whisper-tiny-en',
@@ -36,7 +36,7 @@ test('the entries: the real weights, the demo models, texts; each with source, l
     'assay-tiny-completions',
     'assay-tiny-arithmetic',
   ]);
-  for (const each of ENTRIES) {
+  for (const each of CATALOG_ENTRIES) {
     expect(catalogEntry.read(each, '')).toEqual(each);
     expect(each.licence).not.toBe('');
     expect(each.files[0]?.sha256).toBe(each.sha256);
@@ -47,7 +47,7 @@ test('the entries: the real weights, the demo models, texts; each with source, l
 test('the digests of texts are those of their bytes, and the texts are what they say', () => {
   for (const { id, text } of [...DATASETS, ...BENCHMARKS]) {
     const digest = createHash('sha256').update(text()).digest('hex');
-    expect(ENTRIES.find((each) => each.id === id)?.sha256).toBe(digest);
+    expect(CATALOG_ENTRIES.find((each) => each.id === id)?.sha256).toBe(digest);
     const rows = text()
       .trimEnd()
       .split('\n')
@@ -64,7 +64,7 @@ test('the digests of texts are those of their bytes, and the texts are what they
 });
 
 test('the answer: downloaded by digest, and no signature is said', async () => {
-  const there = ENTRIES.filter(({ id }) => id === 'smollm2' || id === 'assay-tiny-arithmetic');
+  const there = CATALOG_ENTRIES.filter(({ id }) => id === 'smollm2' || id === 'assay-tiny-arithmetic');
   const answer = await catalogAnswer({
     ...asked,
     isStored: (sha256) => there.some((each) => each.sha256 === sha256),
@@ -86,9 +86,9 @@ test('the answer: downloaded by digest, and no signature is said', async () => {
 test('a signature is over these entries, in any order, by one key', async () => {
   const signature = parseSignature(JSON.stringify(signCatalog(key())));
   expect(verifyCatalog(signature)).toBe(true);
-  expect(verifyCatalog(signature, ENTRIES.toReversed())).toBe(true);
-  expect(verifyCatalog(signature, ENTRIES, signature.key)).toBe(true);
-  expect(verifyCatalog(signature, ENTRIES, signCatalog(key()).key)).toBe(false);
+  expect(verifyCatalog(signature, CATALOG_ENTRIES.toReversed())).toBe(true);
+  expect(verifyCatalog(signature, CATALOG_ENTRIES, signature.key)).toBe(true);
+  expect(verifyCatalog(signature, CATALOG_ENTRIES, signCatalog(key()).key)).toBe(false);
   expect(await catalogAnswer({ ...asked, signature })).toMatchObject({ signed: true, signature });
   for (const change of [
     { sha256: '0'.repeat(64) },
@@ -97,7 +97,7 @@ test('a signature is over these entries, in any order, by one key', async () => 
     { source: 'elsewhere' },
     { files: [] },
   ]) {
-    const changed = ENTRIES.map((each, i) => (i === 3 ? { ...each, ...change } : each));
+    const changed = CATALOG_ENTRIES.map((each, i) => (i === 3 ? { ...each, ...change } : each));
     expect(verifyCatalog(signature, changed)).toBe(false);
     expect(await catalogAnswer({ ...asked, signature }, changed)).toMatchObject({
       signed: false,
@@ -109,7 +109,7 @@ test('a signature is over these entries, in any order, by one key', async () => 
 });
 
 test('the bytes are fixed, and begin with their purpose', () => {
-  expect(catalogBytes().equals(catalogBytes(ENTRIES.toReversed()))).toBe(true);
+  expect(catalogBytes().equals(catalogBytes(CATALOG_ENTRIES.toReversed()))).toBe(true);
   expect(catalogBytes().toString().startsWith('assay/catalog/v1\n[{"id":"assay-tiny-arithmetic"')).toBe(true);
 });
 

@@ -1,5 +1,5 @@
-// Importance matrices as files: over our own text a file has the matrix that the quantiser collects itself, so the
-// quantised bytes are the same but for rounding; over another text they differ. Runs dist/.
+// Importance matrices as files: over our own text a file has the matrix that the quantiser collects
+// itself, so the quantised bytes are the same but for rounding; over another text they differ. Runs dist/.
 
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';

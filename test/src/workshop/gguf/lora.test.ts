@@ -1,5 +1,5 @@
-// Merging adapters: the merged model writes what base and adapter write together in the engine, and the values are
-// those of arithmetic in every type.
+// Merging adapters: the merged model writes what base and adapter write together in the engine, and the
+// values are those of arithmetic in every type.
 
 import { mkdtemp, open, readFile, rm, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
-// Splitting and merging: the same bytes as a writer of its own makes, llama.cpp and the server load the parts, and
-// merging gives the file back.
+// Splitting and merging: the same bytes as a writer of its own makes, llama.cpp and the server load the
+// parts, and merging gives the file back.
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import { readHeader } from '../../../../src/models/gguf/header.ts';

@@ -1,4 +1,5 @@
-// Publications to a local hub with faults: each ends with exactly the same bytes there, or with a typed error.
+// Publications to a local hub with faults: each ends with exactly the same bytes there, or with a typed
+// error.
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
