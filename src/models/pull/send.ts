@@ -43,7 +43,7 @@ export function createSender(options: WebOptions): Sender {
           'user-agent': 'assay',
           'accept-encoding': 'identity',
           ...headers,
-          ...(length === undefined ? {} : { 'content-length': String(length) }),
+          ...(length !== undefined && { 'content-length': String(length) }),
           ...(authorized ? { authorization: `Bearer ${token}` } : {}),
         },
         body: bodyOf(body),
