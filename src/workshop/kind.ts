@@ -127,6 +127,8 @@ export const PROGRAM_REFUSALS: ReadonlySet<ApiCode> = new Set<ApiCode>([
   'missing_required_parameter',
   'unsupported_parameter',
   'invalid_gguf',
+  'adapter_mismatch',
+  'invalid_input',
   'invalid_safetensors',
   'invalid_model_config',
   'unsupported_model_format',

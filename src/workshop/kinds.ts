@@ -2,12 +2,16 @@
 
 import type { Route } from '../http/route.ts';
 import { convertKind } from './gguf/convert.ts';
+import { imatrixKind, inspectKind, mergeKind, mergeLoraKind, splitKind } from './gguf/file-kinds.ts';
 import { quantizeKind } from './gguf/quantize.ts';
 import { pipelineStatus } from './gguf/status.ts';
 import type { JobKind } from './kind.ts';
 
 export const KINDS: ReadonlyMap<string, JobKind> = new Map(
-  [quantizeKind, convertKind].map((kind) => [kind.name, kind]),
+  [quantizeKind, convertKind, inspectKind, splitKind, mergeKind, mergeLoraKind, imatrixKind].map((kind) => [
+    kind.name,
+    kind,
+  ]),
 );
 
 /** Beside the routes of the kinds themselves. */

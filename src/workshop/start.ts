@@ -11,6 +11,7 @@ import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
 import { type Audit, openAudit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
+import { readSmallFile } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
 import { lockFolder } from '../base/folder-lock.ts';
 import type { Log } from '../base/log.ts';
@@ -22,6 +23,8 @@ import { CONVERTER } from '../models/derive.ts';
 import { createFiles } from '../start/files.ts';
 import { serverConfig } from '../start/http.ts';
 import { createTee, dataDir, type Tee } from '../start/tee.ts';
+import { parseSignature, type CatalogSignature } from './catalog/catalog.ts';
+import { assetRoutes } from './catalog/routes.ts';
 import { findJail } from './jail/barriers.ts';
 import type { JailBuild } from './jail/jail.ts';
 import { Jobs } from './jobs/jobs.ts';
@@ -90,6 +93,7 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   if (attester !== null) ends.push(() => attester.close());
   const files = await createFiles(config, tee, clock, log);
   if (files !== null) ends.push(() => files.close());
+  const signature = await catalogSignature(workshop.catalogSignature);
   const jobs = await openJobs(options, { folder, jail, identity, attester, files, ownTool });
   const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
   const leaf = await createLeaf({
@@ -116,13 +120,32 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
       version: options.version,
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    () => [...workshopRoutes(jobs, KINDS.values()), ...familyRoutes(), ...FILE_ROUTES],
+    () => [
+      ...workshopRoutes(jobs, KINDS.values()),
+      ...familyRoutes(),
+      ...assetRoutes({ dataFolder: dataDir(config), signature }),
+      ...FILE_ROUTES,
+    ],
   );
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
   renewals.apply = (tls) => server.setTls(tls);
   const { url } = await server.listen();
   return { url, identity, tee, jail };
+}
+
+/** Of the release build; absent: the catalogue says that it is not signed. */
+async function catalogSignature(path: string | undefined): Promise<CatalogSignature | undefined> {
+  if (path === undefined) return undefined;
+  const key = 'workshop.catalog_signature';
+  const found = await readSmallFile(path, 4096);
+  if (found === undefined || 'problem' in found)
+    throw new ConfigError(`${path} ${found?.problem ?? 'is not there'}`, key);
+  try {
+    return parseSignature(found.text);
+  } catch (error) {
+    throw new ConfigError(`${path} ${error instanceof Error ? error.message : 'is no signature'}`, key, error);
+  }
 }
 
 async function closeServer(server: HttpServer, jobs: Jobs): Promise<void> {

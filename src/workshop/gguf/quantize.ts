@@ -1,8 +1,7 @@
 // `POST /api/gguf/quantize` (seed 004): a GGUF file in another type. Fields, defaults and answer are the original's; the
-// importance matrix that the lowest types need is made of the model itself, over a fixed text, so that the
-// result depends on nothing else.
+// importance matrix that the lowest types need is the one given, or made of the model itself over a fixed text, so
+// that the result depends on nothing else.
 
-import { ApiError } from '../../base/errors.ts';
 import { type Infer, integer, map, object, optionalOrEmpty, text } from '../../base/shape.ts';
 import { QUANTIZE_TYPES } from '../../engine/seam/quantize.ts';
 import { typeOfIsq } from '../../models/isq.ts';
@@ -21,7 +20,7 @@ const body = object({
   output_name: outputName,
   n_threads: optionalOrEmpty(integer({ min: 1, max: 256, about: 'The bytes are the same for any number.' })),
   imatrix_path: optionalOrEmpty(
-    text({ max: 4096, about: 'Refused: the matrix is made of the model itself.' }),
+    inputPath('An importance matrix in the GGUF form; without it one is made of the model where needed'),
   ),
 });
 type Body = Infer<typeof body>;
@@ -43,15 +42,19 @@ export const quantizeKind = jobKind<Body>({
     n_threads: threads,
     imatrix_path: matrix,
   }) {
-    if (matrix !== undefined)
-      throw new ApiError(
-        'unsupported_parameter',
-        'imatrix_path is not read: the matrix is made of the model itself',
-        { param: 'imatrix_path' },
-      );
     return {
-      inputs: [{ name: 'model', field: 'input_path', given, accepts: 'file' }],
-      parameters: { quant_type: type, output_name: ggufName(name, given, type), n_threads: threads ?? null },
+      inputs: [
+        { name: 'model', field: 'input_path', given, accepts: 'file' },
+        ...(matrix === undefined
+          ? []
+          : [{ name: 'imatrix', field: 'imatrix_path', given: matrix, accepts: 'file' } as const]),
+      ],
+      parameters: {
+        quant_type: type,
+        output_name: ggufName(name, given, type),
+        n_threads: threads ?? null,
+        imatrix: matrix === undefined ? 'own' : 'given',
+      },
     };
   },
   program: () => Promise.resolve(ownProgram('gguf')),
@@ -69,7 +72,9 @@ export const quantizeKind = jobKind<Body>({
       compression_ratio: output.size === 0 ? 0 : Math.round((inputSize / output.size) * 100) / 100,
       elapsed_seconds: done.elapsedSeconds,
       sha256: output.sha256,
-      used_imatrix: QUANTIZE_TYPES[typeOfIsq(String(done.parameters['quant_type']))].needsMatrix,
+      used_imatrix:
+        done.parameters['imatrix'] === 'given' ||
+        QUANTIZE_TYPES[typeOfIsq(String(done.parameters['quant_type']))].needsMatrix,
       warnings: warningsOf(done.result),
     };
   },

@@ -1,4 +1,4 @@
-// The program of the kinds gguf/quantize and gguf/convert, run in a jail: it starts the confined quantiser and
+// The program of the kinds of GGUF jobs, run in a jail. To quantise and convert it starts the confined quantiser and
 // converter that serving has too, so that the same folder and type make the same bytes everywhere. Inside a
 // jail they are confined twice.
 
@@ -11,8 +11,11 @@ import { openQuantizer } from '../../engine/quantize.ts';
 import type { Converters } from '../../engine/seam/converters.ts';
 import { deriveFile } from '../../models/derive.ts';
 import { inspectModel } from '../../models/inspect.ts';
+import { fileSource } from '../../models/gguf/read.ts';
 import { typeOfIsq } from '../../models/isq.ts';
 import { openModelFolder } from '../../models/model-folder.ts';
+import { readImatrix } from '../gguf/imatrix.ts';
+import { FILE_WORK } from './gguf-files.ts';
 import { type ProgramRequest, readRequest, reporter, speak } from './speak.ts';
 
 await speak(() => run(readRequest(process.argv.slice(2))));
@@ -23,8 +26,12 @@ function run(request: ProgramRequest): Promise<object> {
       return quantize(request);
     case 'gguf/convert':
       return convert(request);
-    default:
-      throw new ApiError('unsupported_parameter', 'the program does not know this kind of job');
+    default: {
+      const work = Object.hasOwn(FILE_WORK, request.kind) ? FILE_WORK[request.kind] : undefined;
+      if (work === undefined)
+        throw new ApiError('unsupported_parameter', 'the program does not know this kind of job');
+      return work(request);
+    }
   }
 }
 
@@ -32,8 +39,13 @@ async function quantize(request: ProgramRequest): Promise<object> {
   const type = typeOfIsq(request.text('quant_type'), 'quant_type');
   const threads = request.number('n_threads') ?? request.threads;
   const source = await open(request.input('model'));
+  const matrix = request.text('imatrix') === 'given' ? await open(request.input('imatrix')) : undefined;
   try {
     await inspectModel(source);
+    const given =
+      matrix === undefined
+        ? undefined
+        : { fd: matrix.fd, entries: await readImatrix(await fileSource(matrix)) };
     const output = await open(join(request.output, request.text('output_name')), 'wx+', 0o600);
     try {
       const { quantize: make } = converters(threads);
@@ -42,6 +54,7 @@ async function quantize(request: ProgramRequest): Promise<object> {
         sourceFd: source.fd,
         outputFd: output.fd,
         threads,
+        matrix: given,
         onProgress: reporter('quantizing'),
       });
       // What a stranger's file became is a stranger's as well.
@@ -52,6 +65,7 @@ async function quantize(request: ProgramRequest): Promise<object> {
     }
   } finally {
     await source.close();
+    await matrix?.close();
   }
 }
 
