@@ -14,6 +14,7 @@ import { closureOf, importsOf, sourcesBelow, TOP } from '../../scripts/closures.
  */
 const SERVER_ROOMS: Readonly<Record<string, number>> = {
   'src/cli/': 6,
+  'src/workshop/': 5.5,
   'src/start/': 5,
   'src/api/': 4,
   'src/http/': 3,

@@ -3,6 +3,7 @@
 // creation removes. The registry and its certificates are those pip is set up with on this machine.
 
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -60,8 +61,7 @@ export async function createEnvironment(
     key: 'workshop.python',
   });
   try {
-    await removeBeside(folder, 'new');
-    await removeBeside(folder, 'old');
+    await removeLeft(folder);
     await assertRoom(parent, options.neededBytes ?? NEEDED_BYTES);
     const made = beside(folder, 'new');
     try {
@@ -120,12 +120,16 @@ async function replace(folder: string, made: string): Promise<void> {
   await rm(old, { recursive: true, force: true });
 }
 
+/** A new name each time: pip of a creation that was killed may still write under the last one. */
 function beside(folder: string, what: 'new' | 'old'): string {
-  return join(dirname(folder), `.${basename(folder)}-${what}`);
+  return join(dirname(folder), `.${basename(folder)}-${what}-${randomBytes(6).toString('hex')}`);
 }
 
-async function removeBeside(folder: string, what: 'new' | 'old'): Promise<void> {
-  await rm(beside(folder, what), { recursive: true, force: true });
+async function removeLeft(folder: string): Promise<void> {
+  const left = [`.${basename(folder)}-new`, `.${basename(folder)}-old`];
+  for (const name of await readdir(dirname(folder)))
+    if (left.some((prefix) => name.startsWith(prefix)))
+      await rm(join(dirname(folder), name), { recursive: true, force: true });
 }
 
 async function assertRoom(parent: string, needed: number): Promise<void> {

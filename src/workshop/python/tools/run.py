@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -21,6 +22,7 @@ def main() -> None:
         sys.exit("run.py TOOL --request FILE")
     for key in OFFLINE:
         os.environ[key] = "1"
+    os.environ.update(KERAS_BACKEND="torch", KERAS_HOME=os.path.join(tempfile.gettempdir(), "keras"), TF_CPP_MIN_LOG_LEVEL="2")
     job = protocol.Job(json.loads(Path(request).read_text(encoding="utf-8")))
     try:
         result = importlib.import_module(f"assay_tools.{name}").run(job)

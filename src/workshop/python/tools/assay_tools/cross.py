@@ -231,7 +231,29 @@ def onnx_module(job: Job) -> tuple[models.Loaded, np.ndarray]:
     except Exception as error:
         raise Refused("unsupported_model_format", f"onnx2torch does not take this model ({type(error).__name__})") from error
     inputs = {name: torch.from_numpy(value) for name, value in example.items()}
-    return models.Loaded(module, inputs, {}, "ONNX"), original
+    return models.Loaded(with_fixed_shapes(module, tuple(inputs.values())), inputs, {}, "ONNX"), original
+
+
+class FixedShape(torch.nn.Module):
+    def __init__(self, kind: str, shape: tuple[int, ...]):
+        super().__init__()
+        self.kind, self.shape = kind, shape
+
+    def forward(self, value: torch.Tensor, _shape: torch.Tensor) -> torch.Tensor:
+        return value.reshape(self.shape) if self.kind == "OnnxReshape" else value.expand(self.shape)
+
+
+def with_fixed_shapes(module: torch.nn.Module, example: tuple) -> torch.nn.Module:
+    """onnx2torch reads shapes from tensors as it runs, which no exporter takes: they become the numbers of this one example."""
+    found = {name: each for name, each in module.named_modules() if type(each).__name__ in ("OnnxReshape", "OnnxExpand")}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, each in found.items():
+        each.register_forward_hook(lambda _module, _inputs, output, name=name: shapes.update({name: tuple(output.shape)}))
+    with torch.inference_mode():
+        module(*example)
+    for name, shape in shapes.items():
+        module.set_submodule(name, FixedShape(type(found[name]).__name__, shape))
+    return module
 
 
 def onnx_to_pytorch(job: Job) -> dict:
