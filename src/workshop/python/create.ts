@@ -85,7 +85,10 @@ async function fill(
   { onProgress, signal, timeoutMs = DEFAULT_TIMEOUT_MS }: CreateOptions,
 ): Promise<void> {
   const total = lock.packages.length;
-  const bounded = AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal === undefined ? [] : [signal])]);
+  const bounded = AbortSignal.any([
+    AbortSignal.timeout(timeoutMs),
+    ...(signal === undefined ? [] : [signal]),
+  ]);
   onProgress?.({ stage: 'venv', done: 0, total });
   await run([command, '-I', '-m', 'venv', made], bounded);
   let collected = 0;

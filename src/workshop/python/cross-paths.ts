@@ -144,10 +144,10 @@ export async function crossPaths(environment: PythonEnvironment): Promise<CrossP
   const { state, missing, command, reason } = await environment.status();
   const paths = CROSS_PATH_IDS.map((id): CrossPath => {
     const { from, to, extensions, packages, note } = CROSS_PATHS[id];
-    const absent =
-      packages === undefined ? [] : absentOf(packages, state === 'ready' ? undefined : missing);
+    const absent = packages === undefined ? [] : absentOf(packages, state === 'ready' ? undefined : missing);
     const available = packages !== undefined && state === 'ready';
-    const why = absent.length > 0 ? `needs ${absent.join(', ')}` : (reason ?? 'the environment is incomplete');
+    const why =
+      absent.length > 0 ? `needs ${absent.join(', ')}` : (reason ?? 'the environment is incomplete');
     return {
       id,
       from_format: from,
@@ -172,7 +172,8 @@ function absentOf(
 /** Of a path with a backend: everything it imports. 400 unsupported_parameter says why there is none. */
 export function packagesOf(id: CrossPathId): readonly string[] {
   const { packages, note } = CROSS_PATHS[id];
-  if (packages === undefined) throw new ApiError('unsupported_parameter', `${id} is ${note}`, { param: 'path' });
+  if (packages === undefined)
+    throw new ApiError('unsupported_parameter', `${id} is ${note}`, { param: 'path' });
   return [...TOOL_PACKAGES.cross, ...packages];
 }
 

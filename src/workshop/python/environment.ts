@@ -122,7 +122,10 @@ export class PythonEnvironment {
 
   /** ConfigError where no Python fits, another creation is under way or pip fails; 507 storage_full. */
   async create(options: CreateOptions = {}): Promise<void> {
-    await createEnvironment({ folder: this.folder, lock: this.lock, interpreter: await this.#find() }, options);
+    await createEnvironment(
+      { folder: this.folder, lock: this.lock, interpreter: await this.#find() },
+      options,
+    );
   }
 
   #find(): Promise<Interpreter> {

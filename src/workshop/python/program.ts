@@ -71,7 +71,9 @@ async function runTool(
 
 function withFolder<T>(path: string, use: (folder: Folder) => T): T {
   const names = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isFile());
-  const opened = names.slice(0, MAX_FILES).map(({ name }) => [name, openSync(join(path, name), 'r')] as const);
+  const opened = names
+    .slice(0, MAX_FILES)
+    .map(({ name }) => [name, openSync(join(path, name), 'r')] as const);
   try {
     return use(new Map(opened.map(([name, fd]) => [name, fileOf(fd)])));
   } finally {
@@ -101,7 +103,9 @@ function writeGguf(path: string, write: (output: Output) => void): void {
 }
 
 function modelFile(folder: string, path: string): void {
-  withFolder(folder, (opened) => writeGguf(path, (output) => void convertFolder(opened, output, { type: 'auto' })));
+  withFolder(folder, (opened) =>
+    writeGguf(path, (output) => void convertFolder(opened, output, { type: 'auto' })),
+  );
 }
 
 function adapterFile(folder: string, base: string, path: string): void {

@@ -35,7 +35,10 @@ test('every package a path needs is in the lock', () => {
   const environment = new PythonEnvironment();
   const locked = new Set(environment.lock.packages.map(({ name }) => name));
   for (const id of CROSS_PATH_IDS.filter((each) => !WITHOUT.includes(each)))
-    expect(packagesOf(id).filter((name) => !locked.has(name)), id).toEqual([]);
+    expect(
+      packagesOf(id).filter((name) => !locked.has(name)),
+      id,
+    ).toEqual([]);
 });
 
 test('without the environment: none is available, and each that could be says the command', async () => {

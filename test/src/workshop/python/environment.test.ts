@@ -109,7 +109,12 @@ describe('create', () => {
       onProgress: ({ stage, done, total }) => void stages.push(`${stage} ${done}/${total}`),
     });
     expect(stages).toEqual(['venv 0/2', 'download 1/2', 'download 2/2', 'install 2/2', 'done 2/2']);
-    expect(await environment.status()).toMatchObject({ state: 'ready', python: '3.11.7', missing: [], reason: null });
+    expect(await environment.status()).toMatchObject({
+      state: 'ready',
+      python: '3.11.7',
+      missing: [],
+      reason: null,
+    });
     expect(await environment.missing(['first-package'])).toBeNull();
     expect(readdirSync(join(environment.folder, 'bin'))).toEqual(['python']);
   });

@@ -10,7 +10,9 @@ const HASH = `--hash=sha256:${'0'.repeat(64)}`;
 test('the lock of the tree is one, and has what the tools import', () => {
   const { packages, sha256 } = readLock(join(toolsFolder(), '../requirements.txt'));
   const names = packages.map(({ name }) => name);
-  expect(names).toEqual(expect.arrayContaining(['torch', 'transformers', 'peft', 'trl', 'litert-torch', 'openvino']));
+  expect(names).toEqual(
+    expect.arrayContaining(['torch', 'transformers', 'peft', 'trl', 'litert-torch', 'openvino']),
+  );
   expect(sha256).toMatch(/^[0-9a-f]{64}$/);
 });
 

@@ -89,12 +89,13 @@ def train(job: Job, settings: Settings, form: str, rows: list[dict]) -> dict:
     job.progress(0.9, "export")
     trained = trainer.model
     trained.eval()
+    trainable = sum(each.numel() for each in trained.parameters() if each.requires_grad)
     export(job, settings, trained, folder)
     kept = losses if len(losses) <= MAX_LOSSES else [losses[i * len(losses) // MAX_LOSSES] for i in range(MAX_LOSSES)]
     return {
         "rows": len(rows), "form": form, "steps": len(losses), "first_loss": round(losses[0], 6), "last_loss": round(losses[-1], 6),
         "losses": [round(each, 6) for each in kept], "device": "cuda" if cuda else "cpu", "use_4bit": False, "backend": "peft + trl",
-        "trainable": sum(each.numel() for each in trained.parameters() if each.requires_grad), "target_modules": targets,
+        "trainable": trainable, "target_modules": targets,
         "exports": settings.exports,
     }
 
