@@ -7,12 +7,12 @@ import { Agent, fetch } from 'undici';
 import { describe, expect, test } from 'vitest';
 import { startRealServer } from '../fixtures/e2e/real-server.ts';
 import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
-import { havePython, MINUTES, useTools } from '../fixtures/workshop/python-tools.ts';
+import { HAVE_PYTHON, MINUTES, useTools } from '../fixtures/workshop/python-tools.ts';
 
 const PROMPT = 'the model';
 const LEARNED = 'eeeeeeeeeeee';
 
-describe.skipIf(!havePython)('an adapter of the workshop', () => {
+describe.skipIf(!HAVE_PYTHON)('an adapter of the workshop', () => {
   const { work, run } = useTools();
 
   test(

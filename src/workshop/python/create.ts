@@ -1,5 +1,5 @@
 // Makes the Python environment: beside its place, package by package from the lock, then a mark, then one
-// rename. Whatever ends it earlier leaves a folder of another name that counts as nothing and that the next
+// rename. Whatever ends it earlier leaves a folder of another name, which does not count and which the next
 // creation removes. The registry and its certificates are those pip is set up with on this machine.
 
 import { spawn } from 'node:child_process';
@@ -11,7 +11,7 @@ import { codeOf, storageFull, syncFolder, writeAtomically } from '../../base/dur
 import { ConfigError } from '../../base/errors.ts';
 import { lockFolder } from '../../base/folder-lock.ts';
 import type { Interpreter } from './interpreter.ts';
-import type { Lock } from './lock.ts';
+import type { PythonLock } from './lock.ts';
 
 /** Written last, in the environment's folder. */
 export const MARK = 'assay-environment.json';
@@ -41,7 +41,7 @@ export interface CreateOptions {
 
 export interface Creation {
   readonly folder: string;
-  readonly lock: Lock;
+  readonly lock: PythonLock;
   readonly interpreter: Interpreter;
 }
 
@@ -81,7 +81,7 @@ export async function createEnvironment(
 
 async function fill(
   made: string,
-  { command, lock }: { readonly command: string; readonly lock: Lock },
+  { command, lock }: { readonly command: string; readonly lock: PythonLock },
   { onProgress, signal, timeoutMs = DEFAULT_TIMEOUT_MS }: CreateOptions,
 ): Promise<void> {
   const total = lock.packages.length;

@@ -11,7 +11,7 @@ import { readSmallFile } from '../../base/durable-files.ts';
 import { isRecord } from '../../base/shape.ts';
 import { createEnvironment, MARK, type CreateOptions } from './create.ts';
 import { findInterpreter, NEEDED_PYTHON, type Interpreter, type InterpreterOptions } from './interpreter.ts';
-import { normalized, readLock, type Lock } from './lock.ts';
+import { normalized, readLock, type PythonLock } from './lock.ts';
 
 export const SETUP_COMMAND = 'assay workshop setup';
 /** How many packages a message names. */
@@ -27,7 +27,7 @@ export interface MissingPackage {
 }
 
 export interface EnvironmentStatus {
-  /** `unsupported`: nothing here to make it of; `reason` says what is needed first. */
+  /** `unsupported`: it cannot be made here; `reason` says what is needed first. */
   readonly state: 'ready' | 'incomplete' | 'missing' | 'unsupported';
   readonly folder: string;
   /** SHA-256 of the requirements file. */
@@ -58,7 +58,7 @@ export function defaultFolder(): string {
 
 export class PythonEnvironment {
   readonly folder: string;
-  readonly lock: Lock;
+  readonly lock: PythonLock;
   readonly #interpreter: InterpreterOptions;
 
   constructor({ folder = defaultFolder(), lockPath, ...interpreter }: PythonEnvironmentOptions = {}) {

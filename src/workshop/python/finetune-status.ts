@@ -1,4 +1,4 @@
-// What this machine can train with: the answer of `GET /api/finetune/status`. CUDA counts only where a driver
+// The means of training on this machine: the answer of `GET /api/finetune/status`. CUDA counts only where a driver
 // is, Unsloth is not part of the environment, and both are said rather than assumed.
 
 import { existsSync } from 'node:fs';

@@ -10,7 +10,7 @@ export interface LockedPackage {
   readonly version: string;
 }
 
-export interface Lock {
+export interface PythonLock {
   readonly path: string;
   /** Of the whole file, in lower-case hex. */
   readonly sha256: string;
@@ -20,7 +20,7 @@ export interface Lock {
 const LINE = /^([a-z0-9][a-z0-9-]*)==([A-Za-z0-9.+!_-]+) --hash=sha256:[0-9a-f]{64}$/;
 
 /** Throws for a line of another form: a package without a hash is never installed. */
-export function parseLock(path: string, text: string): Lock {
+export function parseLock(path: string, text: string): PythonLock {
   const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   const packages = lines.map((line) => {
     const [, name, version] = LINE.exec(line) ?? [];
@@ -33,7 +33,7 @@ export function parseLock(path: string, text: string): Lock {
   return { path, sha256: createHash('sha256').update(text).digest('hex'), packages };
 }
 
-export function readLock(path: string): Lock {
+export function readLock(path: string): PythonLock {
   return parseLock(path, readFileSync(path, 'utf8'));
 }
 

@@ -9,7 +9,7 @@ import { toolsFolder } from './environment.ts';
 
 export type ToolName = 'cross' | 'finetune';
 
-/** What each imports beside the standard library, whatever it is asked for. */
+/** Packages each tool imports, for any request. */
 export const TOOL_PACKAGES: Readonly<Record<ToolName, readonly string[]>> = {
   cross: ['torch', 'safetensors', 'numpy'],
   finetune: ['torch', 'transformers', 'peft', 'trl', 'accelerate', 'datasets', 'safetensors', 'tokenizers'],
@@ -28,7 +28,7 @@ export interface ToolOptions {
   readonly builtin?: boolean | undefined;
 }
 
-/** Nothing is fetched, nothing is reported, no GPU is looked for by chance, and numbers come out the same. */
+/** Keeps libraries off the network and from reporting, and out of folders they may not write. */
 export const OFFLINE: Readonly<Record<string, string>> = {
   HF_HUB_OFFLINE: '1',
   HF_DATASETS_OFFLINE: '1',

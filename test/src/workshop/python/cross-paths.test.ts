@@ -14,7 +14,7 @@ import { PythonEnvironment } from '../../../../src/workshop/python/environment.t
 import { fakePython } from '../../../fixtures/workshop/fake-python.ts';
 
 const WITHOUT = ['onnx_to_tensorrt', 'onnx_to_keras', 'onnx_to_vitis', 'onnx_to_rknn'];
-const withPlatform = { platform: 'linux-x64' };
+const ON_LINUX = { platform: 'linux-x64' };
 
 test('the 14 ids of the routes, in their order', () => {
   expect(CROSS_PATH_IDS).toEqual(
@@ -42,7 +42,7 @@ test('every package a path needs is in the lock', () => {
 });
 
 test('without the environment: none is available, and each that could be says the command', async () => {
-  const environment = new PythonEnvironment({ folder: '/nowhere/python', candidates: [], ...withPlatform });
+  const environment = new PythonEnvironment({ folder: '/nowhere/python', candidates: [], ...ON_LINUX });
   const { paths, total, available_count } = await crossPaths(environment);
   expect([total, available_count]).toEqual([14, 0]);
   for (const { id, note } of paths)
@@ -57,7 +57,7 @@ test('with it: all that have a backend', async () => {
       folder: join(folder, 'env/python'),
       candidates: [command],
       lockPath,
-      ...withPlatform,
+      ...ON_LINUX,
     });
     await environment.create({ neededBytes: 1 });
     const { paths, available_count } = await crossPaths(environment);

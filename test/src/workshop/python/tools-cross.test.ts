@@ -7,12 +7,12 @@ import { describe, expect, test } from 'vitest';
 import type { CrossPathId } from '../../../../src/workshop/python/cross-paths.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
 import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
-import { havePython, MINUTES, useTools, type Said } from '../../../fixtures/workshop/python-tools.ts';
+import { HAVE_PYTHON, MINUTES, useTools, type Said } from '../../../fixtures/workshop/python-tools.ts';
 
 /** Of outputs around 0.1 to 1, in F32 on both sides. */
 const CLOSE = 1e-5;
 
-describe.skipIf(!havePython)('cross conversions', () => {
+describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
   const { work, run } = useTools({ models: true });
   writeFileSync(join(work, 'tiny.gguf'), tinyGguf());
 
@@ -23,6 +23,7 @@ describe.skipIf(!havePython)('cross conversions', () => {
 
   test.each<[CrossPathId, string, readonly string[], object]>([
     ['pytorch_to_onnx', 'net.pt2', ['model.onnx'], {}],
+    ['pytorch_to_onnx', 'dynamic.pt2', ['model.onnx'], {}],
     ['pytorch_to_onnx', 'llama', ['model.onnx'], { sequence_length: 8 }],
     ['gguf_to_onnx', 'tiny.gguf', ['model.onnx'], {}],
     ['onnx_to_openvino', 'net.onnx', ['model.bin', 'model.xml'], {}],
@@ -157,7 +158,7 @@ describe.skipIf(!havePython)('cross conversions', () => {
     ['a path without a backend', 'onnx_to_rknn', 'net.onnx', {}, 'unsupported_parameter', /no backend/],
   ])(
     '%s is refused',
-    async (_what, path, model, more, code, message) => {
+    async (...[, path, model, more, code, message]) => {
       const { refused, result } = await convert(path, model, more);
       expect(result).toBeUndefined();
       expect(refused).toMatchObject({ code });

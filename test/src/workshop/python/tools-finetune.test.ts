@@ -1,16 +1,16 @@
 // LoRA really trained on a tiny model: the loss falls, and the same request gives the same adapter. A data set
-// that is none is refused by line and field, and nothing of it is said. Needs `make convert-oracle`.
+// that is none is refused by line and field, and none of its text is said. Needs `make convert-oracle`.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
-import { havePython, MINUTES, useTools } from '../../../fixtures/workshop/python-tools.ts';
+import { HAVE_PYTHON, MINUTES, useTools } from '../../../fixtures/workshop/python-tools.ts';
 
 const CANARY = 'canary-7f3a';
 
-describe.skipIf(!havePython)('training', () => {
+describe.skipIf(!HAVE_PYTHON)('training', () => {
   const { work, run } = useTools();
   const model = join(work, 'model');
   mkdirSync(model);

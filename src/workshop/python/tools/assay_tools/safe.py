@@ -23,7 +23,7 @@ ARITHMETIC = (
 FUNCTIONS = {
     "Abs", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatPow", "FloatTrueDiv", "FloorDiv", "FloorToInt", "Ge", "Gt", "Identity",
     "IntTrueDiv", "IsNonOverlappingAndDenseIndicator", "Le", "LShift", "Lt", "Max", "Min", "Mod", "ModularIndexing", "Ne", "Not", "Or",
-    "Piecewise", "PowByNatural", "PythonMod", "RShift", "RoundToInt", "ToFloat", "TruncToFloat", "TruncToInt", "Where", "ceiling", "floor",
+    "Add", "Float", "Integer", "Mul", "Piecewise", "Pow", "PowByNatural", "Rational", "PythonMod", "RShift", "RoundToInt", "ToFloat", "TruncToFloat", "TruncToInt", "Where", "ceiling", "floor",
 }
 
 _load, _sympify = torch.load, sympy.sympify
@@ -43,15 +43,27 @@ def arithmetic(text: str) -> bool:
         nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
+    of_symbols = {id(each) for node in nodes if symbol(node) for each in (*node.args, *node.keywords, *(k.value for k in node.keywords))}
     for node in nodes:
+        if id(node) in of_symbols:
+            continue
         if not isinstance(node, ARITHMETIC):
             return False
         if isinstance(node, ast.Constant) and not isinstance(node.value, (int, float)):
             return False
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and not symbol(node):
             if node.keywords or not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
                 return False
     return True
+
+
+def symbol(node: ast.AST) -> bool:
+    """`Symbol('s0', positive=True, integer=True)`: how torch writes the name of a size."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "Symbol" or len(node.args) != 1:
+        return False
+    name = node.args[0]
+    named = isinstance(name, ast.Constant) and isinstance(name.value, str) and re.fullmatch(r"[a-z]+[0-9]+", name.value) is not None
+    return named and all(each.arg is not None and isinstance(each.value, ast.Constant) and isinstance(each.value.value, bool) for each in node.keywords)
 
 
 def _sympify_arithmetic(a, *args, **kwargs):
