@@ -155,7 +155,7 @@ image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js
 
 image-model: build ## pack MODEL=weights.gguf as a model disk
-	@$(NODE) dist/image/model.js $(MODEL)
+	@$(NODE) dist/src/cli/main.js image model $(MODEL)
 
 image-reference: build ## write image/reference-values.json from NAME=out/manifest.json …
 	@$(NODE) dist/image/reference.js $(MANIFESTS)
