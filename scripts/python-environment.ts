@@ -1,5 +1,5 @@
-// Makes the one Python environment of the project, of src/workshop/python/requirements.txt, where
-// `make convert-oracle` and the tests look for it; there already and whole, it stays. `--folder FOLDER` makes it
+// Makes the one Python environment of the project, of src/workshop/python/requirements.txt, where `make
+// convert-oracle` and the tests look for it; there already and whole, it stays. `--folder FOLDER` makes it
 // elsewhere. The command of the workshop is `assay workshop setup`.
 
 import { performance } from 'node:perf_hooks';

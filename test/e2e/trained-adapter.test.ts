@@ -1,5 +1,5 @@
-// An adapter that the workshop's tool trained is loaded by the real server over /v1/lora/load, and the answer
-// changes to what it was trained to write. Needs `make convert-oracle`.
+// An adapter that the workshop's tool trained is loaded by the real server over /v1/lora/load, and the
+// answer changes to what it was trained to write. Needs `make convert-oracle`.
 
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -107,7 +107,10 @@ async function fill(
   await removeScripts(join(made, 'bin'));
 }
 
-/** Programs of packages name the folder they were installed in, which is renamed; all is run as `python -m`. */
+/**
+ * Programs of packages name the folder they were installed in, which is renamed; all is run as `python
+ * -m`.
+ */
 async function removeScripts(bin: string): Promise<void> {
   for (const name of await readdir(bin))
     if (!/^python[0-9.]*$/.test(name)) await rm(join(bin, name), { force: true });

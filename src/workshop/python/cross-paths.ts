@@ -1,6 +1,6 @@
-// The paths between formats of models: what each takes, what it needs of the environment, and what is true of
-// it here. A path without a backend that installs from the registry says why. `available` is asked of the
-// environment each time.
+// The paths between formats of models: what each takes, what it needs of the environment, and what is true
+// of it here. A path without a backend that installs from the registry says why. `available` is asked of
+// the environment each time.
 
 import { ApiError } from '../../base/errors.ts';
 import type { PythonEnvironment } from './environment.ts';

@@ -1,6 +1,6 @@
-// The managed Python environment: where it lies, whether it is the one the lock describes, and the one command
-// that makes it. Its state is read from its folder alone: the packages' own records beside a mark that creation
-// writes last. Without it only the kinds of jobs that need Python are unavailable.
+// The managed Python environment: where it lies, whether it is the one the lock describes, and the one
+// command that makes it. Its state is read from its folder alone: the packages' own records beside a mark
+// that creation writes last. Without it only the kinds of jobs that need Python are unavailable.
 
 import { existsSync } from 'node:fs';
 import { access, constants, readdir, realpath } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { readSmallFile } from '../../base/durable-files.ts';
 import { isRecord } from '../../base/shape.ts';
 import { createEnvironment, MARK, type CreateOptions } from './create.ts';
 import { findInterpreter, NEEDED_PYTHON, type Interpreter, type InterpreterOptions } from './interpreter.ts';
-import { normalized, readLock, type PythonLock } from './lock.ts';
+import { normalized, readPythonLock, type PythonLock } from './lock.ts';
 
 export const SETUP_COMMAND = 'assay workshop setup';
 /** How many packages a message names. */
@@ -52,7 +52,7 @@ export function toolsFolder(): string {
   return found ?? fileURLToPath(new URL('tools/', import.meta.url));
 }
 
-export function defaultFolder(): string {
+export function defaultEnvironmentFolder(): string {
   return join(homedir(), '.cache/assay/python');
 }
 
@@ -61,9 +61,13 @@ export class PythonEnvironment {
   readonly lock: PythonLock;
   readonly #interpreter: InterpreterOptions;
 
-  constructor({ folder = defaultFolder(), lockPath, ...interpreter }: PythonEnvironmentOptions = {}) {
+  constructor({
+    folder = defaultEnvironmentFolder(),
+    lockPath,
+    ...interpreter
+  }: PythonEnvironmentOptions = {}) {
     this.folder = folder;
-    this.lock = readLock(lockPath ?? join(toolsFolder(), '../requirements.txt'));
+    this.lock = readPythonLock(lockPath ?? join(toolsFolder(), '../requirements.txt'));
     this.#interpreter = interpreter;
   }
 

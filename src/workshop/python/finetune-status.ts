@@ -1,5 +1,5 @@
-// The means of training on this machine: the answer of `GET /api/finetune/status`. CUDA counts only where a driver
-// is, Unsloth is not part of the environment, and both are said rather than assumed.
+// The means of training on this machine: the answer of `GET /api/finetune/status`. CUDA counts only where a
+// driver is, Unsloth is not part of the environment, and both are said rather than assumed.
 
 import { existsSync } from 'node:fs';
 import type { PythonEnvironment } from './environment.ts';

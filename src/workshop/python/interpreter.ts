@@ -1,5 +1,5 @@
-// Finds the Python the environment is made of: CPython 3.11 with venv and pip on x86-64 Linux, which the hashes
-// of requirements.txt are for. Every candidate is asked once, bounded in time and output.
+// Finds the Python the environment is made of: CPython 3.11 with venv and pip on x86-64 Linux, which the
+// hashes of requirements.txt are for. Every candidate is asked once, bounded in time and output.
 
 import { execFile } from 'node:child_process';
 import { isRecord } from '../../base/shape.ts';

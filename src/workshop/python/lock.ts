@@ -20,7 +20,7 @@ export interface PythonLock {
 const LINE = /^([a-z0-9][a-z0-9-]*)==([A-Za-z0-9.+!_-]+) --hash=sha256:[0-9a-f]{64}$/;
 
 /** Throws for a line of another form: a package without a hash is never installed. */
-export function parseLock(path: string, text: string): PythonLock {
+export function parsePythonLock(path: string, text: string): PythonLock {
   const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   const packages = lines.map((line) => {
     const [, name, version] = LINE.exec(line) ?? [];
@@ -33,8 +33,8 @@ export function parseLock(path: string, text: string): PythonLock {
   return { path, sha256: createHash('sha256').update(text).digest('hex'), packages };
 }
 
-export function readLock(path: string): PythonLock {
-  return parseLock(path, readFileSync(path, 'utf8'));
+export function readPythonLock(path: string): PythonLock {
+  return parsePythonLock(path, readFileSync(path, 'utf8'));
 }
 
 /** PEP 503: how packages are compared by name. */

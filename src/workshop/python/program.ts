@@ -1,6 +1,6 @@
 // One job of two halves, confined with both: a Python tool, then the built-in converter on what it left.
-// `program.js PYTHON… --request FILE`. Lines of the tool are handed on; its result waits until the GGUF files
-// are written too. Refusals of the converter become those of the job.
+// `program.js PYTHON… --request FILE`. Lines of the tool are handed on; its result waits until the GGUF
+// files are written too. Refusals of the converter become those of the job.
 
 import { spawn } from 'node:child_process';
 import {

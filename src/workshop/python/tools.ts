@@ -1,5 +1,6 @@
-// The programs of the environment, as a job runs them: `run.py TOOL --request FILE` in isolated mode, offline,
-// without bytecode. Tools whose result the built-in converter goes on with are started by program.ts.
+// The programs of the environment, as a job runs them: `run.py TOOL --request FILE` in isolated mode,
+// offline, without bytecode. Tools whose result the built-in converter goes on with are started by
+// program.ts.
 
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';

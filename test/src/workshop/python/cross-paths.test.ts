@@ -1,4 +1,5 @@
-// The table of cross paths: the 14 ids, and that what it says of each is true of this machine's environment.
+// The table of cross paths: the 14 ids, and that what it says of each is true of this machine's
+// environment.
 
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// The environment's status says the truth of every state a machine can be in, and its creation: whole or not at
-// all. A shell script plays Python, so that this runs where there is none.
+// The environment's status says the truth of every state a machine can be in, and its creation: whole or
+// not at all. A shell script plays Python, so that this runs where there is none.
 
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,14 +8,14 @@ import { PythonEnvironment, SETUP_COMMAND } from '../../../../src/workshop/pytho
 import { finetuneStatus } from '../../../../src/workshop/python/finetune-status.ts';
 import { fakePython, LOCK, type FakePython } from '../../../fixtures/workshop/fake-python.ts';
 
-const opened: FakePython[] = [];
+const FAKES: FakePython[] = [];
 afterEach(() => {
-  for (const { folder } of opened.splice(0)) rmSync(folder, { recursive: true });
+  for (const { folder } of FAKES.splice(0)) rmSync(folder, { recursive: true });
 });
 
 function setUp(answer: object = {}, more: object = {}): { fake: FakePython; environment: PythonEnvironment } {
   const fake = fakePython(answer);
-  opened.push(fake);
+  FAKES.push(fake);
   const { command, lockPath, folder } = fake;
   const platform = 'linux-x64';
   const options = { folder: join(folder, 'env/python'), lockPath, candidates: [command], platform, ...more };

@@ -3,12 +3,12 @@
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { toolsFolder } from '../../../../src/workshop/python/environment.ts';
-import { normalized, parseLock, readLock } from '../../../../src/workshop/python/lock.ts';
+import { normalized, parsePythonLock, readPythonLock } from '../../../../src/workshop/python/lock.ts';
 
 const HASH = `--hash=sha256:${'0'.repeat(64)}`;
 
 test('the lock of the tree is one, and has what the tools import', () => {
-  const { packages, sha256 } = readLock(join(toolsFolder(), '../requirements.txt'));
+  const { packages, sha256 } = readPythonLock(join(toolsFolder(), '../requirements.txt'));
   const names = packages.map(({ name }) => name);
   expect(names).toEqual(
     expect.arrayContaining(['torch', 'transformers', 'peft', 'trl', 'litert-torch', 'openvino']),
@@ -17,18 +17,18 @@ test('the lock of the tree is one, and has what the tools import', () => {
 });
 
 test('reports nothing to a vendor', () => {
-  const names = readLock(join(toolsFolder(), '../requirements.txt')).packages.map(({ name }) => name);
+  const names = readPythonLock(join(toolsFolder(), '../requirements.txt')).packages.map(({ name }) => name);
   expect(names).not.toContain('openvino-telemetry');
 });
 
 test('comments and empty lines are none of its packages; the digest is of the whole file', () => {
   const text = `# note\n\na==1.0 ${HASH}\nb-c==2 ${HASH}\n`;
-  const lock = parseLock('x', text);
+  const lock = parsePythonLock('x', text);
   expect(lock.packages).toEqual([
     { name: 'a', version: '1.0' },
     { name: 'b-c', version: '2' },
   ]);
-  expect(parseLock('x', `${text}# more\n`).sha256).not.toBe(lock.sha256);
+  expect(parsePythonLock('x', `${text}# more\n`).sha256).not.toBe(lock.sha256);
 });
 
 test.each([
@@ -40,7 +40,7 @@ test.each([
   ['an address', `a @ file:///x ${HASH}`],
   ['a package twice', `a==1 ${HASH}\na==2 ${HASH}`],
 ])('%s: no lock', (_what, text) => {
-  expect(() => parseLock('x', text)).toThrow(/^x: /);
+  expect(() => parsePythonLock('x', text)).toThrow(/^x: /);
 });
 
 test('names are compared as PEP 503 says', () => {

@@ -1,5 +1,6 @@
 // Cross conversions, really done on small models: each tool runs its result beside the original, and the
-// figure is asserted here. Hostile files are refused and their code does not run. Needs `make convert-oracle`.
+// figure is asserted here. Hostile files are refused and their code does not run. Needs `make
+// convert-oracle`.
 
 import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

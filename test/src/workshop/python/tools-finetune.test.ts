@@ -1,5 +1,5 @@
-// LoRA really trained on a tiny model: the loss falls, and the same request gives the same adapter. A data set
-// that is none is refused by line and field, and none of its text is said. Needs `make convert-oracle`.
+// LoRA really trained on a tiny model: the loss falls, and the same request gives the same adapter. A data
+// set that is none is refused by line and field, and none of its text is said. Needs `make convert-oracle`.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
