@@ -97,11 +97,11 @@ tree: build $(TESTS_INSTALLED)
 drift: build ## regenerate generated files and compare
 	@$(TSX) scripts/drift.ts
 
-# Python, PyTorch and transformers with every wheel by its hash, and the sources of llama.cpp: five gigabytes, outside of the tree.
+# The one Python environment (of the workshop's tools, too) with every wheel by its hash, and the sources of llama.cpp: six gigabytes,
+# outside of the tree. An environment that is whole stays.
 ORACLE := $(HOME)/.cache/assay
 convert-oracle: $(TESTS_INSTALLED) ## the official converter and transformers, as the oracle of the tests of ours
-	python3 -m venv $(ORACLE)/python
-	$(ORACLE)/python/bin/pip install --require-hashes --only-binary=:all: -r scripts/convert-oracle/requirements.txt
+	@$(TSX) scripts/python-environment.ts --folder $(ORACLE)/python
 	@test -d $(ORACLE)/llama.cpp || git clone -q test/node_modules/node-llama-cpp/llama/gitRelease.bundle $(ORACLE)/llama.cpp
 
 fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
@@ -155,7 +155,7 @@ image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js
 
 image-model: build ## pack MODEL=weights.gguf as a model disk
-	@$(NODE) dist/image/model.js $(MODEL)
+	@$(NODE) dist/src/cli/main.js image model $(MODEL)
 
 image-reference: build ## write image/reference-values.json from NAME=out/manifest.json …
 	@$(NODE) dist/image/reference.js $(MANIFESTS)

@@ -1,25 +1,25 @@
 // `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline,
 // manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
 // cache.
-//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model MODEL]…
 //                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
-// --native: the libraries of `make native` go in. --model: models are packed as disks beside, and listed in
-// the measured configuration. --with-simulated-tee: a test image, which can show evidence without hardware:
+// --native: the libraries of `make native` go in. --model: models (GGUF or whisper files, folders with a
+// projector) are packed as disks beside, and listed in the measured configuration. --with-simulated-tee: a test image, which can show evidence without hardware:
 // its manifest says so, and it gets no reference values.
 
-import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type ImageModel } from '@assay/attestation/launch';
 import { writeCpio } from './cpio.ts';
-import { measuredConfig, modelSerial, packModel, textDisk, writeVerityImage } from './disks.ts';
+import { measuredConfig, textDisk, writeVerityImage } from './disks.ts';
 import { ImageError } from './errors.ts';
 import { initramfsTree } from './initramfs.ts';
 import { readLock } from './lock.ts';
 import { buildManifest, manifestText, sha256 } from './manifest.ts';
 import { findMirrors, openInputs } from './mirror.ts';
+import { packModel } from './model-disk.ts';
 import { nativeParts } from './native.ts';
 import { type Hooks, rootfsTree } from './rootfs.ts';
 import { openSources, type Sources } from './sources.ts';
@@ -112,26 +112,21 @@ function variantOf({ simulatedTee, hooks, extraModules }: BuildOptions): 'test' 
 
 async function packModels(paths: readonly string[], out: string): Promise<readonly ImageModel[]> {
   const models: ImageModel[] = [];
-  for (const path of paths) {
-    const disk = await packModel({ path, size: statSync(path).size }, join(out, 'model.tmp'));
-    const name = `model-${disk.name}.img`;
-    renameSync(join(out, 'model.tmp'), join(out, name));
-    process.stdout.write(`model ${disk.name}: ${name}, serial ${modelSerial(disk.rootHash)}\n`);
-    models.push({
-      name: disk.name,
-      rootHash: disk.rootHash,
-      blocks: disk.blocks,
-      sha256: await fileDigest(path),
-    });
+  for (const source of paths) {
+    const {
+      name,
+      rootHash,
+      blocks,
+      serial,
+      path,
+      sha256: digest,
+    } = await packModel(source, join(out, 'model.tmp'));
+    const file = `model-${name}.img`;
+    renameSync(join(out, 'model.tmp'), join(out, file));
+    process.stdout.write(`model ${name}: ${file}, serial ${serial}, path ${path}\n`);
+    models.push({ name, rootHash, blocks, sha256: digest });
   }
   return models;
-}
-
-async function fileDigest(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>)
-    hash.update(chunk);
-  return hash.digest('hex');
 }
 
 /**

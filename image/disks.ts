@@ -1,15 +1,14 @@
-// The disks an operator attaches: measured configuration, operator configuration, models. The writers here
-// and the reading in guest/init.sh are two sides of one small format: a version line, lines of fixed words,
+// The disks an operator attaches: measured configuration, operator configuration, models (model-disk.ts). The writers
+// here and the reading in guest/init.sh are two sides of one small format: a version line, lines of fixed words,
 // `---`, the server's TOML; padded with NULs.
 
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { rename } from 'node:fs/promises';
-import { basename } from 'node:path';
 import { once } from 'node:events';
 import { badInput } from './errors.ts';
 import { type ErofsLayout, erofsBytes, layoutErofs } from './erofs.ts';
-import { addFile, newTree, type Tree } from './tree.ts';
+import { type Tree } from './tree.ts';
 import { verityHasher } from './verity.ts';
 
 export const SERIAL = { root: 'assay-root', config: 'assay-config', operator: 'assay-operator' } as const;
@@ -92,21 +91,4 @@ export async function writeVerityImage(
   await once(file, 'finish');
   await rename(`${path}.partial`, path);
   return { rootHash, blocks, sha256: digest.digest('hex') };
-}
-
-/** A model disk: the GGUF as `/model.gguf`, its only file. */
-export async function packModel(
-  gguf: { readonly path: string; readonly size: number },
-  out: string,
-): Promise<ModelDisk & { readonly serial: string }> {
-  const tree = newTree();
-  addFile(tree, 'model.gguf', gguf, 0o444);
-  const { rootHash, blocks } = await writeVerityImage(tree, out);
-  const name = basename(gguf.path)
-    .replace(/\.gguf$/i, '')
-    .toLowerCase()
-    .replace(/[^a-z0-9._-]/g, '-')
-    .replace(/^\.+/, '')
-    .slice(0, 64);
-  return { name: name || 'model', rootHash, blocks, serial: modelSerial(rootHash) };
 }

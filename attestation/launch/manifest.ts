@@ -50,7 +50,7 @@ export interface ImageModel {
   readonly name: string;
   readonly rootHash: string;
   readonly blocks: number;
-  /** SHA-256 of the GGUF, which is what an attestation of this model carries. */
+  /** The SHA-256 that an attestation of this model carries: of its file, or of the manifest of several. */
   readonly sha256: string;
 }
 

@@ -162,17 +162,19 @@ written to a file.
     },
   },
   image: {
-    about: 'pack a GGUF as a model disk of the appliance',
-    help: `usage: assay image model FILE [--out DISK] [--json]
+    about: 'pack a model as a disk of the appliance',
+    help: `usage: assay image model MODEL [--out DISK] [--json]
 
-  model  packs a GGUF as a model disk of the appliance
+  model  packs a model as a disk of the appliance
 `,
     actions: {
-      model: `usage: assay image model FILE [--out DISK] [--json]
+      model: `usage: assay image model MODEL [--out DISK] [--json]
 
-Packs a GGUF as a model disk (EROFS and dm-verity) and prints what the measured configuration has to say of it.
+Packs a model as a disk (EROFS and dm-verity) and prints what the measured configuration has to say of it.
 
-  --out DISK  default: FILE with .img in place of .gguf
+  MODEL       a GGUF file (of a split model its first part), a whisper model, or a folder with a GGUF model
+              and perhaps its projector
+  --out DISK  default: MODEL with .img in place of .gguf or .bin
   --json      the same as JSON
 `,
     },

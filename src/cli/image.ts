@@ -1,21 +1,22 @@
-// `assay image model FILE`: packs a GGUF as a model disk (EROFS and dm-verity) and prints its entry for
-// the measured configuration. The builder is part of a checkout, not of the appliance: it is looked for
-// beside the built server.
+// `assay image model MODEL`: packs a model as a disk (EROFS and dm-verity) and prints its entry for the
+// measured configuration. The builder is part of a checkout, not of the appliance: it is looked for beside
+// the built server.
 
 import { resolve } from 'node:path';
 import { CommandError, parseArguments, optionText, UsageError } from './arguments.ts';
-import { measureFile } from '../models/measure.ts';
 
-/** The exports of image/disks that are used here. */
+/** The exports of image/model-disk that are used here. */
 interface Builder {
   packModel(
-    gguf: { readonly path: string; readonly size: number },
+    source: string,
     out: string,
   ): Promise<{
     readonly name: string;
     readonly rootHash: string;
     readonly blocks: number;
     readonly serial: string;
+    readonly path: string;
+    readonly sha256: string;
   }>;
 }
 
@@ -25,15 +26,14 @@ export async function imageCommand(args: readonly string[]): Promise<number> {
     { out: { type: 'string' }, json: { type: 'boolean' } },
     true,
   );
-  const [action, file, ...more] = positionals;
-  if (action !== 'model' || file === undefined || more.length > 0)
-    throw new UsageError('usage: assay image model FILE [--out DISK] [--json]');
-  const path = resolve(file);
-  const { sha256, size } = await measureFile(path, { signal: new AbortController().signal });
-  const out = resolve(optionText(values['out']) ?? `${path.replace(/\.gguf$/i, '')}.img`);
-  const disk = await (await builder()).packModel({ path, size }, out);
+  const [action, model, ...more] = positionals;
+  if (action !== 'model' || model === undefined || more.length > 0)
+    throw new UsageError('usage: assay image model MODEL [--out DISK] [--json]');
+  const source = resolve(model);
+  const out = resolve(optionText(values['out']) ?? `${source.replace(/\.(?:gguf|bin)$/i, '')}.img`);
+  const disk = await pack(source, out);
   if (values['json'] === true) {
-    process.stdout.write(`${JSON.stringify({ disk: out, sha256, ...disk })}\n`);
+    process.stdout.write(`${JSON.stringify({ disk: out, ...disk })}\n`);
     return 0;
   }
   process.stdout.write(
@@ -44,16 +44,27 @@ export async function imageCommand(args: readonly string[]): Promise<number> {
       `model ${disk.name} ${disk.rootHash} ${disk.blocks}`,
       '---',
       `[api.models.${JSON.stringify(disk.name)}]`,
-      `path = "/run/models/${disk.name}/model.gguf"`,
-      `sha256 = "${sha256}"`,
+      `path = "${disk.path}"`,
+      `sha256 = "${disk.sha256}"`,
       '',
     ].join('\n'),
   );
   return 0;
 }
 
+async function pack(source: string, out: string): ReturnType<Builder['packModel']> {
+  const { packModel } = await builder();
+  try {
+    return await packModel(source, out);
+  } catch (error) {
+    // What the builder refuses; its class belongs to the builder.
+    if (error instanceof Error && error.name === 'ImageError') throw new CommandError(error.message);
+    throw error;
+  }
+}
+
 async function builder(): Promise<Builder> {
-  const { href } = new URL('../../image/disks.js', import.meta.url);
+  const { href } = new URL('../../image/model-disk.js', import.meta.url);
   try {
     return (await import(href)) as Builder;
   } catch (error) {

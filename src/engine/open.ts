@@ -216,7 +216,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     kvType: spec.kvType,
     chatTemplate: spec.chatTemplate,
     adapters: (spec.adapters ?? []).map(({ key, scale }) => ({ key, scale })),
-    projector: spec.projector === undefined ? undefined : { tile: spec.projector.tile },
+    projector: spec.projector && { vectorPixels: spec.projector.vectorPixels, grid: spec.projector.grid },
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,
     maxChunk: options.maxChunk,

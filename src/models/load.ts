@@ -24,7 +24,8 @@ export interface OpenSpec {
   readonly chatTemplate?: string | undefined;
   readonly needs: { readonly weightBytes: number; readonly cacheBytes: number; readonly layers: number };
   readonly adapters: readonly { readonly key: string; readonly fd: number; readonly scale: number }[];
-  readonly projector?: { readonly fd: number; readonly tile: number } | undefined;
+  readonly projector?:
+    { readonly fd: number; readonly vectorPixels: number; readonly grid: boolean } | undefined;
   readonly onProgress: (fraction: number) => void;
 }
 
@@ -82,7 +83,7 @@ export async function openModel<E extends Closable>(
           layers: entry.summary.layers,
         },
         adapters: adapters.map(({ key, scale, ready }) => ({ key, scale, fd: ready.fd })),
-        projector: projector === undefined ? undefined : { fd: projector.ready.fd, tile: projector.tile },
+        projector: projector === undefined ? undefined : { fd: projector.ready.fd, ...projector.facts },
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
       options.signal,
@@ -113,7 +114,7 @@ function filesOf(
 }
 
 interface StagedProjector {
-  readonly tile: number;
+  readonly facts: { readonly vectorPixels: number; readonly grid: boolean };
   readonly ready: ReadyFile;
 }
 
@@ -129,8 +130,8 @@ async function stageProjector<E>(
   const place = { residency: model.residency, stagingFolder, name: `the projector of ${model.id}` };
   const ready = await stageFile(path, { ...place, sha256, signal, known });
   try {
-    const { tile } = await checkProjector(ready.file);
-    return { tile, ready };
+    const { vectorPixels, grid } = await checkProjector(ready.file);
+    return { facts: { vectorPixels, grid }, ready };
   } catch (error) {
     await ready.close();
     throw error;

@@ -7,6 +7,7 @@ import { allInsideRoots, describeFile, type DescribeFileOptions, type ModelSetti
 import type { Deriver } from './deriver.ts';
 import { invalidGguf } from './gguf/bytes.ts';
 import { modelInFolder } from './gguf-folder.ts';
+import { SERVED_KINDS } from './gguf/projector.ts';
 import { namesOfParts } from './gguf/part-name.ts';
 import { typeOfIsq } from './isq.ts';
 import { openModelFolder } from './model-folder.ts';
@@ -94,7 +95,7 @@ async function describeVision(
   const { projector, model } = described.entry;
   if (projector === undefined) throw refused('the folder has no projector (`mmproj-*.gguf`)');
   if (!projector.served)
-    throw refused(`a projector of kind ${projector.kind}; served is idefics3, as SmolVLM has it`);
+    throw refused(`a projector of kind ${projector.kind}; served are ${SERVED_KINDS.join(', ')}`);
   if (model.vision !== true) throw refused(`a model of type ${model.type}`);
   return described;
 }

@@ -8,15 +8,13 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, watch, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
-import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
-import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { rtmr1Events, rtmr2Events } from '@assay/attestation/launch';
-import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
 import { buildImage, lockedSources } from '../../image/build.ts';
 import { operatorConfig, textDisk } from '../../image/disks.ts';
 import { initScript } from '../../image/rootfs.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
+import { attestedClient } from '../fixtures/image/attested-client.ts';
 import { type Disk, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
 import { tpmEvents } from '../fixtures/image/tpm-log.ts';
 import {
@@ -55,33 +53,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
       const test = join(fixture.folder, 'test');
       fixture.guest = await startGuest({ emulator: fixture.emulator, folder: test, disks: disks(test) });
       await fixture.guest.line(/"msg":"listening"/);
-      const url = `https://127.0.0.1:${fixture.guest.port}`;
-      // The simulated hierarchy is made in the guest, so its root and measurement are learned
-      // from the guest itself, once.
-      const plain = new Agent({ connect: { rejectUnauthorized: false } });
-      const first = (await (
-        await fetch(`${url}/v1/attestation?nonce=${'00'.repeat(32)}`, { dispatcher: plain })
-      ).json()) as {
-        measurement: string;
-      };
-      await plain.close();
-      const policy = {
-        measurements: [{ name: 'guest', measurement: first.measurement }],
-        models: { 'demo-chat': manifestOf().models[0]!.sha256 },
-        [allowSimulated]: true,
-      } as unknown as AppraisalPolicy;
-      const attested: AttestedFetch = attestedFetch({
-        policy,
-        connectTimeoutMs: 60_000,
-        attestTimeoutMs: 60_000,
-      });
       const question = EXPECTED[0]?.question ?? '';
-      const client = new OpenAI({
-        baseURL: `${url}/v1`,
-        apiKey: 'any',
-        fetch: attested as unknown as typeof globalThis.fetch,
-        maxRetries: 0,
-      });
+      const { client, close } = await attestedClient(fixture.guest, manifestOf());
       const completion = await client.chat.completions.create({
         model: 'demo-chat',
         messages: [{ role: 'user', content: question }],
@@ -90,7 +63,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
       console.info(
         `boot to first verified answer under emulation: ${((performance.now() - started) / 1000).toFixed(1)} s`,
       );
-      await attested.close();
+      await close();
       expect(fixture.guest.console()).toContain('model demo-chat verified');
       expect(fixture.guest.console().split('the console is silent from here on')[1]?.trim()).toBe('');
       expect(fixture.guest.console()).not.toContain(question);

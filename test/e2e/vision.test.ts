@@ -29,7 +29,7 @@ beforeAll(async () => {
     'blind/tiny.gguf': visionText(),
     'other/tiny.gguf': visionText(),
     'other/mmproj-tiny.gguf': visionProjector({
-      metadata: { 'clip.projector_type': { string: 'qwen2.5vl_merger' } },
+      metadata: { 'clip.projector_type': { string: 'llama4' } },
     }),
     'hub/config.json': Buffer.from('{}'),
     'damaged/tiny.gguf': visionText(),
@@ -87,7 +87,7 @@ function register(name: string, format?: string): Promise<Answer> {
 
 test.each([
   ['no projector', 'blind', /no projector/],
-  ['a projector of another kind', 'other', /qwen2\.5vl_merger/],
+  ['a projector of another kind', 'other', /llama4/],
   ['a folder of a hub', 'hub', /safetensors/],
 ])('vision is refused by name where the folder has %s', async (_, name, message) => {
   const { status, body } = await register(name, 'vision');

@@ -30,7 +30,7 @@ import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
 import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
 import { ImageRoom } from './vision/images.ts';
 import { loadMtmd, type MtmdLibrary } from './vision/library.ts';
-import { Projector } from './vision/projector.ts';
+import { Projector, type ProjectorOptions } from './vision/projector.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
@@ -81,8 +81,10 @@ async function start(load: Load): Promise<void> {
     const adapters = load.adapters.map(({ scale }, i) => adapterOn(ADAPTER_FD + i, { llama, model, scale }));
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
+    const grid = load.projector?.grid === true;
     const projector =
-      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads });
+      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads, grid });
+    const wholeRun = projector?.wholeRun ?? 0;
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact, kvType } = load;
     const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact, kvType });
@@ -91,12 +93,14 @@ async function start(load: Load): Promise<void> {
       () =>
         new LlamaContext(llama, model, {
           ...plan,
+          batchTokens: Math.max(plan.batchTokens, wholeRun),
           adapters,
           sequences: shape.slots,
           threads,
           threadpool,
           embeddings: outputsOf(shape.type),
           vectors: projector !== null,
+          wholeRun,
         }),
     );
     mappings?.close();
@@ -128,23 +132,22 @@ function mtmdPath(): string {
   return path;
 }
 
+interface ProjectorParts extends Omit<ProjectorOptions, 'path'> {
+  readonly mtmd: MtmdLibrary;
+  readonly model: LoadedModel;
+}
+
 /** Loads the projector as an adapter is loaded. */
-function projectorOn(
-  fd: number,
-  {
-    mtmd,
-    model,
-    threads,
-  }: { readonly mtmd: MtmdLibrary; readonly model: LoadedModel; readonly threads: number },
-): Projector {
-  const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, threads });
+function projectorOn(fd: number, { mtmd, model, ...how }: ProjectorParts): Projector {
+  const projector = new Projector(mtmd, model, { path: `/proc/self/fd/${fd}`, ...how });
   closeSync(fd);
   return projector;
 }
 
 function imageRoom(projector: Projector, { projector: spec, maxQueued }: Load, memory: number): ImageRoom {
   const budget = Math.min(MAX_IMAGE_BYTES, memory / 8);
-  return new ImageRoom(projector, { budget, maxWaiting: maxQueued, tilePixels: (spec?.tile ?? 0) ** 2 });
+  const { vectorPixels = 0 } = spec ?? {};
+  return new ImageRoom(projector, { budget, maxWaiting: maxQueued, vectorPixels });
 }
 
 /** Reports each loaded hundredth to the parent. */

@@ -90,8 +90,10 @@ export interface AdapterSpec {
 export interface ProjectorSpec {
   /** Its file, as a descriptor of this process. */
   readonly fd: number;
-  /** Pixels along the edge of the square that it sees at once. */
-  readonly tile: number;
+  /** Pixels of an image for each vector it gives. */
+  readonly vectorPixels: number;
+  /** Its vectors stand in rows and columns (M-RoPE). */
+  readonly grid: boolean;
 }
 
 export interface ChatMessage {

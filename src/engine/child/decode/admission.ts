@@ -5,6 +5,7 @@
 import type { DecodeContext, Request, Sequence } from './batch.ts';
 import { createChoice, type Choice } from './choice.ts';
 import { PromptLookup } from './prompt-lookup.ts';
+import { positionAt } from './media-span.ts';
 import type { RequestQueues } from './request-queues.ts';
 import { createSlots, type Slots } from './slots.ts';
 
@@ -151,21 +152,23 @@ export class SlotAdmission {
 
   /** Puts a sequence into a slot; `share`: with the longest kept prefix of its scope and adapter. */
   #seat(request: Request, choice: Choice, tokens: number[], share: boolean): Sequence | null {
-    const { scope, adapter = 0, prompt } = request.job;
+    const { scope, adapter = 0, prompt, media } = request.job;
     // The last token is always read again, for its logits — unless those of the whole prompt are kept.
     const ready = request.promptLogits !== null && tokens.length === prompt.length;
     const placement = this.#slots.place(
       tokens,
       { scope, adapter },
       share ? tokens.length - (ready ? 0 : 1) : 0,
+      media,
     );
     if (placement === null) return null;
     const { slot, source } = placement;
     let { shared } = placement;
+    const end = positionAt(media, shared);
     if (source !== null && source !== slot) {
       if (slot.tokens.length > 0) this.#context.removeTail(slot.id, 0);
-      this.#context.copySequence(source.id, slot.id, shared);
-    } else if (slot.tokens.length > shared && !this.#context.removeTail(slot.id, shared)) shared = 0;
+      this.#context.copySequence(source.id, slot.id, end);
+    } else if (slot.tokens.length > shared && !this.#context.removeTail(slot.id, end)) shared = 0;
     slot.tokens = tokens.slice(0, shared);
     slot.scope = scope;
     slot.adapter = adapter;

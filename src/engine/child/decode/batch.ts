@@ -3,8 +3,9 @@
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
+import type { RowsPlace } from '../llama/native-batch.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
-import { spanAt, tokensToSpan, type MediaSpan } from './media-span.ts';
+import { positionAt, spanAt, tokensToSpan, type MediaSpan } from './media-span.ts';
 import type { PromptLookup } from './prompt-lookup.ts';
 import type { Slot } from './slots.ts';
 
@@ -17,13 +18,15 @@ export interface DecodeContext {
   /** The adapter of the decodes to come; 0: none. */
   useAdapter(adapter: number): void;
   add(token: number, position: number, sequence: number, output: boolean): number;
-  /** Replaces the batch by vectors in the place of tokens; `last`: with the output of the last one. */
-  addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void;
+  /** Replaces the batch by vectors in the place of tokens. */
+  addRows(rows: Float32Array, place: RowsPlace): void;
   decodeSync(): number;
   decode(): Promise<number>;
   abort(): void;
   logits(index: number): Float32Array;
+  /** Positions from `from` on. */
   removeTail(sequence: number, from: number): boolean;
+  /** Positions below `end`. */
   copySequence(from: number, to: number, end: number): void;
 }
 
@@ -104,8 +107,8 @@ export interface BatchPlan {
 function addGuess(context: DecodeContext, writer: Sequence, plan: BatchPlan): number {
   const room = Math.min(context.maxOutputs, context.batchTokens) - 1;
   writer.guessed = plan.guess(writer, room);
-  for (const [i, token] of writer.guessed.entries())
-    context.add(token, writer.tokens.length + i, writer.slot.id, true);
+  const position = positionOf(writer, writer.tokens.length);
+  for (const [i, token] of writer.guessed.entries()) context.add(token, position + i, writer.slot.id, true);
   return writer.guessed.length;
 }
 
@@ -132,7 +135,7 @@ export function fillBatch(
   for (const sequence of ready) {
     sequence.output = context.add(
       sequence.tokens[sequence.tokens.length - 1]!,
-      sequence.tokens.length - 1,
+      positionOf(sequence, sequence.tokens.length - 1),
       sequence.slot.id,
       true,
     );
@@ -170,9 +173,10 @@ export function fillBatch(
     if (reachesEnd && outputs >= context.maxOutputs) count -= 1;
     if (count <= 0) return;
     const indexes: number[] = [];
+    const position = positionOf(sequence, start);
     for (let i = 0; i < count; i += 1) {
       const last = start + i === sequence.tokens.length - 1;
-      const index = context.add(sequence.tokens[start + i]!, start + i, sequence.slot.id, last || echo);
+      const index = context.add(sequence.tokens[start + i]!, position + i, sequence.slot.id, last || echo);
       if (last || echo) outputs += 1;
       if (echo) indexes.push(index);
       if (last) sequence.output = index;
@@ -221,6 +225,11 @@ export function clearMarks(live: readonly Sequence[]): void {
     sequence.echoed = null;
     sequence.guessed = [];
   }
+}
+
+/** The position of what stands at place `at` of a sequence. */
+export function positionOf({ request }: Sequence, at: number): number {
+  return positionAt(request.job.media, at);
 }
 
 export function adapterOf({ request }: Sequence): number {

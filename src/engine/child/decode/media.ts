@@ -3,7 +3,7 @@
 // loop, for one run at a time, the sequence that came first; until they are there the others go on.
 
 import type { DecodeContext, Sequence } from './batch.ts';
-import { spanAt, type MediaSpan } from './media-span.ts';
+import { positionAt, spanAt, type MediaSpan } from './media-span.ts';
 
 /** The run that a sequence reads next; undefined where its next one is a token. */
 function nextSpan({ request, slot }: Sequence): MediaSpan | undefined {
@@ -69,17 +69,25 @@ export class MediaReader {
     return null;
   }
 
-  /** Fills the native batch with at most `room` vectors of the sequence; returns how many. */
+  /** Fills the native batch with at most `room` vectors of the sequence, or a whole run; returns how many. */
   fill(sequence: Sequence, rows: Float32Array, room: number): number {
     const span = nextSpan(sequence)!;
-    const { slot, tokens } = sequence;
+    const { slot, tokens, request } = sequence;
     const from = slot.tokens.length;
     const width = rows.length / span.length;
-    const left = span.start + span.length - from;
-    const count = Math.max(1, Math.min(left, room, this.#context.batchTokens));
-    const begin = (from - span.start) * width;
+    const read = from - span.start;
+    const left = span.length - read;
+    const count = span.whole === true ? left : Math.max(1, Math.min(left, room, this.#context.batchTokens));
+    const begin = read * width;
     const last = from + count === tokens.length;
-    this.#context.addRows(rows.subarray(begin, begin + count * width), from, slot.id, last);
+    this.#context.addRows(rows.subarray(begin, begin + count * width), {
+      sequence: slot.id,
+      position: positionAt(request.job.media, from),
+      last,
+      columns: span.columns,
+      read,
+      whole: span.whole,
+    });
     sequence.batched = count;
     sequence.output = last ? count - 1 : -1;
     return count;

@@ -11,12 +11,14 @@ import {
   adapterOf,
   clearMarks,
   fillBatch,
+  positionOf,
   type DecodeContext,
   type Job,
   type Request,
   type Sequence,
 } from './batch.ts';
 import { emitEcho } from './echo.ts';
+import { wholeRuns } from './media-span.ts';
 import { MediaReader } from './media.ts';
 import { DraftPolicy } from './prompt-lookup.ts';
 import { RequestQueues } from './request-queues.ts';
@@ -268,8 +270,18 @@ export class Scheduler {
    * After an aborted decode it is unknown how much of the batch was processed, so all of it is read again.
    */
   #forgetBatch(): void {
-    for (const { batched, slot } of this.#admission.live)
-      if (batched > 0 && !this.#context.removeTail(slot.id, slot.tokens.length)) slot.tokens = [];
+    for (const sequence of this.#admission.live) {
+      const { batched, slot, request } = sequence;
+      if (batched === 0) continue;
+      slot.tokens.length = wholeRuns(request.job.media, slot.tokens.length);
+      if (!this.#keepBegun(sequence)) slot.tokens = [];
+    }
+  }
+
+  /** Forgets what the memory has behind the tokens of a slot; false when all of it is lost. */
+  #keepBegun(sequence: Sequence): boolean {
+    const { slot } = sequence;
+    return this.#context.removeTail(slot.id, positionOf(sequence, slot.tokens.length));
   }
 
   #dropCancelled(): void {
@@ -318,7 +330,7 @@ export class Scheduler {
       token = this.#next(sequence, this.#context.logits(output + accepted));
     }
     this.#drafts?.guessed(guessed.length, accepted, took);
-    const kept = accepted === guessed.length || this.#context.removeTail(slot.id, slot.tokens.length);
+    const kept = accepted === guessed.length || this.#keepBegun(sequence);
     if (!kept) slot.tokens = [];
     if (token === null) this.#completed(sequence);
     else if (token !== undefined) tokens.push(token);

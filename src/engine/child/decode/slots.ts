@@ -2,6 +2,8 @@
 // request of the same scope and adapter. A prefix is shared only between equal scopes (one per API key):
 // timing must not reveal one client's text to another. Keys and values of one adapter are wrong for another.
 
+import { wholeRuns, type Spans } from './media-span.ts';
+
 export interface Slot {
   readonly id: number;
   /** Tokens whose keys and values are in the memory, in order. */
@@ -28,9 +30,9 @@ export interface Slots {
   readonly free: number;
   /**
    * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared, with a slot of
-   * the same owner. Changes no slot.
+   * the same owner, and whole runs of `media` only. Changes no slot.
    */
-  place(tokens: readonly number[], owner: Owner, limit: number): Placement | null;
+  place(tokens: readonly number[], owner: Owner, limit: number, media?: Spans): Placement | null;
   /** The idle slot with content that was used longest ago. */
   oldestIdle(): Slot | null;
   touch(slot: Slot): void;
@@ -51,7 +53,7 @@ export function createSlots(count: number, reuse: boolean): Slots {
     get free() {
       return all.reduce((sum, slot) => sum + (slot.busy ? 0 : 1), 0);
     },
-    place(tokens, { scope, adapter }, limit) {
+    place(tokens, { scope, adapter }, limit, media) {
       const idle = all.filter((slot) => !slot.busy);
       if (idle.length === 0) return null;
       let source: Slot | null = null;
@@ -59,7 +61,7 @@ export function createSlots(count: number, reuse: boolean): Slots {
       if (reuse) {
         for (const slot of all) {
           if (slot.scope !== scope || slot.adapter !== adapter || slot.tokens.length === 0) continue;
-          const length = Math.min(commonPrefix(slot.tokens, tokens), limit);
+          const length = wholeRuns(media, Math.min(commonPrefix(slot.tokens, tokens), limit));
           // Among equals an idle slot is better: it can be taken over.
           if (
             length > shared ||

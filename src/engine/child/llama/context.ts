@@ -5,7 +5,7 @@
 
 import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
-import { ContextError, NativeRows, NativeTokens } from './native-batch.ts';
+import { ContextError, NativeRows, NativeTokens, type RowsPlace } from './native-batch.ts';
 import type { LoadedAdapter } from './adapters.ts';
 import type { ContextParams, LlamaLibrary, NativeBatch, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
@@ -33,6 +33,8 @@ export interface ContextOptions {
   readonly adapters?: readonly LoadedAdapter[] | undefined;
   /** Takes vectors of images in the place of tokens. */
   readonly vectors?: boolean | undefined;
+  /** Most vectors that attend to each other in one decode. */
+  readonly wholeRun?: number | undefined;
 }
 
 /** enum llama_pooling_type */
@@ -61,8 +63,9 @@ function paramsFor(
   const pooled = options.embeddings !== 'none';
   params.n_ctx = options.cells;
   params.n_batch = options.batchTokens;
-  // A pooled sequence must not be split over micro-batches.
-  params.n_ubatch = pooled ? options.batchTokens : Math.min(512, options.batchTokens);
+  // Neither a pooled sequence nor a whole run may be split over micro-batches (an assertion of llama.cpp).
+  const split = Math.max(512, options.wholeRun ?? 0);
+  params.n_ubatch = pooled ? options.batchTokens : Math.min(split, options.batchTokens);
   params.n_seq_max = options.sequences;
   params.n_outputs_max = pooled ? 0 : maxOutputs;
   params.n_outputs_max_per_seq = 0;
@@ -97,6 +100,9 @@ export class LlamaContext {
   readonly #unified: boolean;
   readonly #adapters: readonly LoadedAdapter[];
   #adapter = 0;
+  readonly #wholeRun: number;
+  /** Attention goes only back. */
+  #causal = true;
   readonly #vocabSize: number;
   readonly #pooledSize: number;
   readonly #batch: NativeTokens;
@@ -117,6 +123,7 @@ export class LlamaContext {
   constructor(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions) {
     const { batchTokens, embeddings, sequences, threads, threadpool } = options;
     this.batchTokens = batchTokens;
+    this.#wholeRun = Math.min(options.wholeRun ?? 0, batchTokens);
     this.exact = options.exact;
     // Without a limit llama.cpp reserves batch × vocabulary floats; a batch over it would be an
     // assertion, so `add` refuses.
@@ -175,10 +182,12 @@ export class LlamaContext {
   }
 
   /** Replaces the batch by vectors in the place of tokens. */
-  addRows(rows: Float32Array, position: number, sequence: number, last: boolean): void {
+  addRows(rows: Float32Array, place: RowsPlace): void {
     if (this.#rows === null) throw new ContextError('this context takes no vectors');
-    this.#rows.set(rows, position, sequence, last);
+    this.#rows.set(rows, place);
     this.#filled = this.#rows.native;
+    if (place.whole === true && this.batchLength > this.#wholeRun)
+      throw new ContextError(`${this.batchLength} vectors are more than one decode has whole`);
   }
 
   /** Decodes one token and forgets it. Throws when the device cannot. */
@@ -253,6 +262,9 @@ export class LlamaContext {
   /** Before a decode; with several thread counts, returns the start times that its end measures from. */
   #begin(): { readonly used: NodeJS.CpuUsage; readonly started: number } | null {
     this.#aborting[0] = 0;
+    const causal = this.#filled !== this.#rows?.native || !this.#rows.whole;
+    if (causal !== this.#causal) this.#llama.llama_set_causal_attn(this.#handle, causal);
+    this.#causal = causal;
     if (this.#allThreads === 1) return null;
     if (this.#threadCount.threads !== this.#threads) {
       this.#threads = this.#threadCount.threads;

@@ -174,6 +174,7 @@ export interface LlamaLibrary {
   readonly llama_get_embeddings_seq: Native<[Pointer, number], Pointer | null>;
   readonly llama_attach_threadpool: Native<[Pointer, Pointer, Pointer], void>;
   readonly llama_set_n_threads: Native<[Pointer, number, number], void>;
+  readonly llama_set_causal_attn: Native<[Pointer, boolean], void>;
   readonly llama_vocab_n_tokens: Native<[Pointer], number>;
   readonly llama_vocab_get_text: Native<[Pointer, number], string | null>;
   readonly llama_vocab_get_attr: Native<[Pointer, number], number>;
@@ -234,6 +235,7 @@ export const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = 
   llama_get_embeddings_seq: [POINTER, [POINTER, 'int32']],
   llama_attach_threadpool: ['void', [POINTER, POINTER, POINTER]],
   llama_set_n_threads: ['void', [POINTER, 'int32', 'int32']],
+  llama_set_causal_attn: ['void', [POINTER, 'bool']],
   llama_vocab_n_tokens: ['int32', [POINTER]],
   llama_vocab_get_text: ['str', [POINTER, 'int32']],
   llama_vocab_get_attr: ['int32', [POINTER, 'int32']],

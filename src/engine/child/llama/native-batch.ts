@@ -71,6 +71,23 @@ export class NativeTokens {
   }
 }
 
+/** Where vectors of one run stand. */
+export interface RowsPlace {
+  readonly sequence: number;
+  /** Of the first of them; with `columns` that of the run. */
+  readonly position: number;
+  /** With the output of the last one. */
+  readonly last: boolean;
+  /** Vectors of a row of the run, and how many of the run were read before these. */
+  readonly columns?: number | undefined;
+  readonly read?: number | undefined;
+  /** Each attends to all of them. */
+  readonly whole?: boolean | undefined;
+}
+
+/** Components of a position in M-RoPE: moment, row, column, and one of no use yet. */
+const COMPONENTS = 4;
+
 /** Vectors of one sequence in the place of tokens. */
 export class NativeRows {
   readonly native: NativeBatch;
@@ -82,7 +99,8 @@ export class NativeRows {
 
   /** `width`: numbers of a vector. */
   constructor(capacity: number, width: number) {
-    const [pos, count, ids, vectors, idPointers, output] = [4, 4, 4, 4 * width, 8, 1].map((bytes) =>
+    const sizes = [4 * COMPONENTS, 4, 4, 4 * width, 8, 1];
+    const [pos, count, ids, vectors, idPointers, output] = sizes.map((bytes) =>
       nativeAlloc(capacity * bytes),
     ) as [NativeMemory, NativeMemory, NativeMemory, NativeMemory, NativeMemory, NativeMemory];
     new Int32Array(count.memory).fill(1);
@@ -104,13 +122,28 @@ export class NativeRows {
     };
   }
 
-  /** Replaces what was there. `last`: with the output of the last vector. */
-  set(rows: Float32Array, position: number, sequence: number, last: boolean): void {
+  /** Each of these vectors attends to all of them. */
+  whole = false;
+
+  /** Replaces what was there. */
+  set(rows: Float32Array, place: RowsPlace): void {
+    const { sequence, position, last, columns, read = 0, whole = false } = place;
     const count = rows.length / this.#width;
-    if (!Number.isInteger(count) || count < 1 || count > this.#positions.length)
+    if (!Number.isInteger(count) || count < 1 || count > this.#sequences.length)
       throw new ContextError(`${rows.length} numbers are no vectors of a batch`);
     this.#vectors.set(rows);
-    for (let i = 0; i < count; i += 1) this.#positions[i] = position + i;
+    this.whole = whole;
+    const at = this.#positions;
+    if (columns === undefined) for (let i = 0; i < count; i += 1) at[i] = position + i;
+    else {
+      // One component of all vectors after another (set_position_mrope_2d of mtmd-helper-common.h).
+      at.fill(position, 0, count);
+      for (let i = 0; i < count; i += 1) {
+        at[count + i] = position + Math.floor((read + i) / columns);
+        at[2 * count + i] = position + ((read + i) % columns);
+      }
+      at.fill(0, 3 * count, 4 * count);
+    }
     this.#sequences.fill(sequence, 0, count);
     this.#outputs.fill(0, 0, count);
     this.#outputs[count - 1] = last ? 1 : 0;

@@ -18,8 +18,8 @@ export interface ImageRoomOptions {
   readonly budget: number;
   /** Requests that may wait. */
   readonly maxWaiting: number;
-  /** Of each part of an image that is encoded at once. */
-  readonly tilePixels: number;
+  /** Pixels of a prepared image for each vector of it. */
+  readonly vectorPixels: number;
 }
 
 /** A prompt whose images have their places. */
@@ -105,8 +105,8 @@ export class ImageRoom {
 
   #bytesOf({ images, layouts }: Laid): number {
     const decoded = images.reduce((sum, { width, height }) => sum + width * height * DECODED_BYTES, 0);
-    const tiles = layouts.flat().filter((piece) => piece.kind === 'image').length;
-    return decoded + tiles * this.#options.tilePixels * PREPARED_BYTES;
+    const vectors = layouts.flat().reduce((sum, each) => sum + (each.kind === 'image' ? each.length : 0), 0);
+    return decoded + vectors * this.#options.vectorPixels * PREPARED_BYTES;
   }
 
   #waiting(): number {
@@ -196,7 +196,8 @@ export class ImageRoom {
       for (const [i, piece] of layouts[-1 - token]!.entries()) {
         if (piece.kind === 'text') prompt.push(...piece.tokens);
         else {
-          media.push({ start: prompt.length, length: piece.length, encode: async () => image.encode(i) });
+          const { length, columns, whole } = piece;
+          media.push({ start: prompt.length, length, columns, whole, encode: async () => image.encode(i) });
           const id = this.#idOf(`${image.key}/${i}`);
           for (let j = 0; j < piece.length; j += 1) prompt.push(-id);
         }

@@ -39,7 +39,17 @@ interface ContextParams {
   n_threads: number;
   flash_attn_type: number;
   warmup: boolean;
+  image_max_tokens: number;
   media_marker: Pointer | null;
+}
+
+const decoderPosition = koffi.struct({ t: 'uint32', x: 'uint32', y: 'uint32', z: 'uint32' });
+
+/** Moment, column and row. */
+export interface DecoderPosition {
+  readonly t: number;
+  readonly x: number;
+  readonly y: number;
 }
 
 interface Decoded {
@@ -72,6 +82,8 @@ export interface MtmdLibrary {
   readonly mtmd_input_chunk_get_tokens_text: Native<[Pointer, Uint8Array], Pointer | null>;
   readonly mtmd_input_chunk_get_n_tokens: Native<[Pointer], number>;
   readonly mtmd_input_chunk_get_n_pos: Native<[Pointer], number>;
+  readonly mtmd_input_chunk_get_tokens_image: Native<[Pointer], Pointer | null>;
+  readonly mtmd_image_tokens_get_decoder_pos: Native<[Pointer, number, number], DecoderPosition>;
   readonly mtmd_tokenize_from_parts: Native<[Pointer, Pointer, Pointer, number, boolean], number>;
   readonly mtmd_encode_chunk: Native<[Pointer, Pointer], number>;
   readonly mtmd_get_output_embd: Native<[Pointer], Pointer | null>;
@@ -103,6 +115,8 @@ const SIGNATURES: { readonly [name in keyof MtmdLibrary]: readonly [result: Type
   mtmd_input_chunk_get_tokens_text: [POINTER, [POINTER, POINTER]],
   mtmd_input_chunk_get_n_tokens: ['size_t', [POINTER]],
   mtmd_input_chunk_get_n_pos: ['int32', [POINTER]],
+  mtmd_input_chunk_get_tokens_image: [POINTER, [POINTER]],
+  mtmd_image_tokens_get_decoder_pos: [decoderPosition, [POINTER, 'int32', 'size_t']],
   mtmd_tokenize_from_parts: ['int32', [POINTER, POINTER, POINTER, 'size_t', 'bool']],
   mtmd_encode_chunk: ['int32', [POINTER, POINTER]],
   mtmd_get_output_embd: [POINTER, [POINTER]],
@@ -136,6 +150,7 @@ function assertSizes(): void {
     ['mtmd_context_params', contextParams, 96],
     ['mtmd_helper_init_opt', videoParams, 24],
     ['mtmd_helper_bitmap_wrapper', decodedBitmap, 16],
+    ['mtmd_decoder_pos', decoderPosition, 16],
   ] as const;
   for (const [name, type, size] of expected)
     if (koffi.sizeof(type) !== size)

@@ -1,12 +1,13 @@
 // A loaded projector: the layout of an image in tokens, its pixels made ready, and their vectors. Everything
 // that reads a stranger's image runs in this process, after it is confined. The text around images never goes
-// through libmtmd, so no user can write its marks. Refuses: projectors whose vectors need attention or
-// positions that the scheduler does not give, vocabularies without the marks of an image, damaged images.
+// through libmtmd, so no user can write its marks. Refuses: projectors whose vectors need positions that the
+// scheduler does not give, vocabularies without the marks of an image, damaged images.
 
 import { createHash } from 'node:crypto';
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
 import type { MessageImage } from '../../seam/engine.ts';
+import { positionsOf } from '../decode/media-span.ts';
 import type { Pointer } from '../llama/declarations.ts';
 import { nativeView } from '../llama/library.ts';
 import { ModelLoadError, type LoadedModel } from '../llama/model.ts';
@@ -16,7 +17,14 @@ import { silence, type MtmdLibrary } from './library.ts';
 /** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
 export type ImagePiece =
   | { readonly kind: 'text'; readonly tokens: readonly number[] }
-  | { readonly kind: 'image'; readonly length: number };
+  | {
+      readonly kind: 'image';
+      readonly length: number;
+      /** Vectors of a row, where they have rows and columns. */
+      readonly columns?: number | undefined;
+      /** Each attends to all of them. */
+      readonly whole?: boolean | undefined;
+    };
 
 /** An image whose pixels are read; holds native memory until `free`. */
 export interface ReadyImage {
@@ -31,25 +39,36 @@ export interface ReadyImage {
 const [TEXT_CHUNK, IMAGE_CHUNK] = [0, 1];
 /** An image of a few tiles; how its marks stand tells whether the vocabulary has them. */
 const PROBE = { width: 96, height: 64 };
+/** Of an image whose vectors grow with it: attention within windows takes memory by the square (libmtmd). */
+const MOST_GRID = 1024;
+
+export interface ProjectorOptions {
+  /** Opened by name, twice. */
+  readonly path: string;
+  readonly threads: number;
+  /** Its kind gives vectors that stand in rows and columns. */
+  readonly grid: boolean;
+}
 
 export class Projector {
   /** Numbers of one vector. */
   readonly width: number;
+  /** Vectors that attend to each other; 0 where each attends to those before it. */
+  readonly wholeRun: number;
   readonly #mtmd: MtmdLibrary;
   readonly #handle: Pointer;
   readonly #vocabSize: number;
+  readonly #grid: boolean;
+  readonly #whole: boolean;
   readonly #count = new Uint8Array(8);
 
-  /** `path` is opened by name, twice. Throws ModelLoadError. */
-  constructor(
-    mtmd: MtmdLibrary,
-    model: LoadedModel,
-    { path, threads }: { readonly path: string; readonly threads: number },
-  ) {
+  /** Throws ModelLoadError. */
+  constructor(mtmd: MtmdLibrary, model: LoadedModel, { path, threads, grid }: ProjectorOptions) {
     const params = mtmd.mtmd_context_params_default();
     params.use_gpu = false;
     params.print_timings = false;
     params.n_threads = threads;
+    params.image_max_tokens = grid ? MOST_GRID : -1;
     // Encodes an empty image: a projector that cannot work fails here, not in a request.
     params.warmup = true;
     const handle = mtmd.mtmd_init_from_file(path, model.handle, params);
@@ -62,13 +81,20 @@ export class Projector {
     if (!mtmd.mtmd_support_vision(handle)) throw new ModelLoadError('the projector is not for images');
     if (mtmd.mtmd_helper_support_video(handle))
       throw new ModelLoadError('libmtmd was built with video, which starts programs');
-    if (mtmd.mtmd_decode_use_non_causal(handle, null))
-      throw new ModelLoadError('the projector wants attention in both directions, which is not supported');
-    if (mtmd.mtmd_decode_use_mrope(handle))
+    // libmtmd asks the model alone, and gives a projector of any kind what that has.
+    if (mtmd.mtmd_decode_use_mrope(handle) !== grid)
       throw new ModelLoadError(
-        'the projector wants positions of several dimensions (M-RoPE), which are not supported',
+        grid
+          ? 'the projector is for models with positions of several components (M-RoPE), which this one has not'
+          : 'the model has positions of several components (M-RoPE), and the projector is for one without',
       );
-    this.layout(PROBE);
+    // Its graph adds them behind its first layers; the last one has fewer rows, which is an assertion.
+    if (model.inputSize > model.embeddingSize * model.layers)
+      throw new ModelLoadError('the model takes vectors behind more layers than it has');
+    this.#grid = grid;
+    this.#whole = mtmd.mtmd_decode_use_non_causal(handle, null);
+    const runs = this.layout(PROBE).map((piece) => (piece.kind === 'image' ? piece.length : 0));
+    this.wholeRun = this.#whole ? Math.max(...runs) : 0;
   }
 
   /** How an image of these dimensions stands in a prompt. Reads no pixel. */
@@ -180,6 +206,21 @@ export class Projector {
     };
   }
 
+  /** Checks that its positions are those which the scheduler gives. */
+  #run(chunk: Pointer, length: number): ImagePiece {
+    const mtmd = this.#mtmd;
+    const image = mtmd.mtmd_input_chunk_get_tokens_image(chunk);
+    if (image === null || length < 1) throw new ModelLoadError('the projector gives an image no vectors');
+    const last = mtmd.mtmd_image_tokens_get_decoder_pos(image, 0, length - 1);
+    const columns = this.#grid ? last.x + 1 : undefined;
+    const [column, row, moment] =
+      columns === undefined ? [length - 1, length - 1, length - 1] : [columns - 1, length / columns - 1, 0];
+    const told = [last.x, last.y, last.t, mtmd.mtmd_input_chunk_get_n_pos(chunk)];
+    if (told.join() !== [column, row, moment, positionsOf({ length, columns })].join())
+      throw new ModelLoadError('the projector gives an image other positions than its kind has');
+    return { kind: 'image', length, columns, whole: this.#whole };
+  }
+
   /** Checks every token before any is decoded: marks that a vocabulary lacks come back as −1. */
   #pieces(chunks: Pointer): readonly ImagePiece[] {
     const mtmd = this.#mtmd;
@@ -187,11 +228,7 @@ export class Projector {
       const chunk = mtmd.mtmd_input_chunks_get(chunks, i);
       const kind = mtmd.mtmd_input_chunk_get_type(chunk);
       const length = Number(mtmd.mtmd_input_chunk_get_n_tokens(chunk));
-      if (kind === IMAGE_CHUNK) {
-        if (length < 1 || mtmd.mtmd_input_chunk_get_n_pos(chunk) !== length)
-          throw new ModelLoadError('the projector gives an image other positions than tokens');
-        return { kind: 'image', length };
-      }
+      if (kind === IMAGE_CHUNK) return this.#run(chunk, length);
       const tokens = kind === TEXT_CHUNK ? mtmd.mtmd_input_chunk_get_tokens_text(chunk, this.#count) : null;
       if (tokens === null) throw new ModelLoadError('the projector gives an image parts of another kind');
       const text = [...new Int32Array(nativeView(tokens, length * 4))];

@@ -7,8 +7,8 @@ import type { MessageImage } from '../../../../../src/engine/seam/engine.ts';
 import { deferred, type Deferred } from '../../../../fixtures/deferred.ts';
 
 const SIDE = 10;
-/** Of one image: its decoded pixels, and one tile as it is prepared. */
-const BYTES = SIDE * SIDE * 12 + 100 * 15;
+/** Of one image: its decoded pixels, and those of three vectors as they are prepared. */
+const BYTES = SIDE * SIDE * 12 + 3 * 100 * 15;
 
 function image(key: string): MessageImage {
   return { at: 0, kind: 'png', width: SIDE, height: SIDE, bytes: Buffer.from(key), param: key };
@@ -35,7 +35,7 @@ function roomFor(images: number, maxWaiting = 64) {
         return { key, encode: async () => new Float32Array(3), free: () => void freed.push(key) };
       },
     },
-    { budget: images * BYTES, maxWaiting, tilePixels: 100 },
+    { budget: images * BYTES, maxWaiting, vectorPixels: 100 },
   );
   const prepare = (scope: string, keys: readonly string[], signal = new AbortController().signal) =>
     room.prepare(scope, room.lay([1, ...keys.map((_, i) => -1 - i), 2], keys.map(image)), signal);
