@@ -12,18 +12,7 @@ import { responsesSection } from './responses-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
 import { MODEL_ENTRY } from './model-entry.ts';
-import {
-  ADDRESS,
-  BEARER,
-  DURATION,
-  HOST,
-  MODEL_ID,
-  ORIGIN,
-  PROXY_URL,
-  SHA256_HEX,
-  TOKEN,
-  WEB_URL,
-} from './forms.ts';
+import { ADDRESS, BEARER, HOST, MODEL_ID, ORIGIN, PROXY_URL, SHA256_HEX, WEB_URL } from './forms.ts';
 
 export type { SchemaField, Section, Source } from './fields.ts';
 

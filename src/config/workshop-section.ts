@@ -16,9 +16,16 @@ export const workshopSection = {
   folder: measured(path('folder of jobs and their outputs; unset: `workshop` in the data folder')),
   roots: measured(strings(100, 'folders whose files and models jobs may take as inputs', { path: true })),
   network: measured(boolean('whether jobs of kinds that need the network get it', false)),
-  publish: measured(boolean('whether results may be sent to a hub; what leaves is logged', false)),
-  python: measured(path('the managed Python environment; unset: `python` in the folder of jobs')),
-  catalog_signature: measured(path('signature of the catalogue of assets, as `scripts/catalog.ts --sign` writes it')),
+  publish: measured(
+    boolean(
+      'whether results may be sent to a hub (`models.hub`); needs `audit.enabled`, which has a line of what leaves',
+      false,
+    ),
+  ),
+  python: measured(path('the managed Python environment; unset: `~/.cache/assay/python`')),
+  catalog_signature: measured(
+    path('signature of the catalogue of assets, as `scripts/catalog.ts --sign` writes it'),
+  ),
   allow_weaker_jail: measured(
     boolean(
       'start where jobs cannot be kept from other files and processes of this machine; kinds that require it are refused',

@@ -3,81 +3,19 @@
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
-import {
-  anything,
-  choice,
-  flag,
-  integer,
-  list,
-  nullable,
-  object,
-  optional,
-  decimal,
-  map,
-  text,
-} from '../base/shape.ts';
-import { ownerOf, queryInteger, seconds } from '../file-routes/stored.ts';
+import { choice, flag, integer, list, object, optional, map, text } from '../base/shape.ts';
+import { ownerOf, queryInteger } from '../file-routes/stored.ts';
 import { readFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
+import { jobAnswer, wireJob } from './job-wire.ts';
 import type { JobKind } from './kind.ts';
 import type { Jobs } from './jobs/jobs.ts';
-import { isOver, STATES, type StoredJob } from './jobs/state.ts';
+import { isOver, type StoredJob } from './jobs/state.ts';
 
 const TAG = 'Jobs';
 const MAX = Number.MAX_SAFE_INTEGER;
 /** Of `?wait=`; a client that waits longer asks again. */
 const MAX_WAIT_SECONDS = 86_400;
-
-const file = object({
-  name: text({ max: 1024 }),
-  sha256: text({ max: 64 }),
-  bytes: integer({ min: 0, max: MAX }),
-});
-const time = nullable(integer({ min: 0, max: MAX }));
-
-const jobAnswer = object({
-  id: text({ max: 64 }),
-  job_id: text({ max: 64 }),
-  object: choice(['job']),
-  kind: text({ max: 64 }),
-  status: choice(STATES),
-  progress: decimal({ min: 0, max: 1 }),
-  stage: nullable(text({ max: 64 })),
-  created_at: integer({ min: 0, max: MAX }),
-  started_at: time,
-  finished_at: time,
-  error: nullable(
-    object({ code: text({ max: 64 }), message: text({ max: 1024 }), param: nullable(text({ max: 64 })) }),
-  ),
-  inputs: list(file, { max: 2048 }),
-  outputs: list(file, { max: 256 }),
-  parameters: anything,
-  log: list(text({ max: 1024 }), { max: 1000 }),
-  recorded: flag('Whether GET …/record gives its signed record.'),
-});
-
-/** Without log, for lists. */
-function wireJob(job: StoredJob, log = true): object {
-  const files = job.inputs.map(({ name, sha256, size }) => ({ name, sha256, bytes: size }));
-  return {
-    id: job.id,
-    job_id: job.id,
-    object: 'job',
-    kind: job.kind,
-    status: job.state,
-    progress: job.progress,
-    stage: job.stage,
-    created_at: seconds(job.created),
-    started_at: job.started === null ? null : seconds(job.started),
-    finished_at: job.finished === null ? null : seconds(job.finished),
-    error: job.error,
-    inputs: files,
-    outputs: job.outputs.map(({ name, sha256, size }) => ({ name, sha256, bytes: size })),
-    parameters: job.plan.parameters,
-    log: log ? job.log : [],
-    recorded: job.recorded,
-  };
-}
 
 const waitQuery = object({
   wait: optional(

@@ -30,7 +30,11 @@ import type { JailBuild } from './jail/jail.ts';
 import { Jobs } from './jobs/jobs.ts';
 import type { RunTool } from './jobs/record.ts';
 import { toolDigest } from './jobs/tool.ts';
-import { familyRoutes, KINDS } from './kinds.ts';
+import type { InputSources } from './jobs/inputs.ts';
+import { allKinds, familyRoutes } from './kinds.ts';
+import type { JobKind } from './kind.ts';
+import { openPublishing } from './publishing.ts';
+import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
 import { workshopRoutes } from './routes.ts';
@@ -94,7 +98,17 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   const files = await createFiles(config, tee, clock, log);
   if (files !== null) ends.push(() => files.close());
   const signature = await catalogSignature(workshop.catalogSignature);
-  const jobs = await openJobs(options, { folder, jail, identity, attester, files, ownTool });
+  const python = new PythonEnvironment({ folder: workshop.python });
+  const kinds = allKinds(python);
+  const { jobs, sources } = await openJobs(options, {
+    folder,
+    jail,
+    identity,
+    attester,
+    files,
+    ownTool,
+    kinds,
+  });
   const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
   const leaf = await createLeaf({
     identity,
@@ -109,6 +123,8 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   ends.push(() => leaf.close());
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   if (audit !== null) ends.push(() => audit.close());
+  const publishing = openPublishing({ workshop: given, audit, sources, folder, log });
+  ends.push(() => publishing.close());
   const server = await createServer(
     {
       config: serverConfig(config),
@@ -121,8 +137,9 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
     () => [
-      ...workshopRoutes(jobs, KINDS.values()),
-      ...familyRoutes(),
+      ...workshopRoutes(jobs, kinds.values()),
+      ...familyRoutes(kinds, python, jobs),
+      ...publishing.routes,
       ...assetRoutes({ dataFolder: dataDir(config), signature }),
       ...FILE_ROUTES,
     ],
@@ -144,7 +161,11 @@ async function catalogSignature(path: string | undefined): Promise<CatalogSignat
   try {
     return parseSignature(found.text);
   } catch (error) {
-    throw new ConfigError(`${path} ${error instanceof Error ? error.message : 'is no signature'}`, key, error);
+    throw new ConfigError(
+      `${path} ${error instanceof Error ? error.message : 'is no signature'}`,
+      key,
+      error,
+    );
   }
 }
 
@@ -175,23 +196,30 @@ interface JobParts {
   readonly attester: BatchingAttester | null;
   readonly files: Files | null;
   readonly ownTool: RunTool;
+  readonly kinds: ReadonlyMap<string, JobKind>;
 }
 
-async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts): Promise<Jobs> {
+interface OpenedJobs {
+  readonly jobs: Jobs;
+  readonly sources: InputSources;
+}
+
+async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts): Promise<OpenedJobs> {
   const { config, workshop } = given;
   const clock = systemClock;
   let opened: Jobs | undefined;
+  const sources: InputSources = {
+    files: parts.files?.store ?? null,
+    models: new Map([...config.modelEntries].map(([id, { path }]) => [id, path])),
+    roots: workshop.roots,
+    outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
+  };
   opened = await Jobs.open({
     folder: join(parts.folder, 'jobs'),
-    kinds: KINDS,
+    kinds: parts.kinds,
     context: {
       build: parts.jail,
-      sources: {
-        files: parts.files?.store ?? null,
-        models: new Map([...config.modelEntries].map(([id, { path }]) => [id, path])),
-        roots: workshop.roots,
-        outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
-      },
+      sources,
       threads: workshop.threads ?? Math.max(1, Math.floor(availableParallelism() / 2)),
       instance: createHash('sha256')
         .update(await realpath(parts.folder))
@@ -220,7 +248,7 @@ async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts)
     },
     log,
   });
-  return opened;
+  return { jobs: opened, sources };
 }
 
 function createAttester(

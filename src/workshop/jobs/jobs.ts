@@ -161,11 +161,12 @@ export class Jobs {
     await this.#folder.remove(id);
   }
 
-  /** The path of an output; undefined when there is none of that name. */
+  /** The path of an output, or of a folder of outputs; undefined when there is none of that name. */
   outputOf(owner: string, id: string, name: string): string | undefined {
     const job = this.#jobs.get(id);
     if (job?.owner !== owner || job.state !== 'done') return undefined;
-    return job.outputs.some((output) => output.name === name) ? this.#folder.of(id, 'out', name) : undefined;
+    const isThere = job.outputs.some((output) => output.name === name || output.name.startsWith(`${name}/`));
+    return isThere ? this.#folder.of(id, 'out', name) : undefined;
   }
 
   async record(owner: string, id: string): Promise<Buffer | undefined> {
