@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { attestedModel, toHex } from '@assay/attestation';
+import { attestedModel } from '@assay/attestation/issue';
 import { ApiError } from '../src/base/errors.ts';
 import { systemReason } from '../src/base/system-error.ts';
 import { modelInFolder } from '../src/models/gguf-folder.ts';
@@ -53,7 +53,7 @@ export async function packModel(source: string, out: string): Promise<PackedMode
     blocks,
     serial: modelSerial(rootHash),
     path: `/run/models/${name}${more.length === 0 ? `/${only?.name}` : ''}`,
-    sha256: toHex(attestedModel(name, blobs).sha256),
+    sha256: Buffer.from(attestedModel(name, blobs).sha256).toString('hex'),
   };
 }
 

@@ -189,9 +189,9 @@ export const tokenizeAnswer = object({
       array: list(
         either(
           {
-            number: count,
+            number: integer({ min: -1, max: 0x7fff_ffff }),
             object: object({
-              id: count,
+              id: integer({ min: -1, max: 0x7fff_ffff }),
               piece: either(
                 { string: words, array: list(integer({ min: 0, max: 255 }), { max: 1024 }) },
                 'text, or bytes that are no text of their own',
@@ -276,6 +276,7 @@ export const modelAnswer = object({
       type: words,
       sha256: words,
       other_types: count,
+      projector: optional(object({ type: words, sha256: words })),
     }),
   ),
   job: optional(

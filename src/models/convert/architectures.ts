@@ -6,36 +6,46 @@
 import { addBert, addGemma3, addLlama, addNomic, addPhi3, addQwen, type Parameters } from './parameters.ts';
 import type { Fields } from './config.ts';
 import type { Sizes } from './plan.ts';
+import type { SafeTensor } from './safetensors.ts';
 import type { TokenRules } from './tokens.ts';
 
-export type Size = Exclude<keyof Sizes, 'layers'> | 'fused' | 'gateUp';
+export type Size = Exclude<keyof Sizes, 'layers'>;
 
-export interface TensorRule {
+/** `S` names the sizes that shapes are made of. */
+export interface TensorRule<S extends string = Size> {
   /** Without `.weight` or `.bias`; a layer's without the part before its number. */
   readonly name: string;
   readonly gguf: string;
   /** Shape of the weight, rows first; of the bias the first. */
-  readonly shape: readonly Size[];
+  readonly shape: readonly S[];
   readonly bias: 'none' | 'maybe' | 'needed';
   /** Rows are permuted in heads of this kind. */
   readonly permuted?: 'queries' | 'keys' | undefined;
+  /** F32 whatever the type of the others. */
+  readonly single?: boolean | undefined;
 }
 
-export interface Architecture {
+/** The tensors of one GGUF file, and what folders call them. */
+export interface TensorTable<S extends string = Size> {
   /** general.architecture */
   readonly gguf: string;
-  /** `model_type` of config.json. */
-  readonly modelType: string;
   /** Before the names of tensors; absent in files of the model without its head. */
   readonly prefix: string;
   /** Between the prefix and the number of a layer. */
   readonly layer: string;
-  readonly tensors: readonly TensorRule[];
-  readonly layers: readonly TensorRule[];
+  /** Before the number of a layer in the GGUF file. */
+  readonly ggufLayer: string;
+  readonly tensors: readonly TensorRule<S>[];
+  readonly layers: readonly TensorRule<S>[];
   /** Tensors that are no part of the model as llama.cpp runs it. */
   readonly left: RegExp;
   /** 1 is added to every norm. */
   readonly shiftedNorms?: boolean | undefined;
+}
+
+export interface Architecture extends TensorTable {
+  /** `model_type` of config.json. */
+  readonly modelType: string;
   readonly parameters: Parameters;
   readonly tokens: TokenRules;
   /** Whether the output layer is the embedding's where config.json does not say. */
@@ -44,12 +54,23 @@ export interface Architecture {
   check?(config: Fields): void;
 }
 
-function rule(
+/** The source of a GGUF file of text. */
+export interface TextModel {
+  readonly architecture: Architecture;
+  readonly config: Fields;
+  /** Where the ids of special tokens stand. */
+  readonly tokens: Fields;
+  /** Whether the output layer is the embedding's; absent: config.json does not say. */
+  readonly tied: boolean | undefined;
+  readonly tensors: readonly SafeTensor[];
+}
+
+export function rule<S extends string = Size>(
   name: string,
   gguf: string,
-  shape: readonly Size[],
-  more: Partial<TensorRule> = {},
-): TensorRule {
+  shape: readonly S[],
+  more: Partial<TensorRule<S>> = {},
+): TensorRule<S> {
   return { name, gguf, shape, bias: 'none', ...more };
 }
 
@@ -97,7 +118,14 @@ const HEAD_NORMS: readonly TensorRule[] = [
   rule('self_attn.k_norm', 'attn_k_norm', ['head']),
 ];
 
-const DECODER_DEFAULTS = { prefix: 'model.', layer: 'layers.', tensors: DECODER, left: LEFT } as const;
+const BLOCKS = 'blk.';
+const DECODER_DEFAULTS = {
+  prefix: 'model.',
+  layer: 'layers.',
+  ggufLayer: BLOCKS,
+  tensors: DECODER,
+  left: LEFT,
+} as const;
 
 const LLAMA: Architecture = {
   ...DECODER_DEFAULTS,
@@ -169,10 +197,11 @@ const BERT: Architecture = {
   modelType: 'bert',
   prefix: 'bert.',
   layer: 'encoder.layer.',
+  ggufLayer: BLOCKS,
   tensors: [
     rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
-    rule('embeddings.position_embeddings', 'position_embd', ['context', 'embedding']),
-    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
+    rule('embeddings.position_embeddings', 'position_embd', ['context', 'embedding'], { single: true }),
+    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding'], { single: true }),
     rule('embeddings.LayerNorm', 'token_embd_norm', ['embedding'], NEEDED),
   ],
   layers: [
@@ -195,9 +224,10 @@ const NOMIC: Architecture = {
   modelType: 'nomic_bert',
   prefix: 'bert.',
   layer: 'encoder.layers.',
+  ggufLayer: BLOCKS,
   tensors: [
     rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
-    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
+    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding'], { single: true }),
     rule('emb_ln', 'token_embd_norm', ['embedding'], NEEDED),
   ],
   layers: [
@@ -214,9 +244,12 @@ const NOMIC: Architecture = {
   tokens: 'wordpiece',
 };
 
+/** A llama with its output layer. */
+export const LLAMA_WITH_HEAD = withHead(LLAMA);
+
 /** By the first name of `architectures`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  LlamaForCausalLM: withHead(LLAMA),
+  LlamaForCausalLM: LLAMA_WITH_HEAD,
   MistralForCausalLM: withHead({ ...LLAMA, modelType: 'mistral' }),
   Qwen2ForCausalLM: withHead(QWEN2),
   Qwen2Model: QWEN2,
