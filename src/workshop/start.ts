@@ -5,7 +5,6 @@ import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { attestedModel } from '@assay/attestation';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
@@ -33,6 +32,7 @@ import { toolDigest } from './jobs/tool.ts';
 import type { InputSources } from './jobs/inputs.ts';
 import { allKinds, familyRoutes } from './kinds.ts';
 import type { JobKind } from './kind.ts';
+import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
@@ -53,9 +53,6 @@ export interface StartOptions {
   readonly version: string;
   readonly onFatal: (error: unknown) => void;
 }
-
-/** The id under which policies pin the workshop's code, as they pin a model elsewhere. */
-export const WORKSHOP_MODEL = 'assay-workshop';
 
 const NEVER = new AbortController().signal;
 
@@ -93,6 +90,7 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
     version: CONVERTER,
     sha256: await toolDigest(codeFiles(), NEVER),
   };
+  if (tee !== null) await writeReferencePolicy(folder, tee, ownTool);
   const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
   if (attester !== null) ends.push(() => attester.close());
   const files = await createFiles(config, tee, clock, log);
@@ -257,7 +255,7 @@ function createAttester(
   identity: Identity,
   tool: RunTool,
 ): BatchingAttester {
-  const model = attestedModel(WORKSHOP_MODEL, [{ role: 'code', sha256: tool.sha256, size: 0 }]);
+  const model = workshopModel(tool);
   return createBatcher({
     source: tee.source,
     context: {
