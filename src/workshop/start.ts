@@ -14,6 +14,7 @@ import { readSmallFile } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
 import { lockFolder } from '../base/folder-lock.ts';
 import type { Log } from '../base/log.ts';
+import type { Config } from '../config/read.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
 import { FILE_ROUTES } from '../file-routes/route.ts';
 import type { Files } from '../files/open.ts';
@@ -277,12 +278,20 @@ function createAttester(
   });
 }
 
+/** Not the server's, which may have the same data folder. */
+function auditFolder(config: Config): string {
+  const { folder } = config.audit;
+  return config.origins.has('audit.folder') && folder !== undefined
+    ? folder
+    : join(dataDir(config), 'workshop-audit');
+}
+
 function createAudit(
   { workshop: { config }, log, onFatal }: StartOptions,
   identity: Identity,
 ): Promise<Audit> {
   return openAudit({
-    folder: config.audit.folder ?? join(dataDir(config), 'workshop-audit'),
+    folder: auditFolder(config),
     privateKey: identity.receipt.privateKey,
     clock: systemClock,
     maxSegmentBytes: config.audit.maxSegmentBytes,
