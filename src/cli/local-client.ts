@@ -46,10 +46,7 @@ export function localClient(options: LocalClientOptions): LocalClient {
           method,
           // The peer is this machine, so its certificate is not checked.
           rejectUnauthorized: false,
-          headers: {
-            ...(bytes === undefined ? {} : { 'content-type': type, 'content-length': bytes.length }),
-            ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
-          },
+          headers: headersOf(bytes, type, key),
         },
         resolve,
       );
@@ -85,6 +82,16 @@ export function localClient(options: LocalClientOptions): LocalClient {
       return response;
     },
   };
+}
+
+function headersOf(bytes: Buffer | undefined, type: string, key: string | undefined): Record<string, string> {
+  const headers: Record<string, string> = {};
+  if (bytes !== undefined) {
+    headers['content-type'] = type;
+    headers['content-length'] = String(bytes.length);
+  }
+  if (key !== undefined) headers['authorization'] = `Bearer ${key}`;
+  return headers;
 }
 
 export const MAX_ANSWER_BYTES = 16 * 1024 * 1024;

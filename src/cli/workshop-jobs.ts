@@ -1,5 +1,6 @@
-// `assay workshop ACTION …`: the jobs of a workshop that runs on this machine, by their routes. Starts nothing: jobs
-// have their jail, queue and record from the workshop alone. Ctrl-C ends the command, not the job.
+// `assay workshop ACTION …`: the jobs of a workshop that runs on this machine, by their routes. Starts
+// nothing: jobs have their jail, queue and record from the workshop alone. Ctrl-C ends the command, not the
+// job.
 
 import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs';
 import { readFileSync } from 'node:fs';
@@ -192,7 +193,9 @@ async function fetchJob(
   return 0;
 }
 
-/** Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites nothing. */
+/**
+ * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites nothing.
+ */
 async function download(client: LocalClient, job: Answer, folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const at = `/api/jobs/${shownText(job, 'id')}`;

@@ -1,5 +1,5 @@
-// `assay workshop`: a program of its own, which this process becomes. It is found beside the command line at run
-// time and never imported by it: the server's code and its image do not grow by it.
+// `assay workshop`: a program of its own, which this process becomes. It is found beside the command line
+// at run time and never imported by it: the server's code and its image do not grow by it.
 
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

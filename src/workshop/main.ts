@@ -1,6 +1,6 @@
-// `assay workshop`: starts the workshop, a program of its own beside the server (docs/workshop.md). The command line loads
-// it when it is asked for; no production image holds it. The line {"msg":"listening","url":…} on standard error says
-// that requests are answered.
+// `assay workshop`: starts the workshop, a program of its own beside the server (docs/workshop.md). The
+// command line loads it when it is asked for; no production image holds it. The line
+// {"msg":"listening","url":…} on standard error says that requests are answered.
 
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';

@@ -1,5 +1,6 @@
-// The reference policy of a workshop whose TEE is simulated, as a server writes its own: the measurement, and the
-// workshop's code as the model `assay-workshop`. With hardware, a policy names the measurement of a release.
+// The reference policy of a workshop whose TEE is simulated, as a server writes its own: the measurement,
+// and the workshop's code as the model `assay-workshop`. With hardware, a policy names the measurement of a
+// release.
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

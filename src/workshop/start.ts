@@ -1,5 +1,5 @@
-// The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server. Starting is
-// strict: a configured part that does not work ends the start with an error.
+// The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server.
+// Starting is strict: a configured part that does not work ends the start with an error.
 
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
@@ -48,7 +48,7 @@ export interface RunningWorkshop {
   close(): Promise<void>;
 }
 
-export interface StartOptions {
+export interface WorkshopStart {
   readonly workshop: WorkshopConfig;
   readonly log: Log;
   readonly version: string;
@@ -57,7 +57,7 @@ export interface StartOptions {
 
 const NEVER = new AbortController().signal;
 
-export async function startWorkshop(options: StartOptions): Promise<RunningWorkshop> {
+export async function startWorkshop(options: WorkshopStart): Promise<RunningWorkshop> {
   const ends: (() => Promise<void> | void)[] = [];
   const close = async (): Promise<void> => {
     for (const end of ends.splice(0).toReversed()) await end();
@@ -72,7 +72,7 @@ export async function startWorkshop(options: StartOptions): Promise<RunningWorks
 
 type Ends = (() => Promise<void> | void)[];
 
-async function assemble(options: StartOptions, ends: Ends): Promise<Omit<RunningWorkshop, 'close'>> {
+async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<RunningWorkshop, 'close'>> {
   const { workshop: given, log } = options;
   const { config, workshop } = given;
   const clock = systemClock;
@@ -203,7 +203,7 @@ interface OpenedJobs {
   readonly sources: InputSources;
 }
 
-async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts): Promise<OpenedJobs> {
+async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts): Promise<OpenedJobs> {
   const { config, workshop } = given;
   const clock = systemClock;
   let opened: Jobs | undefined;
@@ -251,7 +251,7 @@ async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts)
 }
 
 function createAttester(
-  { workshop: { config, digest }, log }: StartOptions,
+  { workshop: { config, digest }, log }: WorkshopStart,
   tee: Tee,
   identity: Identity,
   tool: RunTool,
@@ -287,7 +287,7 @@ function auditFolder(config: Config): string {
 }
 
 function createAudit(
-  { workshop: { config }, log, onFatal }: StartOptions,
+  { workshop: { config }, log, onFatal }: WorkshopStart,
   identity: Identity,
 ): Promise<Audit> {
   return openAudit({

@@ -1,6 +1,6 @@
-// docs/workshop.md, "From safetensors to attested serving", is run as it is written; then the server that takes
-// models by their records refuses everything else: no record, another file, an altered record, records of
-// another boot, evidence of another record, another kind.
+// docs/workshop.md, "From safetensors to attested serving", is run as it is written; then the server that
+// takes models by their records refuses everything else: no record, another file, an altered record,
+// records of another boot, evidence of another record, another kind.
 
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// Publishing by the routes of a real workshop, to a local hub: off by default, typed refusals, the bytes arrive,
-// the audit log has signed lines before and after, and the caller's token is written nowhere.
+// Publishing by the routes of a real workshop, to a local hub: off by default, typed refusals, the bytes
+// arrive, the audit log has signed lines before and after, and the caller's token is written nowhere.
 
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

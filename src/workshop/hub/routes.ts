@@ -1,6 +1,6 @@
-// `POST /api/finetune/publish/{model,gguf,dataset}` (seed 004): sends files to the hub with the caller's own token. No
-// job: only our code reads the files, in this process. The token lives for one request and is written
-// nowhere. The audit log has a signed line before the first byte leaves.
+// `POST /api/finetune/publish/{model,gguf,dataset}` (seed 004): sends files to the hub with the caller's
+// own token. No job: only our code reads the files, in this process. The token lives for one request and is
+// written nowhere. The audit log has a signed line before the first byte leaves.
 
 import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import type { EgressRecord } from '../../audit/write.ts';
 import { ApiError } from '../../base/errors.ts';
 import { flag, integer, list, object, optionalOrEmpty, text, type Infer } from '../../base/shape.ts';
 import { ownerOf } from '../../file-routes/stored.ts';
-import { readFields } from '../../http/fields.ts';
+import { readFormFields } from '../../http/fields.ts';
 import { type Call, type Route, route } from '../../http/route.ts';
 import { inputPath } from '../gguf/common.ts';
 import { type InputSources, resolveInput } from '../jobs/inputs.ts';
@@ -55,23 +55,23 @@ const answer = object({
   ),
 });
 
-const errors = ['publish_disabled', 'path_not_allowed', 'file_not_found', 'no_such_file', 'invalid_model_name', 'hub_unauthorized', 'hub_forbidden', 'hub_conflict', 'hub_error', 'hub_unavailable', 'model_file_changed'] as const; // prettier-ignore
+const ERRORS = ['publish_disabled', 'path_not_allowed', 'file_not_found', 'no_such_file', 'invalid_model_name', 'hub_unauthorized', 'hub_forbidden', 'hub_conflict', 'hub_error', 'hub_unavailable', 'model_file_changed'] as const; // prettier-ignore
 
-const common = {
+const COMMON = {
   method: 'POST',
   access: 'key',
   limited: true,
   untimed: true,
   tag: 'Jobs',
-  fields: readFields,
+  fields: readFormFields,
   answer,
-  errors,
+  errors: ERRORS,
 } as const;
 
 export function publishRoutes(options: PublishOptions): readonly Route[] {
   return [
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/publish/model',
       summary: 'Send the folder of a model to the hub, with a card.',
       body: object({ model_path: inputPath('The folder'), ...fields }),
@@ -84,7 +84,7 @@ export function publishRoutes(options: PublishOptions): readonly Route[] {
         }),
     }),
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/publish/gguf',
       summary: 'Send a GGUF file to the hub, with a card.',
       body: object({ gguf_path: inputPath('The file'), ...fields }),
@@ -92,7 +92,7 @@ export function publishRoutes(options: PublishOptions): readonly Route[] {
         send(options, call, { ...call.body, kind: 'gguf', field: 'gguf_path', given: call.body.gguf_path }),
     }),
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/publish/dataset',
       summary: 'Send a data set, a file or a folder, to the hub, with a card.',
       body: object({ dataset_path: inputPath('The file or folder'), ...fields }),

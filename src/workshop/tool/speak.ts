@@ -69,7 +69,7 @@ export function say(line: object): void {
 }
 
 /** Runs the program to its end: a result, a refusal, or the name of what was thrown. */
-export async function speak(work: () => Promise<object>): Promise<void> {
+export async function speakOf(work: () => Promise<object>): Promise<void> {
   try {
     say({ result: await work() });
   } catch (error) {

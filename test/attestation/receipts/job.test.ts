@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { encodeJobRecord, type JobRecord, openJobRecord } from '../../../attestation/receipts/job.ts';
-import { jobVectors, RECORD, signVector, VECTORS } from '../../../scripts/job-vectors.ts';
+import { jobVectors, RECORD, signVector, JOB_VECTORS } from '../../../scripts/job-vectors.ts';
 
 interface Vectors {
   readonly receipt_key: string;
@@ -12,7 +12,7 @@ interface Vectors {
     readonly code: string | null;
   }[];
 }
-const committed = JSON.parse(readFileSync(VECTORS, 'utf8')) as Vectors;
+const committed = JSON.parse(readFileSync(JOB_VECTORS, 'utf8')) as Vectors;
 
 async function codeOf(record: Uint8Array): Promise<string | null> {
   try {

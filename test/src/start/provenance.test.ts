@@ -6,7 +6,7 @@ import { encodeJobRecord, type JobRecord } from '@assay/attestation/job-record';
 import { describe, expect, test } from 'vitest';
 import { rawPublicKey } from '../../../src/attester/identity.ts';
 import { readConfig } from '../../../src/config/read.ts';
-import { admitted, type Provenance } from '../../../src/models/provenance.ts';
+import { admittedEntry, type Provenance } from '../../../src/models/provenance.ts';
 import type { RegistryEntry } from '../../../src/models/model.ts';
 import { createProvenance } from '../../../src/start/provenance.ts';
 
@@ -109,18 +109,20 @@ describe('admitting a model', () => {
 
   test('every file must be an output; of a converted folder, every file of it', async () => {
     const proof = proofOf(recordOf());
-    expect((await admitted(entryOf([MADE]), proof, provenance)).model.job).toMatchObject({ by: 'key' });
+    expect((await admittedEntry(entryOf([MADE]), proof, provenance)).model.job).toMatchObject({ by: 'key' });
     for (const entry of [entryOf([OTHER]), entryOf([MADE, OTHER]), entryOf([MADE], [OTHER])])
-      await expect(admitted(entry, proof, provenance)).rejects.toMatchObject({ code: 'job_record_refused' });
-    expect((await admitted(entryOf([OTHER], [MADE]), proof, provenance)).model.job).toBeDefined();
+      await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
+        code: 'job_record_refused',
+      });
+    expect((await admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).model.job).toBeDefined();
   });
 
   test('without a record: refused where one is required, and only there', async () => {
-    await expect(admitted(entryOf([MADE]), undefined, provenance)).rejects.toMatchObject({
+    await expect(admittedEntry(entryOf([MADE]), undefined, provenance)).rejects.toMatchObject({
       code: 'job_record_required',
     });
-    expect((await admitted(entryOf([MADE]), undefined, undefined)).model.job).toBeUndefined();
-    await expect(admitted(entryOf([MADE]), proofOf(recordOf()), undefined)).rejects.toMatchObject({
+    expect((await admittedEntry(entryOf([MADE]), undefined, undefined)).model.job).toBeUndefined();
+    await expect(admittedEntry(entryOf([MADE]), proofOf(recordOf()), undefined)).rejects.toMatchObject({
       code: 'unsupported_parameter',
     });
   });

@@ -1,5 +1,5 @@
-// Real jails, and programs that try to get out of them, to eat the machine or to outlive their end. Needs util-linux
-// and, for the strongest one, root: what cannot be tried here says so.
+// Real jails, and programs that try to get out of them, to eat the machine or to outlive their end. Needs
+// util-linux and, for the strongest one, root: what cannot be tried here says so.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
