@@ -37,9 +37,7 @@ const tokenLogprob = object({
       logprob: real,
       bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })),
     }),
-    {
-      max: 20,
-    },
+    { max: 20 },
   ),
 });
 
@@ -304,7 +302,6 @@ export const modelAnswer = object({
 export const modelListAnswer = object({ object: literal('list'), data: list(modelAnswer, { max: MANY }) });
 
 export const deletedAnswer = object({ id: words, object: literal('model'), deleted: flag() });
-
 export const loadAnswer = object({
   status: choice(['loaded', 'already_loaded']),
   model: words,

@@ -76,7 +76,7 @@ export async function speakOf(work: () => Promise<object>): Promise<void> {
     process.exitCode = 1;
     if (error instanceof ApiError) {
       const { code, message, param } = error;
-      say({ refused: { code, message: message.slice(0, 300), ...(param !== null && { param }) } });
+      say({ refused: { code, message: message.slice(0, 300), param: param ?? undefined } });
     } else process.stderr.write(`${error instanceof Error ? error.name : 'Error'}\n`);
   }
 }

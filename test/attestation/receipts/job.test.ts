@@ -1,3 +1,5 @@
+// The record of a job: written, read strictly, and refused for every altered byte, by committed vectors.
+
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,3 +1,5 @@
+// Forms as the objects their routes read: types by the schema, bounds, and refusals.
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decimal, flag, integer, object, optional, text } from '../../../src/base/shape.ts';
@@ -53,14 +55,16 @@ describe('refused', () => {
     ['a field of 10 MB', `name=${'x'.repeat(10 * 1024 * 1024)}`, 'request_too_large'],
   ])('%s', async (_what, body, code) => {
     if (code === null) {
-      await expect(readFormFields(URLENCODED, pieces(Buffer.from(body, 'latin1')), schema)).rejects.toMatchObject(
-        { code: 'invalid_form' },
-      );
+      await expect(
+        readFormFields(URLENCODED, pieces(Buffer.from(body, 'latin1')), schema),
+      ).rejects.toMatchObject({ code: 'invalid_form' });
       return;
     }
-    await expect(readFormFields(URLENCODED, pieces(Buffer.from(body), 65_536), schema)).rejects.toMatchObject({
-      code,
-    });
+    await expect(readFormFields(URLENCODED, pieces(Buffer.from(body), 65_536), schema)).rejects.toMatchObject(
+      {
+        code,
+      },
+    );
   });
 
   test.each(['text/plain', 'application/x-www-form-urlencoded; charset=latin1', 'multipart/form-data'])(

@@ -2,8 +2,8 @@
 // model they must name. Evidence itself is tried by the attestation's own tests and end to end.
 
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
-import { encodeJobRecord, type JobRecord } from '@assay/attestation/job-record';
 import { describe, expect, test } from 'vitest';
+import { encodeJobRecord, type JobRecord } from '@assay/attestation/job-record';
 import { rawPublicKey } from '../../../src/attester/identity.ts';
 import { readConfig } from '../../../src/config/read.ts';
 import { admittedEntry, type Provenance } from '../../../src/models/provenance.ts';
@@ -37,7 +37,9 @@ function recordOf(change: Partial<JobRecord> = {}): Uint8Array {
   return encodeJobRecord(record, (bytes) => new Uint8Array(sign(null, bytes, privateKey)));
 }
 
-const proofOf = (record: Uint8Array) => ({ record: Buffer.from(record).toString('base64') });
+function proofOf(record: Uint8Array): { record: string } {
+  return { record: Buffer.from(record).toString('base64') };
+}
 
 function provenanceOf(settings: string): Provenance | undefined {
   const file = { path: '/assay.toml', text: `[provenance]\n${settings}\n` };

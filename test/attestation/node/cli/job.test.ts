@@ -1,11 +1,10 @@
 // assay-verify job: exit codes and what is printed. Evidence that binds the key is tried with a real
 // workshop in test/e2e/workshop.test.ts.
 
-import { writeFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { readFileSync } from 'node:fs';
 import { runCli } from '../../../../attestation/node/cli/commands.ts';
 import { JOB_VECTORS } from '../../../../scripts/job-vectors.ts';
 
