@@ -97,11 +97,11 @@ tree: build $(TESTS_INSTALLED)
 drift: build ## regenerate generated files and compare
 	@$(TSX) scripts/drift.ts
 
-# Python, PyTorch and transformers with every wheel by its hash, and the sources of llama.cpp: five gigabytes, outside of the tree.
+# The one Python environment (of the workshop's tools, too) with every wheel by its hash, and the sources of llama.cpp: six gigabytes,
+# outside of the tree. An environment that is whole stays.
 ORACLE := $(HOME)/.cache/assay
 convert-oracle: $(TESTS_INSTALLED) ## the official converter and transformers, as the oracle of the tests of ours
-	python3 -m venv $(ORACLE)/python
-	$(ORACLE)/python/bin/pip install --require-hashes --only-binary=:all: -r scripts/convert-oracle/requirements.txt
+	@$(TSX) scripts/python-environment.ts --folder $(ORACLE)/python
 	@test -d $(ORACLE)/llama.cpp || git clone -q test/node_modules/node-llama-cpp/llama/gitRelease.bundle $(ORACLE)/llama.cpp
 
 fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer

@@ -1,0 +1,120 @@
+"""Reads a data set to train on: lines of JSON in one of four forms, each line in the form of the first. Every limit is checked, and an
+error names a line and a field and nothing that stands there. Imports the standard library alone."""
+
+import json
+from pathlib import Path
+
+from .protocol import Refused
+
+MAX_BYTES = 256 * 1024 * 1024
+MAX_LINES = 200_000
+MAX_LINE_BYTES = 1024 * 1024
+MAX_MESSAGES = 1000
+ROLES = ("system", "user", "assistant", "tool")
+FIELD = "dataset_source"
+ALPACA = "### Instruction:\n{instruction}\n\n### Response:\n"
+ALPACA_INPUT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+
+
+def refused(line: int, problem: str) -> Refused:
+    return Refused("invalid_value", f"line {line}: {problem}", FIELD)
+
+
+def read(path: Path) -> tuple[str, list[dict]]:
+    """The form (`text`, `messages`, `prompt_completion`) and rows with exactly its fields."""
+    if not path.is_file():
+        raise Refused("invalid_value", "the data set is no file", FIELD)
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise Refused("invalid_value", f"the data set has {size} bytes, at most {MAX_BYTES} are read", FIELD)
+    form, rows = None, []
+    with path.open("rb") as file:
+        number = 0
+        while True:
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                break
+            number += 1
+            if number > MAX_LINES:
+                raise Refused("invalid_value", f"the data set has more than {MAX_LINES} lines", FIELD)
+            if len(line) > MAX_LINE_BYTES:
+                raise refused(number, f"it has more than {MAX_LINE_BYTES} bytes")
+            if not line.strip():
+                continue
+            row = parsed(line, number)
+            found = form_of(row, number)
+            form = form or found
+            if found != form:
+                raise refused(number, f"it has the form `{found}`, and the lines before it have `{form}`")
+            rows.append(READERS[form](row, number))
+    if form is None:
+        raise Refused("invalid_value", "the data set has no line", FIELD)
+    return ("prompt_completion" if form == "alpaca" else form), rows
+
+
+def parsed(line: bytes, number: int) -> dict:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise refused(number, "it is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise refused(number, "it is no JSON") from None
+    if not isinstance(row, dict):
+        raise refused(number, "it is no object")
+    return row
+
+
+def form_of(row: dict, number: int) -> str:
+    if "messages" in row:
+        return "messages"
+    if "prompt" in row or "completion" in row:
+        return "prompt_completion"
+    if "instruction" in row or "output" in row:
+        return "alpaca"
+    if "text" in row:
+        return "text"
+    raise refused(number, "it has none of `text`, `messages`, `prompt` with `completion`, `instruction` with `output`")
+
+
+def words(row: dict, field: str, number: int, *, empty: bool = False) -> str:
+    value = row.get(field)
+    if not isinstance(value, str):
+        raise refused(number, f"`{field}` is missing or no text")
+    if not empty and not value.strip():
+        raise refused(number, f"`{field}` is empty")
+    return value
+
+
+def text(row: dict, number: int) -> dict:
+    return {"text": words(row, "text", number)}
+
+
+def prompt_completion(row: dict, number: int) -> dict:
+    return {"prompt": words(row, "prompt", number), "completion": words(row, "completion", number)}
+
+
+def alpaca(row: dict, number: int) -> dict:
+    given = words(row, "input", number, empty=True) if row.get("input") is not None else ""
+    form = ALPACA_INPUT if given.strip() else ALPACA
+    prompt = form.format(instruction=words(row, "instruction", number), input=given)
+    return {"prompt": prompt, "completion": words(row, "output", number)}
+
+
+def messages(row: dict, number: int) -> dict:
+    given = row["messages"]
+    if not isinstance(given, list) or not 1 <= len(given) <= MAX_MESSAGES:
+        raise refused(number, f"`messages` is no list of 1 to {MAX_MESSAGES}")
+    made = []
+    for index, message in enumerate(given):
+        at = f"messages[{index}]"
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise refused(number, f"`{at}.role` is not one of {', '.join(ROLES)}")
+        if not isinstance(message.get("content"), str):
+            raise refused(number, f"`{at}.content` is missing or no text")
+        made.append({"role": message["role"], "content": message["content"]})
+    if all(each["role"] != "assistant" for each in made):
+        raise refused(number, "`messages` has none of the assistant to learn")
+    return {"messages": made}
+
+
+READERS = {"text": text, "messages": messages, "prompt_completion": prompt_completion, "alpaca": alpaca}

@@ -1,0 +1,186 @@
+// Cross conversions, really done on small models: each tool runs its result beside the original, and the
+// figure is asserted here. Hostile files are refused and their code does not run. Needs `make
+// convert-oracle`.
+
+import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { CrossPathId } from '../../../../src/workshop/python/cross-paths.ts';
+import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
+import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
+import { HAVE_PYTHON, MINUTES, useTools, type Said } from '../../../fixtures/workshop/python-tools.ts';
+
+/** Of outputs around 0.1 to 1, in F32 on both sides. */
+const CLOSE = 1e-5;
+
+describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
+  const { work, run } = useTools({ models: true });
+  writeFileSync(join(work, 'tiny.gguf'), tinyGguf());
+
+  function convert(path: CrossPathId, model: string, more: object = {}): Promise<Said> {
+    const builtin = path === 'pytorch_to_gguf';
+    return run('cross', { parameters: { path, ...more }, inputs: { model: join(work, model) }, builtin });
+  }
+
+  test.each<[CrossPathId, string, readonly string[], object]>([
+    ['pytorch_to_onnx', 'net.pt2', ['model.onnx'], {}],
+    ['pytorch_to_onnx', 'dynamic.pt2', ['model.onnx'], {}],
+    ['pytorch_to_onnx', 'llama', ['model.onnx'], { sequence_length: 8 }],
+    ['gguf_to_onnx', 'tiny.gguf', ['model.onnx'], {}],
+    ['onnx_to_openvino', 'net.onnx', ['model.bin', 'model.xml'], {}],
+    ['onnx_to_pytorch', 'net.onnx', ['model.pt2'], {}],
+    ['onnx_to_tflite', 'net.onnx', ['model.tflite'], {}],
+    ['keras_to_onnx', 'net.keras', ['model.onnx'], {}],
+    ['pytorch_to_tflite_litert', 'net.pt2', ['small.tflite'], { output_name: 'small' }],
+    [
+      'pytorch_to_tflite_litert',
+      'mobile.safetensors',
+      ['model.tflite'],
+      { architecture: 'mobilenet_v3_small', input_shape: [1, 3, 32, 32] },
+    ],
+  ])(
+    '%s of %s computes what the original computes',
+    async (path, model, files, more) => {
+      const { result, refused, progress, output } = await convert(path, model, more);
+      expect(refused).toBeUndefined();
+      expect(result).toMatchObject({ path, checked: true });
+      console.log(`${path} of ${model}: differs by ${String(result?.['max_difference'])}`);
+      expect(Number(result?.['max_difference'])).toBeLessThan(CLOSE);
+      expect(readdirSync(output).toSorted()).toEqual(files);
+      expect(progress.toSorted((a, b) => a - b)).toEqual(progress);
+    },
+    10 * MINUTES,
+  );
+
+  test(
+    'a state dict goes to safetensors and back; tensors that share memory are both there',
+    async () => {
+      const there = await convert('pytorch_to_safetensors', 'net.bin');
+      expect(there.result).toMatchObject({ output: 'model.safetensors', tensors: 11 });
+      const back = await run('cross', {
+        parameters: { path: 'safetensors_to_pytorch' },
+        inputs: { model: join(there.output, 'model.safetensors') },
+      });
+      expect(back.result).toMatchObject({ output: 'pytorch_model.bin', tensors: 11 });
+    },
+    10 * MINUTES,
+  );
+
+  test(
+    'a folder with pickled weights becomes GGUF by the built-in converter',
+    async () => {
+      const folder = join(work, 'pickled');
+      mkdirSync(folder);
+      for (const [name, bytes] of HF_FOLDERS.qwen2()) writeFileSync(join(folder, name), bytes);
+      const { output } = await run('cross', {
+        parameters: { path: 'safetensors_to_pytorch' },
+        inputs: { model: join(folder, 'model.safetensors') },
+      });
+      const pickled = join(work, 'pickled-only');
+      mkdirSync(pickled);
+      for (const [name, bytes] of HF_FOLDERS.qwen2())
+        if (!name.endsWith('.safetensors')) writeFileSync(join(pickled, name), bytes);
+      copyFileSync(join(output, 'pytorch_model.bin'), join(pickled, 'pytorch_model.bin'));
+      const made = await convert('pytorch_to_gguf', 'pickled-only');
+      expect(made.refused).toBeUndefined();
+      expect(made.result).toMatchObject({ output: 'gguf/model.gguf' });
+      expect(readdirSync(made.output)).toEqual(['gguf']);
+    },
+    10 * MINUTES,
+  );
+
+  test.each<[string, CrossPathId, string, object, string, RegExp]>([
+    [
+      'a pickle that writes a file',
+      'pytorch_to_safetensors',
+      'evil.bin',
+      {},
+      'unsupported_model_format',
+      /refused, never run/,
+    ],
+    [
+      'a whole pickled module',
+      'pytorch_to_safetensors',
+      'module.bin',
+      {},
+      'unsupported_model_format',
+      /refused, never run/,
+    ],
+    [
+      'a program with a pickle in it',
+      'pytorch_to_onnx',
+      'evil-example.pt2',
+      {},
+      'unsupported_model_format',
+      /no exported program/,
+    ],
+    [
+      'a program with code for a size',
+      'pytorch_to_onnx',
+      'evil-size.pt2',
+      {},
+      'unsupported_model_format',
+      /no arithmetic|no exported program/,
+    ],
+    ['a Keras model with code', 'keras_to_onnx', 'lambda.keras', {}, 'unsupported_model_format', /safe mode/],
+    [
+      'a pickle where a program is wanted',
+      'pytorch_to_tflite_litert',
+      'net.onnx',
+      {},
+      'missing_required_parameter',
+      /architecture/,
+    ],
+    ['another kind of file', 'onnx_to_openvino', 'net.pt2', {}, 'unsupported_model_format', /no ONNX model/],
+    [
+      'no state dict',
+      'pytorch_to_safetensors',
+      'net.onnx',
+      {},
+      'unsupported_model_format',
+      /no file of torch\.save/,
+    ],
+    [
+      'an architecture that is none',
+      'pytorch_to_tflite_litert',
+      'mobile.safetensors',
+      { architecture: 'os' },
+      'invalid_value',
+      /no model of torchvision/,
+    ],
+    [
+      'weights of another',
+      'pytorch_to_tflite_litert',
+      'mobile.safetensors',
+      { architecture: 'resnet18' },
+      'invalid_safetensors',
+      /not those of/,
+    ],
+    ['a path without a backend', 'onnx_to_rknn', 'net.onnx', {}, 'unsupported_parameter', /no backend/],
+  ])(
+    '%s is refused',
+    async (...[, path, model, more, code, message]) => {
+      const { refused, result } = await convert(path, model, more);
+      expect(result).toBeUndefined();
+      expect(refused).toMatchObject({ code });
+      expect(refused?.message).toMatch(message);
+      expect(existsSync(join(work, 'pwned'))).toBe(false);
+    },
+    10 * MINUTES,
+  );
+
+  test(
+    'code of a model is never run',
+    async () => {
+      const folder = join(work, 'remote');
+      mkdirSync(folder);
+      const config = { architectures: ['LlamaForCausalLM'], auto_map: { AutoModelForCausalLM: 'evil.Evil' } };
+      writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+      writeFileSync(join(folder, 'evil.py'), `open(${JSON.stringify(join(work, 'pwned'))}, 'w')`);
+      const { refused } = await convert('pytorch_to_onnx', 'remote');
+      expect(refused).toMatchObject({ code: 'invalid_model_config' });
+      expect(existsSync(join(work, 'pwned'))).toBe(false);
+    },
+    10 * MINUTES,
+  );
+});

@@ -1,0 +1,119 @@
+// LoRA really trained on a tiny model: the loss falls, and the same request gives the same adapter. A data
+// set that is none is refused by line and field, and none of its text is said. Needs `make convert-oracle`.
+
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
+import { HAVE_PYTHON, MINUTES, useTools } from '../../../fixtures/workshop/python-tools.ts';
+
+const CANARY = 'canary-7f3a';
+
+describe.skipIf(!HAVE_PYTHON)('training', () => {
+  const { work, run } = useTools();
+  const model = join(work, 'model');
+  mkdirSync(model);
+  for (const [name, bytes] of HF_FOLDERS.mistral()) writeFileSync(join(model, name), bytes);
+
+  function dataset(name: string, text: string): string {
+    const path = join(work, name);
+    writeFileSync(path, text);
+    return path;
+  }
+
+  const PARAMETERS = { model_name: 'tiny', learning_rate: '0.05', max_steps: 12, batch_size: 4 };
+
+  test(
+    'the loss falls, twice to the same adapter, and every export is there',
+    async () => {
+      const row = `${JSON.stringify({ prompt: 'the model', completion: ' the token' })}\n`;
+      const inputs = { model, dataset: dataset('good.jsonl', row.repeat(8)) };
+      const parameters = { ...PARAMETERS, gradient_accumulation_steps: 1 };
+      const exports = ['lora', 'safetensors', 'gguf', 'gguf_adapter'];
+      const first = await run('finetune', { parameters: { ...parameters, exports }, inputs, builtin: true });
+      expect(first.refused).toBeUndefined();
+      expect(first.result).toMatchObject({
+        steps: 12,
+        rows: 8,
+        form: 'prompt_completion',
+        device: 'cpu',
+        use_4bit: false,
+      });
+      const losses = first.result?.['losses'] as readonly number[];
+      console.log(`loss ${losses[0]} to ${losses.at(-1)}`);
+      expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.5);
+      expect(first.logs.join('\n')).toMatch(/use_4bit: fell to false/);
+      expect(readdirSync(first.output).toSorted()).toEqual(['adapter.gguf', 'lora', 'merged', 'model.gguf']);
+      for (const name of ['adapter.gguf', 'model.gguf'])
+        expect(readFileSync(join(first.output, name)).toString('latin1', 0, 4)).toBe('GGUF');
+      const again = await run('finetune', { parameters, inputs });
+      const digest = (folder: string): readonly string[] =>
+        ['adapter_config.json', 'adapter_model.safetensors'].map((name) =>
+          createHash('sha256')
+            .update(readFileSync(join(folder, 'lora', name)))
+            .digest('hex'),
+        );
+      expect(digest(again.output)).toEqual(digest(first.output));
+      expect(readdirSync(again.output)).toEqual(['lora']);
+    },
+    15 * MINUTES,
+  );
+
+  test.each<[string, string, RegExp]>([
+    ['nothing', '\n\n', /has no line/],
+    ['no JSON', `{"text":"a"}\n{${CANARY}\n`, /^line 2: it is no JSON$/],
+    ['no UTF-8', '\u0000', /^line 1: /],
+    ['no object', `["${CANARY}"]`, /^line 1: it is no object/],
+    ['no known field', `{"${CANARY}":1}`, /^line 1: it has none of `text`/],
+    [
+      'another form than before',
+      `{"text":"${CANARY}"}\n{"prompt":"a","completion":"b"}`,
+      /^line 2: it has the form `prompt_completion`/,
+    ],
+    ['a text that is none', `{"text":7,"x":"${CANARY}"}`, /^line 1: `text` is missing or no text/],
+    ['an empty text', '{"text":"  "}', /^line 1: `text` is empty/],
+    ['half a pair', `{"prompt":"${CANARY}"}`, /^line 1: `completion` is missing/],
+    ['an instruction without output', `{"instruction":"${CANARY}"}`, /^line 1: `output` is missing/],
+    [
+      'a role that is none',
+      `{"messages":[{"role":"${CANARY}","content":""}]}`,
+      /^line 1: `messages\[0\]\.role`/,
+    ],
+    [
+      'none of the assistant',
+      `{"messages":[{"role":"user","content":"${CANARY}"}]}`,
+      /none of the assistant/,
+    ],
+    ['a line of 2 MB', `{"text":"${'x'.repeat(2_000_000)}"}`, /^line 1: it has more than 1048576 bytes/],
+    ['200 001 lines', '{"text":"a"}\n'.repeat(200_001), /more than 200000 lines/],
+  ])(
+    'a data set with %s is refused',
+    async (_what, text, message) => {
+      const inputs = { model, dataset: dataset('bad.jsonl', text) };
+      const said = await run('finetune', { parameters: PARAMETERS, inputs });
+      expect(said.refused).toMatchObject({ code: 'invalid_value', param: 'dataset_source' });
+      expect(said.refused?.message).toMatch(message);
+      expect(JSON.stringify(said)).not.toContain(CANARY);
+    },
+    MINUTES,
+  );
+
+  test.each<[string, unknown]>([
+    ['learning_rate', 'fast'],
+    ['learning_rate', '2'],
+    ['lora_r', 0],
+    ['lora_r', true],
+    ['max_seq_length', 1],
+    ['exports', ['pickle']],
+    ['num_epochs', '-1'],
+  ])(
+    '%s of %s is refused by its name',
+    async (param, value) => {
+      const inputs = { model, dataset: dataset('any.jsonl', '{"text":"a"}') };
+      const { refused } = await run('finetune', { parameters: { [param]: value }, inputs });
+      expect(refused).toMatchObject({ code: 'invalid_value', param });
+    },
+    MINUTES,
+  );
+});
