@@ -183,7 +183,10 @@ function pairsOf(
     const side = plain ?? embedding;
     if (side === undefined)
       throw invalidWeights(WEIGHTS, `tensor ${tensor.name}: only pairs of lora_A and lora_B are converted`);
-    const name = nameBelow(architecture.prefix, path);
+    const { prefix } = architecture;
+    const below = path.startsWith(prefix) ? path.slice(prefix.length) : path;
+    // Adapters of a model that sees name its text model, which is the base here.
+    const name = below.replace(/^text_model\./, '');
     const match = rules.get(`${name}.weight`);
     if (match === undefined || match.rule.shape.length !== 2)
       throw invalidWeights(WEIGHTS, `tensor ${tensor.name}: ${base.architecture} has no such matrix`);
@@ -197,14 +200,6 @@ function pairsOf(
   }
   return pairs;
 }
-
-/** Adapters of a model that sees name its text model, too, which is the base here. */
-function nameBelow(prefix: string, path: string): string {
-  const below = path.startsWith(prefix) ? path.slice(prefix.length) : path;
-  return below.startsWith(TEXT_MODEL) ? below.slice(TEXT_MODEL.length) : below;
-}
-
-const TEXT_MODEL = 'text_model.';
 
 interface Planning extends Pair {
   readonly base: AdapterBase;
