@@ -103,7 +103,7 @@ async function verify(
 test('from safetensors to a quantised file whose record is judged offline', async () => {
   const status = await ask('GET', '/api/gguf/pipeline/status');
   expect(status.json).toMatchObject({
-    capabilities: { quantize: true, convert_hf: true, lora_merge: false },
+    capabilities: { quantize: true, convert_hf: true, lora_merge: true },
   });
   expect((status.json['quant_types_available'] as unknown[]).length).toBeGreaterThanOrEqual(21);
 
@@ -212,7 +212,7 @@ test.each<[string, object, string]>([
   ['/api/gguf/quantize', { input_path: 'tiny' }, 'invalid_value'],
   ['/api/gguf/quantize', { input_path: 'broken.gguf', quant_type: 'HQQ4' }, 'unsupported_parameter'],
   ['/api/gguf/quantize', { input_path: 'broken.gguf', output_name: '../x' }, 'invalid_value'],
-  ['/api/gguf/quantize', { input_path: 'broken.gguf', imatrix_path: 'x' }, 'unsupported_parameter'],
+  ['/api/gguf/quantize', { input_path: 'broken.gguf', imatrix_path: 'x' }, 'path_not_allowed'],
   ['/api/gguf/quantize', { input_path: 'broken.gguf', n_threads: 0 }, 'integer_below_min_value'],
   ['/api/gguf/quantize', { input_path: 'broken.gguf', other: 1 }, 'unknown_parameter'],
   ['/api/gguf/quantize', {}, 'missing_required_parameter'],
