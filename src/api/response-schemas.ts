@@ -36,9 +36,7 @@ const tokenLogprob = object({
       logprob: real,
       bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })),
     }),
-    {
-      max: 20,
-    },
+    { max: 20 },
   ),
 });
 

@@ -1,5 +1,6 @@
 // The formats of image files that are decoded: one table, from which the server names what it takes and what
-// it asks an address for. libmtmd decodes all but those with a library of their own, which a machine may lack.
+// it asks an address for. libmtmd decodes all but those with a library of their own, which a machine may
+// lack.
 
 import { nativeLibrary, type NativeLibraryName } from './native-library.ts';
 

@@ -1,6 +1,7 @@
-// `assay models derive FOLDER`: makes of a folder of safetensors the GGUF file, of a model that sees both files,
-// that a server makes of it, and prints the digests; with --check, compares them with those a server shows or keeps. Needs no server, and
-// trusts none: the same program on any machine makes the same bytes. Exit 0 made or equal, 1 not.
+// `assay models derive FOLDER`: makes of a folder of safetensors the GGUF file, of a model that sees both
+// files, that a server makes of it, and prints the digests; with --check, compares them with those a server
+// shows or keeps. Needs no server, and trusts none: the same program on any machine makes the same bytes.
+// Exit 0 made or equal, 1 not.
 
 import { readFileSync, existsSync } from 'node:fs';
 import { link, rm, stat } from 'node:fs/promises';
@@ -214,7 +215,7 @@ function asJson(all: Made): object {
       type,
       sha256,
       other_types: otherTypes,
-      ...(projector !== undefined && { projector: { type: projector.type, sha256: projector.sha256 } }),
+      projector: projector === undefined ? undefined : { type: projector.type, sha256: projector.sha256 },
     },
     size_bytes: size + (projector?.size ?? 0),
     sources,

@@ -4,8 +4,8 @@
 import { ApiError } from '../base/errors.ts';
 
 /**
- * The same place in two notations: as `param` of an error, where a key that is more than a word is `*`, and as
- * a JSON pointer (RFC 6901) from the root of the schema.
+ * The same place in two notations: as `param` of an error, where a key that is more than a word is `*`, and
+ * as a JSON pointer (RFC 6901) from the root of the schema.
  */
 export class Place {
   readonly param: string;

@@ -1,6 +1,6 @@
 // The two APIs that are spoken: OpenAI's everywhere, and Anthropic's below /v1/messages and where a GET of
-// models says its version (`anthropic-version`). Its errors have an envelope of their own ("Errors"), with our
-// codes as `error.details.error_code`; its requests may bring their key as `x-api-key`, and are named in
+// models says its version (`anthropic-version`). Its errors have an envelope of their own ("Errors"), with
+// our codes as `error.details.error_code`; its requests may bring their key as `x-api-key`, and are named in
 // `request-id`.
 
 import type { IncomingHttpHeaders } from 'node:http';

@@ -1,6 +1,7 @@
-// A Hugging Face folder becomes a GGUF file in a confined process and, where a type is asked for, that becomes
-// a quantised one in another; of a model that sees, its projector becomes a second file. The bytes depend on the files, the type and CONVERTER alone, so
-// anybody can make them again and compare the digest. Refuses files that change meanwhile.
+// A Hugging Face folder becomes a GGUF file in a confined process and, where a type is asked for, that
+// becomes a quantised one in another; of a model that sees, its projector becomes a second file. The bytes
+// depend on the files, the type and CONVERTER alone, so anybody can make them again and compare the digest.
+// Refuses files that change meanwhile.
 
 import { createHash } from 'node:crypto';
 import { open, rm, type FileHandle } from 'node:fs/promises';
@@ -86,8 +87,8 @@ export function derivationOf(
 }
 
 /**
- * The files that are made of a folder, in order. What can be refused of a projector is refused first, since its
- * conversion is short.
+ * The files that are made of a folder, in order. What can be refused of a projector is refused first, since
+ * its conversion is short.
  */
 export function partsOf(
   sees: boolean,

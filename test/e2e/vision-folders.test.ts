@@ -15,9 +15,9 @@ import { attestedFetch, type AttestedFetch } from '@assay/attestation/node';
 import { ASSAY } from '../fixtures/e2e/assay.ts';
 import { childrenOf, startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
 import { dataUri, picture } from '../fixtures/images.ts';
-import { HF_FOLDERS, writeFolder, type Files } from '../fixtures/models/hf-folder.ts';
-import { visionFolder, visionTensors, writeLargeVisionFolder } from '../fixtures/models/hf-vision.ts';
-import { fileOf, headerOf, safetensors, type TensorSpec } from '../fixtures/models/safetensors.ts';
+import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
+import { visionFolder, writeLargeVisionFolder } from '../fixtures/models/hf-vision.ts';
+import { HOSTILE_VISION_FOLDERS, withJson } from '../fixtures/models/hostile-vision-folders.ts';
 import { haveVision } from '../fixtures/native/libraries.ts';
 
 let folder: string;
@@ -253,112 +253,8 @@ describe.skipIf(!haveVision)('a folder of a model that sees', () => {
   });
 });
 
-function withJson(name: string, change: (value: Record<string, unknown>) => object): Files {
-  const files = visionFolder();
-  const value = JSON.parse(files.get(name)!.toString()) as Record<string, unknown>;
-  return new Map([...files, [name, Buffer.from(JSON.stringify(change(value)))]]);
-}
-
-function config(fields: object): () => Files {
-  return () => withJson('config.json', (value) => ({ ...value, ...fields }));
-}
-
-function images(fields: object): () => Files {
-  return () => withJson('preprocessor_config.json', (value) => ({ ...value, ...fields }));
-}
-
-function without(name: string): Files {
-  const files = new Map(visionFolder());
-  files.delete(name);
-  return files;
-}
-
-const PATCHES = 'model.vision_model.embeddings.patch_embedding.weight';
-const NORM = 'model.text_model.norm.weight';
-
-/** The tensor of that name becomes these. */
-function tensors(name: string, change: (tensor: TensorSpec) => readonly TensorSpec[]): () => Files {
-  return () => {
-    const all = visionTensors().flatMap((each) => (each.name === name ? change(each) : [each]));
-    return new Map([...visionFolder(), ['model.safetensors', safetensors(all)]]);
-  };
-}
-
-function withNan(tensor: TensorSpec): readonly TensorSpec[] {
-  const data = Buffer.from(tensor.data);
-  data.writeFloatLE(NaN, 0);
-  return [{ ...tensor, data }];
-}
-
-function overlapping(): Files {
-  const all = visionTensors();
-  const header = headerOf(all);
-  const { dtype, shape } = header[PATCHES]!;
-  const moved = { ...header, [PATCHES]: { dtype, shape, data_offsets: [0, 16 * 3 * 8 * 8 * 4] } };
-  const bytes = fileOf(moved, Buffer.concat(all.map(({ data }) => data)));
-  return new Map([...visionFolder(), ['model.safetensors', bytes]]);
-}
-
-const NAN_MEAN = Buffer.from('{"image_mean":[NaN,0,0]}');
-
-const HOSTILE: readonly (readonly [title: string, files: () => Files, message: RegExp])[] = [
-  [
-    'no settings',
-    () => without('preprocessor_config.json'),
-    /^preprocessor_config\.json: the folder has nei/,
-  ],
-  [
-    'a mean of NaN',
-    () => new Map([...visionFolder(), ['preprocessor_config.json', NAN_MEAN]]),
-    /^preprocessor_config\.json: it is not JSON/,
-  ],
-  ['a mean of 1e9', images({ image_mean: [1e9, 0, 0] }), /image_mean is not three numbers from 0 to 1/],
-  ['a negative deviation', images({ image_std: [-0.5, 0.5, 0.5] }), /image_std is not three numbers/],
-  ['two colours', images({ image_std: [0.5, 0.5] }), /image_std is not three numbers/],
-  [
-    'an edge of 1e9',
-    images({ size: { longest_edge: 1e9 } }),
-    /size\.longest_edge is not a whole number from 64/,
-  ],
-  ['images that are not split', images({ do_image_splitting: false }), /do_image_splitting is false/],
-  ['other tiles', images({ max_image_size: { longest_edge: 64 } }), /max_image_size\.longest_edge is not 32/],
-  [
-    'tiles of 1e9',
-    config({ vision_config: { image_size: 1e9 } }),
-    /vision_config\.image_size is not a whole/,
-  ],
-  [
-    'a negative patch',
-    config({ vision_config: { patch_size: -8 } }),
-    /vision_config\.patch_size is not a whole/,
-  ],
-  ['no vision_config', config({ vision_config: null }), /^config\.json: vision_config is missing/],
-  ['a scale of 3', config({ scale_factor: 3 }), /scale_factor is no divisor of the 4 patches/],
-  [
-    'a vocabulary without marks',
-    () => withJson('tokenizer_config.json', (value) => ({ ...value, added_tokens_decoder: {} })),
-    /^tokenizer\.model: the vocabulary has no token <fake_token_around_image>/,
-  ],
-  ['another text', config({ text_config: { model_type: 'mamba' } }), /text_config\.model_type is not llama/],
-  ['a missing tensor', tensors(PATCHES, () => []), /patch_embedding\.weight is missing/],
-  [
-    'an encoder of another size',
-    tensors(PATCHES, (each) => [{ ...each, shape: [16, 3, 4, 16] }]),
-    /shape is \[16, 3, 4, 16\], config\.json makes it \[16, 3, 8, 8\]/,
-  ],
-  [
-    'a tensor too many',
-    tensors(PATCHES, (each) => [each, { ...each, name: 'model.audio.weight' }]),
-    /model\.audio\.weight: none of SmolVLM/,
-  ],
-  ['overlapping tensors', overlapping, /data_offsets overlap/],
-  ['NaN in the encoder', tensors(PATCHES, withNan), /a value is not finite/],
-  ['NaN in the text model', tensors(NORM, withNan), /a value is not finite/],
-  ['a text model without its norm', tensors(NORM, () => []), /norm\.weight is missing/],
-];
-
 describe.skipIf(!haveVision)('hostile folders', () => {
-  test.each(HOSTILE)(
+  test.each(HOSTILE_VISION_FOLDERS)(
     '%s: a typed 400 that names the field, and nothing is left',
     async (_, files, message) => {
       const before = await blobs();

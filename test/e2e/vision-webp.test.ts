@@ -1,12 +1,13 @@
 // WebP on the real server, in each dialect: the answer to a PNG of the same pixels, whose vectors are found
-// again; of an animation the first frame; damaged files are refused by name. Without its decoder it is refused.
+// again; of an animation the first frame; damaged files are refused by name. Without its decoder it is
+// refused.
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Anthropic from '@anthropic-ai/sdk';
-import OpenAI from 'openai';
+import OpenAI, { APIError } from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
@@ -166,8 +167,8 @@ async function apiError(
   try {
     await asked;
   } catch (error) {
-    expect(error).toBeInstanceOf(OpenAI.APIError);
-    const { status, message } = error as InstanceType<typeof OpenAI.APIError>;
+    expect(error).toBeInstanceOf(APIError);
+    const { status, message } = error as InstanceType<typeof APIError>;
     return { status: Number(status), message };
   }
   throw new Error('it was answered');

@@ -1,7 +1,7 @@
 // Kind and dimensions of an image file by its first bytes, before anything decodes it: PNG (specification
-// §5.2, §11.2.2), JPEG (ITU-T T.81 annex B), GIF (89a §17, §18) and WebP (webp-header.ts). Reads at most a bounded number of
-// segments. Refuses what the decoder of the engine would refuse or take for something else, and files built
-// to cost it far more than their pixels do.
+// §5.2, §11.2.2), JPEG (ITU-T T.81 annex B), GIF (89a §17, §18) and WebP (webp-header.ts). Reads at most a
+// bounded number of segments. Refuses what the decoder of the engine would refuse or take for something else,
+// and files built to cost it far more than their pixels do.
 
 import type { ImageKind } from '../../base/image-formats.ts';
 import { webpSize } from './webp-header.ts';

@@ -8,13 +8,13 @@ import { invalidDescription, invalidWeights, readExactly, type Folder, type Outp
 import type { OutputType } from './general.ts';
 import { encodeGgufHeader, padded } from './gguf-header.ts';
 import { elementsOf, type CopiedTensor, type Plan, type PlannedTensor } from './plan.ts';
-import { planConversion, type Part } from './plan-model.ts';
+import { planConversion, type ConvertedPart } from './plan-model.ts';
 import type { SafeTensor } from './safetensors.ts';
 
 export interface ConvertOptions {
   readonly type: OutputType;
   /** Of a model that sees two files are made, one at a time; absent: the folder is one of text alone. */
-  readonly part?: Part | undefined;
+  readonly part?: ConvertedPart | undefined;
   /**
    * general.name; absent, the file has none, so that its digest does not depend on what it is called here.
    */

@@ -12,7 +12,7 @@ import type { SafeTensor } from './safetensors.ts';
 export type OutputType = 'auto' | 'f32' | 'f16' | 'bf16';
 
 /** general.file_type of each. */
-export const FILE_TYPES: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 32 };
+export const FLOAT_FILE_TYPES: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 32 };
 
 export function typeOf(asked: OutputType, used: readonly SafeTensor[]): FloatType {
   if (asked !== 'auto') return ({ f32: 'F32', f16: 'F16', bf16: 'BF16' } as const)[asked];

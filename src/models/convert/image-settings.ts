@@ -1,6 +1,7 @@
-// What is done to an image before a model sees it: processor_config.json, else preprocessor_config.json, with
-// the settings of `image_processor` or `media_proc_cfg` before those beside them, as the official converter
-// merges them. Refuses values that are no sensible numbers, and steps that libmtmd does not leave out.
+// The steps done to an image before a model sees it: processor_config.json, else preprocessor_config.json,
+// with the settings of `image_processor` or `media_proc_cfg` before those beside them, as the official
+// converter merges them. Refuses values that are no sensible numbers, and steps that libmtmd does not leave
+// out.
 
 import { Fields } from './config.ts';
 import { invalidDescription, type Folder } from './folder.ts';

@@ -1,10 +1,10 @@
-// The plan of a GGUF file, of headers and descriptions alone: of a model of text, or of one of the two files of
-// a model that sees.
+// The plan of a GGUF file, of headers and descriptions alone: of a model of text, or of one of the two files
+// of a model that sees.
 
 import { ARCHITECTURES, type TextModel } from './architectures.ts';
 import { architectureName, CONFIG, Fields, mustBePlain, shownName } from './config.ts';
 import { invalidDescription, unsupportedModel, type Folder } from './folder.ts';
-import { addGeneral, FILE_TYPES, typeOf, type Planned, type PlanOptions } from './general.ts';
+import { addGeneral, FLOAT_FILE_TYPES, typeOf, type Planned, type PlanOptions } from './general.ts';
 import { readJson } from './json.ts';
 import type { Metadata } from './plan.ts';
 import { readTensors } from './safetensors.ts';
@@ -13,12 +13,12 @@ import { addTokens } from './tokens.ts';
 import { isSeeing, mustHaveMarks, planProjector, seeingModelOf } from './vision.ts';
 
 /** Of a model that sees. */
-export type Part = 'text' | 'projector';
+export type ConvertedPart = 'text' | 'projector';
 
 /** Everything that can be refused without reading a weight is refused here. */
 export function planConversion(
   folder: Folder,
-  options: PlanOptions & { readonly part?: Part | undefined },
+  options: PlanOptions & { readonly part?: ConvertedPart | undefined },
 ): Planned {
   const json = readJson(folder, CONFIG);
   if (json === undefined) throw invalidDescription(CONFIG, 'the folder has no such file');
@@ -37,7 +37,7 @@ function planText(folder: Folder, model: TextModel, options: PlanOptions): Plann
   const used = usedTensors(architecture, model.tensors);
   const type = typeOf(options.type, used);
   const metadata: Metadata = new Map([['general.architecture', { string: architecture.gguf }]]);
-  const fileType = FILE_TYPES[type];
+  const fileType = FLOAT_FILE_TYPES[type];
   const parameters = architecture.parameters({
     config,
     folder,

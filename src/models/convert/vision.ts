@@ -3,10 +3,10 @@
 // encoder and the connector become the projector, as `conversion/smolvlm.py` with --mmproj writes it. Where
 // config.json does not say, the defaults are those of `transformers`.
 
-import { LLAMA_WITH_HEAD, rule, type TensorTable, type TextModel } from './architectures.ts';
+import { LLAMA_WITH_HEAD, tensorRule, type TensorTable, type TextModel } from './architectures.ts';
 import { architectureName, CONFIG, Fields, MAX_MODEL_WIDTH, mustBePlain, shownName } from './config.ts';
 import { invalidDescription, invalidWeights, unsupportedModel, type Folder } from './folder.ts';
-import { addGeneral, FILE_TYPES, typeOf, type Planned, type PlanOptions } from './general.ts';
+import { addGeneral, FLOAT_FILE_TYPES, typeOf, type Planned, type PlanOptions } from './general.ts';
 import { readImageSettings } from './image-settings.ts';
 import { isObject, type ModelJsonObject } from './json.ts';
 import type { GgufValue } from './gguf-header.ts';
@@ -53,7 +53,7 @@ type VisionSize = 'inner' | 'units' | 'channels' | 'patch' | 'patches' | 'merged
 const NEEDED = { bias: 'needed' } as const;
 
 function matrix(name: string, gguf: string, shape: readonly [VisionSize, VisionSize]) {
-  return rule<VisionSize>(name, gguf, shape, NEEDED);
+  return tensorRule<VisionSize>(name, gguf, shape, NEEDED);
 }
 
 const PROJECTOR: TensorTable<VisionSize> = {
@@ -62,23 +62,28 @@ const PROJECTOR: TensorTable<VisionSize> = {
   layer: 'vision_model.encoder.layers.',
   ggufLayer: 'v.blk.',
   tensors: [
-    rule('vision_model.embeddings.patch_embedding', 'v.patch_embd', ['inner', 'channels', 'patch', 'patch'], {
-      ...NEEDED,
+    tensorRule(
+      'vision_model.embeddings.patch_embedding',
+      'v.patch_embd',
+      ['inner', 'channels', 'patch', 'patch'],
+      {
+        ...NEEDED,
+        single: true,
+      },
+    ),
+    tensorRule('vision_model.embeddings.position_embedding', 'v.position_embd', ['patches', 'inner'], {
       single: true,
     }),
-    rule('vision_model.embeddings.position_embedding', 'v.position_embd', ['patches', 'inner'], {
-      single: true,
-    }),
-    rule('vision_model.post_layernorm', 'v.post_ln', ['inner'], NEEDED),
-    rule('connector.modality_projection.proj', 'mm.model.fc', ['projected', 'merged']),
+    tensorRule('vision_model.post_layernorm', 'v.post_ln', ['inner'], NEEDED),
+    tensorRule('connector.modality_projection.proj', 'mm.model.fc', ['projected', 'merged']),
   ],
   layers: [
-    rule('layer_norm1', 'ln1', ['inner'], NEEDED),
+    tensorRule('layer_norm1', 'ln1', ['inner'], NEEDED),
     matrix('self_attn.q_proj', 'attn_q', ['inner', 'inner']),
     matrix('self_attn.k_proj', 'attn_k', ['inner', 'inner']),
     matrix('self_attn.v_proj', 'attn_v', ['inner', 'inner']),
     matrix('self_attn.out_proj', 'attn_out', ['inner', 'inner']),
-    rule('layer_norm2', 'ln2', ['inner'], NEEDED),
+    tensorRule('layer_norm2', 'ln2', ['inner'], NEEDED),
     matrix('mlp.fc1', 'ffn_up', ['units', 'inner']),
     matrix('mlp.fc2', 'ffn_down', ['inner', 'units']),
   ],
@@ -138,11 +143,12 @@ function partOf(config: Fields, name: string, defaults: ModelJsonObject): Fields
 /** Ids of special tokens: those of the whole model before those of its text. */
 function tokensOf(config: Fields): Fields {
   const text = config.value('text_config');
+  const inner = isObject(text) ? text : {};
   const own = config.names().flatMap((name) => {
     const value = name.endsWith('_token_id') ? config.value(name) : undefined;
     return value === undefined ? [] : [[name, value] as const];
   });
-  return new Fields(CONFIG, { ...(isObject(text) ? text : {}), ...Object.fromEntries(own) });
+  return new Fields(CONFIG, { ...inner, ...Object.fromEntries(own) });
 }
 
 interface SplitTensors {
@@ -246,7 +252,7 @@ export function planProjector(folder: Folder, model: SeeingModel, options: PlanO
   ]);
   addGeneral(metadata, { folder, kind: 'mmproj', name: options.name, tensors: planned });
   const rest: readonly (readonly [key: string, value: GgufValue])[] = [
-    ['general.file_type', { u32: FILE_TYPES[type] }],
+    ['general.file_type', { u32: FLOAT_FILE_TYPES[type] }],
     ['clip.has_vision_encoder', { bool: true }],
     ['clip.vision.projection_dim', { u32: projected }],
     ['clip.vision.image_size', { u32: encoder.tile }],

@@ -113,8 +113,8 @@ export function checkManifest(manifest: ModelManifest): void {
 }
 
 /**
- * `derived` and the blobs of role `source` say the same, of one file of weights, and at most one projector, that
- * the store holds.
+ * `derived` and the blobs of role `source` say the same, of one file of weights, and at most one projector,
+ * that the store holds.
  */
 function problemOfDerivation({
   blobs,

@@ -1,5 +1,5 @@
-// From an image file to a bitmap of libmtmd, beside the event loop: PNG, JPEG and GIF by its own decoder, WebP
-// by libwebp's. Whatever decoded it, a bitmap of other dimensions than the header said is refused.
+// From an image file to a bitmap of libmtmd, beside the event loop: PNG, JPEG and GIF by its own decoder,
+// WebP by libwebp's. Whatever decoded it, a bitmap of other dimensions than the header said is refused.
 
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';

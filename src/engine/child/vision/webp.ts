@@ -1,5 +1,5 @@
-// The decoder of libwebp as `make native` builds it (scripts/native/webp.cpp), called through koffi: pixels of
-// a file, beside the event loop, and within a limit of memory that goes with the size of the image.
+// The decoder of libwebp as `make native` builds it (scripts/native/webp.cpp), called through koffi: pixels
+// of a file, beside the event loop, and within a limit of memory that goes with the size of the image.
 
 import koffi from 'koffi';
 import { LlamaLibraryError } from '../../seam/library-folder.ts';

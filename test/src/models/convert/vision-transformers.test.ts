@@ -1,6 +1,6 @@
-// The vectors that libmtmd computes from a projector of our converter, beside those of `transformers` from the
-// same folder: tiny random SmolVLM and Idefics3, also one whose patches do not fill a tile. Needs
-// `make convert-oracle` and `make native`.
+// The vectors that libmtmd computes from a projector of our converter, beside those of `transformers` from
+// the same folder: tiny random SmolVLM and Idefics3, also one whose patches do not fill a tile. Needs `make
+// convert-oracle` and `make native`.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

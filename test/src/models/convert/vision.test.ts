@@ -4,12 +4,12 @@
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import fc from 'fast-check';
+import { array, assert, asyncProperty, constantFrom, dictionary, double, oneof, record } from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ApiError } from '../../../../src/base/errors.ts';
 import { convertFolder } from '../../../../src/models/convert/convert.ts';
 import type { OutputType } from '../../../../src/models/convert/general.ts';
-import type { Part } from '../../../../src/models/convert/plan-model.ts';
+import type { ConvertedPart } from '../../../../src/models/convert/plan-model.ts';
 import { inspectProjector } from '../../../../src/models/gguf/projector.ts';
 import { readHeader } from '../../../../src/models/gguf/header.ts';
 import { inMemory, type Files } from '../../../fixtures/models/hf-folder.ts';
@@ -24,7 +24,7 @@ const FOLDERS = {
   idefics3: visionFolder({ family: 'Idefics3', dtype: 'BF16' }),
 } as const;
 
-function gather(files: Files, part: Part, type: OutputType, name?: string): Buffer {
+function gather(files: Files, part: ConvertedPart, type: OutputType, name?: string): Buffer {
   const parts: Buffer[] = [];
   const output = { write: (bytes: Uint8Array) => void parts.push(Buffer.from(bytes)) };
   convertFolder(inMemory(files), output, { type, part, name });
@@ -44,11 +44,11 @@ describe.each(['smolvlm', 'idefics3'] as const)('%s', (folder) => {
 });
 
 test('property: whatever the settings of images and the encoder say, they are refused by name, or fit libmtmd', async () => {
-  const any = fc.oneof(
-    fc.constantFrom(0.5, 0, 1, -1, 1e9, 32, 64, 96, 8, 4, 2, 16, null, true, false, 'x', [], {}),
-    fc.double(),
-    fc.array(fc.oneof(fc.constantFrom(0.5, 0.25, 1e9, -1), fc.double()), { minLength: 2, maxLength: 4 }),
-    fc.record({ longest_edge: fc.oneof(fc.constantFrom(32, 64, 128, 256, 1e9, -1), fc.double()) }),
+  const any = oneof(
+    constantFrom(0.5, 0, 1, -1, 1e9, 32, 64, 96, 8, 4, 2, 16, null, true, false, 'x', [], {}),
+    double(),
+    array(oneof(constantFrom(0.5, 0.25, 1e9, -1), double()), { minLength: 2, maxLength: 4 }),
+    record({ longest_edge: oneof(constantFrom(32, 64, 128, 256, 1e9, -1), double()) }),
   );
   const images = ['image_mean', 'image_std', 'size', 'max_image_size', 'do_resize', 'image_processor'];
   const sizes = [
@@ -59,11 +59,11 @@ test('property: whatever the settings of images and the encoder say, they are re
     'layer_norm_eps',
     'num_channels',
   ];
-  const fields = (names: readonly string[]) => fc.dictionary(fc.constantFrom(...names), any, { maxKeys: 2 });
+  const fields = (names: readonly string[]) => dictionary(constantFrom(...names), any, { maxKeys: 2 });
   const json = (name: string) => JSON.parse(FOLDERS.smolvlm.get(name)!.toString()) as Record<string, object>;
   let taken = 0;
-  await fc.assert(
-    fc.asyncProperty(fields(images), fields(images), fields(sizes), async (before, after, vision) => {
+  await assert(
+    asyncProperty(fields(images), fields(images), fields(sizes), async (before, after, vision) => {
       const config = json('config.json');
       const files = new Map([
         ...FOLDERS.smolvlm,
