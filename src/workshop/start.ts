@@ -123,7 +123,7 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   ends.push(() => leaf.close());
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   if (audit !== null) ends.push(() => audit.close());
-  const publishing = openPublishing({ workshop: given, audit, sources, folder, log });
+  const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
   ends.push(() => publishing.close());
   const server = await createServer(
     {
@@ -146,6 +146,7 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
   );
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
+  ends.push(() => publishing.close());
   renewals.apply = (tls) => server.setTls(tls);
   const { url } = await server.listen();
   return { url, identity, tee, jail };
