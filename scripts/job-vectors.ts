@@ -10,7 +10,7 @@ import { type Cbor, encodeCbor } from '../attestation/encoding/cbor.ts';
 import { encodeJobRecord, type JobRecord } from '../attestation/receipts/job.ts';
 import { TOP } from './closures.ts';
 
-export const VECTORS = join(TOP, 'test/vectors/receipts/job-v1.json');
+export const JOB_VECTORS = join(TOP, 'test/vectors/receipts/job-v1.json');
 
 const PKCS8 = Buffer.concat([
   Buffer.from('302e020100300506032b657004220420', 'hex'),
@@ -174,4 +174,4 @@ export function jobVectors(): { readonly receipt_key: string; readonly vectors: 
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
-  writeFileSync(VECTORS, `${JSON.stringify(jobVectors(), undefined, 2)}\n`);
+  writeFileSync(JOB_VECTORS, `${JSON.stringify(jobVectors(), undefined, 2)}\n`);

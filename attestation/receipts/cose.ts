@@ -1,6 +1,7 @@
-// COSE_Sign1 (RFC 9052 §4.2) as this protocol uses it (docs/workshop.md, "The record"): untagged, deterministic
-// CBOR, EdDSA with Ed25519, a protected header of one fixed byte string that is compared and not parsed, an
-// empty unprotected header, the payload inside. Another header, a longer spelling or a byte more is refused.
+// COSE_Sign1 (RFC 9052 §4.2) as this protocol uses it (docs/workshop.md, "The record"): untagged,
+// deterministic CBOR, EdDSA with Ed25519, a protected header of one fixed byte string that is compared and
+// not parsed, an empty unprotected header, the payload inside. Another header, a longer spelling or a byte
+// more is refused.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { type Cbor, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
@@ -30,7 +31,7 @@ export function protectedHeader({ contentType }: SignedForm): Uint8Array {
 }
 
 /** The bytes an Ed25519 key signs: `["Signature1", protected, h'', payload]`. */
-export function signedBytes(form: SignedForm, payload: Uint8Array): Uint8Array {
+export function signedBytesOf(form: SignedForm, payload: Uint8Array): Uint8Array {
   return encodeCbor(['Signature1', protectedHeader(form), EMPTY, payload]);
 }
 
@@ -68,7 +69,7 @@ export async function sign1Verifies(
 ): Promise<boolean> {
   try {
     const key = await crypto.subtle.importKey('raw', own(publicKey), 'Ed25519', false, ['verify']);
-    const message = own(signedBytes(form, signed.payload));
+    const message = own(signedBytesOf(form, signed.payload));
     return await crypto.subtle.verify('Ed25519', key, own(signed.signature), message);
   } catch (error) {
     // A platform without Ed25519 must not pass for a wrong signature.

@@ -1,10 +1,11 @@
-// The record of a workshop's job, `assay/job/v1` (docs/workshop.md, "The record"): what went in, what ran, what came out, signed
-// by the receipt key of the workshop's boot. Refuses unknown keys, other types and sizes over their bounds, and
-// any byte that is not the canonical encoding. An entry of its own: pages that verify connections do not load it.
+// The record of a workshop's job, `assay/job/v1` (docs/workshop.md, "The record"): what went in, what ran,
+// what came out, signed by the receipt key of the workshop's boot. Refuses unknown keys, other types and
+// sizes over their bounds, and any byte that is not the canonical encoding. An entry of its own: pages that
+// verify connections do not load it.
 
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
 import { malformed, refused } from '../transcript/errors.ts';
-import { decodeSign1, encodeSign1, sign1Verifies, signedBytes, type SignedForm } from './cose.ts';
+import { decodeSign1, encodeSign1, sign1Verifies, signedBytesOf, type SignedForm } from './cose.ts';
 
 /** Domain separation and version, key 0 of the payload. */
 export const JOB_LABEL = 'assay/job/v1';
@@ -69,7 +70,7 @@ export function encodeJobRecord(record: JobRecord, sign: (bytes: Uint8Array) => 
   const payload = encodeCbor(payloadOf(record));
   // The reader's rules hold for the writer: a record that no reader takes must not be signed.
   readPayload(payload);
-  return encodeSign1(FORM, { payload, signature: sign(signedBytes(FORM, payload)) });
+  return encodeSign1(FORM, { payload, signature: sign(signedBytesOf(FORM, payload)) });
 }
 
 /**

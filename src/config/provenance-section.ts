@@ -1,5 +1,5 @@
-// Settings of the jobs whose results the server takes as models (docs/workshop.md, "Admission"). The policy stands
-// in the configuration itself, so that the digest of the configuration covers it.
+// Settings of the jobs whose results the server takes as models (docs/workshop.md, "Admission"). The policy
+// stands in the configuration itself, so that the digest of the configuration covers it.
 
 import { boolean, measured, string, strings } from './fields.ts';
 import type { Section } from './fields.ts';

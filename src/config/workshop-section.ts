@@ -1,5 +1,6 @@
-// The table `[workshop]` of a workshop's configuration. The other tables are the server's: address, keys, TLS, TEE,
-// files, limits and the log mean the same there (docs/workshop.md). The server itself refuses this table.
+// The table `[workshop]` of a workshop's configuration. The other tables are the server's: address, keys,
+// TLS, TEE, files, limits and the log mean the same there (docs/workshop.md). The server itself refuses
+// this table.
 
 import { createHash } from 'node:crypto';
 import { boolean, measured, operator, path, strings, whole } from './fields.ts';

@@ -1,6 +1,6 @@
-// The fields of a form as the object its route reads: application/x-www-form-urlencoded, or multipart/form-data
-// without files. Texts become numbers and booleans where the shape's schema has those. Small by its nature: few
-// fields, each of a few kilobytes.
+// The fields of a form as the object its route reads: application/x-www-form-urlencoded, or
+// multipart/form-data without files. Texts become numbers and booleans where the shape's schema has those.
+// Small by its nature: few fields, each of a few kilobytes.
 
 import { ApiError } from '../base/errors.ts';
 import type { JsonSchema } from '../base/shape.ts';
@@ -13,7 +13,7 @@ const MAX_FIELD_BYTES = 16 * 1024;
 const URLENCODED = /^application\/x-www-form-urlencoded\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?$/i;
 
 /** Reads a whole form. 400 invalid_form, 413 request_too_large, 415. */
-export async function readFields(
+export async function readFormFields(
   contentType: string,
   body: AsyncIterable<Buffer>,
   schema: JsonSchema,

@@ -1,6 +1,6 @@
-// Whether a model may be served by what is known of its making: its files must be outputs of a job whose record the
-// server trusts (docs/workshop.md, "Admission"). The digests compared are those that loading enforces, so a file
-// that is replaced later is refused there.
+// Whether a model may be served by what is known of its making: its files must be outputs of a job whose
+// record the server trusts (docs/workshop.md, "Admission"). The digests compared are those that loading
+// enforces, so a file that is replaced later is refused there.
 
 import { ApiError } from '../base/errors.ts';
 import type { JobOrigin, JobProof, RegistryEntry } from './model.ts';
@@ -20,7 +20,7 @@ export interface Provenance {
 }
 
 /** The entry as it may be registered. 400 job_record_required, and as `judge`. */
-export async function admitted(
+export async function admittedEntry(
   entry: RegistryEntry,
   proof: JobProof | undefined,
   provenance: Provenance | undefined,

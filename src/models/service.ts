@@ -1,7 +1,8 @@
-// The model service behind the routes: registry (known models), lifecycle (loaded ones), store and pull (their origin, and what
-// survives a restart). Failures are ApiErrors. A decision by id is carried out in the same step, or names the registration it
-// was made for: between a wait and an action another request may have replaced the model. Models of the
-// configuration are not written to the store; they come back with the configuration.
+// The model service behind the routes: registry (known models), lifecycle (loaded ones), store and pull
+// (their origin, and what survives a restart). Failures are ApiErrors. A decision by id is carried out in
+// the same step, or names the registration it was made for: between a wait and an action another request
+// may have replaced the model. Models of the configuration are not written to the store; they come back
+// with the configuration.
 
 import { ApiError } from '../base/errors.ts';
 import { adapterEntry } from './adapters.ts';
@@ -12,7 +13,7 @@ import { KeyedQueue } from './keyed-queue.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel } from './load.ts';
 import type { FileIdentity, JobProof, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
-import { admitted, recordRequired } from './provenance.ts';
+import { admittedEntry, recordRequired } from './provenance.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import { plainPullName } from './pull/name.ts';
 import type { PullService } from './pull/pull.ts';
@@ -31,8 +32,9 @@ export interface ConfiguredModel extends ModelToAdd {
 export interface Models<E extends Closable> extends ModelService<E> {
   readonly registry: Registry;
   /**
-   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where it may be. Its id
-   * stays the configuration's, also while it is deleted: what another took there would be gone after a restart.
+   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where
+   * it may be. Its id stays the configuration's, also while it is deleted: what another took there would be
+   * gone after a restart.
    */
   add(source: ConfiguredModel, signal: AbortSignal): Promise<RegistryEntry>;
   /** Registers the models of the store. Resolves with those it could not register, by manifest file. */
@@ -57,7 +59,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
   readonly #uses = new AdapterUses();
-  /** Each running pull has a follower of the service, so that registration does not depend on a watching client. */
+  /**
+   * Each running pull has a follower of the service, so that registration does not depend on a watching
+   * client.
+   */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {
@@ -255,7 +260,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 
   #admitted(entry: RegistryEntry, job: JobProof | undefined): Promise<RegistryEntry> {
-    return admitted(entry, job, this.#options.provenance);
+    return admittedEntry(entry, job, this.#options.provenance);
   }
 
   /** A record that no trust is left for is only a loss where records are required. */
@@ -348,7 +353,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  /** The model a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
+  /**
+   * The model a finished pull wrote to the store becomes servable; other bytes under a known id replace the
+   * model.
+   */
   async #adoptPulled(id: string): Promise<void> {
     const unloaded = await this.#changes.run(id, async () => {
       const manifest = await this.#store.get(id);

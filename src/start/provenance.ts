@@ -1,6 +1,6 @@
-// Which jobs of workshops the server trusts, from `[provenance]`: by the key that signed the record, or by evidence
-// that binds that key and that the configured policy accepts. Nothing is fetched: evidence comes with its
-// endorsements.
+// Which jobs of workshops the server trusts, from `[provenance]`: by the key that signed the record, or by
+// evidence that binds that key and that the configured policy accepts. Nothing is fetched: evidence comes
+// with its endorsements.
 
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -9,10 +9,10 @@ import type { JobRecord } from '@assay/attestation/job-record';
 import { judgeJobRecord, type JobTrust, type JobVerdict } from '@assay/attestation/job-verdict';
 import type { Clock } from '../base/clock.ts';
 import { ApiError, ConfigError } from '../base/errors.ts';
+import { MAX_EVIDENCE } from '../base/job-proof.ts';
 import type { Config } from '../config/read.ts';
 import type { JobProof } from '../models/model.ts';
 import type { JudgedJob, Provenance } from '../models/provenance.ts';
-import { MAX_EVIDENCE } from '../models/store/manifest.ts';
 import { refusedValue } from './configured-paths.ts';
 
 /** Undefined: nothing is configured. Throws ConfigError. */

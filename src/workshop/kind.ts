@@ -1,14 +1,14 @@
-// The interface of a kind of job: one route, the shape of its body, the inputs and parameters a body means, and
-// the program that does the work in the jail. A kind is data and pure functions: it opens no file and starts no
-// process. The core resolves inputs, queues, confines, collects outputs and signs. kinds.ts lists them all;
-// docs/workshop.md describes the program's side (request.json, lines of JSON on stdout).
+// The interface of a kind of job: one route, the shape of its body, the inputs and parameters a body means,
+// and the program that does the work in the jail. A kind is data and pure functions: it opens no file and
+// starts no process. The core resolves inputs, queues, confines, collects outputs and signs. kinds.ts lists
+// them all; docs/workshop.md describes the program's side (request.json, lines of JSON on stdout).
 
 import type { ApiCode } from '../base/api-codes.ts';
 import type { Shape } from '../base/shape.ts';
 
 /** A parameter as the record keeps it. A number that is no whole one ≥ 0 is recorded as its text. */
 export type Parameter = string | number | boolean | null | readonly Parameter[];
-export type Parameters = Readonly<Record<string, Parameter>>;
+export type JobParameters = Readonly<Record<string, Parameter>>;
 
 /** One input of a job, as its caller named it. */
 export interface InputRef {
@@ -27,10 +27,10 @@ export interface InputRef {
 }
 
 /** The decision a body amounts to. */
-export interface Plan {
+export interface JobPlan {
   readonly inputs: readonly InputRef[];
   /** Everything the program is told beside its inputs; signed in the record. */
-  readonly parameters: Parameters;
+  readonly parameters: JobParameters;
   /** Instead of the kind's own. */
   readonly limits?: Partial<JobLimits> | undefined;
 }
@@ -61,9 +61,11 @@ export interface JobLimits {
 }
 
 /** What runs, confined. `--request FILE` is appended to the command. */
-export interface Program {
+export interface JobProgram {
   readonly command: readonly [string, ...string[]];
-  /** Files and folders beside the system's libraries that it reads; the jail shows them under the same path. */
+  /**
+   * Files and folders beside the system's libraries that it reads; the jail shows them under the same path.
+   */
   readonly reads: readonly string[];
   readonly environment?: Readonly<Record<string, string>> | undefined;
   /** Its name, version and digest in the record: a SHA-256 over these files (folders: every file below). */
@@ -71,7 +73,7 @@ export interface Program {
 }
 
 /** An output as it is kept: a path below the output folder, of at most four parts. */
-export interface Output {
+export interface JobOutputFile {
   readonly name: string;
   /** Lower-case hex. */
   readonly sha256: string;
@@ -81,9 +83,9 @@ export interface Output {
 /** A job that is done, as `answer` sees it. */
 export interface DoneJob {
   readonly id: string;
-  readonly parameters: Parameters;
+  readonly parameters: JobParameters;
   readonly inputs: readonly { readonly name: string; readonly given: string; readonly size: number }[];
-  readonly outputs: readonly Output[];
+  readonly outputs: readonly JobOutputFile[];
   /** The program's `{"result": …}`: a stranger's, so read it by a shape. At most 64 KiB. */
   readonly result: unknown;
   readonly elapsedSeconds: number;
@@ -109,9 +111,9 @@ export interface JobKind<Body = unknown> {
   /** Null when its program is there; else the missing part, and the one command that installs it. */
   missing(): Promise<string | null>;
   /** Pure. Throws ApiError for bodies whose fields do not go together. */
-  plan(body: Body): Plan;
+  plan(body: Body): JobPlan;
   /** Called when the job starts. */
-  program(parameters: Parameters): Promise<Program>;
+  program(parameters: JobParameters): Promise<JobProgram>;
   /** The route's answer once it is done; the core adds `job_id`. */
   answer(done: DoneJob): object;
 }

@@ -1,5 +1,5 @@
-// Every kind of job, and the routes that tell of them without a job. A new kind is a file of its own and a line
-// here.
+// Every kind of job, and the routes that tell of them without a job. A new kind is a file of its own and a
+// line here.
 
 import type { Route } from '../http/route.ts';
 import { convertKind } from './gguf/convert.ts';

@@ -1,6 +1,6 @@
-// `assay workshop`: starts the workshop, a program of its own beside the server (docs/workshop.md). The command line loads
-// it when it is asked for; no production image holds it. The line {"msg":"listening","url":…} on standard error says
-// that requests are answered.
+// `assay workshop`: starts the workshop, a program of its own beside the server (docs/workshop.md). The
+// command line loads it when it is asked for; no production image holds it. The line
+// {"msg":"listening","url":…} on standard error says that requests are answered.
 
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -10,6 +10,7 @@ import { type ConfigFile, environment } from '../config/read.ts';
 import { readWorkshopConfig, type WorkshopConfig } from '../config/workshop-section.ts';
 import { isLoopback } from '../http/address.ts';
 import { addressOf, serverConfig } from '../start/http.ts';
+import { PythonEnvironment } from './python/environment.ts';
 import { startWorkshop } from './start.ts';
 
 /** Given by the command line, which is above this room. */
@@ -70,6 +71,40 @@ export async function workshopMain(surroundings: Surroundings): Promise<number> 
   await running.close();
   log.info({ msg: 'stopped' });
   return stop.failed() ? 1 : 0;
+}
+
+/** `assay workshop setup`: makes the Python environment of the configuration, or makes it whole. */
+export async function setupMain(surroundings: Surroundings): Promise<number> {
+  const environmentOf = new PythonEnvironment({ folder: configOf(surroundings).workshop.python });
+  const before = await environmentOf.status();
+  if (before.state === 'ready') {
+    process.stdout.write(`${before.folder} is as its lock says\n`);
+    return 0;
+  }
+  const bar = setupBar(process.stderr.isTTY);
+  await environmentOf.create({ signal: surroundings.stop.asked, onProgress: bar });
+  const { state, reason, folder } = await environmentOf.status();
+  if (state !== 'ready')
+    throw new ConfigError(`${folder} is not whole: ${reason ?? state}`, 'workshop.python');
+  process.stdout.write(`${folder} is ready\n`);
+  return 0;
+}
+
+const BAR_WIDTH = 20;
+
+/** One line that is rewritten; a line for each stage where standard error is no terminal. */
+function setupBar(terminal: boolean): (progress: { stage: string; done: number; total: number }) => void {
+  let last = '';
+  return ({ stage, done, total }) => {
+    if (!terminal) {
+      if (stage !== last) process.stderr.write(`${stage}\n`);
+      last = stage;
+      return;
+    }
+    const filled = total === 0 ? 0 : Math.floor((done / total) * BAR_WIDTH);
+    const bar = `[${'#'.repeat(filled)}${'-'.repeat(BAR_WIDTH - filled)}]`;
+    process.stderr.write(`\r\u001b[K${bar} ${stage} ${done} of ${total}${stage === 'done' ? '\n' : ''}`);
+  };
 }
 
 function configOf({ values, cwd }: Surroundings): WorkshopConfig {

@@ -1,5 +1,5 @@
-// The workshop loads no model. The HTTP room asks a service of models for its metrics and its routes of serving; this
-// one has none, and answers every request for one as a server does that does not have it.
+// The workshop loads no model. The HTTP room asks a service of models for its metrics and its routes of
+// serving; this one has none, and answers every request for one as a server does that does not have it.
 
 import type { Engine } from '../engine/seam/engine.ts';
 import { ApiError } from '../base/errors.ts';

@@ -1,19 +1,19 @@
-// Programs of ours that run in a jail: Node, the built code and its packages, shown read-only; the digest is over
-// the code as installed and over the library that computes.
+// Programs of ours that run in a jail: Node, the built code and its packages, shown read-only; the digest
+// is over the code as installed and over the library that computes.
 
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { llamaFolder } from '../engine/seam/library-folder.ts';
 import { CONVERTER } from '../models/derive.ts';
-import type { Program } from './kind.ts';
+import type { JobProgram } from './kind.ts';
 
 /** dist/src/workshop/own-program.js is three folders below the package. */
 const TOP = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 const HEAP_MIB = 512;
 
 /** `dist/src/workshop/tool/NAME.js`. */
-export function ownProgram(name: string): Program {
+export function ownProgram(name: string): JobProgram {
   const entry = fileURLToPath(new URL(`tool/${name}.js`, import.meta.url));
   return {
     command: [realpathSync(process.execPath), `--max-old-space-size=${HEAP_MIB}`, entry],

@@ -1,5 +1,5 @@
-// Publishing as the configuration has it: off unless `workshop.publish`, and then only with the audit log, which has
-// a line of everything that leaves.
+// Publishing as the configuration has it: off unless `workshop.publish`, and then only with the audit log,
+// which has a line of everything that leaves.
 
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,11 +1,11 @@
-// The routes of a workshop: those of every kind of job, and those of jobs. A caller sees its own jobs alone; to all
-// others they are not there.
+// The routes of a workshop: those of every kind of job, and those of jobs. A caller sees its own jobs
+// alone; to all others they are not there.
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
 import { choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
 import { ownerOf, queryInteger } from '../file-routes/stored.ts';
-import { readFields } from '../http/fields.ts';
+import { readFormFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
 import { jobAnswer, wireJob } from './job-wire.ts';
 import type { JobKind } from './kind.ts';
@@ -32,7 +32,7 @@ function kindRoute(jobs: Jobs, kind: JobKind): Route {
     tag: TAG,
     body: kind.body,
     query: waitQuery,
-    fields: readFields,
+    fields: readFormFields,
     answer: object({ job_id: text({ max: 64 }) }),
     errors: ['tool_unavailable', 'path_not_allowed', 'file_not_found', 'no_such_file', 'too_many_jobs', 'confinement_missing', 'network_disabled', 'job_failed', 'job_over_limit', 'job_cancelled', 'job_interrupted', 'storage_full'], // prettier-ignore
     async handle(call) {

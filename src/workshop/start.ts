@@ -1,11 +1,10 @@
-// The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server. Starting is
-// strict: a configured part that does not work ends the start with an error.
+// The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server.
+// Starting is strict: a configured part that does not work ends the start with an error.
 
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { attestedModel } from '@assay/attestation';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
@@ -15,6 +14,7 @@ import { readSmallFile } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
 import { lockFolder } from '../base/folder-lock.ts';
 import type { Log } from '../base/log.ts';
+import type { Config } from '../config/read.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
 import { FILE_ROUTES } from '../file-routes/route.ts';
 import type { Files } from '../files/open.ts';
@@ -33,6 +33,7 @@ import { toolDigest } from './jobs/tool.ts';
 import type { InputSources } from './jobs/inputs.ts';
 import { allKinds, familyRoutes } from './kinds.ts';
 import type { JobKind } from './kind.ts';
+import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
@@ -47,19 +48,16 @@ export interface RunningWorkshop {
   close(): Promise<void>;
 }
 
-export interface StartOptions {
+export interface WorkshopStart {
   readonly workshop: WorkshopConfig;
   readonly log: Log;
   readonly version: string;
   readonly onFatal: (error: unknown) => void;
 }
 
-/** The id under which policies pin the workshop's code, as they pin a model elsewhere. */
-export const WORKSHOP_MODEL = 'assay-workshop';
-
 const NEVER = new AbortController().signal;
 
-export async function startWorkshop(options: StartOptions): Promise<RunningWorkshop> {
+export async function startWorkshop(options: WorkshopStart): Promise<RunningWorkshop> {
   const ends: (() => Promise<void> | void)[] = [];
   const close = async (): Promise<void> => {
     for (const end of ends.splice(0).toReversed()) await end();
@@ -74,7 +72,7 @@ export async function startWorkshop(options: StartOptions): Promise<RunningWorks
 
 type Ends = (() => Promise<void> | void)[];
 
-async function assemble(options: StartOptions, ends: Ends): Promise<Omit<RunningWorkshop, 'close'>> {
+async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<RunningWorkshop, 'close'>> {
   const { workshop: given, log } = options;
   const { config, workshop } = given;
   const clock = systemClock;
@@ -93,6 +91,7 @@ async function assemble(options: StartOptions, ends: Ends): Promise<Omit<Running
     version: CONVERTER,
     sha256: await toolDigest(codeFiles(), NEVER),
   };
+  if (tee !== null) await writeReferencePolicy(folder, tee, ownTool);
   const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
   if (attester !== null) ends.push(() => attester.close());
   const files = await createFiles(config, tee, clock, log);
@@ -205,7 +204,7 @@ interface OpenedJobs {
   readonly sources: InputSources;
 }
 
-async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts): Promise<OpenedJobs> {
+async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts): Promise<OpenedJobs> {
   const { config, workshop } = given;
   const clock = systemClock;
   let opened: Jobs | undefined;
@@ -253,12 +252,12 @@ async function openJobs({ workshop: given, log }: StartOptions, parts: JobParts)
 }
 
 function createAttester(
-  { workshop: { config, digest }, log }: StartOptions,
+  { workshop: { config, digest }, log }: WorkshopStart,
   tee: Tee,
   identity: Identity,
   tool: RunTool,
 ): BatchingAttester {
-  const model = attestedModel(WORKSHOP_MODEL, [{ role: 'code', sha256: tool.sha256, size: 0 }]);
+  const model = workshopModel(tool);
   return createBatcher({
     source: tee.source,
     context: {
@@ -280,12 +279,20 @@ function createAttester(
   });
 }
 
+/** Not the server's, which may have the same data folder. */
+function auditFolder(config: Config): string {
+  const { folder } = config.audit;
+  return config.origins.has('audit.folder') && folder !== undefined
+    ? folder
+    : join(dataDir(config), 'workshop-audit');
+}
+
 function createAudit(
-  { workshop: { config }, log, onFatal }: StartOptions,
+  { workshop: { config }, log, onFatal }: WorkshopStart,
   identity: Identity,
 ): Promise<Audit> {
   return openAudit({
-    folder: config.audit.folder ?? join(dataDir(config), 'workshop-audit'),
+    folder: auditFolder(config),
     privateKey: identity.receipt.privateKey,
     clock: systemClock,
     maxSegmentBytes: config.audit.maxSegmentBytes,

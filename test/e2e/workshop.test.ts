@@ -1,6 +1,6 @@
-// The built `assay workshop` over its own TLS, with the simulated TEE: a folder becomes a GGUF file, that becomes a
-// smaller one, and the record of it is judged offline; hostile requests are refused; a kill -9 loses nothing that
-// was done.
+// The built `assay workshop` over its own TLS, with the simulated TEE: a folder becomes a GGUF file, that
+// becomes a smaller one, and the record of it is judged offline; hostile requests are refused; a kill -9
+// loses nothing that was done.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -31,10 +31,8 @@ function ask(
   { body, type, key = MINE }: { body?: string | Buffer; type?: string; key?: string } = {},
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const headers = {
-      authorization: `Bearer ${key}`,
-      ...(body !== undefined && { 'content-type': type ?? 'application/json' }),
-    };
+    const headers: Record<string, string> = { authorization: `Bearer ${key}` };
+    if (body !== undefined) headers['content-type'] = type ?? 'application/json';
     const sent = request(
       { host: '127.0.0.1', port, method, path, headers, rejectUnauthorized: false, agent: false },
       (answer) => {
@@ -53,8 +51,9 @@ function ask(
   });
 }
 
-const post = (path: string, body: object, key?: string): Promise<Answer> =>
-  ask('POST', path, { body: JSON.stringify(body), ...(key !== undefined && { key }) });
+function post(path: string, body: object, key: string = MINE): Promise<Answer> {
+  return ask('POST', path, { body: JSON.stringify(body), key });
+}
 
 async function start(): Promise<void> {
   workshop = spawnAssay(['workshop', '--config', join(folder, 'workshop.toml'), '--listen', '127.0.0.1:0'], {

@@ -33,7 +33,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_620,
+    lines: 3_640,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -60,20 +60,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 408,
-    lines: 58_000,
+    files: 414,
+    lines: 57_700,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 232,
-    lines: 33_200,
+    files: 267,
+    lines: 38_000,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 31,
-    lines: 4_100,
+    files: 41,
+    lines: 5_700,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

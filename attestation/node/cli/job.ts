@@ -1,5 +1,5 @@
-// `assay-verify job RECORD`: the signed record of a workshop's job, judged offline by the evidence beside it or
-// by keys the command line names. Prints what the record says only once its signature holds.
+// `assay-verify job RECORD`: the signed record of a workshop's job, judged offline by the evidence beside
+// it or by keys the command line names. Prints what the record says only once its signature holds.
 
 import { fromHex, toHex } from '../../encoding/bytes.ts';
 import { parseJson } from '../../encoding/json.ts';

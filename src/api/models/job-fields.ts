@@ -1,8 +1,8 @@
 // Fields of a registration that say which job of a workshop made its files (docs/workshop.md, "Admission").
 
-import { optional, refuse, text } from '../../base/shape.ts';
+import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
+import { choice, object, optional, refuse, text } from '../../base/shape.ts';
 import type { JobProof } from '../../models/model.ts';
-import { MAX_EVIDENCE, MAX_RECORD } from '../../models/store/manifest.ts';
 
 export const JOB_FIELDS = {
   job_record: optional(
@@ -33,3 +33,14 @@ export function jobProof(given: {
     throw refuse('missing_required_parameter', 'job_record', 'job_evidence goes with job_record');
   return undefined;
 }
+
+const words = text({ max: 64 });
+
+/** Which job made a registered model. */
+export const jobOriginAnswer = object({
+  id: words,
+  kind: words,
+  record_sha256: words,
+  receipt_key: words,
+  by: choice(['key', 'evidence']),
+});

@@ -15,15 +15,13 @@ import {
   text,
   type Shape,
 } from '../../base/shape.ts';
+import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
 import { checked, parseStored } from '../../base/stored-json.ts';
 import { manifestFileName } from './names.ts';
 
 /** Of one model: a verifier reads no more (docs/protocol.md). */
 export const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
-/** Characters of a job's record in base64, and of its evidence. */
-export const MAX_RECORD = 700_000;
-export const MAX_EVIDENCE = 1024 * 1024;
 /** Of an adapter. */
 export const MAX_SCALE = 100;
 

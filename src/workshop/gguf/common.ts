@@ -2,7 +2,7 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { optionalOrEmpty, type Shape, text } from '../../base/shape.ts';
-import type { DoneJob, JobLimits, Output } from '../kind.ts';
+import type { DoneJob, JobLimits, JobOutputFile } from '../kind.ts';
 
 const GI_B = 1024 * 1024 * 1024;
 
@@ -45,11 +45,11 @@ export function ggufName(name: string | undefined, given: string, type: string):
 }
 
 /** As `input_path` of the next job takes it, and as `GET /api/jobs/ID/output/NAME` has it. */
-export function outputPath(id: string, { name }: Output): string {
+export function outputPath(id: string, { name }: JobOutputFile): string {
   return `${id}/${name}`;
 }
 
-export function firstOutput({ outputs }: DoneJob): Output {
+export function firstOutput({ outputs }: DoneJob): JobOutputFile {
   const [output] = outputs;
   if (output === undefined) throw new ApiError('job_failed', 'the job is done and made no file');
   return output;

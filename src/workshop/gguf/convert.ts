@@ -1,5 +1,5 @@
-// `POST /api/gguf/convert/hf-to-gguf` (seed 004): a Hugging Face folder of safetensors as one GGUF file, by the
-// converter of serving, without Python. Pickles and code of a folder are neither shown to it nor read.
+// `POST /api/gguf/convert/hf-to-gguf` (seed 004): a Hugging Face folder of safetensors as one GGUF file, by
+// the converter of serving, without Python. Pickles and code of a folder are neither shown to it nor read.
 
 import { ApiError } from '../../base/errors.ts';
 import { type Infer, map, object, optionalOrEmpty, text } from '../../base/shape.ts';

@@ -15,7 +15,7 @@ import {
   type Shape,
 } from '../../base/shape.ts';
 import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
-import { type DoneJob, type InputRef, type JobKind, jobKind, type Parameters } from '../kind.ts';
+import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
 
@@ -31,7 +31,7 @@ function fileKind<Body>(own: {
   readonly path: string;
   readonly summary: string;
   readonly body: Shape<Body>;
-  readonly plan: (body: Body) => { readonly inputs: readonly InputRef[]; readonly parameters: Parameters };
+  readonly plan: (body: Body) => { readonly inputs: readonly InputRef[]; readonly parameters: JobParameters };
   readonly answer: (done: DoneJob) => object;
 }): JobKind {
   return jobKind<Body>({

@@ -1,5 +1,5 @@
-// `GET /api/gguf/pipeline/status` (seed 004): the tools, types and architectures there really are. The lists are those the
-// quantiser and the converter work from, not llama.cpp's or the original's.
+// `GET /api/gguf/pipeline/status` (seed 004): the tools, types and architectures there really are. The
+// lists are those the quantiser and the converter work from, not llama.cpp's or the original's.
 
 import { anything, object } from '../../base/shape.ts';
 import { QUANTIZE_TYPES, type QuantizeType } from '../../engine/seam/quantize.ts';

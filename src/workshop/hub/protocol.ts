@@ -102,7 +102,7 @@ export class HubSession {
   async create(isPrivate: boolean): Promise<void> {
     const { repo, kind } = this.options.repository;
     const [organization, name] = repo.split('/');
-    const body = { name, organization, private: isPrivate, ...(kind === 'dataset' ? { type: kind } : {}) };
+    const body = { name, organization, private: isPrivate, type: kind === 'dataset' ? kind : undefined };
     await this.trying(async () => {
       const response = await this.#post(this.#url('/api/repos/create'), body);
       response.discard();

@@ -1,6 +1,6 @@
-// The publications of all callers: a bounded queue with a share for each caller, a few at once, never two into one
-// repository. They live in memory alone, because their token does; what was sent before a stop is in the journal,
-// and the same request goes on there.
+// The publications of all callers: a bounded queue with a share for each caller, a few at once, never two
+// into one repository. They live in memory alone, because their token does; what was sent before a stop is in
+// the journal, and the same request goes on there.
 
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -8,7 +8,7 @@ import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import { shareOf } from '../../http/admission/permits.ts';
 import { newJobId } from '../jobs/folder.ts';
-import { findInput, type InputSources, type Located, resolveInput } from '../jobs/inputs.ts';
+import { findInput, type InputSources, type LocatedInput, resolveInput } from '../jobs/inputs.ts';
 import type { InputRef } from '../kind.ts';
 import type { CardFacts } from './card.ts';
 import { filesOfFolder, type NamedFile, repositoryName } from './files.ts';
@@ -165,7 +165,7 @@ export class Publications {
     throw new ApiError('too_many_jobs', 'as many publications wait as may', { retryAfterSeconds: 30 });
   }
 
-  /** The oldest that may run: a place is free, its caller has not its share, and its repository is not in use. */
+  /** Starts the oldest that may run: one whose caller has not its share, into a repository that is not in use. */
   #next(): void {
     for (const live of this.#live.values()) {
       const running = [...this.#live.values()].filter(({ publication }) => publication.state === 'running');
@@ -223,7 +223,7 @@ export class Publications {
   }
 
   async #files(
-    found: Located,
+    found: LocatedInput,
     { input, kind }: PublicationRequest,
     {
       owner,

@@ -1,13 +1,13 @@
-// `POST /api/finetune/publish/{model,gguf,dataset}` (seed 004): sends files to the hub with the caller's own token. No
-// job: only our code reads the files, in this process, and the token is written nowhere. A client that waits and
-// leaves ends its publication; with `?wait=` it goes on, and is asked for by its id.
+// `POST /api/finetune/publish/{model,gguf,dataset}` (seed 004): sends files to the hub with the caller's
+// own token. No job: only our code reads the files, in this process, and the token is written nowhere. A
+// client that waits and leaves ends its publication; with `?wait=` it goes on, and is asked for by its id.
 
 import { createHash } from 'node:crypto';
 import type { EgressRecord } from '../../audit/write.ts';
 import { ApiError } from '../../base/errors.ts';
 import { choice, decimal, flag, integer, list, nullable, object, optional, optionalOrEmpty, text, type Infer } from '../../base/shape.ts'; // prettier-ignore
 import { ownerOf, seconds } from '../../file-routes/stored.ts';
-import { readFields } from '../../http/fields.ts';
+import { readFormFields } from '../../http/fields.ts';
 import { type Call, type Route, route } from '../../http/route.ts';
 import { inputPath } from '../gguf/common.ts';
 import { MAX_WAIT_SECONDS, waitQuery } from '../wait.ts';
@@ -67,14 +67,14 @@ const shown = object({
   error: nullable(object({ code: text({ max: 64 }), message: text({ max: 1024 }) })),
 });
 
-const errors = ['publish_disabled', 'path_not_allowed', 'file_not_found', 'no_such_file', 'invalid_model_name', 'too_many_jobs', 'hub_unauthorized', 'hub_forbidden', 'hub_not_found', 'hub_conflict', 'hub_error', 'hub_unavailable', 'address_refused', 'model_file_changed', 'job_cancelled', 'job_interrupted', 'storage_full'] as const; // prettier-ignore
-const common = { access: 'key', limited: true, tag: 'Jobs' } as const;
-const sending = { ...common, method: 'POST', untimed: true, fields: readFields, query: waitQuery, answer: sent, errors } as const; // prettier-ignore
+const ERRORS = ['publish_disabled', 'path_not_allowed', 'file_not_found', 'no_such_file', 'invalid_model_name', 'too_many_jobs', 'hub_unauthorized', 'hub_forbidden', 'hub_not_found', 'hub_conflict', 'hub_error', 'hub_unavailable', 'address_refused', 'model_file_changed', 'job_cancelled', 'job_interrupted', 'storage_full'] as const; // prettier-ignore
+const COMMON = { access: 'key', limited: true, tag: 'Jobs' } as const;
+const SENDING = { ...COMMON, method: 'POST', untimed: true, fields: readFormFields, query: waitQuery, answer: sent, errors: ERRORS } as const; // prettier-ignore
 
 export function publishRoutes(publications: Publications): readonly Route[] {
   return [
     route({
-      ...sending,
+      ...SENDING,
       path: `${PATH}/model`,
       summary: 'Send the folder of a model to the hub, with a card.',
       body: object({
@@ -88,7 +88,7 @@ export function publishRoutes(publications: Publications): readonly Route[] {
       },
     }),
     route({
-      ...sending,
+      ...SENDING,
       path: `${PATH}/gguf`,
       summary: 'Send a GGUF file to the hub, with a card.',
       body: object({ gguf_path: inputPath('The file'), ...fields }),
@@ -96,7 +96,7 @@ export function publishRoutes(publications: Publications): readonly Route[] {
         send(publications, call, { ...source('gguf', 'gguf_path', call.body.gguf_path), ...call.body }),
     }),
     route({
-      ...sending,
+      ...SENDING,
       path: `${PATH}/dataset`,
       summary: 'Send a data set, a file or a folder, to the hub, with a card.',
       body: object({
@@ -116,7 +116,7 @@ export function publishRoutes(publications: Publications): readonly Route[] {
 function shownRoutes(publications: Publications): readonly Route[] {
   return [
     route({
-      ...common,
+      ...COMMON,
       method: 'GET',
       path: PATH,
       summary: 'The publications of this key since the start, the newest first.',
@@ -127,7 +127,7 @@ function shownRoutes(publications: Publications): readonly Route[] {
       },
     }),
     route({
-      ...common,
+      ...COMMON,
       method: 'GET',
       path: `${PATH}/:id`,
       untimed: true,
@@ -145,7 +145,7 @@ function shownRoutes(publications: Publications): readonly Route[] {
       },
     }),
     route({
-      ...common,
+      ...COMMON,
       method: 'POST',
       path: `${PATH}/:id/cancel`,
       untimed: true,

@@ -1,6 +1,6 @@
-// The barriers a jail really has on this machine: found by building jails of falling strength and asking a program
-// inside what it sees. A barrier that is not seen to hold is not claimed, and a kind that requires it
-// does not run.
+// The barriers a jail really has on this machine: found by building jails of falling strength and asking a
+// program inside what it sees. A barrier that is not seen to hold is not claimed, and a kind that requires
+// it does not run.
 
 import { mkdir, mkdtemp, rm, writeFile, chown } from 'node:fs/promises';
 import { join } from 'node:path';

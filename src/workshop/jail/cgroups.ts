@@ -1,6 +1,6 @@
-// Control groups around a job, where root may make them: the kernel then bounds memory and processes of all it
-// starts together, and names every one of them. Version 2 (memory and pids of one tree) and version 1 (a tree
-// each, as older systems and some containers have). cgroups(7).
+// Control groups around a job, where root may make them: the kernel then bounds memory and processes of all
+// it starts together, and names every one of them. Version 2 (memory and pids of one tree) and version 1 (a
+// tree each, as older systems and some containers have). cgroups(7).
 
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

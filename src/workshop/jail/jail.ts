@@ -1,18 +1,19 @@
 // Starts a program in a jail and says how it ended. util-linux does what Node cannot: unshare makes the
-// namespaces, a fixed script (script.ts) the root, setpriv and prlimit take rights and bound the rest. The jail ends
-// with its first process, and that with this process, however it ends (PR_SET_PDEATHSIG, `--kill-child`).
+// namespaces, a fixed script (script.ts) the root, setpriv and prlimit take rights and bound the rest. The
+// jail ends with its first process, and that with this process, however it ends (PR_SET_PDEATHSIG,
+// `--kill-child`).
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import type { Barrier, JobLimits } from '../kind.ts';
 import { makeCgroup, type Cgroup } from './cgroups.ts';
 import { JAIL_SCRIPT } from './script.ts';
-import { marked, MARK, memoryOf, sweep } from './sweep.ts';
+import { marked, JOB_MARK, memoryOf, sweep } from './sweep.ts';
 import { bytesBelow } from './watch.ts';
 
 /**
- * `root`: a user of its own and all namespaces. `user`: namespaces of an unprivileged user. `none`: limits and
- * a mark alone.
+ * `root`: a user of its own and all namespaces. `user`: namespaces of an unprivileged user. `none`: limits
+ * and a mark alone.
  */
 export type JailMode = 'root' | 'user' | 'none';
 
@@ -93,7 +94,7 @@ export function startInJail(build: JailBuild, order: JailOrder): Jailed {
       HOME: '/tmp',
       TMPDIR: '/tmp',
       ...order.environment,
-      [MARK]: mark,
+      [JOB_MARK]: mark,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A group of its own, which the terminal's Ctrl-C does not reach.
@@ -191,7 +192,9 @@ class Watch {
       }
   }
 
-  /** Limits that the kernel does not keep: all of the output together, and memory where there is no cgroup. */
+  /**
+   * Limits that the kernel does not keep: all of the output together, and memory where there is no cgroup.
+   */
   async #look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;

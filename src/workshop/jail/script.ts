@@ -1,7 +1,7 @@
 // The shell script that builds a jail from inside new namespaces, as their first process, and stays it: the
-// kernel ends every process of the namespace with it. A root of its own in memory has the system's libraries,
-// what a job may read, read-only, and one folder it may write. Every path comes in as an argument and is never
-// part of the script's text.
+// kernel ends every process of the namespace with it. A root of its own in memory has the system's
+// libraries, what a job may read, read-only, and one folder it may write. Every path comes in as an
+// argument and is never part of the script's text.
 
 /**
  * Arguments: ROOT OUT UID TMP_BYTES, then for each mount SOURCE TARGET IDENTITY (device:inode, `-`: any),

@@ -1,11 +1,11 @@
-// Ends every process of a job by the mark in its environment, however it was started: after a kill -9 of the
-// workshop, and where there is no namespace of processes to end with its first one. A process that runs another
-// program with an environment of its own is found by its parent while that lives.
+// Ends every process of a job by the mark in its environment, however it was started: after a kill -9 of
+// the workshop, and where there is no namespace of processes to end with its first one. A process that runs
+// another program with an environment of its own is found by its parent while that lives.
 
 import { readdirSync, readFileSync } from 'node:fs';
 
 /** In the environment of every process of a job: `<workshop>/<job>`. */
-export const MARK = 'ASSAY_WORKSHOP_JOB';
+export const JOB_MARK = 'ASSAY_WORKSHOP_JOB';
 
 /** Pids of processes whose environment has the mark, and of all that descend from one. */
 export function marked(mark: string): readonly number[] {
@@ -17,7 +17,7 @@ export function marked(mark: string): readonly number[] {
     const stat = textOf(pid, 'stat');
     parents.set(pid, Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
     const environment = textOf(pid, 'environ').split('\0');
-    if (environment.some((each) => each.startsWith(`${MARK}=${mark}`))) found.add(pid);
+    if (environment.some((each) => each.startsWith(`${JOB_MARK}=${mark}`))) found.add(pid);
   }
   for (let grew = true; grew;) {
     grew = false;

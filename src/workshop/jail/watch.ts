@@ -1,5 +1,5 @@
-// How much a folder holds, as its file system counts it: holes take nothing, and a file that was removed while
-// it is open is not seen.
+// How much a folder holds, as its file system counts it: holes take nothing, and a file that was removed
+// while it is open is not seen.
 
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';

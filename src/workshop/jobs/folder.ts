@@ -1,6 +1,6 @@
-// The folder of jobs: `<id>/state.json`, `record.cose`, `evidence.json`, `out/`, and while it runs `in/` and
-// `request.json`. A job is over when its state says so, which is written last: whatever a kill leaves behind of an
-// unfinished one is removed at the next start.
+// The folder of jobs: `<id>/state.json`, `record.cose`, `evidence.json`, `out/`, and while it runs `in/`
+// and `request.json`. A job is over when its state says so, which is written last: whatever a kill leaves
+// behind of an unfinished one is removed at the next start.
 
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';

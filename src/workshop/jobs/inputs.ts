@@ -1,7 +1,7 @@
-// From the name a caller gave an input to a file or folder the jail can show: an own stored file, an output of an own
-// job, a configured model, or a path below a configured root. Refuses links, other owners' things and everything
-// that is no regular file. Digests are over the bytes the job reads: files only this process can change are shown
-// in place and compared afterwards, all others are copied first.
+// From the name a caller gave an input to a file or folder the jail can show: an own stored file, an output
+// of an own job, a configured model, or a path below a configured root. Refuses links, other owners' things
+// and everything that is no regular file. Digests are over the bytes the job reads: files only this process
+// can change are shown in place and compared afterwards, all others are copied first.
 
 import { createHash } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
@@ -29,7 +29,7 @@ export interface Recorded {
   readonly size: number;
 }
 
-export interface ResolvedInput {
+export interface JobInputFiles {
   readonly name: string;
   readonly mounts: readonly Mount[];
   /** Where it is in the jail. */
@@ -41,7 +41,7 @@ export interface ResolvedInput {
   check(): Promise<void>;
 }
 
-export interface ResolveOptions {
+export interface InputOptions {
   readonly owner: string;
   readonly sources: InputSources;
   /** The folder copies go to; the job's own. */
@@ -60,13 +60,13 @@ const FILE_ID = /^file-[0-9a-f]{32}$/;
 /** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
 export function findInput(
   ref: InputRef,
-  options: Pick<ResolveOptions, 'owner' | 'sources'>,
-): Promise<Located> {
+  options: Pick<InputOptions, 'owner' | 'sources'>,
+): Promise<LocatedInput> {
   return locate(ref, options);
 }
 
 /** 400 path_not_allowed, file_not_found, invalid_value; 404 no_such_file; 500 model_file_changed; 507. */
-export async function resolveInput(ref: InputRef, options: ResolveOptions): Promise<ResolvedInput> {
+export async function resolveInput(ref: InputRef, options: InputOptions): Promise<JobInputFiles> {
   const { staging, signal } = options;
   const found = await locate(ref, options);
   signal.throwIfAborted();
@@ -112,14 +112,14 @@ function outside(
 }
 
 /** The path has no link in it, but for those an operator made above a root. */
-export type Located =
+export type LocatedInput =
   | { readonly kind: 'stored'; readonly id: string }
   | { readonly kind: 'file' | 'folder'; readonly path: string };
 
 async function locate(
   { given, field, accepts }: InputRef,
-  { owner, sources }: Pick<ResolveOptions, 'owner' | 'sources'>,
-): Promise<Located> {
+  { owner, sources }: Pick<InputOptions, 'owner' | 'sources'>,
+): Promise<LocatedInput> {
   if (given.includes('\0')) throw notAllowed(field);
   if (FILE_ID.test(given)) {
     if (sources.files === null)
@@ -210,7 +210,7 @@ interface Shown {
   readonly check: () => Promise<void>;
 }
 
-async function show(base: string, below: string, ref: InputRef, options: ResolveOptions): Promise<Shown> {
+async function show(base: string, below: string, ref: InputRef, options: InputOptions): Promise<Shown> {
   const source = below === '' ? base : join(base, below);
   const name = below === '' ? ref.name : `${ref.name}/${below}`;
   const target = `/job/in/${name}`;
@@ -219,10 +219,10 @@ async function show(base: string, below: string, ref: InputRef, options: Resolve
   if (options.otherUser && (about.mode & 0o004) === 0) {
     const path = join(options.staging, name);
     await copied(source, path);
-    const recorded = { name, ...(await digestOf(path, options.signal)).measured };
+    const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
     return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
   }
-  const { measured, identity } = await digestOf(source, options.signal);
+  const { measured, identity } = await digestOfFile(source, options.signal);
   const check = async (): Promise<void> => {
     const now = await lstat(source).catch(() => undefined);
     if (now === undefined || identityOf(now) !== identity)
@@ -255,7 +255,7 @@ async function copied(source: string, path: string): Promise<void> {
 }
 
 async function unseal(
-  { owner, sources }: ResolveOptions,
+  { owner, sources }: InputOptions,
   id: string,
   path: string,
   name: string,
@@ -279,7 +279,7 @@ async function unseal(
 }
 
 /** Of a regular file that no link leads to. */
-export async function digestOf(
+export async function digestOfFile(
   path: string,
   signal: AbortSignal,
 ): Promise<{

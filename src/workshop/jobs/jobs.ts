@@ -1,22 +1,22 @@
-// The jobs of a workshop: a bounded queue with a share for each caller, a few places, and the folder that outlives the
-// process. A job that was queued when the process ended waits again; one that ran is `interrupted`. Every job
-// that is over has a record, signed before its state says so.
+// The jobs of a workshop: a bounded queue with a share for each caller, a few places, and the folder that
+// outlives the process. A job that was queued when the process ended waits again; one that ran is
+// `interrupted`. Every job that is over has a record, signed before its state says so.
 
 import { ApiError } from '../../base/errors.ts';
 import { shareOf } from '../../http/admission/permits.ts';
 import type { Clock } from '../../base/clock.ts';
-import type { JobKind, Plan } from '../kind.ts';
+import type { JobKind, JobPlan } from '../kind.ts';
 import { sweep } from '../jail/sweep.ts';
 import { JobFolder, newJobId } from './folder.ts';
 import { findInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
 import { type RunTool, type Signer, signRecord } from './record.ts';
 import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver } from './endings.ts';
-import { assertConfined, markOf, type RunContext, type RunReport, runJob } from './run.ts';
+import { assertConfined, markOf, type JobContext, type RunReport, runJob } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
-  readonly context: Omit<RunContext, 'folder'>;
+  readonly context: Omit<JobContext, 'folder'>;
   readonly folder: string;
   readonly kinds: ReadonlyMap<string, JobKind>;
   readonly signer: Signer;
@@ -69,7 +69,7 @@ export class Jobs {
   }
 
   /** 400, 403, 404, 429, 503: see the codes of the kinds and of `findInput`. Resolves once it is durable. */
-  async submit(owner: string, kind: JobKind, plan: Plan): Promise<StoredJob> {
+  async submit(owner: string, kind: JobKind, plan: JobPlan): Promise<StoredJob> {
     const { clock, limits, context } = this.#options;
     if (this.#closed)
       throw new ApiError('server_shutting_down', 'the workshop is shutting down', { retryAfterSeconds: 5 });

@@ -6,19 +6,19 @@ import { constants } from 'node:fs';
 import { chmod, chown, lchown, lstat, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
-import type { Output } from '../kind.ts';
-import { digestOf } from './inputs.ts';
+import type { JobOutputFile } from '../kind.ts';
+import { digestOfFile } from './inputs.ts';
 
 const MAX_FILES = 256;
 const MAX_DEPTH = 4;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** Sorted by name; the files then belong to this process and are read-only. 500 job_failed. */
-export async function collectOutputs(folder: string, signal: AbortSignal): Promise<readonly Output[]> {
+export async function collectOutputs(folder: string, signal: AbortSignal): Promise<readonly JobOutputFile[]> {
   const names = await own(folder);
-  const outputs: Output[] = [];
+  const outputs: JobOutputFile[] = [];
   for (const name of names) {
-    const { measured } = await digestOf(join(folder, name), signal);
+    const { measured } = await digestOfFile(join(folder, name), signal);
     outputs.push({ name, ...measured });
     await synced(join(folder, name));
   }

@@ -1,6 +1,6 @@
-// Signs the record of a job with the receipt key of this boot, and asks the TEE, where there is one, for the evidence
-// that binds that key. Its nonce is the SHA-256 of the record, so the evidence was also made for this very
-// record; its exporter is zero, which no connection has.
+// Signs the record of a job with the receipt key of this boot, and asks the TEE, where there is one, for
+// the evidence that binds that key. Its nonce is the SHA-256 of the record, so the evidence was also made
+// for this very record; its exporter is zero, which no connection has.
 
 import { createHash, sign, type KeyObject } from 'node:crypto';
 import { encodeJobRecord, type JobParameter, type JobState } from '@assay/attestation/job-record';

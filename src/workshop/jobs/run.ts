@@ -1,18 +1,18 @@
-// One job from its plan to its end: inputs found and hashed, the program in its jail, outputs hashed. Settles with
-// what is to be recorded, also when the job fails; what a program writes is never believed further than its
-// protocol goes.
+// One job from its plan to its end: inputs found and hashed, the program in its jail, outputs hashed.
+// Settles with what is to be recorded, also when the job fails; what a program writes is never believed
+// further than its protocol goes.
 
 import { ApiError } from '../../base/errors.ts';
-import type { Barrier, JobKind, JobLimits, Output, Plan, Program } from '../kind.ts';
+import type { Barrier, JobKind, JobLimits, JobOutputFile, JobPlan, JobProgram } from '../kind.ts';
 import { type Jailed, type JailBuild, type JailEnd, startInJail, uidOf } from '../jail/jail.ts';
-import { type InputSources, resolveInput, type Recorded, type ResolvedInput } from './inputs.ts';
+import { type InputSources, resolveInput, type Recorded, type JobInputFiles } from './inputs.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
 import type { RunTool } from './record.ts';
 import { toolDigest } from './tool.ts';
 
-export interface RunContext {
+export interface JobContext {
   readonly folder: JobFolder;
   readonly build: JailBuild;
   readonly sources: InputSources;
@@ -24,11 +24,11 @@ export interface RunContext {
   readonly caps: Pick<JobLimits, 'wallMs' | 'memoryBytes' | 'outputBytes'>;
 }
 
-export interface Run {
+export interface JobRun {
   readonly id: string;
   readonly owner: string;
   readonly kind: JobKind;
-  readonly plan: Plan;
+  readonly plan: JobPlan;
   /** Which of the places, from 0. */
   readonly place: number;
   readonly signal: AbortSignal;
@@ -44,7 +44,7 @@ export interface RunReport {
 }
 
 export interface RunResult {
-  readonly outputs: readonly Output[];
+  readonly outputs: readonly JobOutputFile[];
   readonly result: unknown;
 }
 
@@ -53,14 +53,14 @@ export function markOf(instance: string, id: string): string {
 }
 
 /** Rejects with an ApiError, or with the reason of the signal. Nothing of it runs when it settles. */
-export async function runJob(context: RunContext, run: Run, report: RunReport): Promise<RunResult> {
+export async function runJob(context: JobContext, run: JobRun, report: RunReport): Promise<RunResult> {
   const { folder, build, sources } = context;
   const { id, owner, kind, plan, signal } = run;
   assertConfined(kind, build);
   const uid = uidOf(build, run.place);
   const { output, staging } = await folder.prepare(id, uid);
   const otherUser = uid !== undefined;
-  const inputs: ResolvedInput[] = [];
+  const inputs: JobInputFiles[] = [];
   for (const ref of plan.inputs)
     inputs.push(await resolveInput(ref, { owner, sources, staging, otherUser, signal }));
   report.inputs = inputs.flatMap(({ recorded }) => recorded);
@@ -79,7 +79,7 @@ export async function runJob(context: RunContext, run: Run, report: RunReport): 
   return { outputs: await collectOutputs(output, signal), result };
 }
 
-function capped(limits: JobLimits, caps: RunContext['caps']): JobLimits {
+function capped(limits: JobLimits, caps: JobContext['caps']): JobLimits {
   return {
     ...limits,
     wallMs: Math.min(limits.wallMs, caps.wallMs),
@@ -99,15 +99,15 @@ export function assertConfined(kind: JobKind, { barriers }: Pick<JailBuild, 'bar
 }
 
 interface Started {
-  readonly program: Program;
-  readonly inputs: readonly ResolvedInput[];
+  readonly program: JobProgram;
+  readonly inputs: readonly JobInputFiles[];
   readonly output: string;
   readonly limits: JobLimits;
 }
 
 async function inJail(
-  context: RunContext,
-  run: Run,
+  context: JobContext,
+  run: JobRun,
   { program, inputs, output, limits }: Started,
 ): Promise<unknown> {
   const { folder, build, instance, threads } = context;
@@ -145,7 +145,7 @@ async function inJail(
   }
 }
 
-async function conversation(jailed: Jailed, { signal, onProgress, onLog }: Run): Promise<unknown> {
+async function conversation(jailed: Jailed, { signal, onProgress, onLog }: JobRun): Promise<unknown> {
   let last: Extract<Said, { kind: 'result' | 'refused' }> | undefined;
   let broken = false;
   const read = protocolReader((said) => {

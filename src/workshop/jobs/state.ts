@@ -1,5 +1,6 @@
-// The state of a job as its file has it, and as its owner is shown it. Written as a whole at each step that has
-// to survive a kill -9 (base/durable-files): submitted, started, over. Progress in between is in memory.
+// The state of a job as its file has it, and as its owner is shown it. Written as a whole at each step that
+// has to survive a kill -9 (base/durable-files): submitted, started, over. Progress in between is in
+// memory.
 
 import {
   anyObject,
@@ -16,7 +17,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import { parseStored } from '../../base/stored-json.ts';
-import type { Plan } from '../kind.ts';
+import type { JobPlan } from '../kind.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 const hex = text({ max: 64, pattern: /^[0-9a-f]{64}$/ });
@@ -66,7 +67,7 @@ const storedJob = object({
 });
 
 type Read = Infer<typeof storedJob>;
-export type StoredJob = Omit<Read, 'plan'> & { readonly plan: Plan };
+export type StoredJob = Omit<Read, 'plan'> & { readonly plan: JobPlan };
 
 /** The plan is as its kind made it: nobody but this program writes the file. */
 export function readJob(json: string): StoredJob {

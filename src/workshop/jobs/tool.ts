@@ -1,13 +1,13 @@
-// The digest of a program: SHA-256 over the deterministic CBOR `{0: "assay/tool/v1", 1: [[name, sha256], …]}`,
-// where the names are paths from the folder all its files have in common, sorted. Anyone with the same release
-// makes the same digest, wherever it is installed.
+// The digest of a program: SHA-256 over the deterministic CBOR `{0: "assay/tool/v1", 1: [[name, sha256],
+// …]}`, where the names are paths from the folder all its files have in common, sorted. Anyone with the
+// same release makes the same digest, wherever it is installed.
 
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { lstat, readdir, realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { encodeCbor } from '@assay/attestation';
-import { digestOf } from './inputs.ts';
+import { digestOfFile } from './inputs.ts';
 
 const MAX_FILES = 20_000;
 
@@ -38,7 +38,7 @@ async function fileDigest(path: string, signal: AbortSignal): Promise<Uint8Array
   } finally {
     closeSync(fd);
   }
-  const { measured } = await digestOf(path, signal);
+  const { measured } = await digestOfFile(path, signal);
   return new Uint8Array(Buffer.from(measured.sha256, 'hex'));
 }
 

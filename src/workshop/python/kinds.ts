@@ -1,6 +1,6 @@
-// The kinds of jobs that run Python of the managed environment: conversions between formats, LiteRT, training. None has
-// the network, and none runs without the barriers that keep it from other files and processes: the
-// libraries read strangers' models.
+// The kinds of jobs that run Python of the managed environment: conversions between formats, LiteRT,
+// training. None has the network, and none runs without the barriers that keep it from other files and
+// processes: the libraries read strangers' models.
 
 import { ApiError } from '../../base/errors.ts';
 import {
@@ -23,7 +23,7 @@ import {
   type DoneJob,
   type JobKind,
   type JobLimits,
-  type Parameters,
+  type JobParameters,
 } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import { CROSS_PATH_IDS, CROSS_PATHS, crossProgram, packagesOf, type CrossPathId } from './cross-paths.ts';
@@ -88,7 +88,7 @@ interface Example {
   readonly sequence_length?: number | undefined;
 }
 
-function conversion(path: CrossPathId, given: Example): Parameters {
+function conversion(path: CrossPathId, given: Example): JobParameters {
   return {
     path,
     output_name: given.output_name ?? null,
@@ -236,7 +236,7 @@ export function trainKind(environment: PythonEnvironment): JobKind {
 }
 
 /** With the defaults of the original, so that the record says them. */
-function trainParameters(body: Infer<typeof trainBody>): Parameters {
+function trainParameters(body: Infer<typeof trainBody>): JobParameters {
   return {
     model_name: body.model_name,
     num_epochs: body.num_epochs ?? 1,

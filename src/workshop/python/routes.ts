@@ -1,4 +1,5 @@
-// The routes about Python that start no job: what can be converted, what can be trained, and the jobs of training.
+// The routes about Python that start no job: what can be converted, what can be trained, and the jobs of
+// training.
 
 import { anything, choice, flag, integer, list, nullable, object, text } from '../../base/shape.ts';
 import { ApiError } from '../../base/errors.ts';
@@ -12,13 +13,13 @@ import { finetuneStatus } from './finetune-status.ts';
 
 const MAX_JOBS = 1000;
 const count = integer({ min: 0, max: 100_000 });
-const common = { method: 'GET', access: 'key', limited: true, tag: 'Jobs' } as const;
+const COMMON = { method: 'GET', access: 'key', limited: true, tag: 'Jobs' } as const;
 const words = text({ max: 4096 });
 
 export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readonly Route[] {
   return [
     route({
-      ...common,
+      ...COMMON,
       path: '/api/convert/cross/paths',
       summary: 'The conversions between formats, which of them this workshop can do, and why not the others.',
       answer: object({
@@ -39,7 +40,7 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
       handle: () => crossPaths(environment),
     }),
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/status',
       summary: 'What training needs and what of it is there.',
       answer: object({
@@ -59,7 +60,7 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
       handle: () => finetuneStatus(environment),
     }),
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/jobs',
       summary: 'The training jobs of this key, the newest first.',
       answer: object({ object: choice(['list']), data: list(jobAnswer, { max: MAX_JOBS }), total: count }),
@@ -73,7 +74,7 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
       },
     }),
     route({
-      ...common,
+      ...COMMON,
       path: '/api/finetune/jobs/:id',
       summary: 'One training job.',
       answer: jobAnswer,

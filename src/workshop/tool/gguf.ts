@@ -1,6 +1,6 @@
-// The program of the kinds of GGUF jobs, run in a jail. To quantise and convert it starts the confined quantiser and
-// converter that serving has too, so that the same folder and type make the same bytes everywhere. Inside a
-// jail they are confined twice.
+// The program of the kinds of GGUF jobs, run in a jail. To quantise and convert it starts the confined
+// quantiser and converter that serving has too, so that the same folder and type make the same bytes
+// everywhere. Inside a jail they are confined twice.
 
 import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,9 +16,9 @@ import { typeOfIsq } from '../../models/isq.ts';
 import { openModelFolder } from '../../models/model-folder.ts';
 import { readImatrix } from '../gguf/imatrix.ts';
 import { FILE_WORK } from './gguf-files.ts';
-import { type ProgramRequest, readRequest, reporter, speak } from './speak.ts';
+import { type ProgramRequest, readRequest, reporter, speakOf } from './speak.ts';
 
-await speak(() => run(readRequest(process.argv.slice(2))));
+await speakOf(() => run(readRequest(process.argv.slice(2))));
 
 function run(request: ProgramRequest): Promise<object> {
   switch (request.kind) {

@@ -69,14 +69,14 @@ export function say(line: object): void {
 }
 
 /** Runs the program to its end: a result, a refusal, or the name of what was thrown. */
-export async function speak(work: () => Promise<object>): Promise<void> {
+export async function speakOf(work: () => Promise<object>): Promise<void> {
   try {
     say({ result: await work() });
   } catch (error) {
     process.exitCode = 1;
     if (error instanceof ApiError) {
       const { code, message, param } = error;
-      say({ refused: { code, message: message.slice(0, 300), ...(param !== null && { param }) } });
+      say({ refused: { code, message: message.slice(0, 300), param: param ?? undefined } });
     } else process.stderr.write(`${error instanceof Error ? error.name : 'Error'}\n`);
   }
 }

@@ -1,8 +1,10 @@
+// The record of a job: written, read strictly, and refused for every altered byte, by committed vectors.
+
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { encodeJobRecord, type JobRecord, openJobRecord } from '../../../attestation/receipts/job.ts';
-import { jobVectors, RECORD, signVector, VECTORS } from '../../../scripts/job-vectors.ts';
+import { jobVectors, RECORD, signVector, JOB_VECTORS } from '../../../scripts/job-vectors.ts';
 
 interface Vectors {
   readonly receipt_key: string;
@@ -12,7 +14,7 @@ interface Vectors {
     readonly code: string | null;
   }[];
 }
-const committed = JSON.parse(readFileSync(VECTORS, 'utf8')) as Vectors;
+const committed = JSON.parse(readFileSync(JOB_VECTORS, 'utf8')) as Vectors;
 
 async function codeOf(record: Uint8Array): Promise<string | null> {
   try {

@@ -1,7 +1,9 @@
+// Forms as the objects their routes read: types by the schema, bounds, and refusals.
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decimal, flag, integer, object, optional, text } from '../../../src/base/shape.ts';
-import { readFields } from '../../../src/http/fields.ts';
+import { readFormFields } from '../../../src/http/fields.ts';
 
 const { schema } = object({
   name: text({ max: 100 }),
@@ -16,7 +18,7 @@ async function* pieces(bytes: Buffer, size = 7): AsyncGenerator<Buffer, void> {
 }
 
 function read(body: string, type = URLENCODED): Promise<unknown> {
-  return readFields(type, pieces(Buffer.from(body)), schema);
+  return readFormFields(type, pieces(Buffer.from(body)), schema);
 }
 
 test.each([
@@ -53,14 +55,16 @@ describe('refused', () => {
     ['a field of 10 MB', `name=${'x'.repeat(10 * 1024 * 1024)}`, 'request_too_large'],
   ])('%s', async (_what, body, code) => {
     if (code === null) {
-      await expect(readFields(URLENCODED, pieces(Buffer.from(body, 'latin1')), schema)).rejects.toMatchObject(
-        { code: 'invalid_form' },
-      );
+      await expect(
+        readFormFields(URLENCODED, pieces(Buffer.from(body, 'latin1')), schema),
+      ).rejects.toMatchObject({ code: 'invalid_form' });
       return;
     }
-    await expect(readFields(URLENCODED, pieces(Buffer.from(body), 65_536), schema)).rejects.toMatchObject({
-      code,
-    });
+    await expect(readFormFields(URLENCODED, pieces(Buffer.from(body), 65_536), schema)).rejects.toMatchObject(
+      {
+        code,
+      },
+    );
   });
 
   test.each(['text/plain', 'application/x-www-form-urlencoded; charset=latin1', 'multipart/form-data'])(
@@ -81,7 +85,7 @@ test('any texts arrive as they were', async () => {
       fc.integer({ min: 1, max: 50 }),
       async (name, size) => {
         const body = Buffer.from(new URLSearchParams({ name }).toString());
-        expect(await readFields(URLENCODED, pieces(body, size), schema)).toEqual({ name });
+        expect(await readFormFields(URLENCODED, pieces(body, size), schema)).toEqual({ name });
       },
     ),
   );

@@ -1,13 +1,12 @@
-// assay-verify job: exit codes and what is printed. Evidence that binds the key is tried with a real workshop in
-// test/e2e/workshop.test.ts.
+// assay-verify job: exit codes and what is printed. Evidence that binds the key is tried with a real
+// workshop in test/e2e/workshop.test.ts.
 
-import { writeFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { readFileSync } from 'node:fs';
 import { runCli } from '../../../../attestation/node/cli/commands.ts';
-import { VECTORS } from '../../../../scripts/job-vectors.ts';
+import { JOB_VECTORS } from '../../../../scripts/job-vectors.ts';
 
 interface Vectors {
   readonly receipt_key: string;
@@ -17,7 +16,7 @@ interface Vectors {
     readonly code: string | null;
   }[];
 }
-const { receipt_key: key, vectors } = JSON.parse(readFileSync(VECTORS, 'utf8')) as Vectors;
+const { receipt_key: key, vectors } = JSON.parse(readFileSync(JOB_VECTORS, 'utf8')) as Vectors;
 const folder = mkdtempSync(join(tmpdir(), 'assay-job-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const good = join(folder, 'good');

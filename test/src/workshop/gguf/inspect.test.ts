@@ -1,5 +1,6 @@
 // Descriptions of GGUF files of every kind, and their bounds.
 
+import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import { describeGguf } from '../../../../src/workshop/gguf/inspect.ts';
@@ -7,7 +8,6 @@ import { randomPairs, adapterFile, TINY_TARGETS } from '../../../fixtures/models
 import { source } from '../../../fixtures/models/gguf-source.ts';
 import { splitGguf } from '../../../fixtures/models/gguf-split.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
-import { readFile } from 'node:fs/promises';
 
 test('a model: metadata, tensors with places and types', async () => {
   const { 'demo-chat': chat } = await ensureDemoModels(['demo-chat']);

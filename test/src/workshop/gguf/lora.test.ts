@@ -20,14 +20,14 @@ const pairs = randomPairs({ targets: TINY_TARGETS, rank: 4, seed: 5 });
 const adapter = adapterFile(pairs, { alpha: 8 });
 let folder: string;
 let made = 0;
-const engines: Engine[] = [];
-const files: FileHandle[] = [];
+const ENGINES: Engine[] = [];
+const FILES: FileHandle[] = [];
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assay-merge-'));
 });
 afterAll(async () => {
-  await Promise.all([...engines.map((each) => each.close()), ...files.map((each) => each.close())]);
+  await Promise.all([...ENGINES.map((each) => each.close()), ...FILES.map((each) => each.close())]);
   await rm(folder, { recursive: true });
 });
 
@@ -41,7 +41,7 @@ async function fdOf(bytes: Buffer): Promise<number> {
   const path = join(folder, `file-${(made += 1)}.gguf`);
   await writeFile(path, bytes);
   const file = await open(path);
-  files.push(file);
+  FILES.push(file);
   return file.fd;
 }
 
@@ -51,7 +51,7 @@ async function engineOf(bytes: Buffer, spec: Partial<LoadSpec> = {}): Promise<En
     { path: '/proc/self/fd/4', fd, slots: 1, ...spec },
     signal,
   );
-  engines.push(engine);
+  ENGINES.push(engine);
   return engine;
 }
 

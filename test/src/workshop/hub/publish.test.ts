@@ -1,14 +1,10 @@
 // Publications to a local hub with faults: each ends with exactly the same bytes there, or with a typed
 // error.
 
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../../../src/base/clock.ts';
 import { filesOfFolder } from '../../../../src/workshop/hub/files.ts';
@@ -114,12 +110,12 @@ function once1(
   };
 }
 
-const answer =
-  (status: number, headers: Record<string, string> = {}) =>
-  ({ request, response }: Moment): void => {
+function answer(status: number, headers: Record<string, string> = {}): (moment: Moment) => void {
+  return ({ request, response }) => {
     request.resume();
     response.writeHead(status, headers).end();
   };
+}
 
 describe('a publication', () => {
   test.each(['model', 'dataset'] as const)('of a %s: the bytes, a card, an egress line', async (kind) => {
@@ -384,58 +380,3 @@ describe('faults that stay', () => {
     await expect(publishing).rejects.toMatchObject({ code: 'address_refused' });
   });
 });
-
-describe('kill -9', () => {
-  test('between any two steps: the next run ends with the same bytes', async () => {
-    const worker = await bundled();
-    const moments = STEPS.flatMap((step) => [
-      { step, nth: 1, when: 'before' } as const,
-      { step, nth: 1, when: 'after' } as const,
-    ]);
-    const inMiddle = [3, 4].map((nth) => ({ step: 'part', nth, when: 'before' }) as const);
-    try {
-      for (const { step, nth, when } of [...moments, ...inMiddle]) {
-        const repo = `owner/${step}-${nth}-${when}`;
-        const started = { ...hub.counts };
-        await renewContents();
-        hub.partsTaken.length = 0;
-        const child = spawn(process.execPath, [worker, folder, journals, hub.endpoint, repo], {
-          stdio: ['ignore', 'ignore', 'inherit'],
-          env: { ...process.env, PUBLISH_TOKEN: TOKEN },
-        });
-        const ended = once(child, 'exit');
-        hub.fault = (moment) => {
-          if (moment.step !== step || moment.nth !== started[step] + nth || moment.when !== when)
-            return false;
-          child.kill('SIGKILL');
-          return true;
-        };
-        expect(await ended, `${step} ${nth} ${when}`).toEqual([null, 'SIGKILL']);
-        hub.fault = () => false;
-        await publish({ repo });
-        expectAllThere(repo);
-        // A part whose tag was written down is not sent again.
-        if (step === 'part' && nth > 1) expect(hub.partsTaken).toEqual([1, 2, 3, 4]);
-      }
-      expect(await readdir(journals)).toEqual([]);
-    } finally {
-      await rm(worker, { force: true });
-    }
-  }, 120_000);
-});
-
-async function bundled(): Promise<string> {
-  const outfile = fileURLToPath(
-    new URL(`../../../../.cache/publish-worker-${process.pid}.mjs`, import.meta.url),
-  );
-  await build({
-    entryPoints: [fileURLToPath(new URL('../../../fixtures/workshop/publish-worker.ts', import.meta.url))],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    external: ['undici'],
-    logLevel: 'error',
-  });
-  return outfile;
-}

@@ -1,5 +1,5 @@
-// Real jails, and programs that try to get out of them, to eat the machine or to outlive their end. Needs util-linux
-// and, for the strongest one, root: what cannot be tried here says so.
+// Real jails, and programs that try to get out of them, to eat the machine or to outlive their end. Needs
+// util-linux and, for the strongest one, root: what cannot be tried here says so.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -62,8 +62,8 @@ async function run(...args: Parameters<typeof started>): Promise<Ran> {
   return { end: await jailed.end, out, output };
 }
 
-const asRoot = process.getuid?.() === 0;
-const MODES: readonly JailMode[] = asRoot ? ['root', 'user'] : ['user'];
+const AS_ROOT = process.getuid?.() === 0;
+const MODES: readonly JailMode[] = AS_ROOT ? ['root', 'user'] : ['user'];
 
 describe.each(MODES)('a jail of mode %s', (mode) => {
   let build: JailBuild;
@@ -169,7 +169,7 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
   });
 
   // RLIMIT_NPROC does not count for the machine's root, which a test of the weaker jail here is inside too.
-  test.skipIf(mode === 'user' && asRoot)(
+  test.skipIf(mode === 'user' && AS_ROOT)(
     'a program that forks without end is ended, and the next one is not',
     async () => {
       const { end } = await run(build, 'bomb() { bomb | bomb & }; bomb; sleep 1; bomb; sleep 1000', {

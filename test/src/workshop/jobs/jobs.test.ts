@@ -10,10 +10,10 @@ import { LIMITS, openJobs, RECEIPT, RESULT, scratch, scriptKind } from '../../..
 
 const NEVER = new AbortController().signal;
 let folder: ReturnType<typeof scratch>;
-const opened: Jobs[] = [];
+const OPENED: Jobs[] = [];
 beforeEach(() => (folder = scratch()));
 afterEach(async () => {
-  for (const jobs of opened.splice(0)) await jobs.close();
+  for (const jobs of OPENED.splice(0)) await jobs.close();
   folder.remove();
 });
 
@@ -21,7 +21,7 @@ async function open(
   ...args: Parameters<typeof openJobs> extends [string, ...infer Rest] ? Rest : never
 ): Promise<Jobs> {
   const jobs = await openJobs(folder.path, ...args);
-  opened.push(jobs);
+  OPENED.push(jobs);
   return jobs;
 }
 
@@ -171,7 +171,7 @@ test('after a start over, what was done is done, what waited runs, what ran was 
   const done = await ended(jobs, GOOD);
   const running = await jobs.submit('me', forever, forever.plan({}));
   const queued = await jobs.submit('me', GOOD, GOOD.plan({}));
-  await opened.pop()?.close();
+  await OPENED.pop()?.close();
   const again = await open([GOOD, forever]);
   expect(again.get('me', done.id)).toEqual(done);
   expect(again.get('me', running.id)).toMatchObject({
@@ -185,7 +185,7 @@ test('after a start over, what was done is done, what waited runs, what ran was 
 test('a state that says running, left by a kill, is interrupted, and what it left is gone', async () => {
   const jobs = await open([GOOD]);
   const done = await ended(jobs, GOOD);
-  await opened.pop()?.close();
+  await OPENED.pop()?.close();
   const state = join(folder.path, 'jobs', done.id, 'state.json');
   writeFileSync(state, JSON.stringify({ ...done, state: 'running', finished: null, recorded: false }));
   const again = await open([GOOD]);

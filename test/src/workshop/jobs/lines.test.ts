@@ -1,3 +1,5 @@
+// Lines a confined program says, and what of its standard error an owner may see.
+
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import {
