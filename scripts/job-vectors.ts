@@ -1,5 +1,5 @@
 // Test vectors of the job record (docs/workshop.md, "The record"), valid and refused, for verifiers in any
-// language: test/vectors/receipts/job-v1.json. The key is a fixed one that signs nothing else. `npx tsx
+// language: test/vectors/receipts/job-v1.json. The key is a fixed one that has no other use. `npx tsx
 // scripts/job-vectors.ts` writes the file; a test compares it with what this makes.
 
 import { createPrivateKey, createPublicKey, sign } from 'node:crypto';

@@ -1,6 +1,6 @@
 // The verdict on a workshop's job record: its signature holds, and the key that signed it is one the caller
 // knows, or one that evidence accepted by the caller's policy binds as claim 6 (docs/workshop.md, "Trust").
-// What the archive says that it allowed or accepted counts for nothing here: whoever made the record also
+// The archive's word on what it allowed or accepted does not count here: the maker of the record also
 // wrote the archive beside it.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
@@ -20,7 +20,7 @@ export interface JobTrust {
   readonly now: number;
 }
 
-/** `signed`: the signature holds, and nothing shows whose key it is. Never a pass. */
+/** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
 export type JobVerdict =
   | { readonly kind: 'signed'; readonly record: JobRecord }
   | { readonly kind: 'key'; readonly record: JobRecord }
@@ -61,7 +61,7 @@ async function binding(
         'record_key',
         `the evidence says that it is from ${new Date(at).toISOString()}, which is yet to come`,
       );
-    // Evidence has to come with its endorsements; nothing is fetched here.
+    // Evidence has to come with its endorsements; none is fetched here.
     last = await verifyArchived(document, { policy, now: at });
     if (last.receiptKey !== key)
       throw refused('record_key', 'the evidence binds another key than the one that signed the record', {

@@ -41,7 +41,7 @@ export function encodeSign1(form: SignedForm, { payload, signature }: Sign1): Ui
   return encodeCbor([protectedHeader(form), new Map<number, Cbor>(), payload, signature]);
 }
 
-/** Throws `malformed_record`, `malformed_cbor` or `input_too_large`; says nothing of the signature. */
+/** Throws `malformed_record`, `malformed_cbor` or `input_too_large`; does not judge the signature. */
 export function decodeSign1(form: SignedForm, bytes: Uint8Array): Sign1 {
   const value = decodeCbor(bytes, form.name, form.maxBytes);
   if (!Array.isArray(value) || value.length !== 4) throw wrong(form, 'is no COSE_Sign1 of four parts');

@@ -36,7 +36,7 @@ export interface JobOutput extends JobInput {
   readonly size: number;
 }
 
-/** What a record says of one job. Times are milliseconds since 1970 of the workshop's clock. */
+/** The content of the record of one job. Times are milliseconds since 1970 of the workshop's clock. */
 export interface JobRecord {
   /** Ed25519, 32 bytes: the key that signs; claim 6 of the evidence of its boot. */
   readonly receiptKey: Uint8Array;
@@ -74,7 +74,7 @@ export function encodeJobRecord(record: JobRecord, sign: (bytes: Uint8Array) => 
 }
 
 /**
- * What the record says, once its signature by the key it names holds. Whether that key is one to trust is for
+ * The content of the record, once its signature by the key it names holds. Whether that key is one to trust is for
  * the caller: by evidence whose claim 6 it is, or by a key it knows.
  * @throws AttestationError malformed_record, malformed_cbor, input_too_large; refused record_signature
  */

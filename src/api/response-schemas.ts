@@ -1,7 +1,7 @@
 // Answers on the wire, declared like requests: openapi.json is generated from them, and tests check
 // real answers against them.
 
-import { jobOriginAnswer } from './models/job-fields.ts';
+import { jobOriginAnswer } from '../base/job-proof.ts';
 import {
   anything,
   choice,

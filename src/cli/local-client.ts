@@ -14,7 +14,7 @@ export interface LocalClient {
   stream(method: string, path: string, body: unknown): Promise<IncomingMessage>;
   /** Posts texts as a form: the other side reads numbers and switches by their fields. */
   form(path: string, fields: Readonly<Record<string, string>>): Promise<unknown>;
-  /** Undefined where there is nothing (404). */
+  /** Undefined where there is none (404). */
   bytes(path: string): Promise<Buffer | undefined>;
 }
 

@@ -1,5 +1,5 @@
 // `assay workshop ACTION …`: the jobs of a workshop that runs on this machine, by their routes. Starts
-// nothing: jobs have their jail, queue and record from the workshop alone. Ctrl-C ends the command, not the
+// none: jobs have their jail, queue and record from the workshop alone. Ctrl-C ends the command, not the
 // job.
 
 import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs';
@@ -139,7 +139,7 @@ async function followed(client: LocalClient, id: string): Promise<Answer> {
 
 const WIDTH = 20;
 
-/** One line that is rewritten; nothing where standard error is no terminal. */
+/** One line that is rewritten; silent where standard error is no terminal. */
 export function jobBar(
   terminal: boolean,
   write = (line: string): unknown => process.stderr.write(line),
@@ -194,7 +194,7 @@ async function fetchJob(
 }
 
 /**
- * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites nothing.
+ * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites no file.
  */
 async function download(client: LocalClient, job: Answer, folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });

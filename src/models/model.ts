@@ -117,7 +117,7 @@ export interface JobOrigin {
   readonly by: 'key' | 'evidence';
 }
 
-/** What a registration brings to show which job made its files. */
+/** The proof a registration brings of which job made its files. */
 export interface JobProof {
   /** The record, base64. */
   readonly record: string;

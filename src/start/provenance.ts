@@ -15,7 +15,7 @@ import type { JobProof } from '../models/model.ts';
 import type { JudgedJob, Provenance } from '../models/provenance.ts';
 import { refusedValue } from './configured-paths.ts';
 
-/** Undefined: nothing is configured. Throws ConfigError. */
+/** Undefined: no trust is configured. Throws ConfigError. */
 export function createProvenance(config: Config, clock: Pick<Clock, 'now'>): Provenance | undefined {
   const { required, keys, policy: policyText, allowSimulated: simulated, kinds, inputs } = config.provenance;
   const trusting = keys.length > 0 || policyText !== undefined;

@@ -37,7 +37,7 @@ export interface JobPlan {
 
 /** The barriers a jail may have on this machine. A kind does not run without the ones it requires. */
 export type Barrier =
-  /** A user of its own, which owns nothing but its output. */
+  /** A user of its own, which owns its output alone. */
   | 'user'
   /** No network at all. Kept from kinds with `network: true`. */
   | 'network'
@@ -60,7 +60,7 @@ export interface JobLimits {
   readonly cpuSeconds: number;
 }
 
-/** What runs, confined. `--request FILE` is appended to the command. */
+/** The command that runs, confined. `--request FILE` is appended to the command. */
 export interface JobProgram {
   readonly command: readonly [string, ...string[]];
   /**

@@ -53,11 +53,19 @@ export async function workshopMain(surroundings: Surroundings): Promise<number> 
     workshop,
     log,
     version,
+    signal: stop.asked,
     onFatal: (error) => {
       log.error({ msg: 'a part the workshop needs has failed', err: error });
       stop.fail();
     },
+  }).catch((error: unknown) => {
+    if (!stop.asked.aborted) throw error;
+    return undefined;
   });
+  if (running === undefined) {
+    log.info({ msg: 'stopped', signal: String(stop.asked.reason) });
+    return stop.failed() ? 1 : 0;
+  }
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
     url: running.url,

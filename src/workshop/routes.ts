@@ -125,7 +125,7 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
       path: '/api/jobs/:id/cancel',
       access: 'key',
       limited: true,
-      summary: 'End a job and everything it started; answered once nothing of it runs.',
+      summary: 'End a job and everything it started; answered once all of it has ended.',
       tag: TAG,
       answer: jobAnswer,
       errors: ['no_such_job'],

@@ -53,9 +53,9 @@ export interface WorkshopStart {
   readonly log: Log;
   readonly version: string;
   readonly onFatal: (error: unknown) => void;
+  /** Asks for the end before the workshop listens: the start then rejects with its reason. */
+  readonly signal: AbortSignal;
 }
-
-const NEVER = new AbortController().signal;
 
 export async function startWorkshop(options: WorkshopStart): Promise<RunningWorkshop> {
   const ends: (() => Promise<void> | void)[] = [];
@@ -73,7 +73,7 @@ export async function startWorkshop(options: WorkshopStart): Promise<RunningWork
 type Ends = (() => Promise<void> | void)[];
 
 async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<RunningWorkshop, 'close'>> {
-  const { workshop: given, log } = options;
+  const { workshop: given, log, signal } = options;
   const { config, workshop } = given;
   const clock = systemClock;
   const folder = workshop.folder ?? join(dataDir(config), 'workshop');
@@ -84,16 +84,18 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   });
   ends.push(() => lock.release());
   const jail = await openJail(given, folder, log);
+  signal.throwIfAborted();
   const identity = await createIdentity();
   const tee = await createTee(config, clock, log);
   const ownTool = {
     name: 'assay-workshop',
     version: CONVERTER,
-    sha256: await toolDigest(codeFiles(), NEVER),
+    sha256: await toolDigest(codeFiles(), signal),
   };
   if (tee !== null) await writeReferencePolicy(folder, tee, ownTool);
   const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
   if (attester !== null) ends.push(() => attester.close());
+  signal.throwIfAborted();
   const files = await createFiles(config, tee, clock, log);
   if (files !== null) ends.push(() => files.close());
   const signature = await catalogSignature(workshop.catalogSignature);
@@ -147,6 +149,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   ends.push(() => closeServer(server, jobs));
   ends.push(() => publishing.close());
   renewals.apply = (tls) => server.setTls(tls);
+  signal.throwIfAborted();
   const { url } = await server.listen();
   return { url, identity, tee, jail };
 }

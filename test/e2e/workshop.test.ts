@@ -1,6 +1,6 @@
 // The built `assay workshop` over its own TLS, with the simulated TEE: a folder becomes a GGUF file, that
 // becomes a smaller one, and the record of it is judged offline; hostile requests are refused; a kill -9
-// loses nothing that was done.
+// loses no work that was done.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -40,7 +40,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_400,
+    lines: 5_410,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },

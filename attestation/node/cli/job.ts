@@ -78,7 +78,7 @@ function asJson(verdict: JobVerdict): unknown {
   };
 }
 
-/** What makes the key one to trust. */
+/** The reason that makes the key one to trust. */
 function byOf(verdict: JobVerdict): Readonly<Record<string, unknown>> | null {
   if (verdict.kind === 'signed') return null;
   if (verdict.kind === 'key') return { key: toHex(verdict.record.receiptKey) };

@@ -1,7 +1,7 @@
 // Fields of a registration that say which job of a workshop made its files (docs/workshop.md, "Admission").
 
 import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
-import { choice, object, optional, refuse, text } from '../../base/shape.ts';
+import { optional, refuse, text } from '../../base/shape.ts';
 import type { JobProof } from '../../models/model.ts';
 
 export const JOB_FIELDS = {
@@ -33,14 +33,3 @@ export function jobProof(given: {
     throw refuse('missing_required_parameter', 'job_record', 'job_evidence goes with job_record');
   return undefined;
 }
-
-const words = text({ max: 64 });
-
-/** Which job made a registered model. */
-export const jobOriginAnswer = object({
-  id: words,
-  kind: words,
-  record_sha256: words,
-  receipt_key: words,
-  by: choice(['key', 'evidence']),
-});

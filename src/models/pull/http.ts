@@ -111,7 +111,7 @@ export function createWeb(options: WebOptions): Web {
         }).catch((error: unknown) => {
           throw refusalWithin(error) ?? error;
         });
-        const answer = answerOf(response);
+        const answer = hubAnswerOf(response);
         if (!REDIRECTS.has(answer.status)) return answer;
         answer.discard();
         const location = answer.header('location');
@@ -126,7 +126,7 @@ export function createWeb(options: WebOptions): Web {
 }
 
 /** An answer of undici's. */
-export function answerOf(response: Dispatcher.ResponseData): WebResponse {
+export function hubAnswerOf(response: Dispatcher.ResponseData): WebResponse {
   return {
     status: response.statusCode,
     header: (name) => {

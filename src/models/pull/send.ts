@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { request } from 'undici';
 import { ApiError } from '../../base/errors.ts';
 import {
-  answerOf,
+  hubAnswerOf,
   checkUrl,
   openAgent,
   REDIRECTS,
@@ -52,7 +52,7 @@ export function createSender(options: WebOptions): Sender {
       }).catch((error: unknown) => {
         throw refusalWithin(error) ?? error;
       });
-      const answer = answerOf(response);
+      const answer = hubAnswerOf(response);
       if (!REDIRECTS.has(answer.status)) return answer;
       answer.discard();
       throw redirected(url, answer.header('location'));

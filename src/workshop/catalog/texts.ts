@@ -49,10 +49,10 @@ export function madeText(list: 'datasets' | 'benchmarks', wanted: string): Buffe
 }
 
 function sums(): readonly (readonly [string, string])[] {
-  return NUMBERS.flatMap((left, a) =>
-    NUMBERS.slice(0, 10 - a).map(
-      (right, b) =>
-        [`What is ${left} plus ${right}?`, `${left} plus ${right} is ${NUMBERS[a + b]!}.`] as const,
+  return NUMBERS.flatMap((left, at) =>
+    NUMBERS.slice(0, 10 - at).map(
+      (right, other) =>
+        [`What is ${left} plus ${right}?`, `${left} plus ${right} is ${NUMBERS[at + other]!}.`] as const,
     ),
   );
 }

@@ -8,7 +8,7 @@ import { jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
 
-/** What the converter opens of a folder (models/model-folder). */
+/** The files the converter opens of a folder (models/model-folder). */
 const READ =
   '^(?:(?:config|generation_config|tokenizer|tokenizer_config|added_tokens|modules)\\.json|tokenizer\\.model|merges\\.txt|chat_template\\.(?:jinja|json)|model[\\w.-]*\\.safetensors(?:\\.index\\.json)?|\\d_Pooling/config\\.json)$';
 

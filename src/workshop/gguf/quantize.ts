@@ -1,6 +1,6 @@
 // `POST /api/gguf/quantize` (seed 004): a GGUF file in another type. Fields, defaults and answer are the
 // original's; the importance matrix that the lowest types need is the one given, or made of the model
-// itself over a fixed text, so that the result depends on nothing else.
+// itself over a fixed text, so that the result depends on the model alone.
 
 import { type Infer, integer, map, object, optionalOrEmpty, text } from '../../base/shape.ts';
 import { QUANTIZE_TYPES } from '../../engine/seam/quantize.ts';

@@ -17,7 +17,7 @@ import { bytesBelow } from './watch.ts';
  */
 export type JailMode = 'root' | 'user' | 'none';
 
-/** What a jail on this machine is made of (barriers.ts finds out). */
+/** The parts a jail on this machine is made of (barriers.ts finds out). */
 export interface JailBuild {
   readonly mode: JailMode;
   readonly barriers: readonly Barrier[];
@@ -64,7 +64,7 @@ export interface Jailed {
   readonly pid: number | undefined;
   readonly stdout: Readable;
   readonly stderr: Readable;
-  /** Resolves once nothing of it runs. */
+  /** Resolves once all of it has ended. */
   readonly end: Promise<JailEnd>;
   kill(): void;
 }
@@ -161,7 +161,7 @@ function commandOf(build: JailBuild, order: JailOrder, cgroup: Cgroup | null): r
   ];
 }
 
-/** Looks after one jail until nothing of it runs. */
+/** Looks after one jail until all of it has ended. */
 class Watch {
   readonly end: Promise<JailEnd>;
   readonly #order: JailOrder;

@@ -1,4 +1,4 @@
-// How much a folder holds, as its file system counts it: holes take nothing, and a file that was removed
+// How much a folder holds, as its file system counts it: holes take no room, and a file that was removed
 // while it is open is not seen.
 
 import { lstat, readdir } from 'node:fs/promises';

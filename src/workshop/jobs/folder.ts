@@ -81,7 +81,7 @@ export class JobFolder {
     return { output, staging };
   }
 
-  /** What only a run needs; `all`: its output too. */
+  /** Removes the parts only a run needs; `all`: its output too. */
   async clear(id: string, all = true): Promise<void> {
     await rm(this.of(id, 'in'), { recursive: true, force: true });
     await rm(this.of(id, 'request.json'), { force: true });

@@ -140,7 +140,7 @@ export class Jobs {
     return this.get(owner, id);
   }
 
-  /** Resolves once nothing of it runs; a job that is over stays as it is. */
+  /** Resolves once all of it has ended; a job that is over stays as it is. */
   async cancel(owner: string, id: string): Promise<StoredJob> {
     this.get(owner, id);
     const live = this.#live.get(id);

@@ -1,4 +1,4 @@
-// What a program in the jail says. stdout: one JSON object a line (docs/workshop.md, "The program's side"),
+// The words of a program in the jail. stdout: one JSON object a line (docs/workshop.md, "The program's side"),
 // each of a closed set of forms. stderr may quote the data a job works on, so only lines of two forms are
 // kept of it: frames of a traceback and names of exceptions. Both are bounded in lines and characters.
 
@@ -78,7 +78,7 @@ const EXCEPTION =
   /^((?:[A-Za-z_]\w{0,60}\.){0,6}[A-Za-z_]\w{0,60}(?:Error|Exception|Interrupt|Exit|Warning))(?::.*)?$/;
 const OOM = /JavaScript heap out of memory/;
 
-/** The part of a line of stderr that quotes nothing; undefined: no such part. */
+/** The part of a line of stderr that quotes no data; undefined: no such part. */
 export function harmless(line: string): string | undefined {
   const frame = FRAME.exec(line);
   if (frame !== null) return `at ${frame[1]}:${frame[2]}${frame[3] === undefined ? '' : ` in ${frame[3]}`}`;

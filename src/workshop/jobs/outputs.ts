@@ -1,4 +1,4 @@
-// What a program left in its output folder, once nothing of it runs: regular files with plain names, each
+// The files a program left in its output folder, once all of it has ended: regular files with plain names, each
 // hashed by this process. Anything else (links, devices, hard links, other names, too many) fails the job:
 // the folder was a stranger's until now.
 

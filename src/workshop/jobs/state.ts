@@ -69,7 +69,7 @@ const storedJob = object({
 type Read = Infer<typeof storedJob>;
 export type StoredJob = Omit<Read, 'plan'> & { readonly plan: JobPlan };
 
-/** The plan is as its kind made it: nobody but this program writes the file. */
+/** The plan is as its kind made it: this program alone writes the file. */
 export function readJob(json: string): StoredJob {
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return parseStored(storedJob, json) as StoredJob;

@@ -57,7 +57,7 @@ async function quantize(request: ProgramRequest): Promise<object> {
         matrix: given,
         onProgress: reporter('quantizing'),
       });
-      // What a stranger's file became is a stranger's as well.
+      // The result of a stranger's file is a stranger's as well.
       await inspectModel(output);
       return { fallbacks: fallbacks.slice(0, 256), fallback_count: fallbacks.length };
     } finally {
