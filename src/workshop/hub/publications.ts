@@ -165,7 +165,9 @@ export class Publications {
     throw new ApiError('too_many_jobs', 'as many publications wait as may', { retryAfterSeconds: 30 });
   }
 
-  /** Starts the oldest that may run: one whose caller has not its share, into a repository that is not in use. */
+  /**
+   * Starts the oldest that may run: one whose caller has not its share, into a repository that is not in use.
+   */
   #next(): void {
     for (const live of this.#live.values()) {
       const running = [...this.#live.values()].filter(({ publication }) => publication.state === 'running');

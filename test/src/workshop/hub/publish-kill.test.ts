@@ -1,5 +1,5 @@
-// A workshop that is killed between any two steps of a publication: the next run ends with the same bytes at the
-// hub, and sends no part twice that was written down.
+// A workshop that is killed between any two steps of a publication: the next run ends with the same bytes at
+// the hub, and sends no part twice that was written down.
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
