@@ -74,8 +74,8 @@ export function encodeJobRecord(record: JobRecord, sign: (bytes: Uint8Array) => 
 }
 
 /**
- * The content of the record, once its signature by the key it names holds. Whether that key is one to trust is for
- * the caller: by evidence whose claim 6 it is, or by a key it knows.
+ * The content of the record, once its signature by the key it names holds. Whether that key is one to trust
+ * is for the caller: by evidence whose claim 6 it is, or by a key it knows.
  * @throws AttestationError malformed_record, malformed_cbor, input_too_large; refused record_signature
  */
 export async function openJobRecord(bytes: Uint8Array): Promise<JobRecord> {

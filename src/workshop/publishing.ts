@@ -31,7 +31,7 @@ export interface Publishing {
   close(): Promise<void>;
 }
 
-/** Of a journal nothing was added to: the addresses in it are over long before. */
+/** Of a journal that no upload has added to: the addresses in it are over long before. */
 const JOURNAL_LIFE_MS = 7 * 86_400_000;
 
 /** Throws ConfigError. */

@@ -60,7 +60,7 @@ function quoted(text: string): string {
   return JSON.stringify(text);
 }
 
-/** Nothing of a name can be markup or end a row. */
+/** A name becomes text: no markup, no end of a row. */
 function cell(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, ' ').replaceAll(/[\\|`*_<>[\]#]/g, String.raw`\$&`);
 }

@@ -138,7 +138,7 @@ export class Publications {
     return publication;
   }
 
-  /** Resolves once nothing more leaves. What is over stays as it is. */
+  /** Resolves once the last byte has left. What is over stays as it is. */
   async cancel(owner: string, id: string): Promise<Publication> {
     const publication = this.get(owner, id);
     await this.#end(this.#live.get(id), new ApiError('job_cancelled', 'the publication was cancelled'));
