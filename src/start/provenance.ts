@@ -1,5 +1,5 @@
 // Which jobs of workshops the server trusts, from `[provenance]`: by the key that signed the record, or by
-// evidence that binds that key and that the configured policy accepts. No evidence is fetched: it comes
+// evidence that binds that key and that the configured policy accepts. It fetches no file: evidence comes
 // with its endorsements.
 
 import { createHash } from 'node:crypto';

@@ -60,7 +60,7 @@ function quoted(text: string): string {
   return JSON.stringify(text);
 }
 
-/** A name becomes text: no markup, no end of a row. */
+/** A name written so can neither be markup nor end a row. */
 function cell(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, ' ').replaceAll(/[\\|`*_<>[\]#]/g, String.raw`\$&`);
 }

@@ -1,6 +1,6 @@
-// The words of a program in the jail. stdout: one JSON object a line (docs/workshop.md, "The program's side"),
-// each of a closed set of forms. stderr may quote the data a job works on, so only lines of two forms are
-// kept of it: frames of a traceback and names of exceptions. Both are bounded in lines and characters.
+// The words of a program in the jail. stdout: one JSON object a line (docs/workshop.md, "The program's
+// side"), each of a closed set of forms. stderr may quote the data a job works on, so only lines of two forms
+// are kept of it: frames of a traceback and names of exceptions. Both are bounded in lines and characters.
 
 import { PROGRAM_REFUSALS } from '../kind.ts';
 import { type ApiCode, isApiCode } from '../../base/api-codes.ts';

@@ -1,6 +1,6 @@
-// The files a program left in its output folder, once all of it has ended: regular files with plain names, each
-// hashed by this process. Anything else (links, devices, hard links, other names, too many) fails the job:
-// the folder was a stranger's until now.
+// The files a program left in its output folder, once all of it has ended: regular files with plain names,
+// each hashed by this process. Anything else (links, devices, hard links, other names, too many) fails the
+// job: the folder was a stranger's until now.
 
 import { constants } from 'node:fs';
 import { chmod, chown, lchown, lstat, open, readdir } from 'node:fs/promises';

@@ -52,7 +52,7 @@ export function markOf(instance: string, id: string): string {
   return `${instance}/${id}`;
 }
 
-/** Rejects with an ApiError, or with the reason of the signal. Its processes have ended when it settles. */
+/** Rejects with an ApiError, or with the reason of the signal. It settles once the whole of it has ended. */
 export async function runJob(context: JobContext, run: JobRun, report: RunReport): Promise<RunResult> {
   const { folder, build, sources } = context;
   const { id, owner, kind, plan, signal } = run;
