@@ -65,9 +65,10 @@ export interface EgressRecord {
   readonly revision: string;
   readonly files: number;
   readonly bytes: number;
-  /** SHA-256 over the digests of all files, and the first of these. */
+  /** SHA-256 over the digests of all files; the first of these, and the sizes of the same files. */
   readonly filesSha256: string;
   readonly sha256: readonly string[];
+  readonly sizes: readonly number[];
   readonly commit: string | null;
   readonly error: string | null;
 }

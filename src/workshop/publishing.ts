@@ -1,6 +1,7 @@
 // Publishing as the configuration has it: off unless `workshop.publish`, and then only with the audit log,
 // which has a line of everything that leaves.
 
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Audit } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
@@ -8,6 +9,8 @@ import { ConfigError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
 import type { Route } from '../http/route.ts';
+import { removeOldJournals } from './hub/journal.ts';
+import { Publications } from './hub/publications.ts';
 import { openPublisher } from './hub/publish.ts';
 import { egressRecord, publishRoutes } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
@@ -28,14 +31,17 @@ export interface Publishing {
   close(): Promise<void>;
 }
 
+/** Of a journal that no upload has added to: the addresses in it are over long before. */
+const JOURNAL_LIFE_MS = 7 * 86_400_000;
+
 /** Throws ConfigError. */
-export function openPublishing({
+export async function openPublishing({
   workshop: given,
   audit,
   sources,
   folder,
   log,
-}: PublishingOptions): Publishing {
+}: PublishingOptions): Promise<Publishing> {
   const { config, workshop } = given;
   if (workshop.publish && audit === null)
     throw new ConfigError(
@@ -43,12 +49,17 @@ export function openPublishing({
       'workshop.publish',
     );
   const { httpProxy, httpsProxy, noProxy } = config.network;
+  const journals = join(folder, 'publish');
+  // A process that was killed left copies of stored files.
+  const staging = join(folder, 'publish-staging');
+  await rm(staging, { recursive: true, force: true });
+  await removeOldJournals(journals, systemClock.now() - JOURNAL_LIFE_MS);
   const publisher = openPublisher({
     enabled: workshop.publish,
     endpoint: config.models.hub ?? DEFAULT_HUB,
     allowPrivate: config.models.hubPrivate,
     proxy: { http: httpProxy, https: httpsProxy, no: noProxy },
-    folder: join(folder, 'publish'),
+    folder: journals,
     clock: systemClock,
     egress: async (line) => {
       if (audit === null) throw new TypeError('nothing leaves without the audit log');
@@ -57,6 +68,18 @@ export function openPublishing({
       log.info({ msg: 'egress', phase, host, kind, repo, bytes, files: files.length, code: error });
     },
   });
-  const routes = publishRoutes({ publisher, sources, staging: join(folder, 'staging') });
-  return { routes, close: () => publisher.close() };
+  const publications = new Publications({
+    publisher,
+    sources,
+    staging,
+    clock: systemClock,
+    onError: (error) => log.error({ msg: 'a publication failed', err: error }),
+  });
+  return {
+    routes: publishRoutes(publications),
+    async close() {
+      await publications.close();
+      await publisher.close();
+    },
+  };
 }

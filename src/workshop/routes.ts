@@ -3,7 +3,7 @@
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
-import { choice, flag, integer, list, object, optional, map, text } from '../base/shape.ts';
+import { choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
 import { ownerOf, queryInteger } from '../file-routes/stored.ts';
 import { readFormFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
@@ -11,30 +11,10 @@ import { jobAnswer, wireJob } from './job-wire.ts';
 import type { JobKind } from './kind.ts';
 import type { Jobs } from './jobs/jobs.ts';
 import { isOver, type StoredJob } from './jobs/state.ts';
+import { MAX_WAIT_SECONDS, waitQuery } from './wait.ts';
 
 const TAG = 'Jobs';
 const MAX = Number.MAX_SAFE_INTEGER;
-/** Of `?wait=`; a client that waits longer asks again. */
-const MAX_WAIT_SECONDS = 86_400;
-
-const waitQuery = object({
-  wait: optional(
-    map(
-      text({
-        max: 8,
-        pattern: /^(?:\d{1,6}|true|false)$/,
-        form: 'seconds, true or false',
-        about:
-          'How long to wait for the end of the job, in seconds; `false` or 0: not at all, `true`: to its end. A job that is not over then is answered 202 with its id.',
-      }),
-      (given) => {
-        if (given === 'true') return MAX_WAIT_SECONDS;
-        return given === 'false' ? 0 : Math.min(MAX_WAIT_SECONDS, Number(given));
-      },
-    ),
-  ),
-});
-
 /** The routes of all kinds, then those of jobs. */
 export function workshopRoutes(jobs: Jobs, kinds: Iterable<JobKind>): readonly Route[] {
   return [...[...kinds].map((kind) => kindRoute(jobs, kind)), ...jobRoutes(jobs)];

@@ -124,7 +124,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   ends.push(() => leaf.close());
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   if (audit !== null) ends.push(() => audit.close());
-  const publishing = openPublishing({ workshop: given, audit, sources, folder, log });
+  const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
   ends.push(() => publishing.close());
   const server = await createServer(
     {
@@ -147,6 +147,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   );
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
+  ends.push(() => publishing.close());
   renewals.apply = (tls) => server.setTls(tls);
   signal.throwIfAborted();
   const { url } = await server.listen();

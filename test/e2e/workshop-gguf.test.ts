@@ -214,6 +214,23 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
     expect(models.models.filter(({ downloaded }) => downloaded).map(({ id }) => id)).toEqual(['demo-chat']);
   });
 
+  test('data sets and benchmarks of our own: the bytes the catalogue names, and no others', async () => {
+    const catalog = JSON.parse((await get('/api/assets/catalog')).toString()) as Record<
+      'datasets' | 'benchmarks',
+      readonly { readonly id: string; readonly sha256: string }[]
+    >;
+    for (const list of ['datasets', 'benchmarks'] as const) {
+      expect(catalog[list].length).toBeGreaterThan(0);
+      for (const { id, sha256 } of catalog[list])
+        expect(digest(await get(`/api/assets/${list}/${id}/content`))).toBe(sha256);
+    }
+    for (const id of ['smollm2', 'assay-tiny-arithmetic', '..%2F..%2Fetc%2Fpasswd', '__proto__']) {
+      const refused = await fetch(`${url}/api/assets/datasets/${id}/content`, { dispatcher });
+      expect(refused.status).toBe(404);
+      expect(await refused.json()).toMatchObject({ error: { code: 'no_such_file' } });
+    }
+  });
+
   test('no text of an input is in the log', () => {
     expect(log).toContain('listening');
     expect(log).not.toContain('Tweety');

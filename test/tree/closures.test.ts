@@ -66,8 +66,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 267,
-    lines: 38_000,
+    files: 269,
+    lines: 38_600,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {

@@ -1,13 +1,15 @@
 // `GET /api/assets/catalog` (seed 004), and each of its three lists. `downloaded` is told by the files of
 // the model store in the data folder, whose names are the digests they were checked against, and their
-// size.
+// size. Data sets and benchmarks of our own are handed out.
 
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ApiError } from '../../base/errors.ts';
 import { anything, flag, integer, nullable, object, text } from '../../base/shape.ts';
 import { type Route, route } from '../../http/route.ts';
 import { blobFileName } from '../../models/store/names.ts';
 import { catalogAnswer, type CatalogSignature } from './catalog.ts';
+import { madeText } from './texts.ts';
 
 export interface AssetOptions {
   /** Of the data, with the store's `blobs`. */
@@ -15,6 +17,8 @@ export interface AssetOptions {
   readonly signature: CatalogSignature | undefined;
 }
 
+/** Whose entries are texts of our own. */
+const MADE = ['datasets', 'benchmarks'] as const;
 const LISTS = ['models', 'datasets', 'benchmarks'] as const;
 const count = integer({ min: 0, max: 100_000 });
 
@@ -60,5 +64,29 @@ export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly R
         },
       }),
     ),
+    ...MADE.map((list) => contentRoute(list)),
   ];
+}
+
+/** Of the texts that are made here; models come from their source, by `POST /v1/models` of a server. */
+function contentRoute(list: (typeof MADE)[number]): Route {
+  return route({
+    method: 'GET',
+    access: 'key',
+    limited: true,
+    tag: 'Assets',
+    path: `/api/assets/${list}/:id/content`,
+    summary: `The bytes of one of the ${list}, as the catalogue has their SHA-256.`,
+    bytes: true,
+    errors: ['no_such_file'],
+    handle({ params, reply }) {
+      const { id = '' } = params;
+      const bytes = madeText(list, id);
+      if (bytes === undefined)
+        throw new ApiError('no_such_file', `the catalogue has no such bytes in ${list}`);
+      reply.type('application/jsonl').header('content-length', bytes.length);
+      reply.header('content-disposition', `attachment; filename="${id}.jsonl"`);
+      return Promise.resolve(reply.send(bytes));
+    },
+  });
 }

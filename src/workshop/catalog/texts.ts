@@ -42,6 +42,12 @@ export const BENCHMARKS: readonly Made[] = [
   },
 ];
 
+/** The bytes of one of these texts; undefined where it is none of that list. */
+export function madeText(list: 'datasets' | 'benchmarks', wanted: string): Buffer | undefined {
+  const found = (list === 'datasets' ? DATASETS : BENCHMARKS).find(({ id }) => id === wanted);
+  return found === undefined ? undefined : Buffer.from(found.text());
+}
+
 function sums(): readonly (readonly [string, string])[] {
   return NUMBERS.flatMap((left, at) =>
     NUMBERS.slice(0, 10 - at).map(

@@ -40,8 +40,6 @@ const MAX_DEPTH = 16;
 const MAX_PATH = 512;
 const SAMPLE_BYTES = 512;
 const CHUNK_BYTES = 1024 * 1024;
-/** Folders of tools, never part of a model. */
-const SKIPPED: ReadonlySet<string> = new Set(['.git', '.cache']);
 const PART = /^[^\p{Cc}/\\]{1,255}$/u;
 
 /** All regular files below a folder, by path. 400 file_not_found, path_not_allowed. */
@@ -60,7 +58,8 @@ async function collect(folder: string, below: string, depth: number, found: Name
     });
   });
   for (const entry of entries) {
-    if (SKIPPED.has(entry.name)) continue;
+    // Of tools, and what somebody may have forgotten there (`.env`): never sent.
+    if (entry.name.startsWith('.')) continue;
     const path = below === '' ? entry.name : `${below}/${entry.name}`;
     const file = join(folder, entry.name);
     if (entry.isDirectory()) await collect(file, path, depth + 1, found);
@@ -68,6 +67,13 @@ async function collect(folder: string, below: string, depth: number, found: Name
     else throw refusedFile('the folder has a link or a special file; only regular files are published');
     if (found.length > MAX_FILES) throw refusedFile(`the folder has more than ${MAX_FILES} files`);
   }
+}
+
+/** The last part of a caller's own name of a file, or `instead` where a repository cannot have it. */
+export function repositoryName(given: string, instead?: string): string {
+  const last = given.split(/[/\\]/).at(-1) ?? '';
+  if (instead === undefined) return assertPath(last);
+  return /^[A-Za-z0-9][A-Za-z0-9._ -]{0,127}$/.test(last) ? last : instead;
 }
 
 /** A path that a repository may have. Throws 400 path_not_allowed. */

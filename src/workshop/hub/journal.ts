@@ -4,7 +4,7 @@
 // is damaged counts as none.
 
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmallFile, removeTemporaries, writeAtomically } from '../../base/durable-files.ts';
 import { integer, list, object, text, type Infer } from '../../base/shape.ts';
@@ -34,14 +34,29 @@ export interface Progress {
 }
 
 /** The folder of a publication below `folder`. */
-export async function openJournal(folder: string, endpoint: URL, to: Repository): Promise<Journal> {
+export async function openJournal(
+  folder: string,
+  endpoint: URL,
+  to: Repository,
+  owner: string,
+): Promise<Journal> {
+  // Of this caller alone: the addresses were signed for its token.
   const key = createHash('sha256')
-    .update(JSON.stringify([endpoint.href, to.kind, to.repo, to.revision]))
+    .update(JSON.stringify([endpoint.href, to.kind, to.repo, to.revision, owner]))
     .digest('hex');
   const own = join(folder, key);
   await mkdir(own, { recursive: true, mode: 0o700 });
   await removeTemporaries(own);
   return new Journal(own);
+}
+
+/** Removes what was not touched since `before`, in milliseconds: its addresses are over. */
+export async function removeOldJournals(folder: string, before: number): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    const path = join(folder, name);
+    const about = await stat(path).catch(() => undefined);
+    if (about !== undefined && about.mtimeMs < before) await rm(path, { recursive: true, force: true });
+  }
 }
 
 export class Journal {

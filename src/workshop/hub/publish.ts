@@ -58,6 +58,8 @@ export interface EgressLine {
 
 export interface PublishRequest {
   readonly kind: RepoKind;
+  /** Whose journal it goes on with. */
+  readonly owner?: string | undefined;
   /** `owner/name` */
   readonly repo: string;
   /** `main` */
@@ -65,8 +67,8 @@ export interface PublishRequest {
   /** For a repository that is made; true by default. */
   readonly isPrivate?: boolean | undefined;
   readonly files: readonly NamedFile[];
-  /** For the README.md, where neither the files nor the repository have one. */
-  readonly card: CardFacts;
+  /** For the README.md, where neither the files nor the repository have one; null: none is made. */
+  readonly card: CardFacts | null;
   readonly summary?: string | undefined;
   readonly token: string;
   readonly signal: AbortSignal;
@@ -83,6 +85,8 @@ export interface Published {
 }
 
 export interface Publisher {
+  /** Where it would go, as a key. 403 publish_disabled, 400 invalid_model_name, invalid_value. */
+  check(request: Pick<PublishRequest, 'kind' | 'repo' | 'revision' | 'token'>): { readonly key: string };
   publish(request: PublishRequest): Promise<Published>;
   close(): Promise<void>;
 }
@@ -111,6 +115,10 @@ export function openPublisher(options: PublisherOptions): Publisher {
   });
   if (options.folder === '') throw new ConfigError('the folder of journals is missing', 'workshop.folder');
   return {
+    check(request) {
+      const { kind, repo, revision } = checked(request, options.enabled);
+      return { key: JSON.stringify([kind, repo.toLowerCase(), revision]) };
+    },
     publish: (request) => publish(request, { ...options, url: endpoint, sender }),
     close: () => sender.close(),
   };
@@ -121,17 +129,24 @@ interface Tools extends PublisherOptions {
   readonly sender: Sender;
 }
 
-async function publish(request: PublishRequest, tools: Tools): Promise<Published> {
-  if (!tools.enabled)
+type Where = Parameters<Publisher['check']>[0];
+
+function checked(request: Where, enabled: boolean): Repository {
+  if (!enabled)
     throw new ApiError('publish_disabled', 'nothing is uploaded to a hub: `workshop.publish` is off');
   const repository = repositoryOf(request);
   if (!/^[\x21-\x7e]{1,512}$/.test(request.token))
     throw new ApiError('invalid_value', 'the token is not one', { param: 'token' });
+  return repository;
+}
+
+async function publish(request: PublishRequest, tools: Tools): Promise<Published> {
+  const repository = checked(request, tools.enabled);
   assertFiles(request.files);
   const files: MeasuredFile[] = [];
   try {
     for (const each of request.files) files.push(await measureNamed(each, request.signal));
-    if (!files.some(({ path }) => path === CARD))
+    if (request.card !== null && !files.some(({ path }) => path === CARD))
       files.push(measureText(CARD, modelCard(request.kind, request.card, files)));
     return await send(files, repository, request, tools);
   } finally {
@@ -172,7 +187,8 @@ async function send(
       files: kept.map(({ path, sha256, size }) => ({ path, sha256, bytes: size })),
     };
   } catch (error) {
-    const code = error instanceof ApiError ? error.code : 'internal_error';
+    const why: unknown = signal.aborted ? signal.reason : error;
+    const code = why instanceof ApiError ? why.code : 'internal_error';
     await tools.egress({ ...line, phase: 'failed', error: code });
     throw error;
   }
@@ -215,7 +231,7 @@ async function upload(
   for (const file of kept) await file.check();
   const commit = news.length === 0 ? head : await commitAll({ regular, large, kept, head, session, request });
   await assertListed(commit, kept, session);
-  const journal = await openJournal(tools.folder, tools.url, session.options.repository);
+  const journal = await openJournal(tools.folder, tools.url, session.options.repository, request.owner ?? '');
   await journal.remove();
   return { commit, kept };
 }
@@ -234,7 +250,7 @@ async function sendLarge(
     readonly tools: Tools;
   },
 ): Promise<void> {
-  const journal = await openJournal(tools.folder, tools.url, session.options.repository);
+  const journal = await openJournal(tools.folder, tools.url, session.options.repository, request.owner ?? '');
   const total = kept.reduce((sum, { size }) => sum + size, 0);
   let done = 0;
   const onBytes = (bytes: number): void => request.onProgress?.((done += bytes), total);
@@ -344,7 +360,7 @@ function assertRegular(files: readonly MeasuredFile[]): void {
     throw malformedAnswer('asks for more bytes inside a commit than one may have');
 }
 
-function repositoryOf({ kind, repo, revision = 'main' }: PublishRequest): Repository {
+function repositoryOf({ kind, repo, revision = 'main' }: Where): Repository {
   const parts = repo.split('/');
   if (parts.length !== 2 || !parts.every((part) => PART.test(part)))
     throw new ApiError('invalid_model_name', 'repo_id is not `owner/name`', { param: 'repo_id' });

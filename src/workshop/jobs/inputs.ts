@@ -58,11 +58,11 @@ const JOB_OUTPUT = /^([a-z]{1,12}-[0-9a-f]{32})\/(.{1,512})$/;
 const FILE_ID = /^file-[0-9a-f]{32}$/;
 
 /** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
-export async function findInput(
+export function findInput(
   ref: InputRef,
   options: Pick<InputOptions, 'owner' | 'sources'>,
-): Promise<void> {
-  await locate(ref, options);
+): Promise<LocatedInput> {
+  return locate(ref, options);
 }
 
 /** 400 path_not_allowed, file_not_found, invalid_value; 404 no_such_file; 500 model_file_changed; 507. */
@@ -111,14 +111,15 @@ function outside(
   return shown.every(({ copied: isCopy }) => isCopy) ? copy : found.path;
 }
 
-type Located =
+/** The path has no link in it, but for those an operator made above a root. */
+export type LocatedInput =
   | { readonly kind: 'stored'; readonly id: string }
   | { readonly kind: 'file' | 'folder'; readonly path: string };
 
 async function locate(
   { given, field, accepts }: InputRef,
   { owner, sources }: Pick<InputOptions, 'owner' | 'sources'>,
-): Promise<Located> {
+): Promise<LocatedInput> {
   if (given.includes('\0')) throw notAllowed(field);
   if (FILE_ID.test(given)) {
     if (sources.files === null)
