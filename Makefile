@@ -39,15 +39,15 @@ build: $(INSTALLED) ## compile everything to dist/
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
-# Linux with g++. Kept in the cache by the digest of everything that goes in; the server runs without them.
-native: build $(TESTS_INSTALLED) ## build libmtmd and libwhisper from pinned sources into dist/native (docs/reproduce.md)
+# Linux with g++, and cargo for the sources of libwebp. Kept in the cache by the digest of everything that goes in; the server runs without them.
+native: build $(TESTS_INSTALLED) ## build libmtmd, libwhisper and libwebpdecoder from pinned sources into dist/native (docs/reproduce.md)
 	@$(TSX) scripts/native/main.ts
 
 native-check: build $(TESTS_INSTALLED) ## compile them anew, and compare with the recorded digests
 	@$(TSX) scripts/native/main.ts --check
 
-audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, and espeak-ng (Debian): the peer of transcription
-	@command -v espeak-ng >/dev/null || { apt-get -qq update && apt-get -qq install -y espeak-ng; }
+audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, espeak-ng and opusenc (Debian): the peer of transcription
+	@{ command -v espeak-ng && command -v opusenc; } >/dev/null || { apt-get -qq update && apt-get -qq install -y espeak-ng opus-tools; }
 	@$(TSX) scripts/audio-peer.ts
 
 bench-audio: models $(TESTS_INSTALLED) ## transcription beside pywhispercpp, the same file, threads and sound
@@ -74,7 +74,7 @@ ifeq ($(CI),true)
 	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
 	@command -v g++ >/dev/null || { apt-get -qq update && apt-get -qq install -y g++; } >/dev/null 2>&1 || echo '! a C++ compiler cannot be installed: native parts are not built'
 	@$(TSX) scripts/native/main.ts & $(TSX) scripts/real-models/main.ts; models=$$?; wait $$!; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
-	@{ command -v espeak-ng >/dev/null || apt-get -qq install -y espeak-ng; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
+	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif

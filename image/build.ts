@@ -4,8 +4,8 @@
 //   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model MODEL]…
 //                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
 // --native: the libraries of `make native` go in. --model: models (GGUF or whisper files, folders with a
-// projector) are packed as disks beside, and listed in the measured configuration. --with-simulated-tee: a test image, which can show evidence without hardware:
-// its manifest says so, and it gets no reference values.
+// projector) are packed as disks beside, and listed in the measured configuration. --with-simulated-tee: a
+// test image, which can show evidence without hardware: its manifest says so; it gets no reference values.
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';

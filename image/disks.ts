@@ -1,6 +1,6 @@
-// The disks an operator attaches: measured configuration, operator configuration, models (model-disk.ts). The writers
-// here and the reading in guest/init.sh are two sides of one small format: a version line, lines of fixed words,
-// `---`, the server's TOML; padded with NULs.
+// The disks an operator attaches: measured configuration, operator configuration, models (model-disk.ts). The
+// writers here and the reading in guest/init.sh are two sides of one small format: a version line, lines of
+// fixed words, `---`, the server's TOML; padded with NULs.
 
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';

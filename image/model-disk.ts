@@ -1,12 +1,13 @@
-// Model disks: the files of one model behind one root hash. A GGUF file or a whisper model stands in its disk as
-// `model.gguf` or `model.bin`; the parts of a split model and a projector beside keep their names. The folder
-// is read by the rule of the server (src/models/gguf-folder.ts), so a disk holds what the server will look for.
+// Model disks: the files of one model behind one root hash. A GGUF file or a whisper model stands in its disk
+// as `model.gguf` or `model.bin`; the parts of a split model and a projector beside keep their names. The
+// folder is read by the rule of the server (src/models/gguf-folder.ts), so a disk holds what the server will
+// look for.
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { attestedModel, toHex } from '@assay/attestation';
+import { attestedModel } from '@assay/attestation/issue';
 import { ApiError } from '../src/base/errors.ts';
 import { systemReason } from '../src/base/system-error.ts';
 import { modelInFolder } from '../src/models/gguf-folder.ts';
@@ -53,7 +54,7 @@ export async function packModel(source: string, out: string): Promise<PackedMode
     blocks,
     serial: modelSerial(rootHash),
     path: `/run/models/${name}${more.length === 0 ? `/${only?.name}` : ''}`,
-    sha256: toHex(attestedModel(name, blobs).sha256),
+    sha256: Buffer.from(attestedModel(name, blobs).sha256).toString('hex'),
   };
 }
 

@@ -1,6 +1,7 @@
 // pywhispercpp, the peer that transcription is compared with: whisper.cpp for Python, from PyPI with every
-// wheel by its hash, in a folder of its own in the cache; and espeak-ng, which speaks the texts. Tests and
-// the bench use them where they are, and `make audio-peer` puts them there.
+// wheel by its hash, in a folder of its own in the cache; espeak-ng, which speaks the texts; and opusenc,
+// which makes Opus of them. Tests and the bench use them where they are, and `make audio-peer` puts them
+// there.
 //   node --import tsx scripts/audio-peer.ts
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -20,6 +21,15 @@ export function havePeer(): boolean {
 
 export function haveSpeech(): boolean {
   return spawnSync('espeak-ng', ['--version'], { stdio: 'ignore' }).status === 0;
+}
+
+export function haveOpus(): boolean {
+  return spawnSync('opusenc', ['--version'], { stdio: 'ignore' }).status === 0;
+}
+
+/** An Ogg file of the WAV file, as opusenc makes it. */
+export function encodedOpus(wav: Uint8Array, options: readonly string[]): Buffer {
+  return execFileSync('opusenc', ['--quiet', ...options, '-', '-'], { input: wav, maxBuffer: 32 << 20 });
 }
 
 /** A WAV file of 22 050 Hz, as espeak-ng speaks the text. */

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { closureOf, linesOf, ON_DEMAND } from './closures.ts';
 import { recordedDigests } from './native/digests.ts';
+import { RECIPES } from './native/recipes.ts';
 
 /**
  * Lines of all our files that the entries load, directly or not, in production. What is imported as a type
@@ -241,10 +242,11 @@ function imageParts(): Ledger['image'] {
 function nativeRows(): string {
   const { sources, results } = recordedDigests();
   const libraries = results['linux-x64']?.libraries ?? {};
-  const from = { 'libmtmd.so': sources.llama, 'libwhisper.so': `${sources.whisper}, ${sources.llama}` };
-  return Object.entries(from)
-    .map(([name, digests]) => `| ${name} | ${digests} | ${libraries[name] ?? '–'} |`)
-    .join('\n');
+  return RECIPES.map(({ library, needs }) => {
+    const digests = needs.map((need) => (need === 'own' ? undefined : sources[need]));
+    const from = digests.filter((digest) => digest !== undefined).join(', ');
+    return `| ${library}.so | ${from} | ${libraries[`${library}.so`] ?? '–'} |`;
+  }).join('\n');
 }
 
 function packageTable(packages: readonly Package[]): string {

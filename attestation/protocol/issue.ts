@@ -9,6 +9,8 @@ import { type Claims, CLAIMS_LABEL, NONCE_MAX_BYTES, NONCE_MIN_BYTES, nonceFits,
 import type { AttestationDocument, Encoding, Loose, SnpEndorsements, TdxEndorsements } from './document.ts';
 import { MAX_TREE_SIZE, nodeHash } from './merkle.ts';
 
+export { attestedModel } from './model.ts';
+
 /**
  * Claims → the canonical CBOR of docs/protocol.md §3, at most 4096 bytes.
  * @example const bytes = encodeClaims(claims);

@@ -86,7 +86,8 @@ function inputsDigest(
 ): string {
   const own = units.filter(({ from }) => from === 'own').map(({ source }) => ownDigest(source));
   const linked = recipe.links.map((name) => sha256Hex(readFileSync(join(llamaFolder(), name))));
-  const inputs = [{ ...recipe, units }, COMPILE_FLAGS, LINK_FLAGS, expected, own, linked, tools];
+  const sources = recipe.needs.map((need) => (need === 'own' ? own : expected[need]));
+  const inputs = [{ ...recipe, units }, COMPILE_FLAGS, LINK_FLAGS, sources, linked, tools];
   return sha256Hex(JSON.stringify(inputs)).slice(0, 16);
 }
 
@@ -116,12 +117,12 @@ async function compile(
   const next = order.values();
   const worker = async (): Promise<void> => {
     for (const i of next) {
-      const { from, source } = units[i]!;
+      const { from, source, flags = [] } = units[i]!;
       const path = `${from}/${source}`;
       const seed = `-frandom-seed=${path}`;
       const map = `-ffile-prefix-map=${work}=.`;
       const language = source.endsWith('.c') ? ['-x', 'c'] : ['-x', 'c++', '-std=c++17'];
-      const own = [...language, ...recipe.flags, ...COMPILE_FLAGS, ...includes, seed, map];
+      const own = [...language, ...recipe.flags, ...COMPILE_FLAGS, ...flags, ...includes, seed, map];
       await run(work, [...own, '-c', path, '-o', objects[i]!]);
     }
   };
@@ -131,7 +132,8 @@ async function compile(
   writeFileSync(join(work, 'exports'), `{ global: ${recipe.exports.join('; ')}; local: *; };\n`);
   const named = [`-Wl,-soname,${name}`, '-Wl,--version-script=exports'];
   const from = `-L${llamaFolder()}`;
-  await run(work, [...LINK_FLAGS, ...named, '-o', name, ...objects, from, ...libraries]);
+  const linkFlags = [...LINK_FLAGS, ...(recipe.linkFlags ?? [])];
+  await run(work, [...linkFlags, ...named, '-o', name, ...objects, from, ...libraries]);
   return join(work, name);
 }
 

@@ -1,7 +1,7 @@
-// `make native`: builds libmtmd.so and libwhisper.so into dist/native/<platform>/, where the server looks for
-// them. A library that this machine cannot build is named, and left out: everything else works without it.
+// `make native`: builds the libraries of recipes.ts into dist/native/<platform>/, where the server looks for
+// them. One that this machine cannot build is named, and left out: everything else works without it.
 // Where compiler, linker and C library are the recorded ones, the bytes must be the recorded ones too.
-//   node --import tsx scripts/native/main.ts [--check] [--record] [libmtmd|libwhisper]…
+//   node --import tsx scripts/native/main.ts [--check] [--record] [LIBRARY]…
 // --check compiles anew and compares; --record writes image/native.lock.json from what was built. Exits with
 // 1 where a digest differs or a compilation fails, with 2 where only something is missing here.
 

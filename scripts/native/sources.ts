@@ -1,10 +1,12 @@
 // The sources of `make native`, unpacked below one folder of the cache: llama.cpp from the git bundle that
-// the tests' node-llama-cpp has, whisper.cpp from the npm package of another binding. Both are refused where
-// their SHA-256 is not the recorded one. No script of a package runs; the only network is npm's, once.
+// the tests' node-llama-cpp has, whisper.cpp and libopus from the npm packages of other bindings, libwebp
+// from the crate of one. Each is refused where its SHA-256 is not the recorded one. No script of a package
+// runs; the only network is npm's and cargo's, once.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cacheFolder } from '../real-models/install.ts';
@@ -16,6 +18,10 @@ export interface SourceDigests {
   readonly llama: string;
   /** The npm tarball that has whisper.cpp. */
   readonly whisper: string;
+  /** The crate that has libwebp. */
+  readonly webp: string;
+  /** The npm tarball that has libopus. */
+  readonly opus: string;
 }
 
 export class NativeError extends Error {
@@ -29,15 +35,40 @@ export class NativeError extends Error {
   }
 }
 
-const WHISPER_PACKAGE = '@fugood/whisper.node@1.1.3';
-const WHISPER_FILES = ['LICENSE', 'whisper.cpp/src/whisper.cpp', 'whisper.cpp/src/whisper-arch.h'];
+/** libwebp 1.6.0, as its project released it, below `vendor`. */
+const WEBP_CRATE = { name: 'libwebp-sys', version: '0.14.4' };
+/** A folder of an npm package, of which `members` are unpacked. */
+interface Packaged {
+  readonly package: string;
+  /** Below the package. */
+  readonly folder: string;
+  /** Below the folder. */
+  readonly members: readonly string[];
+}
+
+const PACKAGED = {
+  whisper: {
+    package: '@fugood/whisper.node@1.1.3',
+    folder: 'whisper.cpp',
+    members: ['src/whisper.cpp', 'src/whisper-arch.h', 'include'],
+  },
+  // libopus 1.3.1. These folders are, byte for byte, those of the release (opus-1.3.1.tar.gz, SHA-256
+  // 65b58e1e25b2a114157014736a3d9dfeaad8d41be1c8179866f144a2fb44ff9d), as Debian 12's source package has it.
+  opus: {
+    package: '@discordjs/opus@0.10.0',
+    folder: 'deps/opus',
+    members: ['COPYING', 'include', 'src', 'celt', 'silk'],
+  },
+} as const satisfies Readonly<Record<string, Packaged>>;
 const LLAMA_PATHS = ['tools/mtmd', 'include', 'ggml/include', 'common', 'vendor', 'src/llama-ext.h'];
 
 /** Unpacks what `needs` names. The folder of the others is one that is not there. */
 export function unpackSources(needs: readonly (keyof Places)[], expected: SourceDigests): Places {
   return {
     llama: needs.includes('llama') ? llamaPlace(expected.llama) : '/nonexistent',
-    whisper: needs.includes('whisper') ? whisperPlace(expected.whisper) : '/nonexistent',
+    whisper: needs.includes('whisper') ? packagedPlace('whisper', expected.whisper) : '/nonexistent',
+    opus: needs.includes('opus') ? packagedPlace('opus', expected.opus) : '/nonexistent',
+    webp: needs.includes('webp') ? webpPlace(expected.webp) : '/nonexistent',
     own: fileURLToPath(new URL('.', import.meta.url)),
   };
 }
@@ -52,20 +83,64 @@ function llamaPlace(expected: string): string {
   return folder;
 }
 
-function whisperPlace(expected: string): string {
-  const folder = join(cacheFolder(), 'whisper-sources', expected.slice(0, 16));
+function packagedPlace(name: keyof typeof PACKAGED, expected: string): string {
+  const packaged: Packaged = PACKAGED[name];
+  return unpackedOnce(`${name}-sources`, expected, (work) => {
+    const pack = ['pack', packaged.package, '--ignore-scripts', '--silent', '--pack-destination', work];
+    quietly('unavailable', `npm cannot fetch ${packaged.package}`, 'npm', pack);
+    const tarball = join(work, readdirSync(work).find((file) => file.endsWith('.tgz')) ?? '');
+    assertDigest(readFileSync(tarball), expected, packaged.package);
+    const within = `package/${packaged.folder}`;
+    const members = packaged.members.map((path) => `${within}/${path}`);
+    quietly('failed', `tar cannot unpack ${packaged.package}`, 'tar', [
+      '-xzf',
+      tarball,
+      '-C',
+      work,
+      ...members,
+    ]);
+    return within;
+  });
+}
+
+function webpPlace(expected: string): string {
+  return unpackedOnce('webp-sources', expected, (work) => {
+    const { name, version } = WEBP_CRATE;
+    const crate = `${name}-${version}`;
+    // Fetches this crate alone, where cargo keeps what it fetched.
+    if (crateFile(crate) === undefined)
+      quietly('unavailable', 'cargo (1.82 or later) cannot fetch the sources of libwebp', 'cargo', [
+        'info',
+        '--quiet',
+        `${name}@${version}`,
+      ]);
+    const archive = crateFile(crate);
+    if (archive === undefined) throw new NativeError('unavailable', `cargo has no archive of ${crate}`);
+    assertDigest(readFileSync(archive), expected, crate);
+    const members = ['COPYING', 'PATENTS', 'src'].map((path) => `${crate}/vendor/${path}`);
+    quietly('failed', 'tar cannot unpack libwebp', 'tar', ['-xzf', archive, '-C', work, ...members]);
+    return `${crate}/vendor`;
+  });
+}
+
+/** The archive of a crate in cargo's own cache, whichever registry it came from. */
+function crateFile(crate: string): string | undefined {
+  const cache = join(process.env['CARGO_HOME'] ?? join(homedir(), '.cargo'), 'registry/cache');
+  const registries = existsSync(cache) ? readdirSync(cache) : [];
+  return registries
+    .map((registry) => join(cache, registry, `${crate}.crate`))
+    .find((path) => existsSync(path));
+}
+
+/** `unpack` makes, in a folder of its own, the one whose path it gives; that is kept under the digest. */
+function unpackedOnce(name: string, digest: string, unpack: (work: string) => string): string {
+  const top = join(cacheFolder(), name);
+  const folder = join(top, digest.slice(0, 16));
   if (existsSync(folder)) return folder;
-  const top = join(cacheFolder(), 'whisper-sources');
   mkdirSync(top, { recursive: true });
   const work = mkdtempSync(join(top, '.fetch-'));
   try {
-    const pack = ['pack', WHISPER_PACKAGE, '--ignore-scripts', '--silent', '--pack-destination', work];
-    quietly('unavailable', 'npm cannot fetch the sources of whisper.cpp', 'npm', pack);
-    const tarball = join(work, readdirSync(work).find((name) => name.endsWith('.tgz')) ?? '');
-    assertDigest(readFileSync(tarball), expected, WHISPER_PACKAGE);
-    const members = [...WHISPER_FILES, 'whisper.cpp/include'].map((path) => `package/${path}`);
-    quietly('failed', 'tar cannot unpack whisper.cpp', 'tar', ['-xzf', tarball, '-C', work, ...members]);
-    renameSync(join(work, 'package/whisper.cpp'), folder);
+    renameSync(join(work, unpack(work)), folder);
     return folder;
   } catch (error) {
     // Another process may have been first.

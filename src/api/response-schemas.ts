@@ -36,9 +36,7 @@ const tokenLogprob = object({
       logprob: real,
       bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })),
     }),
-    {
-      max: 20,
-    },
+    { max: 20 },
   ),
 });
 
@@ -189,9 +187,9 @@ export const tokenizeAnswer = object({
       array: list(
         either(
           {
-            number: count,
+            number: integer({ min: -1, max: 0x7fff_ffff }),
             object: object({
-              id: count,
+              id: integer({ min: -1, max: 0x7fff_ffff }),
               piece: either(
                 { string: words, array: list(integer({ min: 0, max: 255 }), { max: 1024 }) },
                 'text, or bytes that are no text of their own',
@@ -276,6 +274,7 @@ export const modelAnswer = object({
       type: words,
       sha256: words,
       other_types: count,
+      projector: optional(object({ type: words, sha256: words })),
     }),
   ),
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),

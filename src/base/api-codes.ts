@@ -113,6 +113,7 @@ export const API_CODES = {
   model_not_found: caller(404, 'there is no model of that name'),
   model_not_loaded: caller(404, 'the model is not loaded'),
   response_not_found: caller(404, 'there is no stored response of that id for this key'),
+  item_not_found: caller(404, 'there is no stored item of that id for this key'),
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
   no_such_batch: caller(404, 'there is no such batch, or it is of another key'),

@@ -1,16 +1,17 @@
-// `assay models derive FOLDER`: makes of a folder of safetensors the GGUF file that a server makes of it, and
-// prints its digests; with --check, compares them with those a server shows or keeps. Needs no server, and
-// trusts none: the same program on any machine makes the same bytes. Exit 0 made or equal, 1 not.
+// `assay models derive FOLDER`: makes of a folder of safetensors the GGUF file, of a model that sees both
+// files, that a server makes of it, and prints the digests; with --check, compares them with those a server
+// shows or keeps. Needs no server, and trusts none: the same program on any machine makes the same bytes.
+// Exit 0 made or equal, 1 not.
 
 import { readFileSync, existsSync } from 'node:fs';
 import { link, rm, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { dirname, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import { temporaryPath } from '../base/durable-files.ts';
 import { anything, list, object, optional, text } from '../base/shape.ts';
 import { readStored } from '../base/stored-json.ts';
-import { CONVERTER, deriveFile, measureSources, type DerivedFile } from '../models/derive.ts';
+import { CONVERTER, deriveFile, measureSources, partsOf, type DerivedFile } from '../models/derive.ts';
 import { typeOfIsq } from '../models/isq.ts';
 import { openModelFolder, type SourceDigest } from '../models/model-folder.ts';
 import { CommandError, UsageError, currentFolder } from './arguments.ts';
@@ -18,19 +19,38 @@ import { converters } from './converters.ts';
 
 export interface DeriveArguments {
   readonly folder: string | undefined;
+  /** `vision`, of a model that sees; others are folders of text. */
+  readonly format: string | undefined;
   readonly isq: string | undefined;
   readonly output: string | undefined;
   readonly json: boolean;
 }
 
 /** Resolves with the exit code. */
-export async function deriveCommand({ folder, isq, output, json }: DeriveArguments): Promise<number> {
+export async function deriveCommand({
+  folder,
+  format = 'safetensors',
+  isq,
+  output,
+  json,
+}: DeriveArguments): Promise<number> {
   if (folder === undefined) throw new UsageError('assay models derive needs a folder');
+  if (!FORMATS.has(format)) throw new UsageError(`--format is none of ${[...FORMATS].join(', ')}`);
+  const sees = format === 'vision';
   const path = output === undefined ? undefined : resolve(currentFolder(), output);
-  if (path !== undefined && existsSync(path)) throw new UsageError(`${output} is there already`);
-  const { sources, made } = await derive(folder, isq, path);
-  process.stdout.write(json ? `${JSON.stringify(asJson(sources, made))}\n` : asText(sources, made));
+  const paths = path === undefined ? [] : [path, ...(sees ? [besides(path)] : [])];
+  const there = paths.find((each) => existsSync(each));
+  if (there !== undefined) throw new UsageError(`${basename(there)} is there already`);
+  const made = await derive(folder, { isq, sees }, path);
+  process.stdout.write(json ? `${JSON.stringify(asJson(made))}\n` : asText(made));
   return 0;
+}
+
+const FORMATS: ReadonlySet<string> = new Set(['safetensors', 'huggingface', 'vision']);
+
+/** A projector goes where a folder of GGUF files has it. */
+function besides(path: string): string {
+  return join(dirname(path), `mmproj-${basename(path)}`);
 }
 
 export interface CheckArguments {
@@ -64,6 +84,7 @@ const claim = object({
   converter: words,
   type: words,
   sha256: digest,
+  projector: optional(object({ type: words, sha256: digest })),
   otherTypes: optional(anything),
   other_types: optional(anything),
 });
@@ -73,6 +94,7 @@ interface Claim {
   readonly converter: string;
   readonly type: string;
   readonly sha256: string;
+  readonly projector?: { readonly type: string; readonly sha256: string } | undefined;
 }
 
 /** `derived` of a manifest in a store and of an answer of GET /v1/models/ID alike. */
@@ -105,7 +127,8 @@ function fileOf(path: string): unknown {
 async function differencesOf(claimed: Claim, folder: string): Promise<readonly string[]> {
   if (claimed.converter !== CONVERTER)
     return [`it was made by ${printable(claimed.converter)}, this is ${CONVERTER}`];
-  const { sources, made } = await derive(folder, claimed.type, undefined);
+  const wanted = { isq: claimed.type, sees: claimed.projector !== undefined };
+  const { sources, made, projector } = await derive(folder, wanted, undefined);
   const differences: string[] = [];
   const known = new Set(claimed.from);
   const here = new Set(sources.map(({ sha256 }) => sha256));
@@ -116,16 +139,25 @@ async function differencesOf(claimed: Claim, folder: string): Promise<readonly s
     differences.push('its sources have other names');
   if (made.sha256 !== claimed.sha256)
     differences.push(`the folder makes sha256 ${made.sha256}, expected ${claimed.sha256}`);
+  if (projector?.sha256 !== claimed.projector?.sha256)
+    differences.push(
+      `the folder makes a projector of sha256 ${projector?.sha256}, expected ${claimed.projector?.sha256}`,
+    );
   return differences;
 }
 
 interface Made {
   readonly sources: readonly SourceDigest[];
   readonly made: DerivedFile;
+  readonly projector: DerivedFile | undefined;
 }
 
-/** Without an output the file is removed. */
-async function derive(folder: string, isq: string | undefined, output: string | undefined): Promise<Made> {
+/** Without an output the files are removed. */
+async function derive(
+  folder: string,
+  { isq, sees }: { readonly isq: string | undefined; readonly sees: boolean },
+  output: string | undefined,
+): Promise<Made> {
   const type = isq === undefined ? undefined : typeOfIsq(isq, '--isq');
   const from = resolve(currentFolder(), folder);
   if (!(await stat(from).catch(() => undefined))?.isDirectory())
@@ -134,20 +166,23 @@ async function derive(folder: string, isq: string | undefined, output: string | 
   const abort = new AbortController();
   const stop = (): void => abort.abort(new CommandError('interrupted'));
   for (const signal of SIGNALS) process.once(signal, stop);
-  const opened = await openModelFolder(from);
+  const opened = await openModelFolder(from, sees ? 'vision' : 'model');
+  const files: DerivedFile[] = [];
   try {
     const { digests, check } = await measureSources(opened, abort.signal);
     const temporary = (): string => temporaryPath(place);
-    const request = { folder: opened, isq: type, temporary, signal: abort.signal };
-    const made = await deriveFile(request, converters(availableParallelism()));
-    try {
-      await check();
-      if (output !== undefined) await link(made.path, output);
-    } finally {
-      await rm(made.path, { force: true });
+    const request = { folder: opened, temporary, signal: abort.signal };
+    for (const part of partsOf(sees, type))
+      files.push(await deriveFile({ ...request, ...part }, converters(availableParallelism())));
+    await check();
+    const [made, projector] = files.toReversed();
+    if (output !== undefined) {
+      if (projector !== undefined) await link(projector.path, besides(output));
+      await link(made!.path, output);
     }
-    return { sources: digests, made };
+    return { sources: digests, made: made!, projector };
   } finally {
+    for (const { path } of files) await rm(path, { force: true });
     await opened.close();
     for (const signal of SIGNALS) process.off(signal, stop);
   }
@@ -156,31 +191,46 @@ async function derive(folder: string, isq: string | undefined, output: string | 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** The digest a client pins, where the server reads the weights from measured memory. */
-function modelDigest(sources: readonly SourceDigest[], made: DerivedFile): string {
+function modelDigest({ sources, made, projector }: Made): string {
   const blobs = [
     { role: 'weights', sha256: made.sha256, size: made.size },
+    ...(projector === undefined
+      ? []
+      : [{ role: 'projector', sha256: projector.sha256, size: projector.size }]),
     ...sources.map(({ sha256, size }) => ({ role: 'source', sha256, size })),
   ].map((blob) => ({ ...blob, sha256: fromHex(blob.sha256) }));
   return toHex(attestedModel('derived', blobs).sha256);
 }
 
-function asJson(sources: readonly SourceDigest[], made: DerivedFile): object {
+function asJson(all: Made): object {
+  const { sources, made, projector } = all;
   const { type, sha256, size, otherTypes } = made;
   const from = sources.map((source) => source.sha256);
   return {
-    sha256: modelDigest(sources, made),
+    sha256: modelDigest(all),
     kind: 'manifest',
-    derived: { from, converter: CONVERTER, type, sha256, other_types: otherTypes },
-    size_bytes: size,
+    derived: {
+      from,
+      converter: CONVERTER,
+      type,
+      sha256,
+      other_types: otherTypes,
+      projector: projector === undefined ? undefined : { type: projector.type, sha256: projector.sha256 },
+    },
+    size_bytes: size + (projector?.size ?? 0),
     sources,
   };
 }
 
-function asText(sources: readonly SourceDigest[], made: DerivedFile): string {
+function asText(all: Made): string {
+  const { sources, made, projector } = all;
   const lines = [
     ...sources.map(({ name, sha256 }) => `source   ${sha256}  ${printable(name)}`),
     `weights  ${made.sha256}  ${made.type}, ${made.size} bytes, by ${CONVERTER}`,
-    `model    ${modelDigest(sources, made)}  to pin`,
+    ...(projector === undefined
+      ? []
+      : [`mmproj   ${projector.sha256}  ${projector.type}, ${projector.size} bytes: the projector`]),
+    `model    ${modelDigest(all)}  to pin`,
   ];
   if (made.otherTypes > 0)
     lines.push(`${made.otherTypes} tensors have rows that do not fit ${made.type}: they have other types`);

@@ -65,12 +65,12 @@ ends. Without a terminal on standard input, all of it is one prompt and the answ
 assay models list                      registered models
 assay models ps                        loaded models
 assay models show NAME
-assay models add NAME FILE [--format safetensors] [--isq TYPE]   as the server sees it, below a model root
+assay models add NAME FILE [--format safetensors|vision] [--isq TYPE]   as the server sees it, below a model root
 assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
 assay models rm NAME
 assay models load NAME [--keep-alive D]
 assay models unload NAME
-assay models derive FOLDER [--isq TYPE] [--output FILE]   no server is asked
+assay models derive FOLDER [--format vision] [--isq TYPE] [--output FILE]   no server is asked
 assay models derive [FOLDER] --check MODEL|MANIFEST
 ${SERVER_HELP}`,
     actions: {
@@ -80,7 +80,7 @@ ${SERVER_HELP}`,
       add: models(
         'add NAME FILE [--format FORMAT] [--isq TYPE]',
         'Registers FILE, as the server sees it, below one of its model roots: a GGUF file, or a folder that is converted.',
-        '  --format FORMAT  safetensors or huggingface: FILE is a folder as a hub has it\n  --isq TYPE       quantise it: Q4K, Q8_0, Q4_K_M, ...\n',
+        '  --format FORMAT  safetensors or huggingface: FILE is a folder as a hub has it; vision: of a model that sees, or of a\n                   GGUF file and its projector\n  --isq TYPE       quantise it: Q4K, Q8_0, Q4_K_M, ...\n',
       ),
       pull: models(
         'pull NAME [--force]',
@@ -94,14 +94,15 @@ ${SERVER_HELP}`,
         '  --keep-alive D   how long it stays when idle: 30s, 5m, 1h, 0 or -1\n',
       ),
       unload: models('unload NAME', 'Unloads a model once its requests have ended.'),
-      derive: `usage: assay models derive FOLDER [--isq TYPE] [--output FILE] [--json]
+      derive: `usage: assay models derive FOLDER [--format vision] [--isq TYPE] [--output FILE] [--json]
        assay models derive [FOLDER] --check MODEL|MANIFEST [--json]
 
 Makes of a folder of safetensors the GGUF file that a server makes of it, byte for byte, and prints its digests. No server is
 asked; room for the file is needed where it is written, without --output in the current folder.
 
-  --isq TYPE       quantise it: Q4K, Q8_0, Q4_K_M, ...
-  --output FILE    keep the file
+  --format vision  the folder is one of a model that sees: its projector is made too
+  --isq TYPE       quantise it, and no projector: Q4K, Q8_0, Q4_K_M, ...
+  --output FILE    keep the file, and a projector beside it as mmproj-FILE
   --check WHAT     compare with a manifest of a store, with what "assay models show" printed, or with a model of the server
                    at --url. Exit 0 equal, 1 not equal, and the reason
 ${SERVER_HELP}`,

@@ -57,7 +57,7 @@ async function pack(source: string, out: string): ReturnType<Builder['packModel'
   try {
     return await packModel(source, out);
   } catch (error) {
-    // What the builder refuses; its class belongs to the builder.
+    // The builder refuses; its class belongs to the builder.
     if (error instanceof Error && error.name === 'ImageError') throw new CommandError(error.message);
     throw error;
   }

@@ -15,12 +15,12 @@ import { commandLines } from './command-lines.ts';
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
 assay models show NAME
-assay models add NAME FILE [--format safetensors] [--isq TYPE]   as the server sees it, below a model root
+assay models add NAME FILE [--format safetensors|vision] [--isq TYPE]   as the server sees it, below a model root
 assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
 assay models rm NAME
 assay models load NAME [--keep-alive D]
 assay models unload NAME
-assay models derive FOLDER [--isq TYPE] [--output FILE]   no server is asked
+assay models derive FOLDER [--format vision] [--isq TYPE] [--output FILE]   no server is asked
 assay models derive [FOLDER] --check MODEL|MANIFEST
    --url URL        default https://127.0.0.1:8443
    --key-file FILE  admin key; else ASSAY_API_ADMIN_KEY
@@ -97,12 +97,13 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
 }
 
 function deriveOf(folder: string | undefined, values: Parsed['values']): Promise<number> {
-  const [isq, output, check] = [values['isq'], values['output'], values['check']].map(optionText);
+  const named = [values['format'], values['isq'], values['output'], values['check']];
+  const [format, isq, output, check] = named.map(optionText);
   const json = values['json'] === true;
-  if (check === undefined) return deriveCommand({ folder, isq, output, json });
-  if (isq !== undefined || output !== undefined)
+  if (check === undefined) return deriveCommand({ folder, format, isq, output, json });
+  if (format !== undefined || isq !== undefined || output !== undefined)
     throw new UsageError(
-      'assay models derive --check takes the type from what it checks, and writes no file',
+      'assay models derive --check takes format and type from what it checks, and writes no file',
     );
   const ask = (model: string): Promise<unknown> =>
     clientOf(values).call('GET', `/v1/models/${encodeURIComponent(model)}`);

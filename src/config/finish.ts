@@ -102,7 +102,7 @@ function checkTogether(config: Config): void {
   for (const [id, { format, isq }] of config.modelEntries)
     if (isq !== undefined && (format === undefined || format === 'gguf')) {
       const key = `api.models.${quoted(id)}.isq`;
-      const message = `${key} is for the formats safetensors and huggingface`;
+      const message = `${key} is for folders of safetensors`;
       throw refuse(key, message, valueKey('api.models', id, 'isq'));
     }
   const socket = config.tee.attestdSocket;

@@ -46,10 +46,15 @@ export const MODEL_ENTRY = {
   format: measured(
     oneOf(
       ['gguf', 'whisper', 'safetensors', 'huggingface', 'vision'],
-      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start; `vision` is a folder of a GGUF file and its projector, refused where the server cannot use it. Unset: `gguf` or `whisper` (a model of whisper.cpp), as the file says',
+      'what `path` names; `safetensors` and `huggingface` are folders as a hub has them, of which a GGUF file is made at the first start; `vision` is a folder of a model that sees, refused where the server cannot use it: a GGUF file and its projector, or as a hub has it, of which both are made. Unset: `gguf` or `whisper` (a model of whisper.cpp), as the file says',
     ),
   ),
-  isq: measured(oneOf(ISQ_NAMES, 'type the weights of such a folder are quantised to; unset: they are not')),
+  isq: measured(
+    oneOf(
+      ISQ_NAMES,
+      'type the weights of such a folder are quantised to, a projector not; unset: they are not',
+    ),
+  ),
   type: measured(
     oneOf(
       ['chat', 'completion', 'embedding', 'rerank', 'transcription'],

@@ -73,15 +73,6 @@ export class EngineClient implements Engine {
 
   async tokenize(...[input, signal]: Parameters<Engine['tokenize']>): Promise<readonly number[]> {
     const conversation = 'messages' in input;
-    const [image] = conversation ? input.messages.flatMap((message) => message.images ?? []) : [];
-    if (image !== undefined && conversation && input.vectors !== true)
-      throw new ApiError(
-        'unsupported_parameter',
-        `${image.param} is an image, which is no tokens of the vocabulary`,
-        {
-          param: image.param,
-        },
-      );
     const { prompt, images } = frameImages(
       conversation
         ? { ...input, kind: 'chat', messages: input.messages.map(withoutFiles) }

@@ -28,7 +28,7 @@ export function openConverter({
   timeoutMs = DEFAULT_TIMEOUT_MS,
 }: ConverterOptions): ConvertModel {
   const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
-  return async ({ type, base, sources, outputFd, unopened = [], onProgress, signal }) => {
+  return async ({ type, part, base, sources, outputFd, unopened = [], onProgress, signal }) => {
     const {
       architecture,
       type: made,
@@ -38,7 +38,7 @@ export function openConverter({
       what: 'the converter',
       command: [entry],
       fds: [outputFd, ...sources.map(({ fd }) => fd)],
-      order: { type, base, sources: sources.map(({ name, size }) => ({ name, size })), unopened },
+      order: { type, part, base, sources: sources.map(({ name, size }) => ({ name, size })), unopened },
       heapMib: HEAP_MIB,
       timeoutMs,
       refusals: REFUSALS,

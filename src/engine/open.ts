@@ -10,7 +10,7 @@ import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
 import type { Accelerator, Device } from './seam/backend.ts';
 import type { Drafting, EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
-import { nativeLibrary } from './seam/native-library.ts';
+import { nativeLibrary } from '../base/native-library.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
 import { TranscriptionClient } from './transcription-client.ts';
 

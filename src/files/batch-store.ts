@@ -3,7 +3,7 @@
 
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { codeOf, removeTemporaries, syncFolder } from '../base/durable-files.ts';
+import { codeOf, isFull, removeTemporaries, storageFull, syncFolder } from '../base/durable-files.ts';
 import {
   choice,
   type Infer,
@@ -140,14 +140,26 @@ export class BatchStore {
     return { store, batches };
   }
 
+  /** 507 storage_full; then all of it is removed. */
   async add(batch: StoredBatch): Promise<void> {
-    await mkdir(join(this.#folder, batch.id), { mode: 0o700 });
-    await this.write(batch);
-    await syncFolder(this.#folder);
+    const folder = join(this.#folder, batch.id);
+    try {
+      await mkdir(folder, { mode: 0o700 });
+      await this.write(batch);
+      await syncFolder(this.#folder);
+    } catch (error) {
+      await rm(folder, { recursive: true, force: true });
+      throw noRoomFor(error);
+    }
   }
 
+  /** 507 storage_full; then it is as it was. */
   async write(batch: StoredBatch): Promise<void> {
-    await writeState(this.#state(batch.id), this.#key, batch.id, batch);
+    try {
+      await writeState(this.#state(batch.id), this.#key, batch.id, batch);
+    } catch (error) {
+      throw noRoomFor(error);
+    }
   }
 
   /** The state first: a batch without one is removed at the next start. */
@@ -172,7 +184,7 @@ export class BatchStore {
 
   /** After they are in the files. */
   async removeResults(id: string): Promise<void> {
-    await rm(this.#results(id), { force: true });
+    await rm(this.#results(id), { force: true, recursive: true });
   }
 
   #state(id: string): string {
@@ -182,6 +194,11 @@ export class BatchStore {
   #results(id: string): string {
     return join(this.#folder, id, 'results');
   }
+}
+
+/** A full disk as a caller is told it: without the server's own paths. */
+function noRoomFor(error: unknown): unknown {
+  return isFull(error) ? storageFull('there is no room for the batch', error) : error;
 }
 
 const HEAD_BYTES = 4 + 1 + 4 * 4;

@@ -7,7 +7,7 @@ import { mkdir, readdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { DiskRoom, NoRoom, type Reservation } from '../base/disk-room.ts';
-import { codeOf, removeTemporaries, storageFull, syncFolder } from '../base/durable-files.ts';
+import { codeOf, isFull, removeTemporaries, storageFull, syncFolder } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
 import { choice, type Infer, integer, object, optional, text } from '../base/shape.ts';
 import { isId, newId } from './ids.ts';
@@ -116,7 +116,7 @@ export class FileStore {
       });
     } catch (error) {
       this.#quota.remove(owner, 0);
-      throw error;
+      throw noRoomFor(error);
     }
   }
 
@@ -192,7 +192,7 @@ export class FileStore {
       await writeState(this.#state(id), this.#options.key, id, file);
     } catch (error) {
       await rm(this.#content(id), { force: true });
-      throw error;
+      throw noRoomFor(error);
     }
     this.#files.set(id, file);
     this.#plan();
@@ -205,7 +205,7 @@ export class FileStore {
     this.#quota.remove(owner, bytes);
     await rm(this.#state(id), { force: true });
     await syncFolder(join(this.#options.folder, 'files'));
-    await rm(this.#content(id), { force: true });
+    await rm(this.#content(id), { force: true, recursive: true });
   }
 
   async #load(): Promise<void> {
@@ -227,7 +227,7 @@ export class FileStore {
       }
     }
     for (const id of await readdir(join(folder, 'contents')))
-      if (isId('file-', id) && !states.has(id)) await rm(this.#content(id), { force: true });
+      if (isId('file-', id) && !states.has(id)) await rm(this.#content(id), { force: true, recursive: true });
   }
 
   async #sweep(): Promise<void> {
@@ -283,7 +283,9 @@ export class FileUpload {
     while (sealedSize(writer.bytes + bytes.length) > this.#room) await this.#reserve();
     quota.addBytes(owner, bytes.length, maxBytes === Number.POSITIVE_INFINITY);
     this.#counted += bytes.length;
-    await writer.write(bytes);
+    await writer.write(bytes).catch((error: unknown) => {
+      throw noRoomFor(error);
+    });
   }
 
   async finish(details: FileDetails): Promise<StoredFile> {
@@ -294,7 +296,7 @@ export class FileUpload {
       return stored;
     } catch (error) {
       await this.abandon();
-      throw error;
+      throw noRoomFor(error);
     } finally {
       this.#release();
     }
@@ -313,7 +315,7 @@ export class FileUpload {
     try {
       this.#reservations.push(await this.#parts.room.reserve(ROOM_STEP_BYTES));
     } catch (error) {
-      throw error instanceof NoRoom ? storageFull('there is no room for the file', error) : error;
+      throw error instanceof NoRoom ? storageFull(NO_ROOM, error) : error;
     }
     this.#room += ROOM_STEP_BYTES;
   }
@@ -321,6 +323,13 @@ export class FileUpload {
   #release(): void {
     for (const each of this.#reservations) each.release();
   }
+}
+
+const NO_ROOM = 'there is no room for the file';
+
+/** A full disk as a caller is told it: without the server's own paths. */
+function noRoomFor(error: unknown): unknown {
+  return isFull(error) ? storageFull(NO_ROOM, error) : error;
 }
 
 async function freeBytesOf(folder: string): Promise<number> {

@@ -36,6 +36,8 @@ export interface ToolSchema extends ToolSpec {
   readonly strict?: boolean | undefined;
   /** Where its schema is in the request; default: as a chat has it. */
   readonly param?: string | undefined;
+  /** The schema was made of something else that is there: refusals name that, no place within the schema. */
+  readonly made?: boolean | undefined;
 }
 
 /** By the name of the tool, the keywords of its schema that are not enforced. */
@@ -146,12 +148,14 @@ function argumentsOf(
     if (tool.strict === false) loose.push({ i, tool, size: sizeOf(tool.parameters) });
     else
       bodies[i] = guarded(options.param, () =>
-        named(tool.name, () => new Compiler({ ...options, seen, loose: false }).compileArguments(notation)),
+        placed(tool, options.param, () =>
+          new Compiler({ ...options, seen, loose: false }).compileArguments(notation),
+        ),
       );
   }
   for (const { i, tool } of loose.sort((a, b) => a.size - b.size)) {
     const options = { builder, document: tool.parameters, param: paramOf(tool, i), seen };
-    const done = named(tool.name, () =>
+    const done = placed(tool, options.param, () =>
       loosely(options, anyIn(builder, notation, seen.values).object, (compiler) =>
         compiler.compileArguments(notation),
       ),
@@ -193,11 +197,11 @@ function loosely(
   return { expression: any, loosened: [{ pointer: '', keyword: null }] };
 }
 
-/** The number of values in a schema, about proportional to its compile cost. Walks without recursion. */
 function paramOf(tool: ToolSchema, i: number): string {
   return tool.param ?? `tools[${i}].function.parameters`;
 }
 
+/** The number of values in a schema, about proportional to its compile cost. Walks without recursion. */
 function sizeOf(schema: unknown): number {
   let size = 0;
   const todo: unknown[] = [schema];
@@ -208,14 +212,13 @@ function sizeOf(schema: unknown): number {
   return size;
 }
 
-/** Names the tool in a refusal: its position means little to a user of many tool servers. */
-function named<T>(tool: string, work: () => T): T {
+/** A refusal says which tool it is about by its place, never by its name, which is the caller's text. */
+function placed<T>({ made = false }: ToolSchema, at: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof ApiError && error.code === 'invalid_schema' && error.param !== null)
-      throw new ApiError(error.code, `tool ${tool}: ${error.message}`, { param: error.param });
-    throw error;
+    if (!(error instanceof ApiError && error.code === 'invalid_schema' && error.param !== null)) throw error;
+    throw new ApiError(error.code, `${at}: ${error.message}`, { param: made ? at : error.param });
   }
 }
 

@@ -4,8 +4,8 @@
 import { ApiError } from '../base/errors.ts';
 
 /**
- * The same place in two notations: as `param` of an error, and as a JSON pointer (RFC 6901)
- * from the root of the schema.
+ * The same place in two notations: as `param` of an error, where a key that is more than a word is `*`, and
+ * as a JSON pointer (RFC 6901) from the root of the schema.
  */
 export class Place {
   readonly param: string;
@@ -20,11 +20,16 @@ export class Place {
   at(...keys: readonly (string | number)[]): Place {
     let { param, pointer } = this;
     for (const key of keys) {
-      param += typeof key === 'number' ? `[${key}]` : `.${key}`;
+      param += typeof key === 'number' ? `[${key}]` : `.${isWord(key) ? key : '*'}`;
       pointer += `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`;
     }
     return new Place(param, pointer);
   }
+}
+
+/** Whether a key of a caller's schema is an identifier, as fields of a request are, and no text. */
+export function isWord(key: string): boolean {
+  return /^[\w.$-]{1,64}$/.test(key);
 }
 
 /** 400 `invalid_schema`. */
@@ -45,6 +50,14 @@ export class SchemaRefusal extends ApiError {
 
 export function refuseKeyword(place: Place, keyword: string | null, message: string): never {
   throw new SchemaRefusal(place, keyword, message);
+}
+
+export function refuseUnsupported(place: Place, keyword: string): never {
+  refuseKeyword(
+    place,
+    keyword,
+    `${isWord(keyword) ? `the keyword ${keyword}` : 'a keyword'} is not supported`,
+  );
 }
 
 export function refuseEmpty(place: Place, keyword: string | null, message: string): never {

@@ -4,7 +4,7 @@
 // repeated work is counted (`spend`).
 
 import type { Spend } from './gbnf.ts';
-import { refuseKeyword, refuseEmpty, type Place } from './place.ts';
+import { refuseKeyword, refuseEmpty, refuseUnsupported, type Place } from './place.ts';
 
 export const MAX_ENUM = 1000;
 /** Of a whole schema as JSON, annotations and unused definitions included. */
@@ -60,8 +60,7 @@ export function without(schema: SchemaJson, key: string): SchemaJson {
 /** Refuses words that no grammar here knows. */
 export function assertKnown(schema: SchemaJson, place: Place): void {
   for (const key of Object.keys(schema))
-    if (!KNOWN.has(key) && !ANNOTATIONS.has(key))
-      refuseKeyword(place, key, `the keyword ${key} is not supported`);
+    if (!KNOWN.has(key) && !ANNOTATIONS.has(key)) refuseUnsupported(place, key);
 }
 
 export function isJson(value: unknown): value is SchemaJson {
@@ -124,7 +123,7 @@ export function typesOf(schema: SchemaJson, place: Place): Type[] {
       const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
       // A keyword of a type that cannot occur has no effect; it is accepted as the specification has it.
       if (owners.length === 0 && !COMPOSING.has(key) && !ANNOTATIONS.has(key))
-        return refuseKeyword(place, key, `the keyword ${key} is not supported`);
+        return refuseUnsupported(place, key);
     }
     return [...new Set(admitted)];
   }

@@ -1,6 +1,7 @@
-// The two forms in which errors are told: OpenAI's envelope everywhere, and on the paths below /v1/messages
-// that of Anthropic's API ("Errors"), with our codes as `error.details.error_code`. These paths also take the
-// key of a caller as `x-api-key`, and name a request in `request-id`.
+// The two APIs that are spoken: OpenAI's everywhere, and Anthropic's below /v1/messages and where a GET of
+// models says its version (`anthropic-version`). Its errors have an envelope of their own ("Errors"), with
+// our codes as `error.details.error_code`; its requests may bring their key as `x-api-key`, and are named in
+// `request-id`.
 
 import type { IncomingHttpHeaders } from 'node:http';
 import type { ApiError } from '../base/errors.ts';
@@ -9,6 +10,20 @@ import { errorBody, type ErrorBody } from './errors.ts';
 /** Whether a URL, or the path of a route, is below /v1/messages. */
 export function speaksMessages(url: string): boolean {
   return /^\/v1\/messages(?:[/?]|$)/.test(url);
+}
+
+/** The parts of a request that tell one API from the other. */
+export interface SpokenRequest {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** Whether a request is one of Anthropic's API. */
+export function isOfAnthropic({ method, url, headers }: SpokenRequest): boolean {
+  if (speaksMessages(url)) return true;
+  const reads = method === 'GET' || method === 'HEAD';
+  return reads && headers['anthropic-version'] !== undefined && /^(?:\/v1)?\/models(?:[/?]|$)/.test(url);
 }
 
 export interface MessagesErrorBody {
@@ -32,10 +47,10 @@ export function messagesErrorBody(error: ApiError, requestId: string): MessagesE
 
 /** The body of an error for the request it answers. */
 export function errorBodyFor(
-  { url, exchange }: { readonly url: string; readonly exchange: { readonly id: string } },
+  request: SpokenRequest & { readonly exchange: { readonly id: string } },
   error: ApiError,
 ): ErrorBody | MessagesErrorBody {
-  return speaksMessages(url) ? messagesErrorBody(error, exchange.id) : errorBody(error);
+  return isOfAnthropic(request) ? messagesErrorBody(error, request.exchange.id) : errorBody(error);
 }
 
 const TYPES: Readonly<Record<number, string>> = {
@@ -53,9 +68,10 @@ function typeOf(status: number): string {
 }
 
 /** The credentials of a request, as an Authorization header has them; that header counts if both are sent. */
-export function credentialsOf(url: string, headers: IncomingHttpHeaders): string | undefined {
+export function credentialsOf(request: SpokenRequest): string | undefined {
+  const { headers } = request;
   const key = headers['x-api-key'];
-  if ((headers.authorization ?? '') !== '' || typeof key !== 'string' || !speaksMessages(url))
+  if ((headers.authorization ?? '') !== '' || typeof key !== 'string' || !isOfAnthropic(request))
     return headers.authorization;
   return `Bearer ${key}`;
 }

@@ -63,7 +63,7 @@ export function unsupportedMediaType(): ApiError {
 export function notAForm(): ApiError {
   return new ApiError(
     'unsupported_media_type',
-    'the content-type is not multipart/form-data with a boundary',
+    'the content-type is not multipart/form-data with a boundary; this route takes a form with a file',
   );
 }
 

@@ -12,7 +12,7 @@ import type { Limiter } from './admission/limits.ts';
 import type { Permits } from './admission/permits.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
-import { credentialsOf, speaksMessages } from './dialect.ts';
+import { credentialsOf, isOfAnthropic } from './dialect.ts';
 import { bodyTooLarge, toApiError, unknownUrl } from './errors.ts';
 import { clientClosed, type Exchange, openExchange, timedOut } from './exchange.ts';
 import { freshRequestId, unmetExpectation } from './listener.ts';
@@ -89,7 +89,7 @@ export function begin(context: HookContext, request: FastifyRequest, reply: Fast
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
   });
-  if (speaksMessages(request.url)) reply.header('request-id', exchange.id);
+  if (isOfAnthropic(request)) reply.header('request-id', exchange.id);
   context.open.begin({ request: request.raw, response: reply.raw, exchange }, (complete) =>
     finish(context, { request, response: reply.raw, exchange, complete }),
   );
@@ -131,7 +131,7 @@ function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: Fa
 
 /** Identifies the caller before checking its rights, so that the record also names a refused key. */
 function identify({ auth }: HookContext, request: FastifyRequest, route: Route): Caller {
-  const credentials = credentialsOf(request.url, request.headers);
+  const credentials = credentialsOf(request);
   const caller = auth.identify(credentials, request.ip, route.access);
   if (caller.known) request.exchange.principal = caller.principal;
   return caller;

@@ -264,7 +264,7 @@ function textOf(bytes: Buffer): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw invalid('a field of it is not UTF-8');
+    throw invalid('a field of it is not UTF-8, and a file needs a filename');
   }
 }
 

@@ -7,7 +7,7 @@ import { framesOf, type Log } from '../base/log.ts';
 import { hasUnreadBody } from './admission/bodies.ts';
 import { STALE } from './connection-pins.ts';
 import { errorBodyFor } from './dialect.ts';
-import { errorHeaders, toApiError } from './errors.ts';
+import { errorHeaders, notAForm, toApiError } from './errors.ts';
 import { clientClosed, type Exchange } from './exchange.ts';
 import { CONNECTION_ENDING, PIPELINED, type OpenRequests } from './open-requests.ts';
 import { processingMs } from './routing.ts';
@@ -38,7 +38,8 @@ export function sendError(
   thrown: unknown,
 ): FastifyReply {
   // A truncated body is not a fault of the server.
-  const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
+  const cut = request.raw.destroyed && !request.raw.complete;
+  const error = cut ? clientClosed() : asRouted(request, toApiError(thrown));
   // The rest of a refused body is read and dropped. A scanner without a reader would hold the stream still.
   if (!request.raw.complete) request.raw.unpipe().resume();
   const exchange = request.exchange;
@@ -56,6 +57,12 @@ export function sendError(
     .header('openai-processing-ms', processingMs(exchange))
     .header('content-type', 'application/json; charset=utf-8')
     .send(JSON.stringify(errorBodyFor(request, error)));
+}
+
+/** Fastify refuses a content type without a look at what the route takes: that is what the sender needs. */
+function asRouted({ routeOptions }: FastifyRequest, error: ApiError): ApiError {
+  const form = routeOptions.config.assay?.form !== undefined;
+  return form && error.code === 'unsupported_media_type' ? notAForm() : error;
 }
 
 /** Logs an unexpected error by its stack frames, never its message, which may quote content. */

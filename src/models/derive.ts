@@ -1,14 +1,16 @@
-// A Hugging Face folder becomes one GGUF file in a confined process and, where a type is asked for, that
-// becomes a quantised one in another. The bytes depend on the files, the type and CONVERTER alone, so
-// anybody can make them again and compare the digest. Refuses files that change meanwhile.
+// A Hugging Face folder becomes a GGUF file in a confined process and, where a type is asked for, that
+// becomes a quantised one in another; of a model that sees, its projector becomes a second file. The bytes
+// depend on the files, the type and CONVERTER alone, so anybody can make them again and compare the digest.
+// Refuses files that change meanwhile.
 
 import { createHash } from 'node:crypto';
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
 import { storageError } from '../base/durable-files.ts';
-import type { ConvertType } from '../engine/seam/convert.ts';
+import type { ConvertPart, ConvertType } from '../engine/seam/convert.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { QuantizeName } from '../engine/seam/quantize.ts';
+import { checkProjector } from './gguf/read.ts';
 import { inspectModel } from './inspect.ts';
 import { identityOf, measure, sameFile } from './measure.ts';
 import { digestSources, type ModelFolder, type SourceDigest } from './model-folder.ts';
@@ -22,8 +24,10 @@ export const CONVERTER = 'assay/1 llama.cpp/0.4.0';
 
 export interface DeriveRequest {
   readonly folder: ModelFolder;
-  /** Absent: the type of the weights, where F32 becomes F16. */
+  /** Absent: the type of the weights, where F32 becomes F16. A projector has no other. */
   readonly isq?: QuantizeName | undefined;
+  /** Of a folder of a model that sees. */
+  readonly part?: ConvertPart | undefined;
   /** A new name for a file that is removed or handed over. */
   readonly temporary: () => string;
   readonly signal: AbortSignal;
@@ -57,20 +61,40 @@ export async function measureSources(
   return { digests, check };
 }
 
-/** The key of the result: the same for the same files, type and converter. */
-export function derivationKey(digests: readonly SourceDigest[], isq: QuantizeName | undefined): string {
+/** The key of the result: the same for the same files, type, part and converter. */
+export function derivationKey(
+  digests: readonly SourceDigest[],
+  { isq, part }: Pick<DeriveRequest, 'isq' | 'part'>,
+): string {
   const sources = digests.map(({ name, sha256 }) => [name, sha256]);
+  const kind = [CONVERTER, isq ?? 'auto', sources];
   return createHash('sha256')
-    .update(JSON.stringify([CONVERTER, isq ?? 'auto', sources]))
+    .update(JSON.stringify(part === undefined ? kind : [...kind, part]))
     .digest('hex');
 }
 
+type Derived = Pick<DerivedFile, 'type' | 'sha256' | 'otherTypes'>;
+
 export function derivationOf(
   digests: readonly SourceDigest[],
-  { type, sha256, otherTypes }: Pick<DerivedFile, 'type' | 'sha256' | 'otherTypes'>,
+  { type, sha256, otherTypes }: Derived,
+  projector?: Derived,
 ): Derivation {
   const sources = digests.map(({ sha256, size }) => ({ sha256, size }));
-  return { converter: CONVERTER, type, sha256, sources, otherTypes };
+  const made = { converter: CONVERTER, type, sha256, sources, otherTypes };
+  if (projector === undefined) return made;
+  return { ...made, projector: { type: projector.type, sha256: projector.sha256 } };
+}
+
+/**
+ * The files that are made of a folder, in order. What can be refused of a projector is refused first, since
+ * its conversion is short.
+ */
+export function partsOf(
+  sees: boolean,
+  isq: QuantizeName | undefined,
+): readonly Pick<DeriveRequest, 'isq' | 'part'>[] {
+  return sees ? [{ part: 'projector' }, { part: 'text', isq }] : [{ isq }];
 }
 
 /** Types that the converter itself writes. */
@@ -108,16 +132,16 @@ export async function deriveFile(request: DeriveRequest, converters: Converters)
 async function convertTo(
   path: string,
   type: ConvertType,
-  { folder, signal }: DeriveRequest,
+  { folder, part, signal }: DeriveRequest,
   { convert }: Converters,
 ): Promise<{ readonly type: string }> {
   const output = await open(path, 'wx+', 0o600);
   try {
     const sources = folder.sources.map(({ name, size, handle }) => ({ name, size, fd: handle.fd }));
     const { unopened } = folder;
-    const converted = await convert({ type, sources, unopened, outputFd: output.fd, signal });
+    const converted = await convert({ type, part, sources, unopened, outputFd: output.fd, signal });
     // The process that made it read a stranger's files: what it wrote is a stranger's as well.
-    await inspectModel(output);
+    await (part === 'projector' ? checkProjector(output) : inspectModel(output));
     return converted;
   } finally {
     await output.close();

@@ -8,10 +8,10 @@ import type { ConvertedBase } from '../engine/seam/convert.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { QuantizeName } from '../engine/seam/quantize.ts';
 import { deriveAdapter } from './derive-adapter.ts';
-import { derivationKey, derivationOf, deriveFile, measureSources } from './derive.ts';
+import { derivationKey, derivationOf, deriveFile, measureSources, partsOf } from './derive.ts';
 import type { ModelFolder } from './model-folder.ts';
 import type { Derivation } from './model.ts';
-import { Derivations } from './store/derivations.ts';
+import { Derivations, type DerivedRecord } from './store/derivations.ts';
 import type { ModelStore, StoredBlob } from './store/store.ts';
 
 const MAX_WAITING = 8;
@@ -19,6 +19,8 @@ const MAX_WAITING = 8;
 export interface DerivedBlob {
   /** Leased: the caller releases it. */
   readonly blob: StoredBlob;
+  /** Of a model that sees; leased as well. */
+  readonly projector?: StoredBlob | undefined;
   readonly derivation: Derivation;
 }
 
@@ -26,7 +28,17 @@ export interface DerivingRequest {
   /** Called once it is this request's turn; closed at its end. */
   readonly open: () => Promise<ModelFolder>;
   readonly isq?: QuantizeName | undefined;
+  /** Whether the folder is one of a model that sees, of which a projector is made too. */
+  readonly sees?: boolean | undefined;
   readonly signal: AbortSignal;
+}
+
+/** A file that was made now and has a path, or that the store has. */
+interface Part {
+  readonly key: string;
+  readonly made: DerivedRecord;
+  readonly path?: string | undefined;
+  blob?: StoredBlob | undefined;
 }
 
 export class Deriver {
@@ -44,13 +56,13 @@ export class Deriver {
   }
 
   /** As `deriveFile`; 429 server_overloaded when too many wait. */
-  async derive({ open, isq, signal }: DerivingRequest): Promise<DerivedBlob> {
-    const release = await this.#turn(signal);
+  async derive(request: DerivingRequest): Promise<DerivedBlob> {
+    const release = await this.#turn(request.signal);
     try {
       await this.#open();
-      const folder = await open();
+      const folder = await request.open();
       try {
-        return await this.#deriveFolder(folder, isq, signal);
+        return await this.#deriveFolder(folder, request);
       } finally {
         await folder.close();
       }
@@ -95,29 +107,49 @@ export class Deriver {
     return this.#opened;
   }
 
+  /** All files of the model, or none: the first is adopted once the last one is made. */
   async #deriveFolder(
     folder: ModelFolder,
-    isq: QuantizeName | undefined,
-    signal: AbortSignal,
+    { isq, sees = false, signal }: DerivingRequest,
   ): Promise<DerivedBlob> {
     const { digests, check } = await measureSources(folder, signal);
-    const key = derivationKey(digests, isq);
-    const known = await this.#derivations.find(key);
-    if (known !== undefined) return { blob: known.blob, derivation: derivationOf(digests, known.made) };
-    const temporary = (): string => this.#store.temporary();
-    const made = await deriveFile({ folder, isq, temporary, signal }, this.#converters);
+    const parts: Part[] = [];
     try {
-      await check();
-      const blob = await this.#store.adopt(made.path, made.sha256);
-      await this.#derivations.keep(key, made).catch((error: unknown) => {
-        blob.release();
-        throw error;
-      });
-      return { blob, derivation: derivationOf(digests, made) };
+      for (const wanted of partsOf(sees, isq)) {
+        const key = derivationKey(digests, wanted);
+        const known = await this.#derivations.find(key);
+        if (known !== undefined) {
+          parts.push({ key, ...known });
+          continue;
+        }
+        const temporary = (): string => this.#store.temporary();
+        const made = await deriveFile({ folder, ...wanted, temporary, signal }, this.#converters);
+        parts.push({ key, made, path: made.path });
+      }
+      if (parts.some(({ path }) => path !== undefined)) await check();
+      for (const part of parts) part.blob ??= await this.#keep(part);
+      const [text, projector] = parts.toReversed();
+      return {
+        blob: text!.blob!,
+        projector: projector?.blob,
+        derivation: derivationOf(digests, text!.made, projector?.made),
+      };
     } catch (error) {
-      await rm(made.path, { force: true });
+      for (const { blob, path } of parts) {
+        blob?.release();
+        if (path !== undefined) await rm(path, { force: true });
+      }
       throw error;
     }
+  }
+
+  async #keep({ key, made, path = '' }: Part): Promise<StoredBlob> {
+    const blob = await this.#store.adopt(path, made.sha256);
+    await this.#derivations.keep(key, made).catch((error: unknown) => {
+      blob.release();
+      throw error;
+    });
+    return blob;
   }
 
   /** Resolves, when those before have ended, with what ends this one. */

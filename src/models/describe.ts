@@ -29,7 +29,7 @@ export interface ModelToDescribe extends ModelSettings {
   /** The parts of a split model, in order, where they are not those that `path` tells. */
   readonly parts?: readonly string[] | undefined;
   readonly projector?: string | undefined;
-  /** Of a file that was made of a folder; its digest is enforced whenever the bytes are read. */
+  /** Of files that were made of a folder; their digests are enforced whenever the bytes are read. */
   readonly derived?: Derivation | undefined;
 }
 
@@ -89,9 +89,9 @@ export async function describeFile(
     const beside = opened.find(({ role }) => role === 'projector');
     const facts = beside === undefined ? undefined : await checkProjector(beside.file);
     const single = opened.length === 1 && derived === undefined ? source.sha256 : undefined;
-    const pinned = derived?.sha256 ?? single;
     const files: ModelFile[] = [];
     for (const [i, { role, path, file }] of opened.entries()) {
+      const pinned = single ?? (role === 'projector' ? derived?.projector : derived)?.sha256;
       const measured = pinned === undefined ? await measure(file, { signal }) : undefined;
       const { size } = before[i]!;
       if (measured !== undefined && !sameFile(before[i]!, measured.identity)) {
@@ -114,7 +114,7 @@ export async function describeFile(
       ),
       contextLength: source.contextLength ?? options.contextLength,
       defaults: source.defaults ?? {},
-      hashed: pinned === undefined,
+      hashed: single === undefined && derived === undefined,
       type: source.type,
       chatTemplate: source.chatTemplate,
       derived: source.derived,

@@ -48,6 +48,9 @@ const MAX_ENTRIES = 10_000;
 /** An attestation names 64 blobs of a model at most. */
 const MAX_SOURCES = 60;
 
+/** Of a model that sees: what is done to an image. */
+const IMAGES = new Set(['preprocessor_config.json', 'processor_config.json']);
+
 /** The files of a PEFT adapter. */
 const ADAPTER = new Set(['adapter_config.json', 'adapter_model.safetensors']);
 
@@ -57,14 +60,17 @@ const ADAPTER = new Set(['adapter_config.json', 'adapter_model.safetensors']);
  */
 export async function openModelFolder(
   folder: string,
-  kind: 'model' | 'adapter' = 'model',
+  kind: 'model' | 'vision' | 'adapter' = 'model',
 ): Promise<ModelFolder> {
   const root = await realpath(folder);
+  const isWanted = (entry: string): boolean => {
+    if (kind === 'adapter') return ADAPTER.has(entry);
+    return DESCRIPTIONS.has(entry) || WEIGHTS.test(entry) || (kind === 'vision' && IMAGES.has(entry));
+  };
   const names: string[] = [];
   const unopened: string[] = [];
   for (const entry of await list(root)) {
-    const wanted = kind === 'adapter' ? ADAPTER.has(entry) : DESCRIPTIONS.has(entry) || WEIGHTS.test(entry);
-    if (wanted) names.push(entry);
+    if (isWanted(entry)) names.push(entry);
     else if (PICKLE.test(entry) && unopened.length < 16) unopened.push(entry);
     else if (
       kind === 'model' &&

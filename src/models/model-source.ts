@@ -47,57 +47,82 @@ export async function describeSource(
   signal: AbortSignal,
 ): Promise<DescribedSource> {
   parseModelName(source.id);
-  const { format = 'gguf', path } = source;
+  const { format = 'gguf' } = source;
   if (format === 'gguf' || format === 'whisper')
     return assertFormat(await describeGguf(source, options, signal), source);
   if (format === 'vision') return describeVision(source, options, signal);
-  const isq = source.isq === undefined ? undefined : typeOfIsq(source.isq);
-  const [folder] = typeof path === 'string' ? await permitted([path], source.roots) : [];
+  return describeDerived(source, { folder: await folderOf(source), sees: false }, options, signal);
+}
+
+/** The folder that the path is. */
+async function folderOf({ path, roots, format = 'gguf' }: ModelToAdd): Promise<string> {
+  const [folder] = typeof path === 'string' ? await permitted([path], roots) : [];
   if (folder === undefined || !(await isFolder(folder)))
     throw new ApiError('file_not_found', `path is no folder, as the format ${format} has it`, {
       param: 'path',
     });
-  const open = (): ReturnType<typeof openModelFolder> => openModelFolder(folder);
-  const { blob, derivation: derived } = await options.deriver
-    .derive({ open, isq, signal })
-    .catch((error: unknown) => {
-      throw ofPath(error);
-    });
+  return folder;
+}
+
+/** A folder as a hub has it, of which the files of the model are made first. */
+async function describeDerived(
+  source: ModelToAdd,
+  { folder, sees }: { readonly folder: string; readonly sees: boolean },
+  options: SourceOptions,
+  signal: AbortSignal,
+): Promise<DescribedSource> {
+  const isq = source.isq === undefined ? undefined : typeOfIsq(source.isq);
+  const open = (): ReturnType<typeof openModelFolder> => openModelFolder(folder, sees ? 'vision' : 'model');
+  const made = await options.deriver.derive({ open, isq, sees, signal }).catch((error: unknown) => {
+    throw ofPath(error);
+  });
+  const { blob, projector, derivation: derived } = made;
+  const held = {
+    release: (): void => {
+      blob.release();
+      projector?.release();
+    },
+  };
   try {
-    const entry = await describeFile({ ...source, path: blob.path, derived }, options, signal);
-    return { entry, origin: folder, held: blob };
+    const files = { path: blob.path, projector: projector?.path, derived };
+    const entry = await describeFile({ ...source, ...files }, options, signal);
+    if (sees) mustSee(entry);
+    return { entry, origin: folder, held };
   } catch (error) {
-    blob.release();
+    held.release();
     throw error;
   }
 }
 
-/** A folder of a model in GGUF and its projector. 400 unsupported_model_format for what it lacks, by name. */
+function notSeeing(why: string): ApiError {
+  return new ApiError('unsupported_model_format', `not a model that sees here: ${why}`, { param: 'format' });
+}
+
+/**
+ * A folder of a model in GGUF and its projector, or of safetensors, of which both are made.
+ * 400 unsupported_model_format for what it lacks, by name.
+ */
 async function describeVision(
   source: ModelToAdd,
   options: SourceOptions,
   signal: AbortSignal,
 ): Promise<DescribedSource> {
-  const refused = (why: string): ApiError =>
-    new ApiError('unsupported_model_format', `not a model that sees here: ${why}`, { param: 'format' });
-  const { path, roots } = source;
-  const [folder] = typeof path === 'string' ? await permitted([path], roots) : [];
-  if (folder === undefined || !(await isFolder(folder)))
-    throw new ApiError('file_not_found', 'path is no folder, as the format vision has it', { param: 'path' });
+  const folder = await folderOf(source);
+  if (options.imagesAllowed !== true)
+    throw notSeeing('this server has no libmtmd (`make native` builds it), or computes on a graphics card');
   const names = await readdir(folder);
   if (names.includes('config.json') && !names.some((name) => name.toLowerCase().endsWith('.gguf')))
-    throw refused(
-      'no folder of safetensors with an image encoder is converted; convert_hf_to_gguf.py of llama.cpp makes the model and, with --mmproj, its projector',
-    );
-  if (options.imagesAllowed !== true)
-    throw refused('this server has no libmtmd (`make native` builds it), or computes on a graphics card');
+    return describeDerived(source, { folder, sees: true }, options, signal);
   const described = await describeGguf(source, options, signal);
-  const { projector, model } = described.entry;
-  if (projector === undefined) throw refused('the folder has no projector (`mmproj-*.gguf`)');
-  if (!projector.served)
-    throw refused(`a projector of kind ${projector.kind}; served are ${SERVED_KINDS.join(', ')}`);
-  if (model.vision !== true) throw refused(`a model of type ${model.type}`);
+  mustSee(described.entry);
   return described;
+}
+
+function mustSee({ projector, model }: RegistryEntry): void {
+  if (projector === undefined) throw notSeeing('the folder has no projector (`mmproj-*.gguf`)');
+  if (!projector.served)
+    throw notSeeing(`a projector of kind ${projector.kind}; served are ${SERVED_KINDS.join(', ')}`);
+  if (model.vision !== true) throw notSeeing(`a model of type ${model.type}`);
 }
 
 /** A format that was named is what the file must have; unnamed, the file says it. */
@@ -115,7 +140,7 @@ async function describeGguf(
 ): Promise<DescribedSource> {
   const { path, isq, roots } = source;
   if (isq !== undefined)
-    throw new ApiError('unsupported_parameter', 'isq is for the formats safetensors and huggingface', {
+    throw new ApiError('unsupported_parameter', 'isq is for folders of safetensors', {
       param: 'default_parameters.isq',
     });
   // Names of parts are told from the path as given: a link to a file of another name resolves to that name.

@@ -15,7 +15,7 @@ export type Residency = 'memory' | 'verity' | 'disk';
 /**
 /**
  * The kinds of path: files of llama.cpp or whisper.cpp, a folder as it is published on a hub, which is
- * converted, or a folder of a model and the projector by which it sees.
+ * converted, or a folder of a model and the projector by which it sees, in GGUF or as it is published.
  */
 export type ModelFormat = 'gguf' | 'whisper' | 'safetensors' | 'huggingface' | 'vision';
 
@@ -63,6 +63,8 @@ export interface Derivation {
   readonly sources: readonly { readonly sha256: string; readonly size: number }[];
   /** Tensors whose rows do not fit the type; they have another one. */
   readonly otherTypes: number;
+  /** Of a model that sees: made of the same files, in a type of its own. */
+  readonly projector?: { readonly type: string; readonly sha256: string } | undefined;
 }
 
 /** Facts from the GGUF header; informative. */

@@ -45,8 +45,8 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
   };
 }
 
-export function derivedOf({ converter, type, sha256, sources, otherTypes }: Derivation): ManifestDerivation {
-  return { from: sources.map((source) => source.sha256), converter, type, sha256, otherTypes };
+export function derivedOf({ sources, ...made }: Derivation): ManifestDerivation {
+  return { from: sources.map((source) => source.sha256), ...made };
 }
 
 /** The defaults that were set; undefined when none was. */
@@ -142,8 +142,8 @@ async function adapterOf(
 function derivationOf({ derived, blobs }: ModelManifest): Derivation | undefined {
   if (derived === undefined) return undefined;
   const sources = blobs.filter(({ role }) => role === 'source').map(({ sha256, size }) => ({ sha256, size }));
-  const { converter, type, sha256, otherTypes } = derived;
-  return { converter, type, sha256, otherTypes, sources };
+  const { from: _, ...made } = derived;
+  return { ...made, sources };
 }
 
 async function blobPath(store: ModelStore, sha256: string): Promise<string> {

@@ -11,7 +11,7 @@ import type { Log } from '../base/log.ts';
 import type { LifecycleEvent } from '../models/slot.ts';
 import { Deriver } from '../models/deriver.ts';
 import type { Converters } from '../engine/seam/converters.ts';
-import { nativeLibrary } from '../engine/seam/native-library.ts';
+import { nativeLibrary } from '../base/native-library.ts';
 import { createPullDeriver } from '../models/pull-deriver.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createImageFetcher, type ImageFetcher } from '../models/pull/fetch-image.ts';

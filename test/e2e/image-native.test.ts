@@ -1,6 +1,6 @@
 // The image with the libraries of `make native` boots under emulation: a model that sees and one that hears,
-// each from a disk of its own, are attested with every file and answer through the verifying client. Runs with
-// ASSAY_IMAGE_TEST=1, as test/e2e/image-boot.test.ts does.
+// each from a disk of its own, are attested with every file and answer through the verifying client. Runs
+// with ASSAY_IMAGE_TEST=1, as test/e2e/image-boot.test.ts does.
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -9,8 +9,11 @@ import { join } from 'node:path';
 import OpenAI, { toFile, type APIError } from 'openai';
 import { Agent, fetch, FormData, type Response } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
-import { toneWav, wavHeader } from '../fixtures/audio/sound.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
+import { oggOf } from '../fixtures/audio/ogg-file.ts';
+import { CELT, SILK_HYBRID } from '../fixtures/audio/opus-sample.ts';
+import { floatWav, toneWav, wavHeader } from '../fixtures/audio/sound.ts';
+import { webmOf } from '../fixtures/audio/webm-file.ts';
 import { headOf, randomWhisper, SMALL_SIZES } from '../fixtures/audio/whisper-file.ts';
 import { childrenOf, startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
 
@@ -122,6 +125,19 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     expect(await of('vtt')).toMatch(/^WEBVTT\n\n\d\d:\d\d:\d\d\.\d{3} --> /);
   });
 
+  test.each([
+    ['Ogg', 'voice.ogg', oggOf(SILK_HYBRID)],
+    ['WebM', 'recording.webm', webmOf(CELT, { grouped: true })],
+    ['WebM of a browser', 'blob', webmOf(CELT, { live: true })],
+  ])('Opus in %s', async (_, name, bytes) => {
+    const heard = await client.audio.transcriptions.create({
+      ...(await asked()),
+      file: await toFile(bytes, name),
+      response_format: 'verbose_json',
+    });
+    expect(heard.duration).toBeCloseTo(1, 1);
+  });
+
   test('a stream: deltas, then the whole text once', async () => {
     const stream = await client.audio.transcriptions.create({ ...(await asked()), stream: true });
     let [deltas, done] = ['', 0];
@@ -145,6 +161,7 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
   const good = { file: blob(tone), model: 'random', temperature: '0.01' };
   test.each<readonly [string, Readonly<Record<string, string | Blob>>, string, string | null]>([
     ['no file', { model: 'random' }, 'missing_required_parameter', 'file'],
+    ['a file without a filename', { ...good, file: 'words' }, 'invalid_value', 'file'],
     ['no model', { file: good.file }, 'missing_required_parameter', 'model'],
     ['another field', { ...good, frequency: '1' }, 'unknown_parameter', 'frequency'],
     ['a hot temperature', { ...good, temperature: '2' }, 'decimal_above_max_value', 'temperature'],
@@ -157,13 +174,26 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     ['log probabilities', { ...good, 'include[]': 'logprobs' }, 'unsupported_parameter', 'include'],
     ['a model that chats', { ...good, model: 'demo-chat' }, 'wrong_model_type', 'model'],
     ['no such model', { ...good, model: 'none' }, 'model_not_found', 'model'],
+    ['no sound', { ...good, file: new Blob(['these are words']) }, 'invalid_audio', 'file'],
+    ['an empty file', { ...good, file: new Blob([]) }, 'invalid_audio', 'file'],
     [
-      'no sound',
-      { ...good, file: new Blob(['OggS and then nothing that is read']) },
+      'an Ogg file of nothing',
+      { ...good, file: new Blob(['OggS and then nothing']) },
       'invalid_audio',
       'file',
     ],
-    ['an empty file', { ...good, file: new Blob([]) }, 'invalid_audio', 'file'],
+    [
+      'an Ogg file cut in its middle',
+      { ...good, file: blob(oggOf(CELT).subarray(0, 900)) },
+      'invalid_audio',
+      'file',
+    ],
+    [
+      'an M4A file',
+      { ...good, file: blob(Buffer.from('\0\0\0\x20ftypM4A ', 'latin1')) },
+      'invalid_audio',
+      'file',
+    ],
     ['a header alone', { ...good, file: blob(wavHeader(1 << 30, 16_000, 1)) }, 'invalid_audio', 'file'],
   ])('%s is refused', async (_, fields, code, param) => {
     const response = await send(fields);
@@ -180,6 +210,20 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
     const long = Buffer.concat([wavHeader(samples.length, 3000, 1), samples]);
     const response = await send({ ...good, file: blob(long) });
     expect(await response.json()).toMatchObject({ error: { code: 'audio_too_long', param: 'file' } });
+  });
+
+  test('floats that are no sound end neither the child nor the requests of others', async () => {
+    const child = await hearingChild();
+    const sounds = [Number.NaN, Infinity, 3e38].map((value) =>
+      floatWav(Array.from({ length: 16_000 }, (_, i) => (i % 2 === 0 ? value : -value))),
+    );
+    const [others, ...hostile] = await Promise.all([
+      send(good),
+      ...sounds.map((sound) => send({ ...good, file: blob(sound) })),
+    ]);
+    expect(others.status).toBe(200);
+    expect(hostile.map(({ status }) => status)).toEqual([400, 200, 200]);
+    expect(await hearingChild()).toBe(child);
   });
 
   test('a form to another route, and another body to this one', async () => {
@@ -207,6 +251,12 @@ describe.skipIf(nativeLibrary('libwhisper') === undefined)('sound', () => {
   ])('the file %s is not registered', async (name, more, code) => {
     expect(await register(name, more)).toMatchObject({ status: 400, body: { error: { code } } });
   });
+
+  async function hearingChild(): Promise<number | undefined> {
+    for (const pid of await childrenOf(server.process.pid ?? 0))
+      if ((await readFile(`/proc/${pid}/cmdline`, 'latin1')).includes('audio/worker.js')) return pid;
+    return undefined;
+  }
 
   async function hearing(): Promise<string> {
     const response = await fetch(`${server.url}/metrics`, { dispatcher });

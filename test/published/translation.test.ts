@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { haveSpeech, speak } from '../../scripts/audio-peer.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
-import { nativeLibrary } from '../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../src/base/native-library.ts';
 import type { TranscribeRequest } from '../../src/engine/seam/transcription.ts';
 import { convertCTranslate2 } from '../fixtures/audio/whisper-file.ts';
 import { openPublished, publishedWeights } from '../fixtures/models/published.ts';

@@ -1,7 +1,8 @@
-// Answers of the proxy's own, all in the OpenAI error envelope, so that an SDK shows the code and the
-// sentence: refusals, failures of the upstream, and what never became a request.
+// Answers of the proxy's own, in the error envelope that the SDK which sent the request reads, so that it
+// shows the code and the sentence: Anthropic's for /v1/messages, OpenAI's for everything else. Refusals,
+// failures of the upstream, and what never became a request.
 
-import { type ServerResponse, STATUS_CODES } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Refusal } from './guard.ts';
 
@@ -29,13 +30,18 @@ export function failureAnswer(error: unknown): Answer {
 }
 
 /** Sends it, and ends the connection. `fields` are raw name, value, name, value …. */
-export function send(response: ServerResponse, answer: Answer, fields: readonly string[] = []): void {
-  const body = envelope(answer);
+export function send(
+  { url }: Pick<IncomingMessage, 'url'>,
+  response: ServerResponse,
+  answer: Answer,
+  fields: readonly string[] = [],
+): void {
+  const body = MESSAGES.test(url ?? '') ? messagesEnvelope(answer) : envelope(answer);
   response.writeHead(answer.status, [...fieldsOf(answer, body), ...fields]);
   response.end(body);
 }
 
-/** The same as bytes, for a socket that has no response. */
+/** The same as bytes, for a socket that has no response: what it asked for is not known. */
 export function rawAnswer(answer: Answer): string {
   const body = envelope(answer);
   const fields = fieldsOf(answer, body);
@@ -72,6 +78,18 @@ export function brokenRequest(error: Error & { readonly code?: unknown }): Answe
 function envelope({ message, type, code }: Answer): string {
   return JSON.stringify({ error: { message, type, param: null, code } });
 }
+
+/** Paths of Anthropic's API; the server has the same rule. */
+const MESSAGES = /^\/v1\/messages(?:[/?]|$)/;
+
+/** Anthropic API, "Errors". Our code is where the server has it. */
+function messagesEnvelope({ status, message, code }: Answer): string {
+  const type = MESSAGES_TYPES[status] ?? (status >= 500 ? 'api_error' : 'invalid_request_error');
+  return JSON.stringify({ type: 'error', error: { type, message, details: { error_code: code } } });
+}
+
+/** Of the statuses that the proxy itself answers. */
+const MESSAGES_TYPES: Readonly<Record<number, string>> = { 403: 'permission_error', 429: 'rate_limit_error' };
 
 function fieldsOf({ retry }: Answer, body: string): string[] {
   return [

@@ -2,7 +2,7 @@
 // upstream is verified before the proxy listens, and again on every connection it opens. Bodies stream
 // both ways with back-pressure. Refused: listening beyond loopback without being told to, and what
 // proxy/guard.ts does not let in. When attestation fails the answer is a 502; every answer of the
-// proxy's own is in the OpenAI envelope.
+// proxy's own is in the error envelope of the API that was asked (proxy/answer.ts).
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
@@ -229,7 +229,7 @@ class Exchange {
     this.#client.last = true;
     // A socket that is not read does not tell that it was closed.
     this.#request.resume();
-    send(this.#response, answer, corsFields(this.#page));
+    send(this.#request, this.#response, answer, corsFields(this.#page));
   }
 
   preflight(): void {

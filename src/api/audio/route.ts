@@ -9,7 +9,7 @@ import type {
   TranscribeEvent,
   TranscribeRequest,
 } from '../../engine/seam/transcription.ts';
-import { errorBody } from '../../http/errors.ts';
+import { errorBody, notAForm } from '../../http/errors.ts';
 import { formBoundary, readForm, type FormField } from '../../http/multipart.ts';
 import { type Call, route, type Route } from '../../http/route.ts';
 import { createPadding, WHOLE } from '../generation/padding.ts';
@@ -92,8 +92,7 @@ async function readAudio({
   exchange,
 }: Call): Promise<{ readonly fields: readonly FormField[]; readonly audio: Uint8Array }> {
   const boundary = formBoundary(request.headers['content-type']);
-  if (upload === null || boundary === undefined)
-    throw new ApiError('invalid_form', 'the form has no boundary that can be read');
+  if (upload === null || boundary === undefined) throw notAForm();
   const pieces: Buffer[] = [];
   let bytes = 0;
   const { fields, file } = await readForm(upload, boundary, {
@@ -111,6 +110,8 @@ async function readAudio({
       },
     }),
   });
+  if (fields.some(([name]) => name === 'file'))
+    throw refuse('invalid_value', 'file', 'file is text: its part of the form has no filename');
   if (file === undefined || file.field !== 'file')
     throw refuse('missing_required_parameter', 'file', 'file is missing, expected a sound file');
   return { fields, audio: Buffer.concat(pieces) };

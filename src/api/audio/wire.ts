@@ -24,7 +24,9 @@ const translation = {
   model: modelId,
   prompt: optionalOrEmpty(text({ max: 8192, about: 'Text before the sound: names, spelling, style.' })),
   response_format: optionalOrEmpty(choice(FORMATS, 'Default: json.')),
-  temperature: optional(decimal({ min: 0, max: 1, about: 'Default: 0, and more where a passage fails.' })),
+  temperature: optionalOrEmpty(
+    decimal({ min: 0, max: 1, about: 'Default: 0, and more where a passage fails.' }),
+  ),
   keep_alive: keepAlive,
 };
 
@@ -42,7 +44,7 @@ export const transcriptionFields = object({
     list(choice(['word', 'segment']), { max: 2, about: 'With verbose_json. Default: segment.' }),
   ),
   stream: optional(flag('Segments as they are heard, as server-sent events; with json or text.')),
-  chunking_strategy: inert(text({ max: 16 }), 'the whole sound is heard in order.'),
+  chunking_strategy: inert(text({ max: 512 }), 'the whole sound is heard in order.'),
   include: unsupportedParameter('the API has no log probabilities for whisper models'),
 });
 
@@ -59,6 +61,8 @@ const FLAGS = new Set(['stream']);
 export function readFields<T>(shape: Shape<T>, fields: readonly FormField[]): T {
   const values: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
   for (const [given, value] of fields) {
+    // SDKs write the object of a strategy as one field for each of its members.
+    if (/^chunking_strategy\[\w{1,32}\]$/.test(given)) continue;
     const name = given.replace(/\[\d*\]$/, '');
     if (LISTS.has(name)) {
       const before = values[name];
@@ -70,10 +74,13 @@ export function readFields<T>(shape: Shape<T>, fields: readonly FormField[]): T 
 }
 
 function parsed(name: string, value: string): unknown {
-  if (NUMBERS.has(name)) return /^-?\d{1,10}(\.\d{1,20})?$/.test(value) ? Number(value) : value;
+  if (NUMBERS.has(name)) return NUMBER.test(value) ? Number(value) : value;
   if (FLAGS.has(name)) return FLAG_WORDS.get(value.toLowerCase()) ?? value;
   return value;
 }
+
+/** As programs print numbers: Python and JavaScript write 1e-05 and 1e-7. */
+const NUMBER = /^-?\d{1,10}(\.\d{1,20})?(e[+-]?\d{1,3})?$/;
 
 const FLAG_WORDS: ReadonlyMap<string, boolean> = new Map([
   ['true', true],
@@ -85,7 +92,11 @@ const FLAG_WORDS: ReadonlyMap<string, boolean> = new Map([
 /** For openapi.json: the fields, and the file. */
 export function formSchema({ schema }: Shape<unknown>): JsonSchema {
   const { properties, required, ...rest } = schema;
-  const file = { type: 'string', format: 'binary', description: 'WAV, MP3 or FLAC, told by content.' };
+  const file = {
+    type: 'string',
+    format: 'binary',
+    description: 'WAV, MP3, FLAC, or Opus in Ogg or WebM, told by content.',
+  };
   return {
     ...rest,
     properties: { file, ...(properties as object) },

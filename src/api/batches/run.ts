@@ -10,6 +10,7 @@ import { entryOf } from '../../base/api-codes.ts';
 import {
   type BatchStore,
   type BatchUsage,
+  ENDED,
   encodeResult,
   type LineResult,
   type StoredBatch,
@@ -71,10 +72,13 @@ export class BatchRun {
   readonly #end = new AbortController();
   /** States are written one after the other. */
   #written: Promise<void> = Promise.resolve();
+  /** Another than the batch has: its writing failed. */
+  #storedStatus: StoredBatch['status'];
 
   constructor(context: RunContext, batch: StoredBatch, options: RunOptions) {
     this.#context = context;
     this.#batch = batch;
+    this.#storedStatus = batch.status;
     this.#options = options;
   }
 
@@ -106,6 +110,9 @@ export class BatchRun {
   async run(): Promise<void> {
     if (this.#options.principal === null && !this.#isEnding())
       return this.fail('invalid_api_key', 'the API key of this batch is no longer known');
+    // Files are made under ids that are stored: a kill would leave others behind.
+    if (this.#batch.status !== this.#storedStatus) await this.#change({});
+    if (ENDED.has(this.#batch.status)) return this.#context.batches.removeResults(this.#batch.id);
     try {
       if (this.#batch.status === 'validating') await this.#check();
       if (this.#batch.status === 'in_progress') await this.#runLines();
@@ -125,9 +132,15 @@ export class BatchRun {
   async #change(change: Partial<StoredBatch>): Promise<void> {
     this.#batch = { ...this.#batch, ...change };
     this.#options.onChange(this.#batch);
-    const written = this.#written.then(() => this.#context.batches.write(this.#batch));
+    const written = this.#written.then(() => this.#store());
     this.#written = written.catch(() => undefined);
     await written;
+  }
+
+  async #store(): Promise<void> {
+    const batch = this.#batch;
+    await this.#context.batches.write(batch);
+    this.#storedStatus = batch.status;
   }
 
   async #check(): Promise<void> {
@@ -177,9 +190,12 @@ export class BatchRun {
       failure.abort(new Error('the batch stopped'));
       await Promise.all(under);
       this.#cancelSync?.();
-      await log.sync();
-      await log.close();
       this.#log = undefined;
+      try {
+        await log.sync();
+      } finally {
+        await log.close();
+      }
     }
     await this.#finalize('completed');
   }

@@ -48,6 +48,8 @@ export class BatchService {
   /** Owners with a batch under way. */
   readonly #busy = new Set<string>();
   readonly #driven = new Set<Promise<void>>();
+  /** Ends the pause of each batch that waits for another try. */
+  readonly #pauses = new Set<() => void>();
   #stopping = false;
   #listening = false;
 
@@ -81,6 +83,7 @@ export class BatchService {
       cancelExpiry();
       run.stop(new Stopped('the server stops'));
     }
+    for (const end of this.#pauses) end();
     await Promise.all(this.#driven);
   }
 
@@ -206,10 +209,24 @@ export class BatchService {
         } catch (other) {
           this.#logFault(other);
         }
-        await new Promise<void>((resolve) => void this.#files.clock.after(RETRY_MS, resolve));
+        await this.#pause();
         if (this.#stopping) return;
       }
     }
+  }
+
+  /** Before another try; the end of the server does not wait for it. */
+  async #pause(): Promise<void> {
+    if (this.#stopping) return;
+    await new Promise<void>((resolve) => {
+      const cancel = this.#files.clock.after(RETRY_MS, () => end());
+      const end = (): void => {
+        cancel();
+        this.#pauses.delete(end);
+        resolve();
+      };
+      this.#pauses.add(end);
+    });
   }
 
   /** Ends a batch whose stored input or results are gone or damaged; all else may be well a moment later. */

@@ -1,9 +1,10 @@
 // Kind and dimensions of an image file by its first bytes, before anything decodes it: PNG (specification
-// §5.2, §11.2.2), JPEG (ITU-T T.81 annex B) and GIF (89a §17, §18). Reads at most a bounded number of
-// segments. Refuses what the decoder of the engine would refuse or take for something else, and files built
-// to cost it far more than their pixels do.
+// §5.2, §11.2.2), JPEG (ITU-T T.81 annex B), GIF (89a §17, §18) and WebP (webp-header.ts). Reads at most a
+// bounded number of segments. Refuses what the decoder of the engine would refuse or take for something else,
+// and files built to cost it far more than their pixels do.
 
-import type { ImageKind } from '../../engine/seam/engine.ts';
+import type { ImageKind } from '../../base/image-formats.ts';
+import { webpSize } from './webp-header.ts';
 
 export interface ImageHeader {
   readonly kind: ImageKind;
@@ -24,13 +25,13 @@ export function readImageHeader(file: Uint8Array): ImageHeader | undefined {
   if (begins(file, PNG)) return pngHeader(file, view);
   if (begins(file, [0xff, 0xd8])) return jpegHeader(file, view);
   if (begins(file, bytesOf('GIF87a')) || begins(file, bytesOf('GIF89a'))) return gifHeader(view);
-  return undefined;
+  const size = webpSize(file);
+  return size === undefined ? undefined : sized('webp', size.width, size.height);
 }
 
 /** By name, for the refusal of a kind that is known and not decoded. */
 export function foreignKind(file: Uint8Array): string | undefined {
   const at = (offset: number, text: string): boolean => begins(file.subarray(offset), bytesOf(text));
-  if (at(0, 'RIFF') && at(8, 'WEBP')) return 'WebP';
   if (at(4, 'ftypavif') || at(4, 'ftypavis')) return 'AVIF';
   if (at(4, 'ftyphei') || at(4, 'ftypmif1')) return 'HEIC';
   if (at(0, 'BM')) return 'BMP';

@@ -6,6 +6,7 @@
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { ChatMessage, MessageImage } from '../../engine/seam/engine.ts';
+import { decodedKinds, kindName, kindNames } from '../../base/image-formats.ts';
 import { foreignKind, readImageHeader } from './image-header.ts';
 
 export interface ReadImage extends Omit<MessageImage, 'at'> {
@@ -22,7 +23,8 @@ const MAX_ASPECT = 64;
 
 const MAX_ADDRESS = 8192;
 
-const KINDS = 'PNG, JPEG or GIF (its first frame)';
+/** On this machine. */
+const DECODED = decodedKinds();
 
 /** `path`: the field that holds the URI. */
 export function imageOfUri(uri: string, path: string): ReadImage {
@@ -52,12 +54,13 @@ export function imageOfBase64(base64: string, path: string): ReadImage {
   return imageOfBytes(bytes, path);
 }
 
-export function imageOfBytes(bytes: Uint8Array, path: string): ReadImage {
+export function imageOfBytes(bytes: Uint8Array, path: string, decoded = DECODED): ReadImage {
   const header = readImageHeader(bytes);
-  if (header === undefined) {
-    const foreign = foreignKind(bytes);
-    const what = foreign === undefined ? 'no image, or a damaged one' : `a ${foreign} image`;
-    throw invalid(path, `${path} is ${what}, expected ${KINDS}`);
+  if (header === undefined || !decoded.includes(header.kind)) {
+    const name = header === undefined ? foreignKind(bytes) : kindName(header.kind);
+    const what = name === undefined ? 'no image, or a damaged one' : `a ${name} image`;
+    const kinds = `${kindNames(decoded)} (of an animation the first frame)`;
+    throw invalid(path, `${path} is ${what}, expected ${kinds}`);
   }
   const { width, height } = header;
   if (width * height > MAX_PIXELS)

@@ -5,6 +5,7 @@
 // JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
+import { IMAGE_KINDS, kindNames } from '../../base/image-formats.ts';
 import {
   anyObject,
   anything,
@@ -58,8 +59,7 @@ const detail = inert(choice(['auto', 'low', 'high', 'original']), 'the model dec
 const imageUri = text({
   min: 1,
   max: MAX_TEXT,
-  about:
-    'A data: URI with a PNG, JPEG or GIF file in base64, or its https address where `images.fetch` is on.',
+  about: `A data: URI with a ${kindNames(IMAGE_KINDS)} file in base64, or its https address where \`images.fetch\` is on.`,
 });
 /** As chat has it; some clients send the URI itself, as the Responses API does. */
 const imageUrl = map(

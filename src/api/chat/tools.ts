@@ -66,6 +66,7 @@ export const tools = map(
           description,
           parameters: parameters ?? NO_PARAMETERS,
           strict: strict ?? false,
+          param: `${path}[${i}].function.parameters`,
         },
       ];
     });

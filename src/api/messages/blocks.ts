@@ -16,6 +16,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import { IMAGE_KINDS, mediaType } from '../../base/image-formats.ts';
 import { imageOfBase64, imageOfUri } from '../chat/images.ts';
 import { contentPart } from '../chat/messages.ts';
 import { forEach, unsupportedParameter } from '../unsupported.ts';
@@ -47,7 +48,7 @@ const imageBlock: Shape<PartBlock> = map(
     source: tagged('type', {
       base64: openObject({
         type: literal('base64'),
-        media_type: choice(['image/jpeg', 'image/png', 'image/gif', 'image/webp']),
+        media_type: choice(IMAGE_KINDS.map(mediaType)),
         data: words,
       }),
       url: openObject({ type: literal('url'), url: words }),

@@ -103,7 +103,7 @@ function countTokens(seal: ReasoningSeal): Route {
       reserveTokens(call);
       return withEngine(call, model, body.keep_alive, async (engine) => {
         assertSees(chat.messages, engine.info.vision);
-        const tokens = await engine.tokenize({ ...chat.prompt, vectors: true }, exchange.signal);
+        const tokens = await engine.tokenize(chat.prompt, exchange.signal);
         exchange.usage.promptTokens = tokens.length;
         return { input_tokens: tokens.length };
       });

@@ -157,7 +157,10 @@ export interface MessagePlan {
   readonly shown: boolean;
 }
 
-const FORMAT_PLACE = { name: 'output_config.format', object: '', schema: 'output_config.format.schema' };
+function placeOf(name: string): { readonly name: string; readonly object: string; readonly schema: string } {
+  return { name, object: '', schema: `${name}.schema` };
+}
+
 const LEVELS = { low: 'low', medium: 'medium', high: 'high', xhigh: 'high', max: 'high' } as const;
 
 export function planMessage(
@@ -180,7 +183,7 @@ export function planMessage(
               type: 'json_schema',
               json_schema: { name: 'output', description: undefined, schema: form.schema, strict: true },
             },
-            FORMAT_PLACE,
+            placeOf(output?.format === undefined ? 'output_format' : 'output_config.format'),
           ),
     maxTokens: body.max_tokens,
     sampling: toSampling(body, model.defaults),

@@ -17,7 +17,17 @@ import {
 } from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
+import { isOfAnthropic } from '../../http/dialect.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
+import {
+  isAnsweredByMessages,
+  messagesModel,
+  messagesModelAnswer,
+  messagesModelPage,
+  messagesModelQuery,
+  ofEither,
+  pageOfModels,
+} from './anthropic.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
@@ -75,14 +85,8 @@ function wireProjector({ sha256, size }: RegisteredBlob, used: boolean): object 
   return { sha256, size_bytes: size, used };
 }
 
-function wireDerivation({ converter, type, sha256, sources, otherTypes }: Derivation): object {
-  return {
-    from: sources.map((source) => source.sha256),
-    converter,
-    type,
-    sha256,
-    other_types: otherTypes,
-  };
+function wireDerivation({ sources, otherTypes, ...made }: Derivation): object {
+  return { from: sources.map((source) => source.sha256), ...made, other_types: otherTypes };
 }
 
 export const listModels = route({
@@ -91,12 +95,16 @@ export const listModels = route({
   aliases: ['/models'],
   access: 'key',
   limited: true,
-  summary: 'The registered models this key may use.',
+  summary:
+    "The registered models this key may use; with `anthropic-version`, in the form of Anthropic's API.",
   tag: 'Models',
-  answer: modelListAnswer,
-  async handle({ deps, exchange }) {
+  // Read by one of the APIs alone: the other ignores a query.
+  query: { ...messagesModelQuery, read: (value) => value },
+  answer: ofEither(modelListAnswer, messagesModelPage),
+  async handle({ deps, exchange, query, request }) {
     const allowed = exchange.principal?.models ?? null;
     const visible = deps.models.list().filter((model) => allowed === null || allowed.has(model.id));
+    if (isOfAnthropic(request)) return pageOfModels(visible, messagesModelQuery.read(query, ''));
     return { object: 'list', data: visible.map(wireModel) };
   },
 });
@@ -108,11 +116,11 @@ export const getModel = route({
   aliases: ['/v1/models/*', '/models/*'],
   access: 'key',
   limited: true,
-  summary: 'One model.',
+  summary: "One model; with `anthropic-version`, in the form of Anthropic's API.",
   tag: 'Models',
-  answer: modelAnswer,
+  answer: ofEither(modelAnswer, messagesModelAnswer),
   errors: ['model_not_found'],
-  async handle({ deps, exchange, params }) {
+  async handle({ deps, exchange, params, request }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)\/status$/.exec(rest)?.[1];
     if (pull !== undefined) {
@@ -128,7 +136,9 @@ export const getModel = route({
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;
     if (model === undefined) throw modelNotFound();
-    return wireModel(model);
+    if (!isOfAnthropic(request)) return wireModel(model);
+    if (!isAnsweredByMessages(model)) throw modelNotFound();
+    return messagesModel(model);
   },
 });
 
@@ -137,7 +147,7 @@ const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
 const format = choice(
   FORMATS,
-  'gguf is what is assumed, or whisper where the file is such a model. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a GGUF file and its projector, refused where the server cannot use it.',
+  'gguf is what is assumed, or whisper where the file is such a model. safetensors and huggingface mean the same: the folder of a model as a hub has it, of which a GGUF file is made. vision: the folder of a model that sees, refused where the server cannot use it: a GGUF file and its projector, or as a hub has it, of which both are made (Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration).',
 );
 
 export const newModelName = map(
@@ -176,7 +186,7 @@ const defaultParameters = map(
       text({
         max: 32,
         about:
-          'The type a folder is quantised to when it is registered: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K … Q6K, or as llama.cpp names it (Q4_K_M).',
+          'The type a folder is quantised to when it is registered: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K … Q6K, or as llama.cpp names it (Q4_K_M). Of a model that sees, the text model alone: its projector keeps BF16 or F16.',
       }),
     ),
   }),

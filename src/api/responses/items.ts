@@ -1,6 +1,7 @@
 // Input items of /v1/responses → messages for the engine's template. The reasoning, the words and the calls
 // that the model wrote in one go are one message again. Other fields of items are ignored, as in a chat.
-// Refuses items of tools that OpenAI runs, and references to items, since no item is stored.
+// A reference to a stored item is replaced by that item before (references). Refuses items of tools that
+// OpenAI runs.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {
@@ -9,6 +10,7 @@ import {
   isRecord,
   list,
   literal,
+  map,
   openObject,
   optional,
   optionalOrEmpty,
@@ -70,19 +72,27 @@ const reasoning = openObject({
 });
 
 const foreign = unsupportedParameter('items are messages, function and custom tool calls, and reasoning');
-const stored = unsupportedParameter('no item is stored by itself, send the item (`store: false`)');
 const FOREIGN = ['file_search_call', 'computer_call', 'computer_call_output', 'web_search_call', 'tool_search_call', 'tool_search_output', 'compaction', 'image_generation_call', 'code_interpreter_call', 'local_shell_call', 'local_shell_call_output', 'shell_call', 'shell_call_output', 'apply_patch_call', 'apply_patch_call_output', 'mcp_list_tools', 'mcp_approval_request', 'mcp_approval_response', 'mcp_call'] as const; // prettier-ignore
 
-const typed = tagged('type', {
+const refused = Object.fromEntries(FOREIGN.map((each) => [each, foreign]));
+const OWN = {
   message,
   function_call: functionCall,
   custom_tool_call: customCall,
   function_call_output: result,
   custom_tool_call_output: result,
   reasoning,
-  item_reference: stored,
-  ...Object.fromEntries(FOREIGN.map((each) => [each, foreign])),
-});
+};
+const typed = tagged('type', { ...OWN, ...refused });
+
+const reference = map(
+  openObject({
+    type: optional(literal('item_reference')),
+    id: text({ max: 1024, about: 'Of an item of a stored response of this key (`responses.store`).' }),
+  }),
+  ({ id }) => ({ type: 'item_reference' as const, id }),
+);
+const typedInput = tagged('type', { ...OWN, item_reference: reference, ...refused });
 
 export type Item =
   | Infer<typeof message>
@@ -91,18 +101,34 @@ export type Item =
   | Infer<typeof result>
   | Infer<typeof reasoning>;
 
+/** Stands for an item that is stored. */
+export type ItemReference = Infer<typeof reference>;
+
+function isUntyped(value: unknown): value is Readonly<Record<string, unknown>> {
+  return isRecord(value) && (value['type'] === undefined || value['type'] === null);
+}
+
 /** A message may leave its type out. */
 export const item: Shape<Item> = {
   schema: typed.schema,
+  read: (value, path) => (isUntyped(value) ? message.read(value, path) : typed.read(value, path)),
+};
+
+/** A reference may, too: it has an id, and no role. */
+const inputItem: Shape<Item | ItemReference> = {
+  schema: typedInput.schema,
   read(value, path) {
-    const untyped = isRecord(value) && (value['type'] === undefined || value['type'] === null);
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the other members always refuse
-    return untyped ? message.read(value, path) : (typed.read(value, path) as Item);
+    const role = isRecord(value) ? value['role'] : undefined;
+    if (isUntyped(value))
+      return role === undefined && value['id'] !== undefined
+        ? reference.read({ id: value['id'] }, path)
+        : message.read(value, path);
+    return typedInput.read(value, path);
   },
 };
 
 export const input = either(
-  { string: words, array: list(item, { max: MAX_MESSAGES }) },
+  { string: words, array: list(inputItem, { max: MAX_MESSAGES }) },
   'a string or an array of items',
   'The conversation so far: a text, or items.',
 );
@@ -117,7 +143,7 @@ export interface Before {
 /** `open`: the text of sealed reasoning, and where it is in the request. */
 export function toMessages(
   { instructions, items }: Before,
-  given: Infer<typeof input>,
+  given: string | readonly Item[],
   open: (sealed: string, param: string) => string,
 ): readonly ChatMessage[] {
   const history = new History();

@@ -13,7 +13,8 @@ import { ResponseAnswer, type ResponseObject } from './answer.ts';
 import { responseAnswer } from './answer-schema.ts';
 import { ReasoningSeal } from '../chat/sealed-reasoning.ts';
 import type { ResponseStore } from '../../files/response-store.ts';
-import { readItems, type KeptItem, storedInput, storedOutput } from './stored-items.ts';
+import { itemIds, resolveReferences } from './references.ts';
+import { readItem, type KeptItem, type ResolvedInput, storedInput, storedOutput } from './stored-items.ts';
 import { storedFor } from './stored-routes.ts';
 import { planResponse, type ResponseRequest, responseRequest } from './wire.ts';
 
@@ -41,6 +42,7 @@ export function responses(store: ResponseStore | null): Route {
       'image_not_fetched',
       'invalid_encrypted_content',
       'response_not_found',
+      'item_not_found',
       'file_damaged',
       'storage_full',
       'invalid_grammar',
@@ -55,8 +57,10 @@ export function responses(store: ResponseStore | null): Route {
       const own = seal.of(principal, model);
       const keep = keeperOf(call, store);
       const before = await keep.previous();
-      const previous = readItems(before);
-      const plan = planResponse(body, model, { scope: principal?.cacheScope ?? '', seal: own, previous });
+      const previous = before.map((each) => readItem(each, 'previous_response_id'));
+      const input = await keep.resolved();
+      const scope = principal?.cacheScope ?? '';
+      const plan = planResponse(body, model, { scope, seal: own, previous, input: input.items });
       const { toolbox } = plan;
       reserveTokens(call, { asked: plan.chat.maxTokens, count: 1, context: model.contextLength });
       const { plan: chat, fileOf } = await withFiles(call, model, plan.chat);
@@ -68,11 +72,14 @@ export function responses(store: ResponseStore | null): Route {
         );
         // A stream ends with its whole text, so it is kept, too.
         const events = await admitted(call, engine.generate(request, exchange.signal), true);
-        const newId = (prefix: string): string => `${prefix}_${deps.randomHex(prefix === 'call' ? 12 : 16)}`;
+        const about = answerId(call, 'resp_', model);
+        const itemId = itemIds(about.id);
+        const newId = (prefix: string): string =>
+          prefix === 'call' ? `call_${deps.randomHex(12)}` : itemId(prefix);
         const answer = new ResponseAnswer({
           plan,
           newReader,
-          answer: answerId(call, 'resp_', model),
+          answer: about,
           counts: exchange.usage,
           newId,
           now: () => Math.floor(deps.now() / 1000),
@@ -81,7 +88,7 @@ export function responses(store: ResponseStore | null): Route {
         const save = (): Promise<void> =>
           keep.save(answer.response, () => [
             ...before,
-            ...storedInput(body.input, { open: own.open, newId, fileOf }),
+            ...storedInput(input, { open: own.open, newId, fileOf }),
           ]);
         if (body.stream !== true) {
           const whole = await answer.collect(events);
@@ -106,13 +113,23 @@ export function responses(store: ResponseStore | null): Route {
 interface Keeper {
   /** The items of the response that this one continues. */
   previous(): Promise<readonly KeptItem[]>;
+  /** The input with the items that it refers to. */
+  resolved(): Promise<ResolvedInput>;
   /** Stores the answer where the request asks for it. */
   save(answer: ResponseObject, input: () => readonly KeptItem[]): Promise<void>;
 }
 
 /** Storing and continuing for one request. Refuses: unsupported_parameter where no response is stored. */
-function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStore | null): Keeper {
+function keeperOf({ body, deps, exchange }: Call<ResponseRequest>, store: ResponseStore | null): Keeper {
   const { store: wanted = false, previous_response_id: id } = body;
+  const caller = storedFor(exchange.principal);
+  const resolved = (): Promise<ResolvedInput> =>
+    resolveReferences(body.input, {
+      store,
+      caller,
+      maxBytes: deps.config.limits.maxBodyBytes,
+      onBytes: (bytes) => exchange.held?.grow(bytes),
+    });
   if (store === null) {
     for (const [param, asked] of [
       ['store', wanted],
@@ -124,10 +141,10 @@ function keeperOf({ body, exchange }: Call<ResponseRequest>, store: ResponseStor
           param,
           `${param} is not supported: this server stores no responses`,
         );
-    return { previous: () => Promise.resolve([]), save: () => Promise.resolve() };
+    return { previous: () => Promise.resolve([]), resolved, save: () => Promise.resolve() };
   }
-  const caller = storedFor(exchange.principal);
   return {
+    resolved,
     async previous() {
       if (id === undefined) return [];
       const { input, response } = await store.get(caller, id, 'previous_response_id');

@@ -1,12 +1,17 @@
 // Items as they are stored and given back: of a request once it was read, and of an answer. Sealed reasoning
 // is stored opened: the key of its seal ends with the process, and the whole response is sealed anyway.
 
-import type { Infer } from '../../base/shape.ts';
 import type { FileOf } from '../chat/fetched-images.ts';
 import type { Spoken } from '../chat/images.ts';
-import { type input, item, type Item } from './items.ts';
+import { item, type Item } from './items.ts';
 
 export type KeptItem = Readonly<Record<string, unknown>>;
+
+export interface ResolvedInput {
+  readonly items: string | readonly Item[];
+  /** The items that were referred to, by their place, as they are stored. */
+  readonly kept: ReadonlyMap<number, KeptItem>;
+}
 
 export interface ItemSealing {
   /** The text of sealed reasoning, and where it is in the request. */
@@ -16,11 +21,14 @@ export interface ItemSealing {
   readonly fileOf: FileOf;
 }
 
-/** The input of a request. */
-export function storedInput(given: Infer<typeof input>, sealing: ItemSealing): readonly KeptItem[] {
+/** The input of a request. Items that are stored already stay as they are. */
+export function storedInput(
+  { items: given, kept }: ResolvedInput,
+  sealing: ItemSealing,
+): readonly KeptItem[] {
   const items: readonly Item[] =
     typeof given === 'string' ? [item.read({ role: 'user', content: given }, 'input')] : given;
-  return items.map((each, i) => storedItem(each, `input[${i}]`, sealing));
+  return items.map((each, i) => kept.get(i) ?? storedItem(each, `input[${i}]`, sealing));
 }
 
 /** The items of an answer. */
@@ -30,9 +38,17 @@ export function storedOutput(output: readonly KeptItem[]): readonly KeptItem[] {
   );
 }
 
-/** Throws an Error for items that this version did not store. */
-export function readItems(stored: readonly KeptItem[]): readonly Item[] {
-  return stored.map((each, i) => item.read(each, `stored[${i}]`));
+/** `param`: the field of the request that it came by, which refusals of its images name. */
+export function readItem(stored: KeptItem, param: string): Item {
+  const read = item.read(stored, param);
+  if ('role' in read)
+    return read.role === 'assistant' ? read : { ...read, content: named(read.content, param) };
+  if (read.type !== 'function_call_output' && read.type !== 'custom_tool_call_output') return read;
+  return { ...read, output: read.output === undefined ? undefined : named(read.output, param) };
+}
+
+function named({ content, images }: Spoken, param: string): Spoken {
+  return { content, images: images?.map((image) => ({ ...image, param })) };
 }
 
 function storedItem(each: Item, path: string, { open, newId, fileOf }: ItemSealing): KeptItem {

@@ -178,6 +178,7 @@ class Box {
       parameters: regex === undefined ? CUSTOM_PARAMETERS : patternParameters(regex),
       strict: true,
       param: `${at}.format.definition`,
+      made: true,
     });
     if (grammar?.syntax === 'lark') this.loosened.set(name, [{ pointer: '/format', keyword: 'definition' }]);
   }

@@ -153,12 +153,14 @@ export interface ResponseCaller {
   readonly seal: BoundSeal;
   /** The items of the response that this one continues. */
   readonly previous: readonly Item[];
+  /** The input, with the items that it refers to. */
+  readonly input: string | readonly Item[];
 }
 
 export function planResponse(
   body: ResponseRequest,
   model: Pick<ModelStatus, 'defaults'>,
-  { scope, seal, previous }: ResponseCaller,
+  { scope, seal, previous, input: given }: ResponseCaller,
 ): ResponsePlan {
   const { stream_options: options, include = [] } = body;
   if (options?.include_obfuscation === true && body.stream !== true)
@@ -171,7 +173,7 @@ export function planResponse(
     content: formatGrammar(body.text?.format, FORMAT_PLACE),
     maxTokens: body.max_output_tokens === undefined ? model.defaults.maxTokens : (body.max_output_tokens ?? undefined), // prettier-ignore
     sampling: toSampling(body, model.defaults),
-    messages: toMessages({ instructions: body.instructions, items: previous }, body.input, seal.open),
+    messages: toMessages({ instructions: body.instructions, items: previous }, given, seal.open),
     param: 'input',
     variables: templateVariables(thinking),
     effort: { value: body.reasoning?.effort, param: 'reasoning.effort' },

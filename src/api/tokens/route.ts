@@ -2,6 +2,7 @@
 
 import { detokenizeAnswer, tokenizeAnswer } from '../response-schemas.ts';
 import { refuseAddresses } from '../chat/fetched-images.ts';
+import { assertSees } from '../chat/images.ts';
 import { toChatMessages } from '../chat/messages.ts';
 import { refuse } from '../../base/shape.ts';
 import { detokenizeRequest, textFieldOf, textToTokenize, tokenizeRequest, wirePiece } from './wire.ts';
@@ -26,7 +27,7 @@ export const tokenize = route({
   aliases: ['/tokenize'],
   access: 'key',
   limited: true,
-  summary: 'Tokens of a text or of a conversation.',
+  summary: 'Tokens of a text or of a conversation; −1 stands for each vector of an image.',
   tag: 'Inference',
   body: tokenizeRequest,
   answer: tokenizeAnswer,
@@ -38,12 +39,11 @@ export const tokenize = route({
     reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const { signal } = exchange;
+      const messages = toChatMessages(body.messages ?? []);
+      assertSees(refuseAddresses(messages), engine.info.vision);
       const tokens = await engine.tokenize(
         given === undefined
-          ? {
-              messages: refuseAddresses(toChatMessages(body.messages ?? [])),
-              tools: body.tools,
-            }
+          ? { messages, tools: body.tools }
           : {
               text: given,
               addSpecial: body.add_special ?? body.add_special_tokens ?? false,
@@ -101,7 +101,8 @@ async function piecesOf(
   tokens: readonly number[],
   signal: AbortSignal,
 ): Promise<Map<number, ReturnType<typeof wirePiece>>> {
-  const ids = [...new Set(tokens)];
+  // A vector of an image has no text.
+  const ids = [...new Set(tokens)].filter((id) => id >= 0);
   const pieces = await engine.pieces(ids, signal);
   return new Map(ids.map((id, i) => [id, wirePiece(pieces[i] ?? new Uint8Array())]));
 }

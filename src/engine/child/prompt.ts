@@ -26,14 +26,19 @@ export function promptTokens(
   const rendered = unchecked(model, template, prompt);
   if (rendered.tokens.length > 0) return rendered;
   const start = model.bos ?? model.eos;
-  if (start === null) throw new ApiError('invalid_prompt', 'the prompt is empty', { param: 'prompt' });
+  if (start === null) throw new ApiError('invalid_prompt', 'the prompt is empty', { param: room.param });
   return { ...rendered, tokens: [start] };
 }
 
 function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): RenderedPrompt {
-  return prompt.kind === 'chat'
-    ? template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables, prompt.prefill)
-    : { tokens: plainTokens(model, prompt), phase: 'answer' };
+  if (prompt.kind !== 'chat') return { tokens: plainTokens(model, prompt), phase: 'answer' };
+  try {
+    return template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables, prompt.prefill);
+  } catch (error) {
+    // The template does not know the field that the messages came by.
+    if (!(error instanceof ApiError && error.code === 'invalid_messages')) throw error;
+    throw new ApiError(error.code, error.message, { param: promptField(prompt), cause: error.cause });
+  }
 }
 
 function plainTokens(model: LoadedModel, prompt: Exclude<Prompt, { readonly kind: 'chat' }>): number[] {

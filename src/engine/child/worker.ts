@@ -7,7 +7,7 @@ import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
 import { llamaFolder } from '../seam/library-folder.ts';
-import { nativeLibrary } from '../seam/native-library.ts';
+import { nativeLibrary } from '../../base/native-library.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
 import type { ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
@@ -31,6 +31,7 @@ import { createChatTemplate, templateProblem, type ChatTemplate } from './templa
 import { ImageRoom } from './vision/images.ts';
 import { loadMtmd, type MtmdLibrary } from './vision/library.ts';
 import { Projector, type ProjectorOptions } from './vision/projector.ts';
+import { loadWebp, type WebpLibrary } from './vision/webp.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
@@ -71,6 +72,7 @@ async function start(load: Load): Promise<void> {
     const devices = accelerator.kind === 'cpu' ? [] : openDevices(ggml);
     const gpuLayers = planLayers(accelerator, devices, load.needs);
     const mtmd = load.projector === undefined ? null : loadMtmd(mtmdPath());
+    const webp = mtmd === null ? null : webpLibrary();
     // Open everything needed now; after confinement a compromised llama.cpp can open nothing.
     const mappings = openMappings();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
@@ -83,7 +85,7 @@ async function start(load: Load): Promise<void> {
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const grid = load.projector?.grid === true;
     const projector =
-      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, model, threads, grid });
+      mtmd === null ? null : projectorOn(ADAPTER_FD + adapters.length, { mtmd, webp, model, threads, grid });
     const wholeRun = projector?.wholeRun ?? 0;
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact, kvType } = load;
@@ -130,6 +132,12 @@ function mtmdPath(): string {
   const path = nativeLibrary('libmtmd');
   if (path === undefined) throw new ModelLoadError('there is no libmtmd here (`make native` builds it)');
   return path;
+}
+
+/** Null: images in WebP are refused. */
+function webpLibrary(): WebpLibrary | null {
+  const path = nativeLibrary('libwebpdecoder');
+  return path === undefined ? null : loadWebp(path);
 }
 
 interface ProjectorParts extends Omit<ProjectorOptions, 'path'> {

@@ -12,8 +12,13 @@ export interface ConvertedBase {
   readonly headsKv: number;
 }
 
+/** The two files of a model that sees. */
+export type ConvertPart = 'text' | 'projector';
+
 export interface ConvertOrder extends TaskOrder {
   readonly type: ConvertType;
+  /** Absent: the folder is one of text alone, or an adapter. */
+  readonly part?: ConvertPart | undefined;
   /** Present: the folder is an adapter of it. */
   readonly base?: ConvertedBase | undefined;
   /** By path below the folder, in the order of their descriptors. */

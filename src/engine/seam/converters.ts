@@ -1,10 +1,12 @@
 // The two confined processes that make a model of a folder, as the server asks for their work. Types only.
 
-import type { ConvertedBase, ConvertedModel, ConvertType } from './convert.ts';
+import type { ConvertedBase, ConvertedModel, ConvertPart, ConvertType } from './convert.ts';
 import type { Fallback, QuantizeName } from './quantize.ts';
 
 export interface ConvertRequest {
   readonly type: ConvertType;
+  /** Of a model that sees. */
+  readonly part?: ConvertPart | undefined;
   /** Present: the folder is a PEFT adapter of it, which is written as F32. */
   readonly base?: ConvertedBase | undefined;
   /** Open for reading; they stay the caller's. */

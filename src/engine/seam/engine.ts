@@ -7,6 +7,7 @@
 // within two decode steps.
 
 import type { ModelNeeds } from './backend.ts';
+import type { ImageKind } from '../../base/image-formats.ts';
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
 import type { TranscribeEvent, TranscribeRequest } from './transcription.ts';
@@ -108,9 +109,6 @@ export interface ChatMessage {
   /** In the order of their places. */
   readonly images?: readonly MessageImage[] | undefined;
 }
-
-/** The kinds of image files that are decoded. */
-export type ImageKind = 'png' | 'jpeg' | 'gif';
 
 /** An image in a message. */
 export interface MessageImage {
@@ -256,10 +254,8 @@ export interface Engine {
           readonly parseSpecial?: boolean | undefined;
           readonly param?: string | undefined;
         }
-      | (Omit<Conversation, 'kind'> & {
-          /** −1 stands for each vector of an image, which is refused otherwise. No file of one is read. */
-          readonly vectors?: boolean | undefined;
-        }),
+      /** −1 stands for each vector of an image. No file of one is read. */
+      | Omit<Conversation, 'kind'>,
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
   /** The text of their bytes, joined as `pieces` gives them; bytes that are no UTF-8 are U+FFFD. */

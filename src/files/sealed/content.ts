@@ -2,6 +2,7 @@
 // STREAM construction of Hoang, Reyhanitabar, Rogaway and Vizár, 2015). Chunks cannot be cut, swapped,
 // doubled or taken from another object. It is written beside its place and renamed when it is whole.
 
+import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { storageError, syncFolder, temporaryPath } from '../../base/durable-files.ts';
@@ -15,6 +16,7 @@ import {
   SealedError,
   TAG_BYTES,
 } from './format.ts';
+import { openSealed } from './regular.ts';
 
 export const CHUNK_BYTES = 64 * 1024;
 const SEALED_CHUNK_BYTES = CHUNK_BYTES + TAG_BYTES;
@@ -53,14 +55,17 @@ export class ContentWriter {
 
   static async create(path: string, key: MasterKey, id: string): Promise<ContentWriter> {
     const temporary = temporaryPath(dirname(path));
-    try {
-      const handle = await open(temporary, 'wx', 0o600);
-      const writer = new ContentWriter({ path, temporary, handle, key, id });
-      await writer.#put(writer.#header);
-      return writer;
-    } catch (error) {
+    const handle = await open(temporary, 'wx', 0o600).catch((error: unknown) => {
       throw storageError(error, path);
+    });
+    const writer = new ContentWriter({ path, temporary, handle, key, id });
+    try {
+      await writer.#put(writer.#header);
+    } catch (error) {
+      await writer.abandon();
+      throw error;
     }
+    return writer;
   }
 
   /** Bytes of the content so far. */
@@ -118,7 +123,7 @@ export class ContentWriter {
 
 /** The content, chunk by chunk; each is given only after it was authenticated. Throws SealedError. */
 export async function* readContent(path: string, key: MasterKey, id: string): AsyncGenerator<Buffer, void> {
-  const handle = await open(path, 'r');
+  const handle = await openSealed(path, constants.O_RDONLY);
   try {
     const { size } = await handle.stat();
     const header = await readExactly(handle, HEADER_BYTES, 0);

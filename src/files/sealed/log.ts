@@ -5,9 +5,10 @@
 // see.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { codeOf, storageError, syncFolder } from '../../base/durable-files.ts';
+import { codeOf, storageError, storageFull, syncFolder } from '../../base/durable-files.ts';
 import { openPiece, sealPiece } from './aead.ts';
 import {
   checkHeader,
@@ -18,6 +19,7 @@ import {
   SealedError,
   TAG_BYTES,
 } from './format.ts';
+import { openSealed } from './regular.ts';
 
 const LENGTH_BYTES = 4;
 const MAC_BYTES = 16;
@@ -117,7 +119,7 @@ export class SealedLog {
 
 /** The records of a log that no process appends to; a torn end is left out. Throws SealedError. */
 export async function* readSealedLog(path: string, key: MasterKey, id: string): AsyncGenerator<Buffer, void> {
-  const handle = await open(path, 'r');
+  const handle = await openSealed(path, constants.O_RDONLY);
   try {
     const header = await headerOf(handle);
     if (header === null) return;
@@ -129,7 +131,7 @@ export async function* readSealedLog(path: string, key: MasterKey, id: string): 
 
 async function openOrMake(path: string): Promise<FileHandle> {
   try {
-    return await open(path, 'r+');
+    return await openSealed(path, constants.O_RDWR);
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
   }
@@ -154,7 +156,9 @@ async function wholeHeader(handle: FileHandle): Promise<Buffer> {
   if (found !== null) return found;
   const made = newHeader();
   await handle.truncate(0);
-  await handle.write(made, 0, made.length, 0);
+  // A full disk may take a part of it: then no record may follow.
+  const { bytesWritten } = await handle.write(made, 0, made.length, 0);
+  if (bytesWritten < made.length) throw storageFull('there is no room for a log');
   await handle.datasync();
   return made;
 }

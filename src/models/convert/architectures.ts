@@ -6,36 +6,46 @@
 import { addBert, addGemma3, addLlama, addNomic, addPhi3, addQwen, type Parameters } from './parameters.ts';
 import type { Fields } from './config.ts';
 import type { Sizes } from './plan.ts';
+import type { SafeTensor } from './safetensors.ts';
 import type { TokenRules } from './tokens.ts';
 
-export type Size = Exclude<keyof Sizes, 'layers'> | 'fused' | 'gateUp';
+export type Size = Exclude<keyof Sizes, 'layers'>;
 
-export interface TensorRule {
+/** `S` names the sizes that shapes are made of. */
+export interface TensorRule<S extends string = Size> {
   /** Without `.weight` or `.bias`; a layer's without the part before its number. */
   readonly name: string;
   readonly gguf: string;
   /** Shape of the weight, rows first; of the bias the first. */
-  readonly shape: readonly Size[];
+  readonly shape: readonly S[];
   readonly bias: 'none' | 'maybe' | 'needed';
   /** Rows are permuted in heads of this kind. */
   readonly permuted?: 'queries' | 'keys' | undefined;
+  /** F32 whatever the type of the others. */
+  readonly single?: boolean | undefined;
 }
 
-export interface Architecture {
+/** The tensors of one GGUF file, and what folders call them. */
+export interface TensorTable<S extends string = Size> {
   /** general.architecture */
   readonly gguf: string;
-  /** `model_type` of config.json. */
-  readonly modelType: string;
   /** Before the names of tensors; absent in files of the model without its head. */
   readonly prefix: string;
   /** Between the prefix and the number of a layer. */
   readonly layer: string;
-  readonly tensors: readonly TensorRule[];
-  readonly layers: readonly TensorRule[];
+  /** Before the number of a layer in the GGUF file. */
+  readonly ggufLayer: string;
+  readonly tensors: readonly TensorRule<S>[];
+  readonly layers: readonly TensorRule<S>[];
   /** Tensors that are no part of the model as llama.cpp runs it. */
   readonly left: RegExp;
   /** 1 is added to every norm. */
   readonly shiftedNorms?: boolean | undefined;
+}
+
+export interface Architecture extends TensorTable {
+  /** `model_type` of config.json. */
+  readonly modelType: string;
   readonly parameters: Parameters;
   readonly tokens: TokenRules;
   /** Whether the output layer is the embedding's where config.json does not say. */
@@ -44,60 +54,78 @@ export interface Architecture {
   check?(config: Fields): void;
 }
 
-function rule(
+/** The source of a GGUF file of text. */
+export interface TextModel {
+  readonly architecture: Architecture;
+  readonly config: Fields;
+  /** Where the ids of special tokens stand. */
+  readonly tokens: Fields;
+  /** Whether the output layer is the embedding's; absent: config.json does not say. */
+  readonly tied: boolean | undefined;
+  readonly tensors: readonly SafeTensor[];
+}
+
+export function tensorRule<S extends string = Size>(
   name: string,
   gguf: string,
-  shape: readonly Size[],
-  more: Partial<TensorRule> = {},
-): TensorRule {
+  shape: readonly S[],
+  more: Partial<TensorRule<S>> = {},
+): TensorRule<S> {
   return { name, gguf, shape, bias: 'none', ...more };
 }
 
 const LEFT = /(?:\.rotary_emb\.inv_freq|\.attention\.(?:masked_)?bias)$/;
 
 const DECODER: readonly TensorRule[] = [
-  rule('embed_tokens', 'token_embd', ['vocabulary', 'embedding']),
-  rule('norm', 'output_norm', ['embedding']),
+  tensorRule('embed_tokens', 'token_embd', ['vocabulary', 'embedding']),
+  tensorRule('norm', 'output_norm', ['embedding']),
 ];
 
 /** The output layer; absent where it is the embedding's. */
-export const HEAD_RULE = rule('lm_head', 'output', ['vocabulary', 'embedding']);
+export const HEAD_RULE = tensorRule('lm_head', 'output', ['vocabulary', 'embedding']);
 
 const NORMS: readonly TensorRule[] = [
-  rule('input_layernorm', 'attn_norm', ['embedding']),
-  rule('post_attention_layernorm', 'ffn_norm', ['embedding']),
+  tensorRule('input_layernorm', 'attn_norm', ['embedding']),
+  tensorRule('post_attention_layernorm', 'ffn_norm', ['embedding']),
 ];
 
-const OUTPUT = rule('self_attn.o_proj', 'attn_output', ['embedding', 'queries'], { bias: 'maybe' });
-const DOWN = rule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward'], { bias: 'maybe' });
+const OUTPUT = tensorRule('self_attn.o_proj', 'attn_output', ['embedding', 'queries'], { bias: 'maybe' });
+const DOWN = tensorRule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward'], { bias: 'maybe' });
 
 const FEED_FORWARD: readonly TensorRule[] = [
-  rule('mlp.gate_proj', 'ffn_gate', ['feedForward', 'embedding'], { bias: 'maybe' }),
-  rule('mlp.up_proj', 'ffn_up', ['feedForward', 'embedding'], { bias: 'maybe' }),
+  tensorRule('mlp.gate_proj', 'ffn_gate', ['feedForward', 'embedding'], { bias: 'maybe' }),
+  tensorRule('mlp.up_proj', 'ffn_up', ['feedForward', 'embedding'], { bias: 'maybe' }),
   DOWN,
 ];
 
 function attention(bias: TensorRule['bias'], permuted: boolean): readonly TensorRule[] {
   return [
-    rule('self_attn.q_proj', 'attn_q', ['queries', 'embedding'], {
+    tensorRule('self_attn.q_proj', 'attn_q', ['queries', 'embedding'], {
       bias,
       permuted: permuted ? 'queries' : undefined,
     }),
-    rule('self_attn.k_proj', 'attn_k', ['keys', 'embedding'], {
+    tensorRule('self_attn.k_proj', 'attn_k', ['keys', 'embedding'], {
       bias,
       permuted: permuted ? 'keys' : undefined,
     }),
-    rule('self_attn.v_proj', 'attn_v', ['keys', 'embedding'], { bias }),
+    tensorRule('self_attn.v_proj', 'attn_v', ['keys', 'embedding'], { bias }),
     OUTPUT,
   ];
 }
 
 const HEAD_NORMS: readonly TensorRule[] = [
-  rule('self_attn.q_norm', 'attn_q_norm', ['head']),
-  rule('self_attn.k_norm', 'attn_k_norm', ['head']),
+  tensorRule('self_attn.q_norm', 'attn_q_norm', ['head']),
+  tensorRule('self_attn.k_norm', 'attn_k_norm', ['head']),
 ];
 
-const DECODER_DEFAULTS = { prefix: 'model.', layer: 'layers.', tensors: DECODER, left: LEFT } as const;
+const BLOCKS = 'blk.';
+const DECODER_DEFAULTS = {
+  prefix: 'model.',
+  layer: 'layers.',
+  ggufLayer: BLOCKS,
+  tensors: DECODER,
+  left: LEFT,
+} as const;
 
 const LLAMA: Architecture = {
   ...DECODER_DEFAULTS,
@@ -133,10 +161,10 @@ const GEMMA3: Architecture = {
   gguf: 'gemma3',
   modelType: 'gemma3_text',
   layers: [
-    rule('input_layernorm', 'attn_norm', ['embedding']),
-    rule('post_attention_layernorm', 'post_attention_norm', ['embedding']),
-    rule('pre_feedforward_layernorm', 'ffn_norm', ['embedding']),
-    rule('post_feedforward_layernorm', 'post_ffw_norm', ['embedding']),
+    tensorRule('input_layernorm', 'attn_norm', ['embedding']),
+    tensorRule('post_attention_layernorm', 'post_attention_norm', ['embedding']),
+    tensorRule('pre_feedforward_layernorm', 'ffn_norm', ['embedding']),
+    tensorRule('post_feedforward_layernorm', 'post_ffw_norm', ['embedding']),
     ...attention('none', false),
     ...HEAD_NORMS,
     ...FEED_FORWARD,
@@ -153,10 +181,10 @@ const PHI3: Architecture = {
   modelType: 'phi3',
   layers: [
     ...NORMS,
-    rule('self_attn.qkv_proj', 'attn_qkv', ['fused', 'embedding']),
-    rule('self_attn.o_proj', 'attn_output', ['embedding', 'queries']),
-    rule('mlp.gate_up_proj', 'ffn_up', ['gateUp', 'embedding']),
-    rule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward']),
+    tensorRule('self_attn.qkv_proj', 'attn_qkv', ['fused', 'embedding']),
+    tensorRule('self_attn.o_proj', 'attn_output', ['embedding', 'queries']),
+    tensorRule('mlp.gate_up_proj', 'ffn_up', ['gateUp', 'embedding']),
+    tensorRule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward']),
   ],
   parameters: addPhi3,
   tokens: 'phi3',
@@ -169,21 +197,24 @@ const BERT: Architecture = {
   modelType: 'bert',
   prefix: 'bert.',
   layer: 'encoder.layer.',
+  ggufLayer: BLOCKS,
   tensors: [
-    rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
-    rule('embeddings.position_embeddings', 'position_embd', ['context', 'embedding']),
-    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
-    rule('embeddings.LayerNorm', 'token_embd_norm', ['embedding'], NEEDED),
+    tensorRule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
+    tensorRule('embeddings.position_embeddings', 'position_embd', ['context', 'embedding'], { single: true }),
+    tensorRule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding'], {
+      single: true,
+    }),
+    tensorRule('embeddings.LayerNorm', 'token_embd_norm', ['embedding'], NEEDED),
   ],
   layers: [
-    rule('attention.self.query', 'attn_q', ['queries', 'embedding'], NEEDED),
-    rule('attention.self.key', 'attn_k', ['keys', 'embedding'], NEEDED),
-    rule('attention.self.value', 'attn_v', ['keys', 'embedding'], NEEDED),
-    rule('attention.output.dense', 'attn_output', ['embedding', 'queries'], NEEDED),
-    rule('attention.output.LayerNorm', 'attn_output_norm', ['embedding'], NEEDED),
-    rule('intermediate.dense', 'ffn_up', ['feedForward', 'embedding'], NEEDED),
-    rule('output.dense', 'ffn_down', ['embedding', 'feedForward'], NEEDED),
-    rule('output.LayerNorm', 'layer_output_norm', ['embedding'], NEEDED),
+    tensorRule('attention.self.query', 'attn_q', ['queries', 'embedding'], NEEDED),
+    tensorRule('attention.self.key', 'attn_k', ['keys', 'embedding'], NEEDED),
+    tensorRule('attention.self.value', 'attn_v', ['keys', 'embedding'], NEEDED),
+    tensorRule('attention.output.dense', 'attn_output', ['embedding', 'queries'], NEEDED),
+    tensorRule('attention.output.LayerNorm', 'attn_output_norm', ['embedding'], NEEDED),
+    tensorRule('intermediate.dense', 'ffn_up', ['feedForward', 'embedding'], NEEDED),
+    tensorRule('output.dense', 'ffn_down', ['embedding', 'feedForward'], NEEDED),
+    tensorRule('output.LayerNorm', 'layer_output_norm', ['embedding'], NEEDED),
   ],
   left: /^(?:embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|cls\.(?:predictions|seq_relationship)\..+)$/,
   parameters: addBert,
@@ -195,28 +226,34 @@ const NOMIC: Architecture = {
   modelType: 'nomic_bert',
   prefix: 'bert.',
   layer: 'encoder.layers.',
+  ggufLayer: BLOCKS,
   tensors: [
-    rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
-    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
-    rule('emb_ln', 'token_embd_norm', ['embedding'], NEEDED),
+    tensorRule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
+    tensorRule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding'], {
+      single: true,
+    }),
+    tensorRule('emb_ln', 'token_embd_norm', ['embedding'], NEEDED),
   ],
   layers: [
-    rule('attn.Wqkv', 'attn_qkv', ['fused', 'embedding']),
-    rule('attn.out_proj', 'attn_output', ['embedding', 'queries']),
-    rule('norm1', 'attn_output_norm', ['embedding'], NEEDED),
-    rule('mlp.fc11', 'ffn_up', ['feedForward', 'embedding']),
-    rule('mlp.fc12', 'ffn_gate', ['feedForward', 'embedding']),
-    rule('mlp.fc2', 'ffn_down', ['embedding', 'feedForward']),
-    rule('norm2', 'layer_output_norm', ['embedding'], NEEDED),
+    tensorRule('attn.Wqkv', 'attn_qkv', ['fused', 'embedding']),
+    tensorRule('attn.out_proj', 'attn_output', ['embedding', 'queries']),
+    tensorRule('norm1', 'attn_output_norm', ['embedding'], NEEDED),
+    tensorRule('mlp.fc11', 'ffn_up', ['feedForward', 'embedding']),
+    tensorRule('mlp.fc12', 'ffn_gate', ['feedForward', 'embedding']),
+    tensorRule('mlp.fc2', 'ffn_down', ['embedding', 'feedForward']),
+    tensorRule('norm2', 'layer_output_norm', ['embedding'], NEEDED),
   ],
   left: BERT.left,
   parameters: addNomic,
   tokens: 'wordpiece',
 };
 
+/** A llama with its output layer. */
+export const LLAMA_WITH_HEAD = withHead(LLAMA);
+
 /** By the first name of `architectures`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  LlamaForCausalLM: withHead(LLAMA),
+  LlamaForCausalLM: LLAMA_WITH_HEAD,
   MistralForCausalLM: withHead({ ...LLAMA, modelType: 'mistral' }),
   Qwen2ForCausalLM: withHead(QWEN2),
   Qwen2Model: QWEN2,

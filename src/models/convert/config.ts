@@ -2,8 +2,10 @@
 // defaults are those of `transformers` for that architecture, and stand where they are used; anything else
 // that changes a model's results must be there.
 
-import { invalidDescription } from './folder.ts';
+import { invalidDescription, unsupportedModel } from './folder.ts';
 import { isJsonList, isObject, type ModelJson, type ModelJsonObject } from './json.ts';
+
+export const CONFIG = 'config.json';
 
 /** No model has wider vectors, more layers or a longer context. */
 export const MAX_MODEL_WIDTH = 1 << 20;
@@ -92,6 +94,34 @@ export class Fields {
     if (!isObject(value)) throw this.wrong(name, 'is not an object');
     return new Fields(this.#file, value, `${this.#prefix}${name}.`);
   }
+}
+
+/** The first of `architectures`, which decides. */
+export function architectureName(config: Fields): string {
+  const name = config.list('architectures')?.[0];
+  if (typeof name !== 'string') throw config.wrong('architectures', 'names none');
+  return name;
+}
+
+/** As a message may show it. */
+export function shownName(name: string): string {
+  return /^\w{1,64}$/.test(name) ? name : 'the one named';
+}
+
+const EXPERTS = ['num_local_experts', 'num_experts', 'n_routed_experts'];
+
+/** Refuses weights that are quantised already, experts, and the fields of other kinds of model. */
+export function mustBePlain(config: Fields, name: string, others: readonly string[] = []): void {
+  const quantized = config.object('quantization_config');
+  if (quantized !== undefined) {
+    const method = quantized.string('quant_method') ?? '';
+    const shown = /^[\w-]{1,40}$/.test(method) ? method : 'of a kind unknown here';
+    throw unsupportedModel(
+      `${CONFIG}: quantization_config: weights that are quantised already (${shown}) are not converted`,
+    );
+  }
+  for (const field of [...EXPERTS, ...others])
+    if (config.value(field) !== undefined) throw config.wrong(field, `is not supported with ${name}`);
 }
 
 export interface Rope {

@@ -1,38 +1,20 @@
-// A Hugging Face folder becomes one GGUF file: first the plan, of headers and descriptions, then the bytes,
+// A Hugging Face folder becomes a GGUF file: first the plan, of headers and descriptions, then the bytes,
 // tensor by tensor in pieces of a few MiB. The result depends on the files, the type and the name alone,
 // never on where they lie or on the machine, and is byte for byte what `convert_hf_to_gguf.py` of the pinned
 // llama.cpp writes. Refuses values that are not finite.
 
-import { ARCHITECTURES, type Architecture } from './architectures.ts';
-import { Fields } from './config.ts';
 import { conversion, FLOAT_BYTES, type FloatType } from './floats.ts';
-import {
-  invalidDescription,
-  invalidWeights,
-  readExactly,
-  unsupportedModel,
-  type Folder,
-  type Output,
-} from './folder.ts';
+import { invalidDescription, invalidWeights, readExactly, type Folder, type Output } from './folder.ts';
+import type { OutputType } from './general.ts';
 import { encodeGgufHeader, padded } from './gguf-header.ts';
-import { readJson } from './json.ts';
-import {
-  elementsOf,
-  sizeLabel,
-  type CopiedTensor,
-  type Metadata,
-  type Plan,
-  type PlannedTensor,
-} from './plan.ts';
-import { readTensors, type SafeTensor } from './safetensors.ts';
-import { planTensors, usedTensors } from './tensors.ts';
-import { addTokens } from './tokens.ts';
-
-/** `auto` keeps BF16 and F16 and makes F16 of F32, as the official converter does. */
-export type OutputType = 'auto' | 'f32' | 'f16' | 'bf16';
+import { elementsOf, type CopiedTensor, type Plan, type PlannedTensor } from './plan.ts';
+import { planConversion, type ConvertedPart } from './plan-model.ts';
+import type { SafeTensor } from './safetensors.ts';
 
 export interface ConvertOptions {
   readonly type: OutputType;
+  /** Of a model that sees two files are made, one at a time; absent: the folder is one of text alone. */
+  readonly part?: ConvertedPart | undefined;
   /**
    * general.name; absent, the file has none, so that its digest does not depend on what it is called here.
    */
@@ -48,15 +30,13 @@ export interface Converted {
   readonly bytes: number;
 }
 
-/** general.file_type and ggml_type of each. */
-const FILE_TYPES: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 32 };
+/** ggml_type of each. */
 const TYPE_IDS: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 30 };
 /**
  * Of a source, converted at once. A row of the widest tensor is 64 MiB at most; nearly all are
  * thousands of times smaller.
  */
 const PIECE_BYTES = 4 * 1024 * 1024;
-const CONFIG = 'config.json';
 
 export function convertFolder(folder: Folder, output: Output, options: ConvertOptions): Converted {
   const { plan, architecture, type } = planConversion(folder, options);
@@ -88,110 +68,6 @@ export function writePlan(
     writer.write(new Uint8Array(padded(bytesOf(tensor)) - bytesOf(tensor)));
   }
   return total;
-}
-
-export interface Planned {
-  readonly plan: Plan;
-  readonly architecture: string;
-  readonly type: FloatType;
-}
-
-/** Everything that can be refused without reading a weight is refused here. */
-export function planConversion(folder: Folder, options: ConvertOptions): Planned {
-  const json = readJson(folder, CONFIG);
-  if (json === undefined) throw invalidDescription(CONFIG, 'the folder has no such file');
-  const config = new Fields(CONFIG, json);
-  const architecture = architectureOf(config);
-  const used = usedTensors(architecture, readTensors(folder));
-  const type = typeOf(options.type, used);
-  const metadata: Metadata = new Map([['general.architecture', { string: architecture.gguf }]]);
-  const fileType = FILE_TYPES[type];
-  const parameters = architecture.parameters({
-    config,
-    folder,
-    architecture: architecture.gguf,
-    fileType,
-    metadata,
-  });
-  const { sizes } = parameters;
-  const tied = config.boolean('tie_word_embeddings') ?? architecture.tiedUnlessSaid === true;
-  const heads = sizes.queries / sizes.head;
-  const headsKv = sizes.keys / sizes.head;
-  const copied = planTensors(used, { architecture, sizes, type, heads, headsKv, tied });
-  const tensors = [...parameters.extra, ...copied];
-  metadata.set('general.type', { string: 'model' });
-  addSampling(folder, metadata);
-  if (options.name !== undefined) metadata.set('general.name', { string: options.name });
-  const count = tensors.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
-  metadata.set('general.size_label', { string: sizeLabel(count) });
-  parameters.write();
-  metadata.set('general.quantization_version', { u32: 2 });
-  const { vocabulary, tokenTypes } = sizes;
-  addTokens({ folder, config, metadata, vocabulary, tokenTypes, rules: architecture.tokens });
-  return { plan: { metadata, tensors }, architecture: architecture.gguf, type };
-}
-
-function architectureOf(config: Fields): Architecture {
-  const name = config.list('architectures')?.[0];
-  if (typeof name !== 'string') throw config.wrong('architectures', 'names none');
-  const architecture = Object.hasOwn(ARCHITECTURES, name) ? ARCHITECTURES[name] : undefined;
-  if (architecture === undefined) {
-    const shown = /^\w{1,64}$/.test(name) ? name : 'the one named';
-    const known = Object.keys(ARCHITECTURES).join(', ');
-    throw unsupportedModel(`${CONFIG}: architectures: ${shown} is not converted; ${known} are`);
-  }
-  if (config.string('model_type') !== architecture.modelType)
-    throw config.wrong('model_type', `is not ${architecture.modelType}, as ${name} has it`);
-  const quantized = config.object('quantization_config');
-  if (quantized !== undefined) {
-    const method = quantized.string('quant_method') ?? '';
-    const shown = /^[\w-]{1,40}$/.test(method) ? method : 'of a kind unknown here';
-    throw unsupportedModel(
-      `${CONFIG}: quantization_config: weights that are quantised already (${shown}) are not converted`,
-    );
-  }
-  for (const field of ['text_config', 'num_local_experts', 'num_experts', 'n_routed_experts'])
-    if (config.value(field) !== undefined) throw config.wrong(field, `is not supported with ${name}`);
-  architecture.check?.(config);
-  return architecture;
-}
-
-function typeOf(asked: OutputType, used: readonly SafeTensor[]): FloatType {
-  if (asked !== 'auto') return ({ f32: 'F32', f16: 'F16', bf16: 'BF16' } as const)[asked];
-  const first = used.find(({ dtype, shape }) => shape.length >= 2 && (dtype === 'BF16' || dtype === 'F16'));
-  return first?.dtype === 'BF16' ? 'BF16' : 'F16';
-}
-
-/** Sampling that the makers of the model recommend, in generation_config.json. */
-const SAMPLING = [
-  ['top_k', 'top_k', 'i32'],
-  ['top_p', 'top_p', 'f32'],
-  ['min_p', 'min_p', 'f32'],
-  ['xtc_probability', 'xtc_probability', 'f32'],
-  ['xtc_threshold', 'xtc_threshold', 'f32'],
-  ['temp', 'temperature', 'f32'],
-  ['penalty_last_n', 'penalty_last_n', 'i32'],
-  ['penalty_repeat', 'repetition_penalty', 'f32'],
-  ['mirostat', 'mirostat', 'i32'],
-  ['mirostat_tau', 'mirostat_tau', 'f32'],
-  ['mirostat_eta', 'mirostat_eta', 'f32'],
-] as const;
-
-function addSampling(folder: Folder, metadata: Metadata): void {
-  const file = 'generation_config.json';
-  const json = readJson(folder, file);
-  if (json === undefined) return;
-  const config = new Fields(file, json);
-  const sequence = config.string('sequence');
-  if (sequence !== undefined) metadata.set('general.sampling.sequence', { string: sequence });
-  for (const [key, name, type] of SAMPLING) {
-    const own = key === 'penalty_repeat' ? 'penalty_repeat' : name;
-    const field = config.value(own) === undefined ? name : own;
-    const value =
-      type === 'i32' ? config.optionalInteger(field, 1e9, -1e9) : config.optionalNumber(field, -1e9, 1e9);
-    if (value !== undefined)
-      metadata.set(`general.sampling.${key}`, type === 'i32' ? { i32: value } : { f32: value });
-  }
 }
 
 function bytesOf({ shape, type }: PlannedTensor): number {

@@ -87,6 +87,8 @@ function sizesOf(core: Core, tokenTypes = 0): Sizes {
     vocabulary: core.vocabulary,
     context: core.context,
     tokenTypes,
+    fused: (core.heads + 2 * core.headsKv) * core.head,
+    gateUp: 2 * core.feedForward,
   };
 }
 

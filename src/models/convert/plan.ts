@@ -47,6 +47,9 @@ export interface Sizes {
   readonly vocabulary: number;
   readonly context: number;
   readonly tokenTypes: number;
+  /** Rows of queries, keys and values, and of gate and up, where one matrix has them. */
+  readonly fused: number;
+  readonly gateUp: number;
 }
 
 export interface Plan {

@@ -58,18 +58,19 @@ function towerOf(file: ProjectorFile): Tower {
   return { layers, inner, heads };
 }
 
-/** A square image in patches, `merge` × `merge` of which become a vector. */
+/** A square image of `side` × `side` patches, `merge` × `merge` of which become a vector. */
 function squareOf(
   file: ProjectorFile,
   mergeOf: () => number,
-): { tile: number; patch: number; merge: number } {
+): { tile: number; patch: number; merge: number; side: number } {
   const tile = file.number('image_size', MAX_TILE);
   const patch = file.number('patch_size', tile);
   const merge = mergeOf();
-  const side = tile / patch;
-  if (!Number.isInteger(side) || side % merge !== 0 || side * side > MAX_PATCHES)
+  // SmolVLM of 2.2B has tiles of 384 pixels in patches of 14: what is left at two edges is not looked at.
+  const side = Math.floor(tile / patch);
+  if (side % merge !== 0 || side * side > MAX_PATCHES)
     throw invalidGguf(`tiles of ${tile} pixels, patches of ${patch} and a scale of ${merge} do not fit`);
-  return { tile, patch, merge };
+  return { tile, patch, merge, side };
 }
 
 /** The encoder of SigLIP. */
@@ -105,22 +106,24 @@ function ffnOf(
 
 function idefics3(file: ProjectorFile): KindFacts {
   const tower = towerOf(file);
-  const { tile, patch, merge } = squareOf(file, () => file.number('projector.scale_factor', 64));
+  const { tile, patch, merge, side } = squareOf(file, () => file.number('projector.scale_factor', 64));
   const longest = file.number('preproc_image_size', tile * MAX_GRID, MIN_LONGEST);
   if (longest < tile)
     throw invalidGguf(`clip.vision.preproc_image_size is ${longest}, less than a tile of ${tile}`);
-  siglip(file, tower, patch, (tile / patch) ** 2);
+  siglip(file, tower, patch, side ** 2);
   const width = widthOf(file, 'mm.model.fc.weight', 1);
   file.take('mm.model.fc.weight', [tower.inner * merge * merge, width], MATRICES);
-  return { vectorPixels: (patch * merge) ** 2, grid: false, width };
+  return { vectorPixels: Math.ceil(((tile / side) * merge) ** 2), grid: false, width };
 }
 
 function gemma3(file: ProjectorFile): KindFacts {
   const tower = towerOf(file);
-  const { tile, patch, merge } = squareOf(file, () => file.numberOr('projector.scale_factor', 4, 64));
-  const vectors = (tile / patch / merge) ** 2;
+  const { tile, patch, merge, side } = squareOf(file, () => file.numberOr('projector.scale_factor', 4, 64));
+  // Never run with a rest.
+  if (side * patch !== tile) throw invalidGguf(`tiles of ${tile} pixels and patches of ${patch} do not fit`);
+  const vectors = (side / merge) ** 2;
   if (vectors > MAX_WHOLE) throw invalidGguf(`an image of ${vectors} vectors, expected ${MAX_WHOLE} at most`);
-  siglip(file, tower, patch, (tile / patch) ** 2);
+  siglip(file, tower, patch, side ** 2);
   const width = widthOf(file, 'mm.input_projection.weight', 0);
   // It is transposed in the graph, which no type of blocks can be.
   file.take('mm.input_projection.weight', [width, tower.inner], new Set(['F32', 'F16']));

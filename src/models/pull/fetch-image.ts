@@ -4,6 +4,7 @@
 // https, and answers without a file.
 
 import { ApiError } from '../../base/errors.ts';
+import { decodedKinds, mediaType } from '../../base/image-formats.ts';
 import { createWeb, type Lookup, type PullProxy, type WebResponse } from './http.ts';
 
 export interface FetchImage {
@@ -41,6 +42,8 @@ export interface ImageFetcherOptions {
 export const MAX_FETCHES = 32;
 export const MAX_FETCHES_PER_CALLER = 8;
 const TIMEOUT_MS = 15_000;
+/** Without `image/*`: servers that convert would send a newer kind. */
+const ACCEPT = decodedKinds().map(mediaType).join(', ');
 
 export function createImageFetcher(options: ImageFetcherOptions = {}): ImageFetcher {
   const { proxy, lookup, mayConnect, authorities, timeoutMs = TIMEOUT_MS } = options;
@@ -87,7 +90,7 @@ export function createImageFetcher(options: ImageFetcherOptions = {}): ImageFetc
       try {
         const signal = AbortSignal.any([image.signal, late]);
         const response = await web
-          .get(image.url, { headers: { accept: 'image/*' }, signal })
+          .get(image.url, { headers: { accept: ACCEPT }, signal })
           .catch((error: unknown) => {
             throw image.signal.aborted ? error : notFetched(image.param);
           });

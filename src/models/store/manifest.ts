@@ -47,6 +47,7 @@ const derived: Shape<ManifestDerivation> = object({
   type: words,
   sha256: digest,
   otherTypes: count,
+  projector: optional(object({ type: words, sha256: digest })),
 });
 
 const shape = object({
@@ -102,7 +103,10 @@ export function checkManifest(manifest: ModelManifest): void {
   decodeManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
 }
 
-/** `derived` and the blobs of role `source` say the same, of one file of weights that the store holds. */
+/**
+ * `derived` and the blobs of role `source` say the same, of one file of weights, and at most one projector,
+ * that the store holds.
+ */
 function problemOfDerivation({
   blobs,
   derived: made,
@@ -117,6 +121,11 @@ function problemOfDerivation({
   const weights = blobs.filter(({ role }) => role === 'weights');
   if (weights.length !== 1 || weights[0]?.sha256 !== made.sha256 || weights[0].path !== undefined)
     return 'has a derived.sha256 that is not that of its weights';
+  const projectors = blobs.filter(({ role }) => role === 'projector');
+  const claimed = made.projector === undefined ? [] : [made.projector.sha256];
+  if (projectors.map(({ sha256 }) => sha256).join() !== claimed.join())
+    return 'has a derived.projector that is not its projector';
+  if (projectors.some(({ path }) => path !== undefined)) return 'has a derived projector with a path';
   return undefined;
 }
 
@@ -154,6 +163,8 @@ export interface ManifestDerivation {
   readonly sha256: string;
   /** Tensors whose rows do not fit the type. */
   readonly otherTypes: number;
+  /** Of a model that sees, made of the same sources. */
+  readonly projector?: { readonly type: string; readonly sha256: string } | undefined;
 }
 
 /** Whether the store holds its bytes. */

@@ -8,13 +8,15 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildNative, placeLibrary, toolchain, type Built } from '../../../scripts/native/build.ts';
 import { recordedDigests } from '../../../scripts/native/digests.ts';
-import { nativeLibrary } from '../../../src/engine/seam/native-library.ts';
+import { RECIPES } from '../../../scripts/native/recipes.ts';
+import { nativeLibrary } from '../../../src/base/native-library.ts';
+import { haveWebp } from '../../fixtures/native/libraries.ts';
 import { haveCompiler, soundOnly } from '../../fixtures/native/small-recipe.ts';
 import { sha256Hex } from '../../../scripts/native/sources.ts';
 
 const { sources, results } = recordedDigests();
 
-describe.skipIf(!haveCompiler)('a library of one file', () => {
+describe.skipIf(!haveCompiler)('a library of few files', () => {
   let cache: string;
   let built: Built;
   const before = process.env['XDG_CACHE_HOME'];
@@ -49,7 +51,7 @@ describe.skipIf(!haveCompiler)('a library of one file', () => {
         .trim()
         .split('\n')
         .map((line) => line.split(' ').at(-1)),
-    ).toEqual(['assay_audio_decode', 'assay_audio_version']);
+    ).toEqual(['assay_audio_decode', 'assay_audio_opus', 'assay_audio_opus_version', 'assay_audio_version']);
     expect(readFileSync(built.path).includes(cache)).toBe(false);
   });
 
@@ -60,9 +62,9 @@ describe.skipIf(!haveCompiler)('a library of one file', () => {
     expect(statSync(to).size).toBeGreaterThan(10_000);
   });
 
-  test.each(['llama', 'whisper'] as const)('refuses other sources of %s', async (name) => {
+  test.each(['llama', 'opus', 'whisper'] as const)('refuses other sources of %s', async (name) => {
     const [recipe, other] = [soundOnly(), { ...sources, [name]: '0'.repeat(64) }];
-    if (name === 'llama')
+    if (name !== 'whisper')
       await expect(buildNative(recipe, other)).rejects.toMatchObject({
         name: 'NativeError',
         kind: 'differs',
@@ -72,11 +74,48 @@ describe.skipIf(!haveCompiler)('a library of one file', () => {
   });
 });
 
+const webp = RECIPES.filter(({ library }) => library === 'libwebpdecoder');
+describe.skipIf(!haveCompiler || !haveWebp)('the decoder of libwebp', () => {
+  let cache: string;
+  const before = process.env['XDG_CACHE_HOME'];
+  beforeAll(() => {
+    cache = mkdtempSync(join(tmpdir(), 'assay-native-'));
+    process.env['XDG_CACHE_HOME'] = cache;
+  });
+  afterAll(() => {
+    if (before === undefined) delete process.env['XDG_CACHE_HOME'];
+    else process.env['XDG_CACHE_HOME'] = before;
+    rmSync(cache, { recursive: true, force: true });
+  });
+
+  test.each(webp)(
+    'compiled elsewhere, with one job: the bytes that the server has',
+    async (recipe) => {
+      const again = await buildNative(recipe, sources, { fresh: true, jobs: 1 });
+      expect(again).toMatchObject({ compiled: true });
+      expect(again.sha256).toBe(sha256Hex(readFileSync(nativeLibrary('libwebpdecoder')!)));
+      expect(readFileSync(again.path).includes(cache)).toBe(false);
+      const symbols = execFileSync('nm', ['-D', '--defined-only', again.path], { encoding: 'utf8' });
+      // No encoder, and none of libwebp's own names.
+      expect([...symbols.matchAll(/ T (\w+)/g)].map(([, name]) => name)).toEqual([
+        'assay_webp_decode',
+        'assay_webp_version',
+      ]);
+    },
+    300_000,
+  );
+
+  test.each(webp)('refuses a crate of another digest', async (recipe) => {
+    const other = { ...sources, webp: '0'.repeat(64) };
+    await expect(buildNative(recipe, other)).rejects.toMatchObject({ name: 'NativeError', kind: 'differs' });
+  });
+});
+
 const recorded = results[`${process.platform}-${process.arch}`];
 describe.skipIf(recorded === undefined || recorded.toolchain !== toolchain())(
   'what make native built',
   () => {
-    test.each(['libmtmd', 'libwhisper'] as const)('%s is as recorded', (name) => {
+    test.each(RECIPES.map(({ library }) => library))('%s is as recorded', (name) => {
       const path = nativeLibrary(name);
       if (path === undefined) return;
       expect(sha256Hex(readFileSync(path))).toBe(recorded?.libraries[`${name}.so`]);

@@ -126,7 +126,7 @@ describe('derive', () => {
     [[], 2, /needs a folder/],
     [['nowhere'], 1, /nowhere is no folder/],
     [['tiny', '--isq', 'HQQ4'], 1, /--isq is none of F32, .*\(unsupported_parameter\)/],
-    [['tiny', '--isq', 'Q8_0', '--check', 'x'], 2, /takes the type from what it checks/],
+    [['tiny', '--isq', 'Q8_0', '--check', 'x'], 2, /takes format and type from what it checks/],
     [['tiny', '--check', 'tiny/config.json'], 1, /was not made of a folder/],
     [['tiny', '--check', 'tiny/tokenizer.model'], 1, /is no JSON/],
   ] as const)('%j ends with %i', async (args, code, message) => {

@@ -39,10 +39,7 @@ test.each([
     '[api.models.__proto__]\npath = "x"',
     'a.toml:1: api.models.__proto__: the model id must begin with a letter or digit (invalid_model_name)',
   ],
-  [
-    '[api.models.m]\npath = "x"\nisq = "Q4K"',
-    'a.toml:3: api.models.m.isq is for the formats safetensors and huggingface',
-  ],
+  ['[api.models.m]\npath = "x"\nisq = "Q4K"', 'a.toml:3: api.models.m.isq is for folders of safetensors'],
   ['[__proto__]\na = 1', 'a.toml:1: unknown key __proto__'],
   ['[api]\n__proto__ = 1', 'a.toml:2: unknown key api.__proto__'],
   [

@@ -8,8 +8,9 @@ import { run } from '../../fixtures/engine/demo-engine.ts';
 import { image, openVision, seeing } from '../../fixtures/engine/vision-engine.ts';
 import { GIF, JPEG, picture, png, pngOf } from '../../fixtures/images.ts';
 import { TILE_TOKENS, visionText, visionVocabulary } from '../../fixtures/models/vision-model.ts';
-import { haveVision } from '../../fixtures/native/libraries.ts';
+import { haveVision, haveWebp } from '../../fixtures/native/libraries.ts';
 import { apiRefusal } from '../../fixtures/refusal.ts';
+import { lossless, manyCodes, MOTLEY, WRITTEN } from '../../fixtures/webp.ts';
 
 describe.skipIf(!haveVision)('an engine that sees', () => {
   let engine: Engine;
@@ -58,6 +59,47 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
       file: png(48, 48, (column, row) => [column * 5, row * 5, column === 47 && row === 47 ? 200 : 77]),
     });
     expect(near.cachedTokens).toBeLessThan(12);
+  });
+
+  describe.skipIf(!haveWebp)('WebP', () => {
+    const size = [48, 48] as const;
+    const [width, height] = size;
+    const written = (change = 0): Uint8Array =>
+      lossless({ width, height }, (column, row) => [MOTLEY(column, row)[0], (row * 11 + change) & 255, 9]);
+
+    test('of the same pixels as a PNG is found again, with the same answer', async () => {
+      const file = png(width, height, (column, row) => [MOTLEY(column, row)[0], (row * 11) & 255, 9]);
+      const first = await seeing(engine, { file, size, cacheScope: 'webp' });
+      const again = await seeing(engine, { file: written(), kind: 'webp', size, cacheScope: 'webp' });
+      expect(again.cachedTokens).toBe(again.promptTokens - 1);
+      expect(again.text).toBe(first.text);
+      const other = await seeing(engine, { file: written(1), kind: 'webp', size, cacheScope: 'webp' });
+      expect(other.cachedTokens).toBeLessThan(12);
+    });
+
+    test.each(Object.entries(WRITTEN))('%s is read', async (_, { file, width: across, height: down }) => {
+      const seen = await seeing(engine, { file, kind: 'webp', size: [across, down] });
+      expect(seen.finish).toBe('length');
+    });
+
+    test.each([
+      ['cut short', written().subarray(0, 400)],
+      ['of other dimensions than it says', WRITTEN['lossy']!.file],
+      ['of another kind than its header says', picture(48, 48)],
+    ])('a file %s is refused by name, and the engine goes on', async (_, file) => {
+      const error = await apiRefusal(seeing(engine, { file, kind: 'webp', size }));
+      expect(error).toMatchObject({ status: 400, code: 'invalid_image' });
+      expect(error.message).toContain('damaged');
+      expect((await seeing(engine)).finish).toBe('length');
+    });
+
+    test('one that asks for more memory than its pixels account for is refused as that', async () => {
+      const file = manyCodes(64, 4096);
+      const error = await apiRefusal(seeing(engine, { file, kind: 'webp', size: [256, 256] }));
+      expect(error).toMatchObject({ status: 400, code: 'invalid_image' });
+      expect(error.message).toContain('more memory');
+      expect((await seeing(engine)).finish).toBe('length');
+    });
   });
 
   test('another scope finds nothing', async () => {
@@ -118,10 +160,9 @@ describe.skipIf(!haveVision)('an engine that sees', () => {
     expect((await seeing(engine)).finish).toBe('length');
   });
 
-  test('tokens of a conversation with an image are not given: vectors are none', async () => {
+  test('tokens of a conversation with an image are those of its prompt: −1 for each vector', async () => {
     const messages = [{ role: 'user' as const, content: '', images: [image({})] }];
-    expect(await apiRefusal(engine.tokenize({ messages }))).toMatchObject({ code: 'unsupported_parameter' });
-    const counted = await engine.tokenize({ messages, vectors: true });
+    const counted = await engine.tokenize({ messages });
     const read = await seeing(engine, { text: '', cacheScope: 'counted' });
     expect(counted).toHaveLength(read.promptTokens);
     // Four tiles and the overview.

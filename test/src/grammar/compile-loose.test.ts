@@ -213,7 +213,7 @@ describe('the arguments of a tool', () => {
         'invalid_schema',
         'tools[0].function.parameters',
       ]);
-      expect(error.message).toContain('tool t: ');
+      expect(error.message).toMatch(/^tools\[0\]\.function\.parameters: /);
     }
   });
 
@@ -248,7 +248,7 @@ describe('tools together', () => {
     expect(call([...loosened.keys()][0] ?? '', '{"any":"thing"}')).toBe(true);
   });
 
-  test('a strict tool is refused by name; the same tool that is not strict is named', () => {
+  test('a strict tool is refused by its place; the same tool that is not strict is named', () => {
     const parameters = { ...OBJECT, properties: { x: { type: 'array', uniqueItems: true } } };
     const tool = { name: 'get_weather', parameters };
     const other = { name: 'other', parameters: {}, strict: false };
@@ -256,7 +256,7 @@ describe('tools together', () => {
       const error = refusal(() =>
         toolCallGrammar([other, { ...tool, strict }], 'auto', true, GENERIC_TOOL_FORMAT),
       );
-      expect(error.message).toBe('tool get_weather: the keyword uniqueItems is not supported');
+      expect(error.message).toBe('tools[1].function.parameters: the keyword uniqueItems is not supported');
       expect(error.param).toBe('tools[1].function.parameters.properties.x.uniqueItems');
     }
     const { loosened } = toolCallGrammar(

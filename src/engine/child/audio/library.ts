@@ -5,13 +5,17 @@
 import koffi from 'koffi';
 import { LlamaLibraryError } from '../../seam/library-folder.ts';
 import { POINTER, type Pointer } from '../llama/declarations.ts';
+import type { OpusSound } from './files/opus.ts';
 
 const MINIAUDIO = '0.11.25';
+const LIBOPUS = 'libopus 1.3.1';
 
 export interface WhisperLibrary {
   open(bytes: Pointer, size: number): Pointer | null;
   /** Frames, or −1: not a file that is read, −2: longer than `capacity`. */
   decode(bytes: Uint8Array, samples: Pointer, capacity: number): Promise<number>;
+  /** Frames, or −1: a packet is broken. */
+  decodeOpus(sound: OpusSound, to: OpusRoom): Promise<number>;
   /** 0 when the whole sound was heard. */
   transcribe(context: Pointer, work: TranscribeCall): Promise<number>;
   isMultilingual(context: Pointer): boolean;
@@ -30,6 +34,14 @@ export interface WhisperLibrary {
   /** Its bytes need not be whole UTF-8. */
   tokenBytes(context: Pointer, segment: number, token: number): Buffer;
   tokenTimes(context: Pointer, segment: number, token: number): readonly [number, number];
+}
+
+/** In frames of 16 kHz, as they are written. */
+export interface OpusRoom {
+  readonly skip: number;
+  /** No more are written. */
+  readonly frames: number;
+  readonly samples: Pointer;
 }
 
 export interface TranscribeCall {
@@ -53,6 +65,9 @@ export interface TranscribeCall {
  */
 const TRANSCRIBE_TYPES = 'void*,void*,int32,int32,int32,float,float,str,str,void*,void*'.split(',');
 
+/** Packets, their bytes, their sizes, how many, gain, frames to leave out, where to, frames. */
+const OPUS_TYPES = [POINTER, 'uint64', POINTER, 'uint64', 'int32', 'uint64', POINTER, 'uint64'];
+
 /**
  * whisper.cpp runs on the stack of koffi's worker thread, and its regular expressions take a deep one. Must
  * come before any native call.
@@ -66,11 +81,16 @@ const STACK_BYTES = 16 * 1024 * 1024;
 /** After libggml, whose names it is linked with. */
 export function loadWhisper(path: string): WhisperLibrary {
   const library = koffi.load(path);
-  const version: unknown = library.func('assay_audio_version', 'str', [])();
-  if (version !== MINIAUDIO)
-    throw new LlamaLibraryError(`libwhisper has miniaudio ${String(version)}, expected ${MINIAUDIO}`);
+  const versions = ['assay_audio_version', 'assay_audio_opus_version'].map((name) =>
+    versionOf(library, name),
+  );
+  if (versions[0] !== MINIAUDIO || versions[1] !== LIBOPUS)
+    throw new LlamaLibraryError(
+      `libwhisper has miniaudio ${versions[0]} and ${versions[1]}, expected ${MINIAUDIO} and ${LIBOPUS}: make native`,
+    );
   const run = library.func('assay_audio_transcribe', 'int32', TRANSCRIBE_TYPES);
   const decode = library.func('assay_audio_decode', 'int64', [POINTER, 'size_t', POINTER, 'uint64']);
+  const opus = library.func('assay_audio_opus', 'int64', OPUS_TYPES);
   const open = library.func('assay_audio_open', POINTER, [POINTER, 'size_t']);
   const ofContext = (name: string, result: string) => library.func(name, result, [POINTER]);
   const ofSegment = (name: string, result: string) => library.func(name, result, [POINTER, 'int32']);
@@ -96,6 +116,8 @@ export function loadWhisper(path: string): WhisperLibrary {
       return typeof context === 'bigint' && context !== 0n ? context : null;
     },
     decode: (bytes, samples, capacity) => beside(decode, bytes, bytes.length, samples, capacity),
+    decodeOpus: ({ packets, sizes, gain }, { skip, frames, samples }) =>
+      beside(opus, packets, packets.length, sizes, sizes.length, gain, skip, samples, frames),
     transcribe: (context, call) =>
       beside(
         run,
@@ -133,6 +155,15 @@ export function loadWhisper(path: string): WhisperLibrary {
       Number(w1?.(context, segment, token)),
     ],
   };
+}
+
+/** `none` of a library that has no such function. */
+function versionOf(library: ReturnType<typeof koffi.load>, name: string): string {
+  try {
+    return String(library.func(name, 'str', [])());
+  } catch {
+    return 'none';
+  }
 }
 
 /** On koffi's worker thread. */

@@ -28,6 +28,11 @@ export function reserve(bytes: number): { readonly pointer: Pointer; readonly fo
   return { pointer, forget: () => void madvise(pointer, bytes, MADV_DONTNEED) };
 }
 
+/** Samples where they are, without a copy. */
+export function samplesAt(pointer: Pointer, count: number): Float32Array {
+  return new Float32Array(koffi.view(pointer, count * Float32Array.BYTES_PER_ELEMENT));
+}
+
 interface Mapping {
   readonly protection: number;
   readonly flags: number;

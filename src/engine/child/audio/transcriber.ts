@@ -14,6 +14,7 @@ import {
 } from '../../seam/transcription.ts';
 import type { Pointer } from '../llama/declarations.ts';
 import { nativeAlloc } from '../llama/library.ts';
+import { decodeSound } from './files/sound.ts';
 import { listenerAddress, type WhisperLibrary } from './library.ts';
 import { reserve } from './memory.ts';
 import { CallerTurns } from './caller-turns.ts';
@@ -98,9 +99,7 @@ export class Transcriber {
   async #transcribe({ id, request, audio }: Job): Promise<void> {
     const { library, context, threads, onEvent } = this.#options;
     const language = this.#languageOf(request);
-    const count = await library.decode(audio, this.#samples.pointer, CAPACITY);
-    if (count === -2) throw tooLong();
-    if (count <= 0) throw noAudio();
+    const count = await decodeSound(library, audio, this.#samples.pointer, CAPACITY);
     if (this.#stopByte[0] === 1) return;
     onEvent(id, { kind: 'start', seconds: count / SAMPLE_RATE });
     const result = await library.transcribe(context, {
@@ -200,15 +199,4 @@ export function wordsOf(tokens: readonly TimedToken[]): readonly TimedWord[] {
     if (word !== '') words.push({ word, start, end });
   }
   return words;
-}
-
-function noAudio(): ApiError {
-  const message = 'the file is no sound that is read here: WAV, MP3 or FLAC are accepted, told by content';
-  return new ApiError('invalid_audio', message, { param: 'file' });
-}
-
-function tooLong(): ApiError {
-  return new ApiError('audio_too_long', `the sound is longer than ${MAX_AUDIO_SECONDS} seconds`, {
-    param: 'file',
-  });
 }

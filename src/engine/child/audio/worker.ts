@@ -5,7 +5,7 @@
 
 import { fstatSync } from 'node:fs';
 import type { EngineInfo } from '../../seam/engine.ts';
-import { nativeLibrary } from '../../seam/native-library.ts';
+import { nativeLibrary } from '../../../base/native-library.ts';
 import { GENERIC_TOOL_FORMAT } from '../../seam/tool-format.ts';
 import type { ToChild } from '../../seam/wire.ts';
 import { confineProcess } from '../confine.ts';

@@ -16,11 +16,11 @@ serveTask<ConvertOrder>((order, onProgress) => {
   hardenProcess(order.parentPid);
   confineProcess('load');
   confineProcess('serve');
-  const { type, base } = order;
+  const { type, part, base } = order;
   const output = { write: writeAll };
   const converted =
     base === undefined
-      ? convertFolder(folderOf(order), output, { type, onProgress })
+      ? convertFolder(folderOf(order), output, { type, part, onProgress })
       : convertAdapter(folderOf(order), output, { base, onProgress });
   return { kind: 'done', ...converted };
 });

@@ -6,6 +6,7 @@ import { ApiError, queueFull } from '../../../base/errors.ts';
 import type { MessageImage } from '../../seam/engine.ts';
 import type { MediaSpan } from '../decode/media-span.ts';
 import type { ImagePiece, ReadyImage } from './projector.ts';
+import { WEBP_TABLE_BYTES } from './webp.ts';
 
 /** The parts of a projector that are used; tests have their own. */
 export interface ImageReader {
@@ -48,7 +49,7 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** Of a pixel while a file is decoded, by the decoder's allocations: a GIF takes most. */
+/** Of a pixel while a file is decoded, by the decoder's allocations: a GIF takes most, and WebP as much. */
 const DECODED_BYTES = 12;
 /** Of a pixel as the encoder reads it, and while it is resized. */
 const PREPARED_BYTES = 3 * 4 + 3;
@@ -106,7 +107,9 @@ export class ImageRoom {
   #bytesOf({ images, layouts }: Laid): number {
     const decoded = images.reduce((sum, { width, height }) => sum + width * height * DECODED_BYTES, 0);
     const vectors = layouts.flat().reduce((sum, each) => sum + (each.kind === 'image' ? each.length : 0), 0);
-    return decoded + vectors * this.#options.vectorPixels * PREPARED_BYTES;
+    // Images are decoded one after the other.
+    const tables = images.some(({ kind }) => kind === 'webp') ? WEBP_TABLE_BYTES : 0;
+    return decoded + tables + vectors * this.#options.vectorPixels * PREPARED_BYTES;
   }
 
   #waiting(): number {

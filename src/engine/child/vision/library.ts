@@ -68,7 +68,7 @@ export interface MtmdLibrary {
   readonly mtmd_support_vision: Native<[Pointer], boolean>;
   readonly mtmd_decode_use_non_causal: Native<[Pointer, null], boolean>;
   readonly mtmd_decode_use_mrope: Native<[Pointer], boolean>;
-  readonly mtmd_bitmap_init: Native<[number, number, null], Pointer | null>;
+  readonly mtmd_bitmap_init: Native<[number, number, Pointer | null], Pointer | null>;
   readonly mtmd_bitmap_get_nx: Native<[Pointer], number>;
   readonly mtmd_bitmap_get_ny: Native<[Pointer], number>;
   readonly mtmd_bitmap_get_data: Native<[Pointer], Pointer | null>;

@@ -5,14 +5,14 @@
 
 import { createHash } from 'node:crypto';
 import koffi from 'koffi';
-import { ApiError } from '../../../base/errors.ts';
 import type { MessageImage } from '../../seam/engine.ts';
 import { positionsOf } from '../decode/media-span.ts';
 import type { Pointer } from '../llama/declarations.ts';
 import { nativeView } from '../llama/library.ts';
 import { ModelLoadError, type LoadedModel } from '../llama/model.ts';
-import { inflatesAsSaid } from './inflated.ts';
+import { called, decodeImage } from './decode-image.ts';
 import { silence, type MtmdLibrary } from './library.ts';
+import type { WebpLibrary } from './webp.ts';
 
 /** One run of an image: marks of the vocabulary, or vectors of as many tokens. */
 export type ImagePiece =
@@ -48,6 +48,8 @@ export interface ProjectorOptions {
   readonly threads: number;
   /** Its kind gives vectors that stand in rows and columns. */
   readonly grid: boolean;
+  /** The decoder of WebP; absent or null: there is none. */
+  readonly webp?: WebpLibrary | null | undefined;
 }
 
 export class Projector {
@@ -56,6 +58,7 @@ export class Projector {
   /** Vectors that attend to each other; 0 where each attends to those before it. */
   readonly wholeRun: number;
   readonly #mtmd: MtmdLibrary;
+  readonly #webp: WebpLibrary | null;
   readonly #handle: Pointer;
   readonly #vocabSize: number;
   readonly #grid: boolean;
@@ -63,7 +66,11 @@ export class Projector {
   readonly #count = new Uint8Array(8);
 
   /** Throws ModelLoadError. */
-  constructor(mtmd: MtmdLibrary, model: LoadedModel, { path, threads, grid }: ProjectorOptions) {
+  constructor(
+    mtmd: MtmdLibrary,
+    model: LoadedModel,
+    { path, threads, grid, webp = null }: ProjectorOptions,
+  ) {
     const params = mtmd.mtmd_context_params_default();
     params.use_gpu = false;
     params.print_timings = false;
@@ -75,6 +82,7 @@ export class Projector {
     silence(mtmd);
     if (handle === null) throw new ModelLoadError('the projector cannot be loaded for this model');
     this.#mtmd = mtmd;
+    this.#webp = webp;
     this.#handle = handle;
     this.#vocabSize = model.vocabSize;
     this.width = model.inputSize;
@@ -116,7 +124,7 @@ export class Projector {
 
   /** Decodes and prepares an image, beside the event loop. ApiError 400 invalid_image where it is damaged. */
   async ready(image: MessageImage): Promise<ReadyImage> {
-    const bitmap = await this.#decoded(image);
+    const bitmap = await decodeImage({ mtmd: this.#mtmd, handle: this.#handle, webp: this.#webp }, image);
     const part = partOf(bitmap);
     try {
       const key = this.#keyOf(bitmap);
@@ -132,36 +140,6 @@ export class Projector {
     } finally {
       koffi.free(part.memory);
       this.#mtmd.mtmd_bitmap_free(bitmap);
-    }
-  }
-
-  async #decoded({ kind, bytes, width, height, param }: MessageImage): Promise<Pointer> {
-    if (kind === 'png' && !(await inflatesAsSaid(bytes, width, height))) throw damaged(param);
-    const memory: unknown = koffi.alloc('uint8', bytes.length);
-    if (typeof memory !== 'bigint') throw new Error('no memory for an image');
-    new Uint8Array(nativeView(memory, bytes.length)).set(bytes);
-    const options = this.#mtmd.mtmd_helper_init_opt_default();
-    try {
-      const { bitmap } = await called<{ readonly bitmap: Pointer | null }>((then) =>
-        this.#mtmd.mtmd_helper_bitmap_init_from_buf.async(
-          this.#handle,
-          memory,
-          bytes.length,
-          false,
-          options,
-          then,
-        ),
-      );
-      if (bitmap === null) throw damaged(param);
-      const same =
-        !this.#mtmd.mtmd_bitmap_is_audio(bitmap) &&
-        this.#mtmd.mtmd_bitmap_get_nx(bitmap) === width &&
-        this.#mtmd.mtmd_bitmap_get_ny(bitmap) === height;
-      if (same) return bitmap;
-      this.#mtmd.mtmd_bitmap_free(bitmap);
-      throw damaged(param);
-    } finally {
-      koffi.free(memory);
     }
   }
 
@@ -245,14 +223,4 @@ function partOf(bitmap: Pointer): { readonly memory: Pointer; readonly list: Poi
   if (typeof memory !== 'bigint') throw new Error('no memory for an image');
   new BigUint64Array(nativeView(memory, 24)).set([0n, bitmap, memory]);
   return { memory, list: memory + 16n };
-}
-
-function damaged(param: string): ApiError {
-  return new ApiError('invalid_image', `${param} cannot be decoded: the image is damaged`, { param });
-}
-
-async function called<T>(start: (then: (error: Error | null, result: T) => void) => void): Promise<T> {
-  return new Promise((resolve, reject) => {
-    start((error, result) => (error === null ? resolve(result) : reject(error)));
-  });
 }

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
+import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
 import { type ProxyLogEntry, startProxy } from '../../../../attestation/node/proxy/proxy.ts';
@@ -76,6 +77,48 @@ describe('proxy', () => {
     expect(server.connections.map(({ received }) => received).join('')).not.toContain('secret');
     const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: 'x' });
     await expect(client.models.list()).rejects.toMatchObject({ status: 502, code: 'tls_key_mismatch' });
+  });
+
+  test.each([
+    ['/v1/messages', 'api_error'],
+    ['/v1/messages/count_tokens?beta=true', 'api_error'],
+    ['/v1/messages?beta=true', 'api_error'],
+    ['/v1/messagesx', undefined],
+    ['/v1/chat/completions?/v1/messages', undefined],
+  ])("%s: the envelope of Anthropic's API where it was asked", async (path, type) => {
+    const { server, proxy } = await startBoth();
+    await server.close();
+    const { status, headers, body } = await finish(raw(proxy, { path, method: 'POST' }));
+    expect([status, headers['content-type']]).toEqual([502, 'application/json']);
+    const told = JSON.parse(body) as { readonly type?: string; readonly error: object };
+    if (type === undefined) expect(told).toMatchObject({ error: { code: 'connection_failed', param: null } });
+    else
+      expect(told).toEqual({
+        type: 'error',
+        error: { type, message: expect.any(String) as string, details: { error_code: 'connection_failed' } },
+      });
+  });
+
+  test('the SDK of Anthropic shows what the proxy refused', async () => {
+    const { server, proxy } = await startBoth();
+    const ask = (headers: Record<string, string> = {}) =>
+      new Anthropic({
+        baseURL: proxy.url,
+        apiKey: 'x',
+        maxRetries: 0,
+        defaultHeaders: headers,
+      }).messages.create({
+        model: MODEL_ID,
+        max_tokens: 1,
+        messages: [{ role: 'user', content: 'Hi' }],
+      });
+    await expect(ask({ 'sec-fetch-site': 'cross-site' })).rejects.toMatchObject({
+      status: 403,
+      type: 'permission_error',
+      error: { type: 'error', error: { details: { error_code: 'cross_site_request' } } },
+    });
+    await server.close();
+    await expect(ask()).rejects.toMatchObject({ status: 502, type: 'api_error' });
   });
 
   test('answers 502 when the upstream is gone, and works again when it is back', async () => {

@@ -15,7 +15,7 @@ import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
-afterEach(() => vi.doUnmock('../../../../src/engine/seam/native-library.ts'));
+afterEach(() => vi.doUnmock('../../../../src/base/native-library.ts'));
 
 async function start(engine: FakeEngineOptions = {}, options: ApiServerOptions = {}): Promise<void> {
   const engines = { whisper: { type: 'transcription', slots: 1, ...engine } as const };
@@ -167,7 +167,7 @@ test('an engine that ends while it is heard is an error event, and the last one'
 });
 
 test('a server without the library that hears says so', async () => {
-  vi.doMock('../../../../src/engine/seam/native-library.ts', () => ({ nativeLibrary: () => undefined }));
+  vi.doMock('../../../../src/base/native-library.ts', () => ({ nativeLibrary: () => undefined }));
   const { openEngine } = await import('../../../../src/engine/open.ts');
   await start();
   const open = openEngine({ workerEntry: 'no process is started' });

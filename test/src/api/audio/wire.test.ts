@@ -30,12 +30,36 @@ test('text, numbers, flags and lists', () => {
   });
 });
 
+test('numbers as Python and JavaScript print them, and none', () => {
+  for (const [written, value] of [
+    ['1e-05', 0.000_01],
+    ['1.5e-7', 0.000_000_15],
+    ['1', 1],
+    ['', undefined],
+  ] as const)
+    // prettier-ignore
+    expect(read(['model', 'a'], ['temperature', written]).temperature).toBe(value);
+});
+
+test('a strategy of pieces is ignored, as text, as JSON and as the fields of an SDK', () => {
+  for (const fields of [
+    [['chunking_strategy', 'auto']],
+    [['chunking_strategy', '{"type":"server_vad","threshold":0.5,"silence_duration_ms":200}']],
+    [
+      ['chunking_strategy[type]', 'server_vad'],
+      ['chunking_strategy[threshold]', '0.5'],
+    ],
+  ] as const)
+    // prettier-ignore
+    expect(read(['model', 'a'], ...fields)).toMatchObject({ model: 'a' });
+});
+
 test.each<readonly [string, readonly FormField[], string]>([
   ['a field twice', [['model', 'a'], ['model', 'b']], 'invalid_value'], // prettier-ignore
   ['an unknown one', [['model', 'a'], ['modell', 'b']], 'unknown_parameter'], // prettier-ignore
   ['a prototype', [['model', 'a'], ['__proto__', 'b']], 'unknown_parameter'], // prettier-ignore
   ['no model', [['prompt', 'b']], 'missing_required_parameter'],
-  ['a number of letters', [['model', 'a'], ['temperature', '1e0']], 'invalid_type'], // prettier-ignore
+  ['a number of letters', [['model', 'a'], ['temperature', '1e']], 'invalid_type'], // prettier-ignore
   ['a flag of letters', [['model', 'a'], ['stream', 'yes']], 'invalid_type'], // prettier-ignore
   ['a long prompt', [['model', 'a'], ['prompt', 'x'.repeat(9000)]], 'string_above_max_length'], // prettier-ignore
 ])('%s is refused', (_, fields, code) => {

@@ -4,11 +4,13 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { foreignKind, readImageHeader } from '../../../../src/api/chat/image-header.ts';
 import { GIF, JPEG, picture } from '../../../fixtures/images.ts';
+import { lossless, MOTLEY } from '../../../fixtures/webp.ts';
 
 test.each([
   ['PNG', picture(40, 30), { kind: 'png', width: 40, height: 30 }],
   ['GIF', GIF, { kind: 'gif', width: 3, height: 2 }],
   ['JPEG', JPEG, { kind: 'jpeg', width: 16, height: 8 }],
+  ['WebP', lossless({ width: 5, height: 4 }, MOTLEY), { kind: 'webp', width: 5, height: 4 }],
 ])('%s', (_, file, expected) => {
   expect(readImageHeader(file)).toEqual(expected);
 });
@@ -41,7 +43,6 @@ test.each([
 });
 
 test.each([
-  ['RIFF\0\0\0\0WEBPVP8 ', 'WebP'],
   ['\0\0\0\x20ftypavif', 'AVIF'],
   ['\0\0\0\x20ftypheic', 'HEIC'],
   ['BM\0\0', 'BMP'],
@@ -55,7 +56,9 @@ test.each([
 
 describe('property', () => {
   test('a mutant of an image is read or refused, never an error', () => {
-    const files = [picture(9, 7), GIF, JPEG].map((file) => Uint8Array.from(file));
+    const files = [picture(9, 7), GIF, JPEG, lossless({ width: 3, height: 2 }, MOTLEY)].map((file) =>
+      Uint8Array.from(file),
+    );
     const mutant = fc
       .record({
         file: fc.constantFrom(...files),

@@ -2,10 +2,12 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { imageOfUri, MAX_IMAGES } from '../../../../src/api/chat/images.ts';
+import { imageOfBytes, imageOfUri, MAX_IMAGES } from '../../../../src/api/chat/images.ts';
 import { messages, toChatMessages } from '../../../../src/api/chat/messages.ts';
 import { ApiError } from '../../../../src/base/errors.ts';
+import { decodedKinds, IMAGE_KINDS } from '../../../../src/base/image-formats.ts';
 import { dataUri, GIF, JPEG, picture, pngOf } from '../../../fixtures/images.ts';
+import { lossless, MOTLEY } from '../../../fixtures/webp.ts';
 
 const small = picture(4, 3);
 
@@ -34,6 +36,24 @@ test('the bytes are the file', () => {
   expect(Buffer.from(imageOfUri(dataUri(small), 'here').bytes).equals(small)).toBe(true);
 });
 
+test('WebP is taken where its decoder is, and refused by name where it is not', () => {
+  const file = lossless({ width: 5, height: 4 }, MOTLEY);
+  expect(imageOfBytes(file, 'here', IMAGE_KINDS)).toMatchObject({ kind: 'webp', width: 5, height: 4 });
+  expect(() =>
+    imageOfBytes(
+      file,
+      'here',
+      decodedKinds(() => false),
+    ),
+  ).toThrow(
+    expect.objectContaining({
+      code: 'invalid_image',
+      param: 'here',
+      message: 'here is a WebP image, expected PNG, JPEG or GIF (of an animation the first frame)',
+    }),
+  );
+});
+
 function wide(width: number, height: number): string {
   return dataUri(pngOf(width, height, Buffer.alloc(8)));
 }
@@ -50,12 +70,7 @@ test.each([
   ['no base64', `${dataUri(small)}*`, 'invalid_value', 'base64'],
   ['characters between', dataUri(small).replace(/.{30}$/, ' $&'), 'invalid_value', 'base64'],
   ['no image', dataUri(Buffer.from('hello, world')), 'invalid_image', 'no image'],
-  [
-    'WebP',
-    dataUri(Buffer.from('RIFF\0\0\0\0WEBPVP8 ', 'latin1'), 'webp'),
-    'invalid_image',
-    'WebP image, expected PNG, JPEG or GIF',
-  ],
+  ['damaged WebP', dataUri(Buffer.from('RIFF\0\0\0\0WEBPVP8 ', 'latin1')), 'invalid_image', 'a damaged one'],
   ['SVG', dataUri(Buffer.from('<svg xmlns="x">')), 'invalid_image', 'SVG'],
   ['a bomb of pixels', wide(65_535, 65_535), 'invalid_image', '65535 × 65535 pixels'],
   ['the largest dimensions', wide(0x7fffffff, 0x7fffffff), 'invalid_image', 'pixels'],

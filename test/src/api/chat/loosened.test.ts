@@ -57,7 +57,7 @@ test('nothing is named where nothing is lost', async () => {
   expect(response.headers.has(HEADER)).toBe(false);
 });
 
-test('a strict tool is refused, by its name', async () => {
+test('a strict tool is refused, by its place', async () => {
   const response = await post(api, PATH, {
     ...CHAT,
     tools: [toolOf('now', {}), toolOf('write', WILD, true)],
@@ -68,7 +68,7 @@ test('a strict tool is refused, by its name', async () => {
     'invalid_schema',
     'tools[1].function.parameters.minProperties',
   ]);
-  expect(error.message).toContain('tool write: ');
+  expect(error.message).toBe('tools[1].function.parameters: the keyword minProperties is not supported');
 });
 
 test.each<[boolean | undefined, number]>([

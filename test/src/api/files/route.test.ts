@@ -206,9 +206,22 @@ describe('refused', () => {
     expect(await post(body)).toEqual(expected);
   });
 
-  test('JSON, and a form elsewhere', async () => {
-    expect(await post('{}', 'application/json')).toEqual([415, 'unsupported_media_type']);
-    expect(await post('x', 'multipart/form-data')).toEqual([415, 'unsupported_media_type']);
+  test.each(['/v1/files', '/v1/audio/transcriptions', '/v1/audio/translations'])(
+    'what is no form is told that %s takes one',
+    async (path) => {
+      for (const type of ['application/x-www-form-urlencoded', 'application/json', 'multipart/form-data', 'text/plain', 'none']) {
+        const headers = { authorization: 'Bearer one', 'content-type': type };
+        const answer = await fetch(files.api.url + path, { method: 'POST', body: 'purpose=batch', headers });
+        expect(answer.status).toBe(415);
+        const { error } = (await answer.json()) as { error: { code: string; message: string } };
+        expect(error.code).toBe('unsupported_media_type');
+        expect(error.message).toContain('multipart/form-data');
+        expect(error.message).not.toContain('json');
+      }
+    },
+  ); // prettier-ignore
+
+  test('a form elsewhere', async () => {
     const answer = await fetch(`${files.api.url}/v1/chat/completions`, {
       method: 'POST',
       body: form({}),

@@ -136,7 +136,7 @@ describe('refused', () => {
       'invalid_schema',
       'tools[0].format.definition',
     ]),
-    [{ tools: [NOTE, { ...NOTE, name: 'b', format: { type: 'grammar', syntax: 'regex', definition: '(?<=a)b' } }] }, 'invalid_schema', 'tools[1].format.definition.properties.input.pattern'], // prettier-ignore
+    [{ tools: [NOTE, { ...NOTE, name: 'b', format: { type: 'grammar', syntax: 'regex', definition: '(?<=a)b' } }] }, 'invalid_schema', 'tools[1].format.definition'], // prettier-ignore
   ])('%j', async (body, code, param) => {
     const response = await post(api, '/v1/responses', { ...RESPONSE, ...body });
     expect([response.status, ((await response.json()) as { error: object }).error]).toMatchObject([

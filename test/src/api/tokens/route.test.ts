@@ -11,6 +11,7 @@ import {
   startApi,
 } from '../../../fixtures/http/api-server.ts';
 import { openDemo } from '../../../fixtures/engine/demo-engine.ts';
+import { dataUri, picture } from '../../../fixtures/images.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -45,6 +46,20 @@ test.each(ROUTES)(
     ]);
   },
 );
+
+test('an image is for a model that takes one, and no address of one is fetched', async () => {
+  await start({ engines: { seer: { vision: true } } });
+  const ask = async (model: string, url: string): Promise<unknown> => {
+    const content = [{ type: 'image_url', image_url: { url } }];
+    const answer = await post(api, '/v1/tokenize', { model, messages: [{ role: 'user', content }] });
+    const { error } = (await answer.json()) as Partial<ErrorAnswer>;
+    return [answer.status, error?.code, error?.param];
+  };
+  const param = 'messages[0].content[0].image_url.url';
+  expect(await ask('seer', dataUri(picture(8, 8)))).toEqual([200, undefined, undefined]);
+  expect(await ask('demo', dataUri(picture(8, 8)))).toEqual([400, 'unsupported_parameter', param]);
+  expect(await ask('seer', 'https://a.example/b.png')).toEqual([400, 'unsupported_parameter', param]);
+});
 
 test.each(ROUTES)('%s ends with its client (%#)', async (path, body) => {
   const begun = latch();

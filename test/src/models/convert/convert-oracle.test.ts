@@ -2,27 +2,16 @@
 // llama.cpp sources: the file is the same byte for byte, and libllama computes from ours what PyTorch
 // computes from the folder. Needs `make convert-oracle`.
 
-import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { LlamaContext } from '../../../../src/engine/child/llama/context.ts';
 import { libcSymbol, loadLlama } from '../../../../src/engine/child/llama/library.ts';
 import { loadLlamaModel, openModelFile } from '../../../../src/engine/child/llama/model.ts';
-import { convertFolder, type OutputType } from '../../../../src/models/convert/convert.ts';
-import type { FolderFile } from '../../../../src/models/convert/folder.ts';
+import type { OutputType } from '../../../../src/models/convert/general.ts';
 import { haveOracle, oracleCase } from '../../../fixtures/models/convert-oracle.ts';
+import { convertTo, digestOf } from '../../../fixtures/models/converted.ts';
 
 const work = mkdtempSync(join(tmpdir(), 'assay-oracle-'));
 afterAll(() => rmSync(work, { recursive: true }));
@@ -51,34 +40,10 @@ const CASES: Readonly<Record<string, Row>> = {
 
 const MINUTES = 60_000;
 
-function open(folder: string): { readonly files: ReadonlyMap<string, FolderFile>; close(): void } {
-  const fds: number[] = [];
-  const files = new Map<string, FolderFile>();
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
-    const path = join(entry.parentPath, entry.name);
-    const fd = openSync(path, 'r');
-    fds.push(fd);
-    files.set(relative(folder, path), {
-      size: statSync(path).size,
-      read: (position, into) => readSync(fd, into, 0, into.length, position),
-    });
-  }
-  return { files, close: () => fds.forEach((fd) => closeSync(fd)) };
-}
-
 function convert(folder: string, type: OutputType): string {
   const path = join(work, `${type}.gguf`);
-  const { files, close } = open(folder);
-  const out = openSync(path, 'w');
-  convertFolder(files, { write: (bytes) => void writeSync(out, bytes) }, { type, name: 'Tiny Model' });
-  closeSync(out);
-  close();
+  convertTo(path, folder, { type, name: 'Tiny Model' });
   return path;
-}
-
-function digest(path: string): string {
-  return createHash('sha256').update(readFileSync(path)).digest('hex');
 }
 
 async function computed(path: string, tokens: readonly number[], embedding: boolean): Promise<Float32Array> {
@@ -108,9 +73,9 @@ describe.skipIf(!haveOracle)('the official converter', () => {
     async (name, { types, within }) => {
       const oracle = await oracleCase(name, types);
       for (const type of types)
-        expect([type, digest(convert(oracle.folder, type))]).toEqual([
+        expect([type, digestOf(convert(oracle.folder, type))]).toEqual([
           type,
-          digest(oracle.results.get(type) ?? ''),
+          digestOf(oracle.results.get(type) ?? ''),
         ]);
       // The source's own values in the type that loses none of them; BF16 is multiplied in
       // BF16, so what can be is F32.

@@ -77,7 +77,7 @@ const REFUSED: readonly (readonly [string, VisionChanges, string])[] = [
     'heads of another number',
   ],
   ['patches of nothing', metadata(vision('patch_size'), { u32: 0 }), 'patch_size is 0'],
-  ['patches that do not divide', metadata(vision('patch_size'), { u32: 7 }), 'do not fit'],
+  ['patches of another size', metadata(vision('patch_size'), { u32: 7 }), 'v.patch_embd.weight is [8, 8'],
   ['a scale of nothing', metadata(vision('projector.scale_factor'), { u32: 0 }), 'scale_factor is 0'],
   ['a scale that does not divide', metadata(vision('projector.scale_factor'), { u32: 3 }), 'do not fit'],
   ['tiles beyond measure', metadata(vision('image_size'), { u32: 1 << 30 }), 'image_size is 1073741824'],

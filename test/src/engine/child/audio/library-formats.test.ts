@@ -11,7 +11,7 @@ import { llamaSources } from '../../../../../scripts/real-models/llama-sources.t
 import { loadWhisper, type WhisperLibrary } from '../../../../../src/engine/child/audio/library.ts';
 import { reserve } from '../../../../../src/engine/child/audio/memory.ts';
 import { loadLlama } from '../../../../../src/engine/child/llama/library.ts';
-import { nativeLibrary } from '../../../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../../../src/base/native-library.ts';
 import { flacOf, MP3_FRAME, silentMp3 } from '../../../../fixtures/audio/packed.ts';
 import { toneWav } from '../../../../fixtures/audio/sound.ts';
 

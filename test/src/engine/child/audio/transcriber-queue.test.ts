@@ -14,6 +14,7 @@ let told: [number, string][];
 /** Its sounds are their ids; it hears no segment. */
 const LIBRARY: WhisperLibrary = {
   open: () => 1n,
+  decodeOpus: () => Promise.resolve(-1),
   decode: (audio) => {
     begun.push(audio[0] ?? -1);
     return Promise.resolve(16_000);

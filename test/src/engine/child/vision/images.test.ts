@@ -3,6 +3,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { ImageRoom, type Pictured } from '../../../../../src/engine/child/vision/images.ts';
+import { WEBP_TABLE_BYTES } from '../../../../../src/engine/child/vision/webp.ts';
 import type { MessageImage } from '../../../../../src/engine/seam/engine.ts';
 import { deferred, type Deferred } from '../../../../fixtures/deferred.ts';
 
@@ -52,6 +53,22 @@ function idsOf({ prompt }: Pictured): number[] {
 }
 
 describe('images on their way', () => {
+  test('tables of WebP count once in a request, beside its pixels', async () => {
+    const reader = {
+      layout: () => [{ kind: 'image', length: 1 }] as const,
+      ready: async () => ({ key: 'a', encode: async () => new Float32Array(1), free: () => undefined }),
+    };
+    const each = SIDE * SIDE * 12 + 100 * 15;
+    const prepare = async (budget: number) => {
+      const room = new ImageRoom(reader, { budget, maxWaiting: 4, vectorPixels: 100 });
+      const images = ['a', 'b'].map((key) => ({ ...image(key), kind: 'webp' as const }));
+      return room.prepare('s', room.lay([-1, -2], images), new AbortController().signal);
+    };
+    const needed = 2 * (WEBP_TABLE_BYTES + 2 * each);
+    expect((await prepare(needed)).prompt).toHaveLength(2);
+    await expect(prepare(needed - 1)).rejects.toMatchObject({ code: 'invalid_image' });
+  });
+
   test('have their places, their length and the ids of their pixels', async () => {
     const { prepare, room } = roomFor(8);
     expect(room.lay([1, -1, 2], [image('a')]).length).toBe(7);

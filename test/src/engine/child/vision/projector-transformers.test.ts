@@ -10,7 +10,7 @@ import { loadLlama } from '../../../../../src/engine/child/llama/library.ts';
 import { loadLlamaModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
 import { loadMtmd } from '../../../../../src/engine/child/vision/library.ts';
 import { Projector, type ImagePiece } from '../../../../../src/engine/child/vision/projector.ts';
-import { nativeLibrary } from '../../../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../../../src/base/native-library.ts';
 import { SERVED_KINDS } from '../../../../../src/models/gguf/projector.ts';
 import { checkProjector } from '../../../../../src/models/gguf/read.ts';
 import { png } from '../../../../fixtures/images.ts';

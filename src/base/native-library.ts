@@ -1,12 +1,12 @@
 // The libraries that `make native` builds beside the packages of llama.cpp. A machine without a compiler has
 // none of them: what needs one is then absent, and said to be. The server only asks whether a file is there;
-// a confined child loads it, after libllama, whose libraries it is linked with by name.
+// a confined child loads it, after libllama, whose libraries two of them are linked with by name.
 
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-export type NativeLibraryName = 'libmtmd' | 'libwhisper';
+export type NativeLibraryName = 'libmtmd' | 'libwhisper' | 'libwebpdecoder';
 
 /**
  * The path of a library that was built for this platform, or undefined. `from`: below the package's folder.

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { nativeLibrary } from '../../../../src/engine/seam/native-library.ts';
+import { nativeLibrary } from '../../../src/base/native-library.ts';
 
 const FOLDERS = ['dist/src/engine/seam', 'dist/src/shared', 'dist', '.'];
 let top: string;
