@@ -4,7 +4,7 @@
 
 import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import type { CrossPathId } from '../../../../src/workshop/python/cross-paths.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
 import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
@@ -15,7 +15,7 @@ const CLOSE = 1e-5;
 
 describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
   const { work, run } = useTools({ models: true });
-  writeFileSync(join(work, 'tiny.gguf'), tinyGguf());
+  beforeAll(() => writeFileSync(join(work, 'tiny.gguf'), tinyGguf()));
 
   function convert(path: CrossPathId, model: string, more: object = {}): Promise<Said> {
     const builtin = path === 'pytorch_to_gguf';
@@ -124,7 +124,7 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
     ],
     ['a Keras model with code', 'keras_to_onnx', 'lambda.keras', {}, 'unsupported_model_format', /safe mode/],
     [
-      'a pickle where a program is wanted',
+      'a file that names no architecture',
       'pytorch_to_tflite_litert',
       'net.onnx',
       {},
