@@ -1,6 +1,6 @@
 // LoRA really trained by the workshop's tool on a tiny model: the loss falls, the same request gives the same
-// adapter, every export is there, and the real server loads the adapter over /v1/lora/load: its answer changes
-// to what it was trained to write. Needs `make convert-oracle`.
+// adapter, every export is there, and the real server loads the adapter over /v1/lora/load: its answer
+// changes to what it was trained to write. Needs `make convert-oracle`.
 
 import { createHash } from 'node:crypto';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';

@@ -1,5 +1,6 @@
 // A data set that is none is refused by line and field, and none of its text is said; a parameter out of its
-// bounds is refused by its name. Training itself: test/e2e/trained-adapter.test.ts. Needs `make convert-oracle`.
+// bounds is refused by its name. Training itself: test/e2e/trained-adapter.test.ts. Needs `make
+// convert-oracle`.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
