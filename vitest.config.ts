@@ -15,6 +15,11 @@ export default defineConfig({
       { find: /^@assay\/attestation\/codes$/, replacement: at('./attestation/transcript/codes.ts') },
       { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
       { find: /^@assay\/attestation\/issue$/, replacement: at('./attestation/protocol/issue.ts') },
+      { find: /^@assay\/attestation\/job-record$/, replacement: at('./attestation/receipts/job.ts') },
+      {
+        find: /^@assay\/attestation\/job-verdict$/,
+        replacement: at('./attestation/appraise/job-record.ts'),
+      },
       { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
       { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
       {

@@ -78,5 +78,11 @@ export async function unpackInto(
       else writeFileSync(path, entry.data, { mode: entry.mode & 0o777 });
     }
   }
-  renameSync(partial, folder);
+  try {
+    renameSync(partial, folder);
+  } catch (error) {
+    // Another process was first, with the same files.
+    if (!existsSync(folder)) throw error;
+    rmSync(partial, { recursive: true });
+  }
 }

@@ -12,6 +12,7 @@ const GENERATORS = [
   'scripts/configuration.ts',
   'scripts/reading-paths.ts',
   'scripts/reference.ts',
+  'scripts/catalog.ts',
 ];
 
 let failed = 0;

@@ -4,7 +4,7 @@
 // have a place in the format and are not judged as yet.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
-import { parseDocument } from '../protocol/document.ts';
+import { type AttestationDocument, parseDocument } from '../protocol/document.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
 import {
@@ -46,8 +46,30 @@ export interface JudgedEntry {
   readonly outcome: { readonly result: ArchivedResult } | { readonly error: AttestationError };
 }
 
+export interface ArchivedDocument {
+  readonly document: AttestationDocument;
+  /** Milliseconds since 1970, the archiver's word. */
+  readonly at: number;
+}
+
+/**
+ * The documents of an archive without the archiver's policy and verdict. @throws as judgeArchive does
+ */
+export function archivedDocuments(json: Json): readonly ArchivedDocument[] {
+  return entriesOf(json).map((entry) => ({
+    document: parseDocument(entry['document'] ?? null),
+    at: timeOf(entry).getTime(),
+  }));
+}
+
 /** Judges every entry again. @throws malformed_evidence and the codes of documents and policies */
 export async function judgeArchive(json: Json, judge: ArchiveJudge): Promise<readonly JudgedEntry[]> {
+  const judged: JudgedEntry[] = [];
+  for (const entry of entriesOf(json)) judged.push(await judgeEntry(entry, judge));
+  return judged;
+}
+
+function entriesOf(json: Json): readonly JsonObject[] {
   const archive = shape.object(json, 'archive', ['format', 'evidence'], ['receipts', 'now', 'policy']);
   const format = shape.string(archive['format'], 'format', 64);
   if (format !== ARCHIVE_FORMAT)
@@ -63,15 +85,17 @@ export async function judgeArchive(json: Json, judge: ArchiveJudge): Promise<rea
       `archive has ${receipts.length} receipts, which are not judged as yet`,
     );
   const entries = shape.list(archive['evidence'], 'evidence', 1, MAX_ENTRIES);
-  const judged: JudgedEntry[] = [];
-  for (const [i, entry] of entries.entries())
-    judged.push(await judgeEntry(shape.object(entry, `evidence[${i}]`, ENTRY, []), judge));
-  return judged;
+  return entries.map((entry, i) => shape.object(entry, `evidence[${i}]`, ENTRY, []));
+}
+
+function timeOf(entry: JsonObject): Date {
+  const time = new Date(shape.string(entry['at'], 'at', 64));
+  if (Number.isNaN(time.getTime())) throw malformed('malformed_evidence', 'at is not a time');
+  return time;
 }
 
 async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<JudgedEntry> {
-  const time = new Date(shape.string(entry['at'], 'at', 64));
-  if (Number.isNaN(time.getTime())) throw malformed('malformed_evidence', 'at is not a time');
+  const time = timeOf(entry);
   const policy = policyOfEntry(entry, judge.policy);
   const document = parseDocument(entry['document'] ?? null);
   const now = (judge.now ?? time).getTime();

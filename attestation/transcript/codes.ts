@@ -21,6 +21,9 @@ export const ATTESTATION_CODES = {
   unsupported_tee: 'the evidence is of a TEE this verifier does not know',
   wrong_usage: 'the command line or a file it names cannot be used',
   input_too_large: 'an input is over its stated size limit',
+  malformed_record: 'a job record is not of the form its version gives, or its fields contradict each other',
+  record_signature: 'a job record is not signed by the key it names',
+  record_key: 'the evidence beside a job record binds another key than the one that signed it',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
   malformed_launch:

@@ -1,6 +1,7 @@
 // Answers on the wire, declared like requests: openapi.json is generated from them, and tests check
 // real answers against them.
 
+import { jobOriginAnswer } from '../base/job-proof.ts';
 import {
   anything,
   choice,
@@ -277,6 +278,7 @@ export const modelAnswer = object({
       projector: optional(object({ type: words, sha256: words })),
     }),
   ),
+  job: optional(jobOriginAnswer),
   projector: optional(object({ sha256: words, size_bytes: count, used: flag() })),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
@@ -300,7 +302,6 @@ export const modelAnswer = object({
 export const modelListAnswer = object({ object: literal('list'), data: list(modelAnswer, { max: MANY }) });
 
 export const deletedAnswer = object({ id: words, object: literal('model'), deleted: flag() });
-
 export const loadAnswer = object({
   status: choice(['loaded', 'already_loaded']),
   model: words,

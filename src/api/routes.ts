@@ -10,7 +10,7 @@ import { responses } from './responses/route.ts';
 import type { ResponseStore } from '../files/response-store.ts';
 import { storedResponseRoutes } from './responses/stored-routes.ts';
 import { batchRoutes } from './batches/route.ts';
-import { FILE_ROUTES } from './files/route.ts';
+import { FILE_ROUTES } from '../file-routes/route.ts';
 import { messageRoutes } from './messages/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';

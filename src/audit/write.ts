@@ -56,9 +56,27 @@ export interface AuditOptions extends HeadOptions {
   readonly onError: (error: unknown) => void;
 }
 
+/** Bytes that leave for a hub, as a workshop publishes them: what and where to, no path and no token. */
+export interface EgressRecord {
+  /** `begin` is written before the first byte leaves. */
+  readonly phase: 'begin' | 'done' | 'failed';
+  readonly host: string;
+  readonly repository: string;
+  readonly revision: string;
+  readonly files: number;
+  readonly bytes: number;
+  /** SHA-256 over the digests of all files, and the first of these. */
+  readonly filesSha256: string;
+  readonly sha256: readonly string[];
+  readonly commit: string | null;
+  readonly error: string | null;
+}
+
 export interface Audit {
   /** Never blocks and never throws; the record is on disk after the next flush. */
   append(record: RequestRecord): void;
+  /** Resolves once it is on disk and signed; rejects when the log cannot be written. */
+  egress(record: EgressRecord): Promise<void>;
   flush(): Promise<void>;
   close(): Promise<void>;
 }
@@ -165,6 +183,13 @@ class AuditLog implements Audit {
   append(record: RequestRecord): void {
     if (standsAlone(record)) this.#line(requestLine(record));
     else this.#countOnly(record);
+  }
+
+  async egress({ filesSha256, ...record }: EgressRecord): Promise<void> {
+    this.#line({ event: 'egress', ...record, files_sha256: filesSha256 });
+    await this.flush();
+    if (this.#failure !== undefined)
+      throw new Error(`the audit log in ${this.#options.folder} cannot be written`, { cause: this.#failure });
   }
 
   async flush(): Promise<void> {

@@ -97,6 +97,15 @@ export const API_CODES = {
   unsupported_model_format: caller(400, 'a format that is not served'),
   invalid_model_name: caller(400, 'not a name a hub has'),
   invalid_digest: caller(400, 'not a SHA-256'),
+  tool_unavailable: operator(400, 'the program for this job is not installed on this workshop'),
+  job_record_required: caller(
+    400,
+    'the server takes only models that the job of a workshop made, with its record (`[provenance]`)',
+  ),
+  job_record_refused: caller(
+    400,
+    'the record of a job, or its evidence, is not one this server trusts, or does not name these bytes',
+  ),
   ambiguous_quantization: caller(400, 'several files answer to the name'),
   digest_mismatch: caller(400, 'the file is not the one the digest names; 502 where the hub sent it', [502]),
   invalid_nonce: caller(400, 'not 8 to 64 bytes in hex or base64url'),
@@ -107,6 +116,9 @@ export const API_CODES = {
   model_not_allowed: operator(403, 'the key may not use that model'),
   origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
   pull_disabled: operator(403, 'models are not fetched from a hub'),
+  publish_disabled: operator(403, 'nothing is uploaded to a hub: `workshop.publish` is off'),
+  network_disabled: operator(403, 'the job needs the network, and this workshop gives it none'),
+  kind_disabled: operator(403, 'jobs of that kind are switched off on this workshop'),
   files_disabled: operator(403, 'files and batches are off: `files.folder` is not set'),
   // ---- missing objects
   unknown_url: caller(404, 'there is no such route'),
@@ -117,6 +129,7 @@ export const API_CODES = {
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
   no_such_batch: caller(404, 'there is no such batch, or it is of another key'),
+  no_such_job: caller(404, 'there is no such job or output, or it is of another key'),
   hub_not_found: caller(404, 'the hub has no such repository or file'),
   method_not_allowed: caller(405, 'see `Allow`'),
   // ---- time, conflicts, sizes
@@ -133,10 +146,13 @@ export const API_CODES = {
   ),
   too_many_adapters: caller(409, 'the model has as many adapters as it may'),
   model_has_adapters: caller(409, 'adapters of the model are loaded: unload them first'),
+  hub_conflict: caller(409, 'the repository changed on the hub while it was published to'),
   pull_cancelled: caller(409, 'the pull was cancelled'),
   too_many_files: caller(409, 'the caller, or all together, keep as many files or bytes as they may'),
   file_in_use: caller(409, 'a batch that is not over reads the file'),
   batch_ended: caller(409, 'the batch is over and cannot be cancelled'),
+  job_not_over: caller(409, 'the job is not over'),
+  job_cancelled: caller(409, 'the job was cancelled'),
   request_too_large: caller(
     413,
     'the body is larger than `limits.max_body_bytes`, or a file than `files.max_file_bytes`',
@@ -157,6 +173,7 @@ export const API_CODES = {
   engine_overloaded: wait(429, 'the queue of the model is full, or the share of the caller is'),
   attestation_rate_limited: wait(429, 'too many attestations at once, or of this caller'),
   too_many_batches: wait(429, 'the caller has as many batches that are not over as it may'),
+  too_many_jobs: wait(429, 'as many jobs wait as may, or of this caller'),
   too_many_pulls: wait(429, 'as many pulls as may run are running'),
   too_many_pipelined_requests: wait(429, 'too many requests wait on this connection'),
   headers_too_large: caller(431, 'the header is larger than 16 kB'),
@@ -164,6 +181,9 @@ export const API_CODES = {
   // ---- faults of the server
   internal_error: operator(500, 'a fault of the server'),
   engine_failed: operator(500, 'the engine could not handle the request'),
+  job_failed: operator(500, 'the program of the job failed'),
+  job_over_limit: operator(500, 'the job took more time, memory or room than it may'),
+  record_failed: operator(500, 'the record of the job could not be made or signed'),
   model_load_failed: operator(
     500,
     'the model cannot be loaded; 503 where it needs more memory than there may be',
@@ -179,7 +199,7 @@ export const API_CODES = {
   pull_failed: operator(500, 'the pull failed for a reason of its own'),
   // ---- the hub
   hub_unauthorized: operator(502, 'the hub asks for a token, or has no such repository'),
-  hub_forbidden: operator(502, 'the token may not read the repository'),
+  hub_forbidden: operator(502, 'the token may not read the repository, or not write to it'),
   hub_error: operator(502, 'the hub answers something else than a file'),
   address_refused: operator(502, 'the address is private, or not https'),
   digest_unknown: operator(502, 'the hub does not say what the file must be'),
@@ -187,6 +207,8 @@ export const API_CODES = {
   hub_unavailable: wait(503, 'the hub cannot be reached'),
   pull_interrupted: wait(503, 'the pull ended with the server; it can be resumed'),
   // ---- for now
+  job_interrupted: wait(503, 'the workshop ended while the job ran; it can be asked for again'),
+  confinement_missing: operator(503, 'this machine cannot confine the job as its kind requires'),
   engine_crashed: wait(503, 'the engine ended; the next request loads it again'),
   model_replaced: wait(503, 'the model was replaced while the request waited'),
   server_shutting_down: wait(503, 'the server is shutting down'),

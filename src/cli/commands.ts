@@ -16,6 +16,7 @@ const LOAD: Readonly<Record<string, () => Promise<Run>>> = {
   'api-key': async () => (await import('./api-key.ts')).apiKeyCommand,
   image: async () => (await import('./image.ts')).imageCommand,
   audit: async () => (await import('./audit.ts')).auditCommand,
+  workshop: async () => (await import('./workshop.ts')).workshopCommand,
 };
 
 /** Resolves with the exit code. */

@@ -43,6 +43,35 @@ ${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated
 Settings: docs/configuration.md.
 `,
   },
+  workshop: {
+    about: 'start the workshop: conversions and other jobs, with signed records',
+    help: `usage: assay workshop ACTION ...      a job of a workshop that runs on this machine, and its records
+       assay workshop setup [--config FILE]      make the Python environment
+       assay workshop [--config FILE] [--operator-config FILE] [--tee MODE] [--data DIR] [--listen HOST:PORT]
+                      [--log-level LEVEL] [--log-format FORMAT]
+
+Starts the workshop, a program of its own beside the server: every job in a jail, every result with a signed record.
+
+  convert FOLDER [TYPE]     safetensors to GGUF           train MODEL DATASET     a LoRA adapter
+  quantize INPUT [TYPE]     GGUF to another type          cross PATH INPUT        to another format
+  imatrix INPUT TEXT        importance matrix             litert INPUT            PyTorch to TFLite
+  inspect | split INPUT     describe, split               paths | status          what there is
+  merge FIRST               parts to one file             catalog | jobs          assets, own jobs
+  merge-lora BASE ADAPTER   adapter into its base         fetch JOB --out FOLDER  outputs and record
+  publish model|gguf|dataset INPUT OWNER/NAME [--token-file FILE]
+      --set FIELD=VALUE     another field of the route    --out FOLDER            outputs, record, evidence
+      --url URL             default https://127.0.0.1:8444
+      --key-file FILE       API key; else ASSAY_API_API_KEY --json                  the job as JSON
+
+${CONFIG_HELP}  --tee MODE              as of assay serve
+  --data DIR              folder of jobs, files, audit log and simulated hierarchy
+  --listen HOST:PORT      default 127.0.0.1:8444; port 0 takes a free one
+  --log-level LEVEL       error, warn, info or debug
+  --log-format FORMAT     json, text, or auto (text on a terminal)
+
+Settings: the server's and the table [workshop], see docs/workshop.md.
+`,
+  },
   chat: {
     about: 'talk to an attested server in this terminal',
     help: `usage: assay chat [URL] [--model ID] [--policy FILE] [--allow-simulated] [--system TEXT] [--key-file FILE]

@@ -3,19 +3,22 @@
 // ASSAY_API_ADMIN_KEY or a file.
 
 import { readFileSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
-import type { IncomingMessage } from 'node:http';
 import { CommandError, parseArguments, optionText, UsageError, type Parsed } from './arguments.ts';
-import { environment } from '../config/read.ts';
-import { isLoopback } from '../http/address.ts';
 import { checkCommand, deriveCommand } from './derive.ts';
-import { commandLines } from './command-lines.ts';
+import {
+  failure,
+  localClient,
+  MAX_ANSWER_BYTES,
+  parseAnswer,
+  shownText,
+  type LocalClient,
+} from './local-client.ts';
 
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
 assay models show NAME
 assay models add NAME FILE [--format safetensors|vision] [--isq TYPE]   as the server sees it, below a model root
+                 [--job-record FILE [--job-evidence FILE]]       of the workshop's job that made it
 assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
 assay models rm NAME
 assay models load NAME [--keep-alive D]
@@ -39,6 +42,8 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       format: { type: 'string' },
       isq: { type: 'string' },
       output: { type: 'string' },
+      'job-record': { type: 'string' },
+      'job-evidence': { type: 'string' },
       check: { type: 'string' },
       help: { type: 'boolean' },
     },
@@ -80,7 +85,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       return show(
         await client.call('POST', '/v1/models/load', body),
         json,
-        (answer) => `${text(answer, 'status')} ${needName()}`,
+        (answer) => `${shownText(answer, 'status')} ${needName()}`,
       );
     }
     case 'unload':
@@ -117,89 +122,22 @@ function registration(name: string, path: string, values: Parsed['values']): obj
     path,
     format: optionText(values['format']),
     default_parameters: isq === undefined ? undefined : { isq },
+    job_record: fileOf(values['job-record'])?.toString('base64'),
+    job_evidence: fileOf(values['job-evidence'])?.toString('utf8'),
   };
 }
 
-interface Client {
-  call(method: string, path: string, body?: unknown): Promise<unknown>;
-  stream(method: string, path: string, body: unknown): Promise<IncomingMessage>;
+function fileOf(value: Parsed['values'][string]): Buffer | undefined {
+  const path = optionText(value);
+  return path === undefined ? undefined : readFileSync(path);
 }
 
-function clientOf(values: Parsed['values']): Client {
-  const url = new URL(optionText(values['url']) ?? 'https://127.0.0.1:8443');
-  if (!isLoopback(url.hostname))
-    throw new UsageError(
-      `${url.host} is not on this machine; go through ${commandLines().verify} proxy, which proves it first`,
-    );
-  const keyFile = optionText(values['key-file']);
-  const key =
-    keyFile === undefined ? environment()['ASSAY_API_ADMIN_KEY'] : readFileSync(keyFile, 'utf8').trim();
-  const send = (method: string, path: string, body: unknown): Promise<IncomingMessage> =>
-    new Promise((resolve, reject) => {
-      const bytes = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
-      const request = (url.protocol === 'http:' ? httpRequest : httpsRequest)(
-        new URL(path, url),
-        {
-          method,
-          // The peer is this machine, so its certificate is not checked.
-          rejectUnauthorized: false,
-          headers: {
-            ...(bytes === undefined
-              ? {}
-              : { 'content-type': 'application/json', 'content-length': bytes.length }),
-            ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
-          },
-        },
-        resolve,
-      );
-      request.on('error', (error: NodeJS.ErrnoException) =>
-        reject(new CommandError(`no server answers at ${url.origin} (${error.code ?? error.name})`)),
-      );
-      request.end(bytes);
-    });
-  return {
-    async call(method, path, body) {
-      const response = await send(method, path, body);
-      const answer = parse(await readAll(response));
-      if ((response.statusCode ?? 500) >= 400) throw failure(answer, response.statusCode);
-      return answer;
-    },
-    async stream(method, path, body) {
-      const response = await send(method, path, body);
-      if ((response.statusCode ?? 500) >= 400)
-        throw failure(parse(await readAll(response)), response.statusCode);
-      return response;
-    },
-  };
-}
-
-const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-
-async function readAll(response: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of response as AsyncIterable<Buffer>) {
-    length += part.length;
-    if (length > MAX_ANSWER_BYTES) throw new Error('the answer is too long');
-    parts.push(part);
-  }
-  return Buffer.concat(parts).toString('utf8');
-}
-
-function parse(body: string): unknown {
-  try {
-    return JSON.parse(body);
-  } catch {
-    throw new Error('the answer is not JSON');
-  }
-}
-
-function failure(answer: unknown, status: number | undefined): Error {
-  const error = (
-    answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } | undefined } | null
-  )?.error;
-  const message = typeof error?.message === 'string' ? error.message : 'the server refused';
-  return new CommandError(`${message} (${typeof error?.code === 'string' ? error.code : status})`);
+function clientOf(values: Parsed['values']): LocalClient {
+  return localClient({
+    url: optionText(values['url']) ?? 'https://127.0.0.1:8443',
+    keyFile: optionText(values['key-file']),
+    keyVariable: 'ASSAY_API_ADMIN_KEY',
+  });
 }
 
 function show(answer: unknown, json: boolean, format?: (answer: unknown) => string): number {
@@ -211,20 +149,20 @@ function show(answer: unknown, json: boolean, format?: (answer: unknown) => stri
 
 function listTable(answer: unknown): string {
   return table(['NAME', 'TYPE', 'SIZE', 'CONTEXT', 'LOADED', 'SHA256'], rows(answer, 'data'), (row) => [
-    text(row, 'id'),
-    text(row, 'type'),
+    shownText(row, 'id'),
+    shownText(row, 'type'),
     bytes(Number(row['size_bytes'])),
-    text(row, 'context_length'),
+    shownText(row, 'context_length'),
     row['loaded'] === true ? 'yes' : 'no',
-    text(row, 'sha256').slice(0, 16),
+    shownText(row, 'sha256').slice(0, 16),
   ]);
 }
 
 function statusTable(answer: unknown): string {
   return table(['NAME', 'TYPE', 'UPTIME'], rows(answer, 'models'), (row) => [
-    text(row, 'name'),
-    text(row, 'type'),
-    `${text(row, 'uptime_seconds')} s`,
+    shownText(row, 'name'),
+    shownText(row, 'type'),
+    `${shownText(row, 'uptime_seconds')} s`,
   ]);
 }
 
@@ -243,14 +181,6 @@ function table(
   return lines.map((line) => line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()).join('\n'); // prettier-ignore
 }
 
-/** Replaces control characters, which texts of a server may hold. */
-function text(row: unknown, key: string): string {
-  const value = (row as Record<string, unknown> | null)?.[key];
-  const text = typeof value === 'string' || typeof value === 'number' ? String(value) : '';
-  // eslint-disable-next-line no-control-regex
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
-}
-
 export function bytes(count: number): string {
   if (!Number.isFinite(count)) return '?';
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];
@@ -263,7 +193,7 @@ export function bytes(count: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
-async function pull(client: Client, name: string, force: boolean, json: boolean): Promise<number> {
+async function pull(client: LocalClient, name: string, force: boolean, json: boolean): Promise<number> {
   const response = await client.stream('POST', '/v1/models/pull', { name, force });
   const bar = createBar(process.stderr.isTTY);
   let held = '';
@@ -274,11 +204,12 @@ async function pull(client: Client, name: string, force: boolean, json: boolean)
     held = lines.pop() ?? '';
     for (const line of lines) {
       if (!line.startsWith('data: ') || line === 'data: [DONE]') continue;
-      const event = parse(line.slice('data: '.length)) as Record<string, unknown>;
+      const event = parseAnswer(line.slice('data: '.length)) as Record<string, unknown>;
       if (json) process.stdout.write(`${line.slice('data: '.length)}\n`);
-      const status = text(event, 'status');
+      const status = shownText(event, 'status');
       if (event['error'] !== undefined) throw failure(event, undefined);
-      if (status === 'error') throw new CommandError(`${text(event, 'message')} (${text(event, 'code')})`);
+      if (status === 'error')
+        throw new CommandError(`${shownText(event, 'message')} (${shownText(event, 'code')})`);
       if (!json)
         bar(
           status,
@@ -288,7 +219,9 @@ async function pull(client: Client, name: string, force: boolean, json: boolean)
         );
       if (status === 'success' || status === 'already_exists') {
         if (!json)
-          process.stdout.write(`${status === 'success' ? 'pulled' : 'already here:'} ${text(event, 'id')}\n`);
+          process.stdout.write(
+            `${status === 'success' ? 'pulled' : 'already here:'} ${shownText(event, 'id')}\n`,
+          );
         return 0;
       }
     }

@@ -72,6 +72,10 @@ export const MODEL_ENTRY = {
   default_max_tokens: measured(whole(1, 16 * MI_B, 'max_tokens when a request gives none')),
   kv_type: measured(oneOf(['f16', 'q8_0'], 'instead of `models.kv_type`')),
   dimensions: measured(whole(1, 65_536, 'embedding width when a request asks for none')),
+  job_record: measured(
+    path('signed record of the job of a workshop that made the files; see `[provenance]`'),
+  ),
+  job_evidence: measured(path('evidence that binds the key of `job_record`, an archive of a workshop')),
   chat_template: measured(
     path('file with a Jinja template that replaces the one in the GGUF; it enters the model manifest'),
   ),

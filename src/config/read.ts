@@ -31,6 +31,8 @@ export interface ConfigSources {
   /** `--model id=path`; they win over the file's entries of that id. */
   readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
   readonly cwd: string;
+  /** Tables of another program, which reads them itself (config/workshop-section). */
+  readonly beside?: Readonly<Record<string, Section>> | undefined;
 }
 
 /** Variables with our prefix that are not settings. */
@@ -48,8 +50,8 @@ export function readConfig(sources: ConfigSources): Config {
   const surroundings = sources.environment ?? {};
   const values: Flat = new Map([
     ...fromOptions(sources.defaults, sources),
-    ...(sources.operator === undefined ? [] : flatten(sources.operator, 'operator')),
-    ...(sources.file === undefined ? [] : flatten(sources.file, 'file')),
+    ...(sources.operator === undefined ? [] : flatten(sources.operator, 'operator', sources.beside)),
+    ...(sources.file === undefined ? [] : flatten(sources.file, 'file', sources.beside)),
     ...fromEnvironment(surroundings, cwd),
     ...fromOptions(sources.flags, sources),
   ]);

@@ -31,7 +31,12 @@ interface Reading {
   readonly at: (path: readonly string[]) => string;
 }
 
-export function flatten(file: ConfigFile, kind: Reading['kind']): Flat {
+/** `beside`: tables of another program that shares these. */
+export function flatten(
+  file: ConfigFile,
+  kind: Reading['kind'],
+  beside: Readonly<Record<string, Section>> = {},
+): Flat {
   const reading: Reading = {
     kind,
     base: dirname(resolve(file.path)),
@@ -41,11 +46,12 @@ export function flatten(file: ConfigFile, kind: Reading['kind']): Flat {
       return line === undefined ? file.path : `${file.path}:${line}`;
     },
   };
+  const sections: Readonly<Record<string, Section>> = { ...SECTIONS, ...beside };
   for (const [name, content] of Object.entries(parsed(file))) {
-    const section = (SECTIONS as Readonly<Record<string, Section>>)[name];
+    const section = sections[name];
     const where = reading.at([name]);
-    if (section === undefined || !Object.hasOwn(SECTIONS, name))
-      throw unknownKey(name, Object.keys(SECTIONS), where);
+    if (section === undefined || !Object.hasOwn(sections, name))
+      throw unknownKey(name, Object.keys(sections), where);
     if (!isTable(content)) throw new ConfigError(`${where}: ${name} must be a table`, name);
     readSection(reading, name, section, content);
   }

@@ -49,8 +49,11 @@ export function messagesErrorBody(error: ApiError, requestId: string): MessagesE
 export function errorBodyFor(
   request: SpokenRequest & { readonly exchange: { readonly id: string } },
   error: ApiError,
-): ErrorBody | MessagesErrorBody {
-  return isOfAnthropic(request) ? messagesErrorBody(error, request.exchange.id) : errorBody(error);
+): ErrorBody | MessagesErrorBody | (ErrorBody & { readonly detail: string }) {
+  if (isOfAnthropic(request)) return messagesErrorBody(error, request.exchange.id);
+  // Callers of the workshop's routes below /api/ also read FastAPI's form.
+  const body = errorBody(error);
+  return request.url.startsWith('/api/') ? { ...body, detail: error.message } : body;
 }
 
 const TYPES: Readonly<Record<number, string>> = {

@@ -68,6 +68,9 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly query?: Shape<Q> | undefined;
   /** The route takes multipart/form-data of these fields instead of `body`, and reads `upload` itself. */
   readonly form?: FormDoc | undefined;
+  /** The route also takes a form of the fields of `body` (http/fields), which this reads. */
+  readonly fields?:
+    ((contentType: string, body: AsyncIterable<Buffer>, schema: JsonSchema) => Promise<unknown>) | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */

@@ -232,11 +232,22 @@ function createApp(
       done(toApiError(error));
     }
   });
-  // A form is read by its route, as it comes.
-  app.addContentTypeParser('multipart/form-data', (request, payload, done) => {
-    if (request.routeOptions.config.assay?.form === undefined) done(unsupportedMediaType());
-    else done(null, payload);
-  });
+  // A form is read by its route, as it comes; small fields before it.
+  app.addContentTypeParser(
+    ['multipart/form-data', 'application/x-www-form-urlencoded'],
+    (request, payload, done) => {
+      const { form, fields, body } = request.routeOptions.config.assay ?? {};
+      const type = request.headers['content-type'] ?? '';
+      if (fields !== undefined && body !== undefined)
+        void fields(type, payload as AsyncIterable<Buffer>, body.schema)
+          .then((read) => [null, read] as const)
+          .catch((error: unknown) => [toApiError(error), undefined] as const)
+          // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
+          .then(([error, read]) => done(error, read));
+      else if (form === undefined || !/^multipart/i.test(type)) done(unsupportedMediaType());
+      else done(null, payload);
+    },
+  );
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
   app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {

@@ -101,6 +101,28 @@ export interface RegisteredModel {
   /** Of an adapter: the id of its base. */
   readonly parent?: string | undefined;
   readonly derived?: Derivation | undefined;
+  /** The job of a workshop that made its files. */
+  readonly job?: JobOrigin | undefined;
+}
+
+/** A job whose record this server verified. */
+export interface JobOrigin {
+  readonly id: string;
+  readonly kind: string;
+  /** SHA-256 of the record, lower-case hex. */
+  readonly recordSha256: string;
+  /** The key that signed it, lower-case hex. */
+  readonly receiptKey: string;
+  /** Why that key is trusted: the configuration names it, or accepted evidence binds it. */
+  readonly by: 'key' | 'evidence';
+}
+
+/** The proof a registration brings of which job made its files. */
+export interface JobProof {
+  /** The record, base64. */
+  readonly record: string;
+  /** An archive of evidence, JSON. */
+  readonly evidence?: string | undefined;
 }
 
 /** One file of a model, with its path. */
@@ -144,6 +166,8 @@ export interface RegistryEntry {
   readonly hashed: boolean;
   /** Of the projector beside it. */
   readonly projector?: ProjectorFacts | undefined;
+  /** Of `model.job`. */
+  readonly jobProof?: JobProof | undefined;
   /** Of an adapter, whose only file is its own; `summary` is its base's. */
   readonly adapter?: AdapterFacts | undefined;
 }

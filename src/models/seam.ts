@@ -2,7 +2,7 @@
 // only.
 
 import type { ToolFormat } from '../engine/seam/engine.ts';
-import type { KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
+import type { JobProof, KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;
@@ -99,6 +99,7 @@ export interface ModelService<E> {
       readonly isq?: string | undefined;
       readonly defaultParameters?: ModelDefaults | undefined;
       readonly kvType?: KvCacheType | undefined;
+      readonly job?: JobProof | undefined;
     },
     signal?: AbortSignal,
   ): Promise<RegisteredModel>;
@@ -114,6 +115,7 @@ export interface ModelService<E> {
       readonly base?: string | undefined;
       readonly path: string;
       readonly scale: number;
+      readonly job?: JobProof | undefined;
     },
     signal: AbortSignal,
   ): Promise<{ readonly model: RegisteredModel; readonly added: boolean }>;

@@ -1,63 +1,42 @@
-// The model service behind the routes: registry (known models), lifecycle (loaded ones), store and pull (their origin, and what
-// survives a restart). Failures are ApiErrors. A decision by id is carried out in the same step, or names the registration it
-// was made for: between a wait and an action another request may have replaced the model. Models of the
-// configuration are not written to the store; they come back with the configuration.
+// The model service behind the routes: registry (known models), lifecycle (loaded ones), store and pull
+// (their origin, and what survives a restart). Failures are ApiErrors. A decision by id is carried out in
+// the same step, or names the registration it was made for: between a wait and an action another request
+// may have replaced the model. Models of the configuration are not written to the store; they come back
+// with the configuration.
 
-import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { adapterEntry } from './adapters.ts';
 import { AdapterUses, Bases } from './bases.ts';
-import { allInsideRoots, residencyOf, type ResidencyOptions } from './describe.ts';
-import type { Deriver } from './deriver.ts';
+import { allInsideRoots, residencyOf } from './describe.ts';
 import { describeSource, type ModelToAdd } from './model-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
 import { Lifecycle } from './lifecycle.ts';
-import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, KvCacheType, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
+import { estimateBytes, openModel } from './load.ts';
+import type { FileIdentity, JobProof, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
+import { admittedEntry, recordRequired } from './provenance.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import { plainPullName } from './pull/name.ts';
 import type { PullService } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
-import { replaced, type Closable, type LifecycleEvent, type OpenModel } from './slot.ts';
+import type { ServiceOptions } from './service-options.ts';
+import { replaced, type Closable, type OpenModel } from './slot.ts';
 import { parseModelName } from './store/names.ts';
 import type { ModelStore } from './store/store.ts';
 import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
 
-export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
-  readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
-  /** The engine as requests for one of its adapters use it, by the key of the OpenSpec. */
-  readonly adapted: (engine: E, key: string) => E;
-  readonly store: ModelStore;
-  readonly deriver: Deriver;
-  /** Null: pulls are switched off. */
-  readonly pulls: PullService | null;
-  readonly modelRoots: readonly string[];
-  /** Whether engines can have adapters: not with drivers, whose files Landlock would shut out. */
-  readonly adaptersAllowed: boolean;
-  /** Whether they can have projectors; absent: they cannot. */
-  readonly imagesAllowed?: boolean | undefined;
-  readonly slots: number;
-  readonly threads: number;
-  readonly contextLength: number;
-  /** For models that generate and have none of their own; absent: the engine chooses. */
-  readonly kvType?: KvCacheType | undefined;
-  readonly maxLoaded: number;
-  readonly memoryBudgetBytes: number;
-  readonly keepAlive: string;
-  readonly maxWaiting: number;
-  readonly loadTimeoutMs: number;
-  readonly clock: Clock;
-  readonly onEvent?: ((event: LifecycleEvent) => void) | undefined;
+export interface ConfiguredModel extends ModelToAdd {
+  readonly job?: JobProof | undefined;
 }
 
 export interface Models<E extends Closable> extends ModelService<E> {
   readonly registry: Registry;
   /**
-   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where it may be. Its id
-   * stays the configuration's, also while it is deleted: what another took there would be gone after a restart.
+   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where
+   * it may be. Its id stays the configuration's, also while it is deleted: what another took there would be
+   * gone after a restart.
    */
-  add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry>;
+  add(source: ConfiguredModel, signal: AbortSignal): Promise<RegistryEntry>;
   /** Registers the models of the store. Resolves with those it could not register, by manifest file. */
   restore(): Promise<readonly { readonly file: string; readonly reason: string }[]>;
   close(signal: AbortSignal): Promise<void>;
@@ -80,7 +59,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
   readonly #uses = new AdapterUses();
-  /** Each running pull has a follower of the service, so that registration does not depend on a watching client. */
+  /**
+   * Each running pull has a follower of the service, so that registration does not depend on a watching
+   * client.
+   */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {
@@ -95,10 +77,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     });
   }
 
-  async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
+  async add(source: ConfiguredModel, signal: AbortSignal): Promise<RegistryEntry> {
     try {
       const described = await describeSource(source, this.#options, signal);
-      const entry = this.registry.add(described.entry);
+      const entry = this.registry.add(await this.#admitted(described.entry, source.job));
       this.#configured.set(source.id, entry);
       return entry;
     } catch (error) {
@@ -111,13 +93,15 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 
   async register(
-    { name, path, format, isq, defaultParameters, kvType }: Parameters<ModelService<E>['register']>[0],
+    { name, path, format, isq, defaultParameters, kvType, job }: Parameters<ModelService<E>['register']>[0],
     signal = new AbortController().signal,
   ): Promise<ModelStatus> {
     const roots = this.#options.modelRoots;
     const source = { id: name, path, format, isq, roots, defaults: defaultParameters, kvType };
-    const { entry, origin, held } = await describeSource(source, this.#options, signal);
+    if (job === undefined && this.#options.provenance?.required === true) throw recordRequired();
+    const { entry: described, origin, held } = await describeSource(source, this.#options, signal);
     try {
+      const entry = await this.#admitted(described, job);
       return await this.#changes.run(entry.model.id, async () => {
         const existing = this.registry.get(entry.model.id);
         // Refused here when it has other bytes; the same bytes are accepted without a change.
@@ -142,8 +126,9 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     parseModelName(request.name, 'lora_name');
     const base = request.base === undefined ? this.#bases.only() : this.#entryOf(request.base);
     const [path = ''] = await allInsideRoots([request.path], this.#options.modelRoots);
-    const { entry, held } = await adapterEntry({ ...request, path, base }, this.#options, signal);
+    const { entry: described, held } = await adapterEntry({ ...request, path, base }, this.#options, signal);
     try {
+      const entry = await this.#admitted(described, request.job);
       return await this.#changes.run(entry.model.id, async () => {
         if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
         // Refused here when it has other bytes; the same bytes are accepted without a change.
@@ -235,7 +220,8 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       // The configuration has the last word about an id.
       if (this.registry.get(manifest.name) !== undefined) continue;
       try {
-        this.registry.add(await entryOfManifest(manifest, this.#restoreOptions()));
+        const entry = await entryOfManifest(manifest, this.#restoreOptions());
+        this.registry.add(await this.#restored(entry, manifest.job));
       } catch (error) {
         const reason = error instanceof Error ? error.message : 'cannot be registered';
         failed.push({ file: manifest.name, reason });
@@ -247,6 +233,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async *pull(asked: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
+    if (this.#options.provenance?.required === true) throw recordRequired();
     const request = { ...asked, name: plainPullName(asked.name) };
     if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
     const registered = this.#follow(pulls, request);
@@ -270,6 +257,17 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     await this.#options.pulls?.close();
     await this.#lifecycle.close(signal);
     await this.#store.close();
+  }
+
+  #admitted(entry: RegistryEntry, job: JobProof | undefined): Promise<RegistryEntry> {
+    return admittedEntry(entry, job, this.#options.provenance);
+  }
+
+  /** A record that no trust is left for is only a loss where records are required. */
+  #restored(entry: RegistryEntry, job: JobProof | undefined): Promise<RegistryEntry> {
+    const required = this.#options.provenance?.required === true;
+    const judged = this.#admitted(entry, job);
+    return required ? judged : judged.catch(() => entry);
   }
 
   #entryOf(id: string): RegistryEntry {
@@ -355,7 +353,10 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  /** The model a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
+  /**
+   * The model a finished pull wrote to the store becomes servable; other bytes under a known id replace the
+   * model.
+   */
   async #adoptPulled(id: string): Promise<void> {
     const unloaded = await this.#changes.run(id, async () => {
       const manifest = await this.#store.get(id);

@@ -42,6 +42,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       quantization: entry.summary.quantization,
     },
     defaultParameters: given({ ...model.defaults, kvType: entry.kvType }),
+    job: entry.jobProof,
   };
 }
 

@@ -46,10 +46,12 @@ function writtenAt(config: Config, key: Key): unknown {
 /** Throws ConfigError. Files first: they are most often missing, and making keys takes seconds. */
 export async function checkConfiguredPaths(config: Config): Promise<void> {
   const { store, audit, tee, files } = config;
-  for (const [id, { path, format, chatTemplate }] of config.modelEntries) {
+  for (const [id, { path, format, chatTemplate, jobRecord, jobEvidence }] of config.modelEntries) {
     const folders = format === undefined || format === 'gguf' ? 'may' : 'must';
     await readable(config, ['api.models', id, 'path'], path, { code: ' (file_not_found)', folders });
     if (chatTemplate !== undefined) await readable(config, ['api.models', id, 'chat_template'], chatTemplate);
+    if (jobRecord !== undefined) await readable(config, ['api.models', id, 'job_record'], jobRecord);
+    if (jobEvidence !== undefined) await readable(config, ['api.models', id, 'job_evidence'], jobEvidence);
   }
   const dataDir = store.dataDir ?? '.';
   await ownFolder(config, ['store.data_dir'], dataDir);

@@ -19,6 +19,7 @@ import { createPulls, type PullService } from '../models/pull/pull.ts';
 import type { PullProxy } from '../models/pull/http.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
 import { refusedValue } from './configured-paths.ts';
+import { createProvenance, jobProofOf } from './provenance.ts';
 import { dataDir } from './tee.ts';
 
 export interface ModelsStart {
@@ -56,6 +57,7 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
     ...config.models,
     memoryBudgetBytes: config.models.memoryBudgetBytes || Math.floor(memoryBytes() * 0.8),
     clock,
+    provenance: createProvenance(config, clock),
     onEvent: (event) => {
       logLifecycle(log, event);
       onEvent(event);
@@ -116,6 +118,7 @@ async function addConfigured(options: Configured): Promise<void> {
         contextLength: entry.contextLength,
         kvType: entry.kvType,
         chatTemplate: template,
+        job: await jobProofOf(entry),
       },
       signal,
     );
@@ -128,6 +131,7 @@ async function addConfigured(options: Configured): Promise<void> {
 
 /** The errors name fields as requests have them. */
 function keyAtFault({ param }: ApiError, entry: Entry): string {
+  if (param === 'job_record' && entry.jobRecord !== undefined) return 'job_record';
   if (param === 'kv_type' && entry.kvType !== undefined) return 'kv_type';
   return param === 'default_parameters.isq' ? 'isq' : 'path';
 }

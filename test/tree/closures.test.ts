@@ -33,21 +33,21 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_620,
+    lines: 3_640,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_400,
+    lines: 5_410,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1700,
+    lines: 1830,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -58,7 +58,24 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
-  server: { entry: PROCESSES.server, files: 402, lines: 56_400, without: /^src\/engine\/child\/|simulated/ },
+  server: {
+    entry: PROCESSES.server,
+    files: 414,
+    lines: 57_700,
+    without: /^src\/(engine\/child|workshop)\/|simulated/,
+  },
+  workshop: {
+    entry: PROCESSES.workshop,
+    files: 267,
+    lines: 38_000,
+    without: /^src\/(api|cli|engine\/child)\/|simulated/,
+  },
+  'workshop, its program in a jail': {
+    entry: PROCESSES.workshopTool,
+    files: 41,
+    lines: 5_700,
+    without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
+  },
   client: {
     entry: PROCESSES.client,
     files: 80,

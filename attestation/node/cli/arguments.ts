@@ -48,6 +48,18 @@ const PROXY = {
   'no-log': { type: 'boolean' },
 } as const;
 
+const JOB = {
+  policy: ACCEPT.policy,
+  'reference-values': ACCEPT['reference-values'],
+  measurement: ACCEPT.measurement,
+  model: ACCEPT.model,
+  'any-model': ACCEPT['any-model'],
+  'allow-simulated': ACCEPT['allow-simulated'],
+  evidence: { type: 'string' },
+  key: { type: 'string', multiple: true },
+  json: { type: 'boolean' },
+} as const satisfies ParseArgsConfig['options'];
+
 /**
  * The address to connect to, and what to accept there; the caller, which has the file
  * system, reads the policy.
@@ -60,7 +72,7 @@ interface Target {
   readonly bundleFile: string | undefined;
 }
 
-interface Accept {
+export interface Accept {
   readonly policyFile: string | undefined;
   readonly referenceFile: string | undefined;
   readonly measurements: readonly string[];
@@ -93,6 +105,15 @@ export type Command =
       readonly log: boolean | undefined;
     })
   | { readonly kind: 'evidence' }
+  | {
+      readonly kind: 'job';
+      readonly record: string;
+      readonly evidenceFile: string | undefined;
+      /** In hex. */
+      readonly keys: readonly string[];
+      readonly accept: Accept;
+      readonly json: boolean;
+    }
   | { readonly kind: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
   | { readonly kind: 'bundle'; readonly cacheFolder: string }
   | {
@@ -118,6 +139,8 @@ export function parseCommand(argv: readonly string[]): Command {
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
       return { kind: 'evidence' };
+    case 'job':
+      return jobCommand(rest);
     case 'policy':
       return policyCommand(rest);
     case 'measure':
@@ -200,6 +223,22 @@ function measureCommand(argv: readonly string[]): Command {
   return { kind: 'measure', manifest, output: values.json === true ? 'json' : printed };
 }
 
+function jobCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, JOB);
+  const [record, ...more] = positionals;
+  if (record === undefined || more.length > 0) throw wrong('job takes one record');
+  const { evidence: evidenceFile, key: keys = [], json = false } = values;
+  const accept = acceptOf(values);
+  const judges = accept.saysWhat || accept.policyFile !== undefined;
+  if (evidenceFile === undefined && judges)
+    throw wrong('what to accept is judged on evidence: give --evidence FILE as well');
+  if (evidenceFile !== undefined && keys.length > 0)
+    throw wrong('--key trusts a key without evidence, and does not go with --evidence');
+  const bad = keys.find((key) => !/^[0-9a-fA-F]{64}$/.test(key));
+  if (bad !== undefined) throw wrong(`--key ${bad} is not 64 hex digits`);
+  return { kind: 'job', record, evidenceFile, keys, accept, json };
+}
+
 function bundleCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { cache: { type: 'string' } });
   if (values.cache === undefined || positionals.length > 0)
@@ -235,24 +274,27 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
   ) {
     throw wrong(`${JSON.stringify(address)} is more than an origin, expected https://HOST[:PORT]`);
   }
-  const simulated = values['allow-simulated'];
   return {
     origin,
-    accept: {
-      policyFile: values.policy,
-      referenceFile: values['reference-values'],
-      measurements: values.measurement ?? [],
-      models: Object.fromEntries((values.model ?? []).map(modelPair)),
-      saysWhat:
-        values.measurement !== undefined || values.model !== undefined || values['any-model'] === true,
-      dangers: {
-        [allowAnyModel]: values['any-model'] === true ? true : undefined,
-        [allowSimulated]: simulated === undefined ? undefined : simulatedDanger(simulated),
-      },
-    },
+    accept: acceptOf(values),
     timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
     cacheFolder: values.cache,
     bundleFile: values.bundle,
+  };
+}
+
+function acceptOf(values: AcceptValues): Accept {
+  const simulated = values['allow-simulated'];
+  return {
+    policyFile: values.policy,
+    referenceFile: values['reference-values'],
+    measurements: values.measurement ?? [],
+    models: Object.fromEntries((values.model ?? []).map(modelPair)),
+    saysWhat: values.measurement !== undefined || values.model !== undefined || values['any-model'] === true,
+    dangers: {
+      [allowAnyModel]: values['any-model'] === true ? true : undefined,
+      [allowSimulated]: simulated === undefined ? undefined : simulatedDanger(simulated),
+    },
   };
 }
 

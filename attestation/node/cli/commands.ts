@@ -51,6 +51,10 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
     }
     case 'evidence':
       return commandEvidence(world);
+    case 'job': {
+      const { commandJob } = await import('./job.ts');
+      return commandJob(command, world);
+    }
     case 'policy':
       return commandPolicy(command, world);
     case 'measure':

@@ -25,6 +25,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
   assay-verify https://HOST[:PORT] [options]       verify, print what was found, exit
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
+  assay-verify job RECORD [--evidence FILE] [...]  the signed record of a workshop's job (docs/workshop.md), offline
   assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
                                                    --policy prints what a policy would list to accept this release
   assay-verify policy lint FILE                    what a careful reader would ask about a policy
@@ -93,6 +94,21 @@ actual, hint. Claims are there only when the evidence is authentic.
 
 ${EXIT}`;
 
+const JOB = `assay-verify job RECORD [options]: judges the signed record of a workshop's job, offline
+
+  --evidence FILE          the archive of evidence beside it (GET /api/jobs/ID/evidence): it must be accepted, and bind
+                           the key that signed the record
+  --key HEX                trust this Ed25519 key without evidence; may be repeated
+  --json                   one JSON object on stdout
+  --policy FILE, --reference-values FILE, --measurement HEX, --model ID=SHA256, --any-model, --allow-simulated[=SHA256]
+                           what evidence to accept, as assay-verify https://HOST --help says. The workshop's code stands
+                           there as the model "assay-workshop"
+  The evidence is judged at the time its archive states, with the endorsements stapled to it.
+
+exit: 0 accepted, 10 refused, 11 the signature holds but nothing shows whose it is, 20 unsupported evidence,
+      30 malformed input or wrong usage
+`;
+
 const MEASURE = `assay-verify measure MANIFEST [--json|--policy]: recomputes everything an image manifest states from the files beside it
 
   --json                   the findings as JSON
@@ -136,6 +152,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   verify: VERIFY,
   proxy: PROXY,
   evidence: EVIDENCE,
+  job: JOB,
   measure: MEASURE,
   policy: POLICY,
   'policy lint': POLICY_LINT,

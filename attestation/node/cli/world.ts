@@ -31,7 +31,8 @@ export interface CliWorld {
   readonly stop: () => AbortSignal;
 }
 
-export type ExitCode = 0 | 1 | 10 | 20 | 30;
+/** 11: a signature holds, and no evidence shows whose it is. */
+export type ExitCode = 0 | 1 | 10 | 11 | 20 | 30;
 
 export const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = {
   refused: 10,

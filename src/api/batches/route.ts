@@ -2,7 +2,7 @@
 // those digests: the evidence of that connection, or without one the models registered when it is made.
 
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
-import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../stored.ts';
+import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../../file-routes/stored.ts';
 import { BatchService } from './service.ts';
 import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, batchListQuery, wireBatch } from './wire.ts';
 

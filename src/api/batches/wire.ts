@@ -14,7 +14,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import { BATCH_STATUSES, type StoredBatch } from '../../files/batch-store.ts';
-import { afterId, metadata, queryInteger, seconds } from '../stored.ts';
+import { afterId, metadata, queryInteger, seconds } from '../../file-routes/stored.ts';
 
 /** The routes a batch may name; the batch is handed them. */
 export const ENDPOINTS = [

@@ -17,7 +17,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
-import { queryInteger } from '../stored.ts';
+import { queryInteger } from '../../file-routes/stored.ts';
 
 const words = text({ max: 1024 });
 const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });

@@ -11,6 +11,7 @@ import type { ModelStatus } from '../../models/seam.ts';
 import { keepAlive, modelId } from '../generation/sampling.ts';
 import { recordModel, whileWaiting } from '../model-access.ts';
 import { loraAnswer, unloadAnswer } from '../response-schemas.ts';
+import { JOB_FIELDS, jobProof } from './job-fields.ts';
 import { newModelName } from './registry.ts';
 
 const MAX_SCALE = 100;
@@ -35,6 +36,7 @@ export const loadLora = route({
     }),
     scale: optional(decimal({ min: 0, max: MAX_SCALE })),
     keep_alive: keepAlive,
+    ...JOB_FIELDS,
   }),
   answer: loraAnswer,
   errors: [
@@ -50,6 +52,8 @@ export const loadLora = route({
     'model_already_exists',
     'too_many_adapters',
     'too_many_models',
+    'job_record_required',
+    'job_record_refused',
     'unsupported_parameter',
     'model_load_failed',
     'engine_overloaded',
@@ -57,7 +61,7 @@ export const loadLora = route({
   async handle(call) {
     const { deps, body, exchange } = call;
     const { model: base, lora_name: name, lora_path: path, scale = 1, keep_alive } = body;
-    const adding = deps.models.addAdapter({ name, base, path, scale }, exchange.signal);
+    const adding = deps.models.addAdapter({ name, base, path, scale, job: jobProof(body) }, exchange.signal);
     const { model, added } = await adding.catch((error: unknown) => {
       throw asRequested(error);
     });

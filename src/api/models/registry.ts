@@ -29,7 +29,14 @@ import {
   pageOfModels,
 } from './anthropic.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { Derivation, KvCacheType, ModelDefaults, RegisteredBlob } from '../../models/model.ts';
+import { JOB_FIELDS, jobProof } from './job-fields.ts';
+import type {
+  Derivation,
+  JobOrigin,
+  KvCacheType,
+  ModelDefaults,
+  RegisteredBlob,
+} from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 
 /** By the words that clients of local servers look for. */
@@ -60,6 +67,7 @@ function wireModel(model: ModelStatus): object {
     kv_type: model.kvType,
     parent: model.parent,
     derived: model.derived === undefined ? undefined : wireDerivation(model.derived),
+    job: model.job === undefined ? undefined : wireJob(model.job),
     projector: projector === undefined ? undefined : wireProjector(projector, model.vision === true),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
@@ -83,6 +91,10 @@ function toolFormatOf(kind: ModelStatus['toolFormat']): object | undefined {
 /** It is hashed and attested, whether the server can use it or not. */
 function wireProjector({ sha256, size }: RegisteredBlob, used: boolean): object {
   return { sha256, size_bytes: size, used };
+}
+
+function wireJob({ id, kind, recordSha256, receiptKey, by }: JobOrigin): object {
+  return { id, kind, record_sha256: recordSha256, receipt_key: receiptKey, by };
 }
 
 function wireDerivation({ sources, otherTypes, ...made }: Derivation): object {
@@ -227,6 +239,7 @@ export const registerModel = route({
     ),
     format: optional(format),
     default_parameters: optional(defaultParameters),
+    ...JOB_FIELDS,
   }),
   answer: modelAnswer,
   errors: [
@@ -240,6 +253,8 @@ export const registerModel = route({
     'storage_full',
     'path_not_allowed',
     'unsupported_model_format',
+    'job_record_required',
+    'job_record_refused',
     'invalid_value',
     'model_already_exists',
     'too_many_models',
@@ -255,6 +270,7 @@ export const registerModel = route({
         isq: given?.isq,
         defaultParameters: given?.defaults,
         kvType: given?.kvType,
+        job: jobProof(body),
       },
       exchange.signal,
     );

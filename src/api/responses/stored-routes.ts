@@ -5,7 +5,7 @@ import { ApiError } from '../../base/errors.ts';
 import { choice, either, list, object, optional, refuse, text } from '../../base/shape.ts';
 import type { Principal } from '../../http/admission/auth.ts';
 import { route, type Call, type Route } from '../../http/route.ts';
-import { queryInteger } from '../stored.ts';
+import { queryInteger } from '../../file-routes/stored.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
 import type { ResponseStore, StoredFor } from '../../files/response-store.ts';

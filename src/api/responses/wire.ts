@@ -23,7 +23,7 @@ import {
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import type { ModelStatus } from '../../models/seam.ts';
-import { metadata } from '../stored.ts';
+import { metadata } from '../../file-routes/stored.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { input, type Item, toMessages } from './items.ts';
 import type { BoundSeal } from '../chat/sealed-reasoning.ts';

@@ -1,7 +1,7 @@
 // The two confined processes that make a model of a folder, as the server asks for their work. Types only.
 
 import type { ConvertedBase, ConvertedModel, ConvertPart, ConvertType } from './convert.ts';
-import type { Fallback, QuantizeName } from './quantize.ts';
+import type { CollectedEntry, Fallback, MatrixEntry, QuantizeName } from './quantize.ts';
 
 export interface ConvertRequest {
   readonly type: ConvertType;
@@ -27,6 +27,8 @@ export interface QuantizeRequest {
   /** A new, empty file, open for writing. */
   readonly outputFd: number;
   readonly threads?: number | undefined;
+  /** An importance matrix of a file that was checked; absent: our own, where the type needs one. */
+  readonly matrix?: { readonly fd: number; readonly entries: readonly MatrixEntry[] } | undefined;
   readonly onProgress?: ((tensors: number, of: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -39,3 +41,22 @@ export interface Converters {
   readonly convert: ConvertModel;
   readonly quantize: QuantizeModel;
 }
+
+export interface CollectRequest {
+  /** A GGUF model that was checked, open for reading. */
+  readonly sourceFd: number;
+  /** UTF-8, open for reading. */
+  readonly textFd: number;
+  /** A new, empty file, open for writing: the sums, as seam/quantize has them. */
+  readonly outputFd: number;
+  readonly maxTokens: number;
+  readonly onProgress?: ((tokens: number, of: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export type CollectMatrix = (request: CollectRequest) => Promise<{
+  readonly entries: readonly CollectedEntry[];
+  readonly tokens: number;
+  /** Tokens that were read at once. */
+  readonly chunk: number;
+}>;

@@ -41,9 +41,33 @@ export const QUANTIZE_TYPES = {
 
 export type QuantizeName = keyof typeof QUANTIZE_TYPES;
 
+/** The sums of squares of one matrix, F32 on TASK_MATRIX_FD; `counts` has the rows of each of its planes. */
+export interface MatrixEntry {
+  readonly name: string;
+  readonly at: number;
+  readonly columns: number;
+  readonly counts: readonly number[];
+}
+
 export interface QuantizeOrder extends TaskOrder {
+  readonly kind: 'quantize';
   readonly type: QuantizeName;
   readonly threads: number;
+  /** Absent: where the type needs one, it is collected over a text of our own. */
+  readonly matrix?: readonly MatrixEntry[] | undefined;
+}
+
+/** The sums are written one after another, F32, in the order of the answer's entries. */
+export interface CollectOrder extends TaskOrder {
+  readonly kind: 'collect';
+  /** Of the text, from its beginning. */
+  readonly maxTokens: number;
+}
+
+export interface CollectedEntry {
+  readonly name: string;
+  readonly columns: number;
+  readonly rows: number;
 }
 
 /** A tensor whose rows do not fit the blocks of its type, and what llama.cpp took instead. */

@@ -5,6 +5,8 @@
 export const TASK_SOCKET_FD = 3;
 export const TASK_OUTPUT_FD = 4;
 export const TASK_SOURCE_FD = 5;
+/** Of the quantiser: the importance matrix it is given, or the text it collects one over. */
+export const TASK_MATRIX_FD = 6;
 
 /** Beside what the task itself wants to know. */
 export interface TaskOrder {

@@ -6,17 +6,19 @@ import type { GgufHeader, TensorEntry } from './header.ts';
 /** Magic, version, two counts (ggml docs/gguf.md). */
 const FIXED_BYTES = 24;
 
-/** Ends where the data section begins. `keys` are of `from.metadata`. */
+/** Ends where the data section begins. `keys` are of `from.metadata`; `more` are encoded pairs. */
 export function writeHead(
   from: GgufHeader,
   keys: Iterable<string>,
   tensors: readonly TensorEntry[],
+  more: readonly Uint8Array[] = [],
 ): Uint8Array {
   const entries: Uint8Array[] = [];
   for (const key of keys) {
     const [start, end] = from.spans.get(key) ?? [0, 0];
     entries.push(from.head.subarray(start, end));
   }
+  entries.push(...more);
   const fixed = Buffer.alloc(FIXED_BYTES);
   fixed.write('GGUF', 'latin1');
   fixed.writeUInt32LE(3, 4);

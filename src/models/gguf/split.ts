@@ -39,7 +39,7 @@ export interface JoinedModel {
 
 /** All heads together; that of a whole model has the same bound. */
 const MAX_HEAD_BYTES = 256 * 1024 * 1024;
-const SPLIT_KEYS = ['split.no', 'split.count', 'split.tensors.count'] as const;
+export const SPLIT_KEYS = ['split.no', 'split.count', 'split.tensors.count'] as const;
 
 /** Reads the headers; of what was read only they are kept. Throws 400 `invalid_gguf`, naming the part. */
 export async function readParts(sources: readonly NamedSource[]): Promise<readonly ModelPart[]> {

@@ -8,7 +8,7 @@ import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupAllOptions } from 'node:dns';
 import { isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
-import { EnvHttpProxyAgent, request } from 'undici';
+import { EnvHttpProxyAgent, request, type Dispatcher } from 'undici';
 import { ApiError, ConfigError } from '../../base/errors.ts';
 import { isPrivateAddress } from './public-address.ts';
 
@@ -69,10 +69,12 @@ export interface Web {
 }
 
 const MAX_REDIRECTS = 5;
+export const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
-export function createWeb(options: WebOptions): Web {
+/** One for each room that speaks to the hub. Resolves names by the rules above. */
+export function openAgent(options: WebOptions): EnvHttpProxyAgent {
   // Empty strings keep undici from reading the environment itself; configuration is read in one place only.
-  const agent = new EnvHttpProxyAgent({
+  return new EnvHttpProxyAgent({
     httpProxy: options.proxy?.http ?? '',
     httpsProxy: options.proxy?.https ?? '',
     noProxy: options.proxy?.no ?? '',
@@ -86,6 +88,10 @@ export function createWeb(options: WebOptions): Web {
       ...(options.allowPrivate ? {} : { lookup: publicLookup(options) }),
     },
   });
+}
+
+export function createWeb(options: WebOptions): Web {
+  const agent = openAgent(options);
   return {
     get: async (start, { headers, token, signal }) => {
       let url = start;
@@ -105,24 +111,10 @@ export function createWeb(options: WebOptions): Web {
         }).catch((error: unknown) => {
           throw refusalWithin(error) ?? error;
         });
-        const header = (name: string): string | undefined => {
-          const value = response.headers[name];
-          return Array.isArray(value) ? value[0] : value;
-        };
-        const discard = (): void => {
-          // Destroying a body emits an error that has no other listener.
-          response.body.on('error', () => undefined).destroy();
-        };
-        if (![301, 302, 303, 307, 308].includes(response.statusCode)) {
-          return {
-            status: response.statusCode,
-            header,
-            body: response.body as AsyncIterable<Uint8Array>,
-            discard,
-          };
-        }
-        discard();
-        const location = header('location');
+        const answer = hubAnswerOf(response);
+        if (!REDIRECTS.has(answer.status)) return answer;
+        answer.discard();
+        const location = answer.header('location');
         if (location === undefined || !URL.canParse(location, url.href))
           throw new ApiError('hub_error', `${url.host} redirects to nowhere`);
         url = new URL(location, url.href);
@@ -130,6 +122,20 @@ export function createWeb(options: WebOptions): Web {
       throw new ApiError('hub_error', `more than ${MAX_REDIRECTS} redirects`);
     },
     close: () => agent.destroy(),
+  };
+}
+
+/** An answer of undici's. */
+export function hubAnswerOf(response: Dispatcher.ResponseData): WebResponse {
+  return {
+    status: response.statusCode,
+    header: (name) => {
+      const value = response.headers[name];
+      return Array.isArray(value) ? value[0] : value;
+    },
+    body: response.body as AsyncIterable<Uint8Array>,
+    // Destroying a body emits an error that has no other listener.
+    discard: () => void response.body.on('error', () => undefined).destroy(),
   };
 }
 
@@ -183,7 +189,7 @@ function publicLookup({
 }
 
 /** Our own refusal inside an error of the socket layer. */
-function refusalWithin(error: unknown): ApiError | undefined {
+export function refusalWithin(error: unknown): ApiError | undefined {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++)
     if (at instanceof ApiError) return at;
   return undefined;

@@ -73,7 +73,7 @@ export async function resolveFiles(
   const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
   refuseStatus(response, options.now, 'the repository');
   const isSource = options.isSource ?? (() => false);
-  const { commit, files } = parseAnswer(await readJson(response), isSource);
+  const { commit, files } = parseAnswer(await readAnswer(response), isSource);
   const locate = (file: string): URL =>
     new URL(
       `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${commit}/${encodedPath(file)}`,
@@ -118,11 +118,11 @@ function digestUnknown(): ApiError {
   return new ApiError('digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
 }
 
-function encodedPath(text: string): string {
+export function encodedPath(text: string): string {
   return text.split('/').map(encodeURIComponent).join('/');
 }
 
-function basePath(endpoint: URL): string {
+export function basePath(endpoint: URL): string {
   return endpoint.pathname.replace(/\/+$/, '');
 }
 
@@ -153,7 +153,7 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
 }
 
 /** Retry-After in seconds or as a date, else the hub's `RateLimit: …;t=<seconds>`. */
-function retryAfterMs(response: WebResponse, now: () => number): number | undefined {
+export function retryAfterMs(response: WebResponse, now: () => number): number | undefined {
   const value = response.header('retry-after');
   if (value !== undefined && /^\d{1,6}$/.test(value)) return Number(value) * 1000;
   if (value !== undefined && !Number.isNaN(Date.parse(value))) return Math.max(0, Date.parse(value) - now());
@@ -161,7 +161,8 @@ function retryAfterMs(response: WebResponse, now: () => number): number | undefi
   return window === undefined ? undefined : Number(window) * 1000;
 }
 
-async function readJson(response: WebResponse): Promise<unknown> {
+/** Throws 502 `hub_error` where it is longer than 32 MiB or has too many values. */
+export async function readAnswer(response: WebResponse): Promise<unknown> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   const scan = openJsonScan({ maxWeight: MAX_ANSWER_WEIGHT });

@@ -15,6 +15,7 @@ import {
   text,
   type Shape,
 } from '../../base/shape.ts';
+import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
 import { checked, parseStored } from '../../base/stored-json.ts';
 import { manifestFileName } from './names.ts';
 
@@ -76,6 +77,12 @@ const shape = object({
     parameters: count,
     quantization: words,
   }),
+  job: optional(
+    object({
+      record: text({ max: MAX_RECORD, pattern: /^[A-Za-z0-9+/=]+$/, form: 'base64' }),
+      evidence: optional(text({ max: MAX_EVIDENCE })),
+    }),
+  ),
   defaultParameters: optional(
     checked(anyObject('Sampling defaults.'), isPlain, 'holds more than strings, numbers and booleans'),
   ),
@@ -204,6 +211,8 @@ export interface ModelManifest {
     readonly parameters: number;
     readonly quantization: string;
   };
+  /** Which job made the files, as it was shown at registration; judged again at each start. */
+  readonly job?: { readonly record: string; readonly evidence?: string | undefined } | undefined;
   /** Sampling defaults given at registration; validated where they are applied. */
   readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }

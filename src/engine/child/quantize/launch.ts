@@ -3,7 +3,7 @@
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { TASK_OUTPUT_FD, TASK_SOURCE_FD } from '../../seam/task.ts';
+import { TASK_MATRIX_FD, TASK_OUTPUT_FD, TASK_SOURCE_FD } from '../../seam/task.ts';
 import { become } from '../become.ts';
 
 const worker = fileURLToPath(new URL('worker.js', import.meta.url));
@@ -15,5 +15,5 @@ become({
   what: 'no model is quantised',
   read: [`/proc/self/fd/${TASK_SOURCE_FD}`],
   write: [`/proc/self/fd/${TASK_OUTPUT_FD}`],
-  lastFd: TASK_SOURCE_FD,
+  lastFd: TASK_MATRIX_FD,
 });

@@ -1,8 +1,9 @@
 // The importance matrix of a model: for every column of a weight matrix, the mean square of the numbers that
-// are multiplied with it while the model reads a fixed text. llama.cpp asks before and after each node of its
+// are multiplied with it while the model reads a text. llama.cpp asks before and after each node of its
 // graph (`cb_eval`). Deterministic: 32-bit keys and values, and the arithmetic of the plain CPU variant.
 
 import koffi from 'koffi';
+import { ApiError } from '../../../base/errors.ts';
 import { POINTER, type ContextParams, type LlamaLibrary, type Pointer } from '../llama/declarations.ts';
 import {
   nativeAlloc,
@@ -14,7 +15,7 @@ import {
 import { CALIBRATION_TEXT } from './calibration.ts';
 
 /** Tokens read at once. Each has an output of as many floats as the vocabulary has tokens. */
-const CHUNK = 128;
+export const CHUNK = 128;
 /** struct ggml_tensor of ggml.h, 336 bytes. */
 const TENSOR = { bytes: 336, type: 0, ne: 16, nb: 48, op: 80, src: 152, data: 248, name: 256 } as const;
 const NAME_BYTES = 64;
@@ -24,7 +25,8 @@ const WEIGHTS = /^(?:blk\.\d+\..+|output)\.weight$/;
 
 export type ImportanceMatrix = ReadonlyMap<string, Float32Array>;
 
-interface Sum {
+/** Of one matrix: the sum of squares of each column, over so many rows. */
+export interface Sum {
   readonly squares: Float64Array;
   rows: number;
 }
@@ -34,10 +36,22 @@ export interface MatrixOptions {
   /** libllama and libggml-base, as koffi opened them. */
   readonly library: NativeLibrary;
   readonly ggml: NativeLibrary;
+  /** UTF-8; our own text when absent. */
+  readonly text?: Uint8Array | undefined;
+  readonly maxTokens?: number | undefined;
+  readonly onTokens?: ((done: number, total: number) => void) | undefined;
 }
 
 /** By the name of the tensor. Throws where the model cannot be loaded or run. */
 export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): ImportanceMatrix {
+  return new Map([...collectSums(llama, options).sums].map(([name, sum]) => [name, meanOf(sum)]));
+}
+
+/** The sums themselves. 400 invalid_input where the text has no tokens. */
+export function collectSums(
+  llama: LlamaLibrary,
+  options: MatrixOptions,
+): { readonly sums: ReadonlyMap<string, Sum>; readonly tokens: number; readonly chunk: number } {
   const { library } = options;
   const model = loadModel(llama, options.path);
   const sums = new Map<string, Sum>();
@@ -56,7 +70,7 @@ export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): Impo
   params.cb_eval = observer(sums, multiplication(options.ggml));
   const context = llama.llama_init_from_model(model, params);
   if (context === null) throw new Error('the model cannot be run for its importance matrix');
-  const tokens = tokenize(llama, model);
+  const tokens = tokenize(llama, model, options);
   const batchOf = library.func('llama_batch_get_one', koffi.struct({ ...BATCH }), [POINTER, 'int32']);
   const decode = library.func('llama_decode', 'int32', [POINTER, koffi.struct({ ...BATCH })]);
   const memory = llama.llama_get_memory(context);
@@ -68,10 +82,11 @@ export function collectMatrix(llama: LlamaLibrary, options: MatrixOptions): Impo
     if (memory !== null) llama.llama_memory_clear(memory, true);
     const rc: unknown = decode(context, batchOf(pointer, count));
     if (rc !== 0) throw new Error(`the model cannot be run for its importance matrix (${String(rc)})`);
+    options.onTokens?.(start + count, tokens.length);
   }
   library.func('llama_free', 'void', [POINTER])(context);
   library.func('llama_model_free', 'void', [POINTER])(model);
-  return new Map([...sums].map(([name, sum]) => [name, meanOf(sum)]));
+  return { sums, tokens: tokens.length, chunk: window };
 }
 
 /** struct llama_batch of llama.h. */
@@ -99,13 +114,17 @@ function loadModel(llama: LlamaLibrary, path: string): Pointer {
   return model;
 }
 
-function tokenize(llama: LlamaLibrary, model: Pointer): Int32Array {
-  const text = Buffer.from(CALIBRATION_TEXT.trim());
+function tokenize(
+  llama: LlamaLibrary,
+  model: Pointer,
+  { text = Buffer.from(CALIBRATION_TEXT.trim()), maxTokens = Infinity }: MatrixOptions,
+): Int32Array {
   const tokens = new Int32Array(text.length + 2);
   const vocab = llama.llama_model_get_vocab(model);
   const count = llama.llama_tokenize(vocab, text, text.length, tokens, tokens.length, true, false);
-  if (count <= 0) throw new Error('the calibration text has no tokens in the vocabulary of the model');
-  return tokens.subarray(0, count);
+  if (count <= 0)
+    throw new ApiError('invalid_input', 'the text has no tokens in the vocabulary of the model');
+  return tokens.subarray(0, Math.min(count, maxTokens));
 }
 
 /** The number of GGML_OP_MUL_MAT in this library. */
@@ -158,7 +177,7 @@ function addRows(sums: Map<string, Sum>, name: string, input: DataView): void {
 }
 
 /** A column that the text never reaches counts for a little: a block of none has no scale. */
-function meanOf({ squares, rows }: Sum): Float32Array {
+export function meanOf({ squares, rows }: Sum): Float32Array {
   const floor = (squares.reduce((sum, each) => sum + each, 0) / squares.length) * 1e-6 || 1;
   return Float32Array.from(squares, (each) => Math.max(each, floor) / rows);
 }

@@ -1,21 +1,35 @@
-// The process that quantises one model (llama_model_quantize), under the Landlock of launch.ts and a seccomp
-// filter that leaves it opening files by name and no socket, no program, no other process. Reads fd 5,
-// writes fd 4. Its log tells the progress, and the tensors whose shape does not fit their type, which
-// llama.cpp gives another one.
+// The process that quantises one model (llama_model_quantize) or collects its importance matrix, under the
+// Landlock of launch.ts and a seccomp filter that leaves it opening files by name and no socket, no
+// program, no other process. Reads fd 5 and 6, writes fd 4. Its log tells the progress, and the tensors
+// whose shape does not fit their type, which llama.cpp gives another one.
 
-import { fstatSync, readdirSync, writeSync } from 'node:fs';
+import { fstatSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
 import { llamaFolder } from '../../seam/library-folder.ts';
-import { QUANTIZE_TYPES, type Fallback, type QuantizeOrder } from '../../seam/quantize.ts';
-import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
+import {
+  QUANTIZE_TYPES,
+  type CollectedEntry,
+  type CollectOrder,
+  type Fallback,
+  type MatrixEntry,
+  type QuantizeOrder,
+} from '../../seam/quantize.ts';
+import { TASK_MATRIX_FD, TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
 import { confineProcess } from '../confine.ts';
 import { hardenProcess } from '../harden.ts';
 import { POINTER, type Pointer } from '../llama/declarations.ts';
 import { growNativeStack, loadLlama, type NativeLibrary } from '../llama/library.ts';
 import { serveTask, type TaskReport } from '../task.ts';
-import { collectMatrix, nativeMatrix } from './matrix.ts';
+import {
+  collectMatrix,
+  collectSums,
+  meanOf,
+  nativeMatrix,
+  type ImportanceMatrix,
+  type Sum,
+} from './matrix.ts';
 
 /** include/llama.h, llama_model_quantize_params. */
 const params = koffi.struct({
@@ -41,8 +55,9 @@ const MAX_BUFFER_BYTES = 1024 * 1024 * 1024;
 const MAX_FALLBACKS = 4096;
 const SOURCE = `/proc/self/fd/${TASK_SOURCE_FD}`;
 const PROBE_BYTES = 1024 * 1024;
+const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
-serveTask<QuantizeOrder>((order, report) => {
+serveTask<QuantizeOrder | CollectOrder>((order, report) => {
   growNativeStack();
   hardenProcess(order.parentPid);
   const { llama, ggml: parts } = loadLlama(llamaFolder(), { plain: true });
@@ -56,8 +71,14 @@ serveTask<QuantizeOrder>((order, report) => {
     null,
   );
   confineProcess('files');
-  const { needsMatrix } = QUANTIZE_TYPES[order.type];
-  const matrix = needsMatrix ? collectMatrix(llama, { path: SOURCE, library, ggml }) : undefined;
+  const from = { path: SOURCE, library, ggml };
+  if (order.kind === 'collect') {
+    const text = readAt(0, Math.min(fstatSync(TASK_MATRIX_FD).size, MAX_TEXT_BYTES));
+    const { maxTokens } = order;
+    const { sums, tokens, chunk } = collectSums(llama, { ...from, text, maxTokens, onTokens: report });
+    return { kind: 'done', entries: writeSums(sums), tokens, chunk } satisfies TaskDone;
+  }
+  const matrix = matrixFor(order, () => collectMatrix(llama, from));
   const rc = quantize(order, matrix === undefined ? null : nativeMatrix(matrix));
   if (rc !== 0) {
     assertRoom();
@@ -65,6 +86,43 @@ serveTask<QuantizeOrder>((order, report) => {
   }
   return { kind: 'done', fallbacks: log.fallbacks } satisfies TaskDone;
 });
+
+function matrixFor(
+  { type, matrix }: QuantizeOrder,
+  collect: () => ImportanceMatrix,
+): ImportanceMatrix | undefined {
+  if (matrix !== undefined) return new Map(matrix.map((entry) => [entry.name, valuesOf(entry)]));
+  return QUANTIZE_TYPES[type].needsMatrix ? collect() : undefined;
+}
+
+/** A plane that the text never reached weighs all columns alike. */
+function valuesOf({ at, columns, counts }: MatrixEntry): Float32Array {
+  const sums = new Float32Array(Uint8Array.from(readAt(at, 4 * columns * counts.length)).buffer);
+  const values = new Float32Array(sums.length).fill(1);
+  for (const [plane, rows] of counts.entries()) {
+    const squares = Float64Array.from(sums.subarray(plane * columns, (plane + 1) * columns));
+    if (rows > 0) values.set(meanOf({ squares, rows }), plane * columns);
+  }
+  return values;
+}
+
+function readAt(at: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  for (let done = 0; done < length;) {
+    const read = readSync(TASK_MATRIX_FD, bytes, done, length - done, at + done);
+    if (read === 0) throw new Error('a file became shorter while it was read');
+    done += read;
+  }
+  return bytes;
+}
+
+function writeSums(sums: ReadonlyMap<string, Sum>): readonly CollectedEntry[] {
+  return [...sums].map(([name, { squares, rows }]) => {
+    const bytes = Buffer.from(Float32Array.from(squares).buffer);
+    for (let done = 0; done < bytes.length;) done += writeSync(TASK_OUTPUT_FD, bytes, done);
+    return { name, columns: squares.length, rows };
+  });
+}
 
 /** llama.cpp does not say why a write failed: on a full disk this one fails as well, and says it. */
 function assertRoom(): void {

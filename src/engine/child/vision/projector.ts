@@ -66,11 +66,7 @@ export class Projector {
   readonly #count = new Uint8Array(8);
 
   /** Throws ModelLoadError. */
-  constructor(
-    mtmd: MtmdLibrary,
-    model: LoadedModel,
-    { path, threads, grid, webp = null }: ProjectorOptions,
-  ) {
+  constructor(mtmd: MtmdLibrary, model: LoadedModel, { path, threads, grid, webp = null }: ProjectorOptions) {
     const params = mtmd.mtmd_context_params_default();
     params.use_gpu = false;
     params.print_timings = false;

@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
+import { decodedKinds, kindNames } from '../../../../src/base/image-formats.ts';
 import { ResponseStore } from '../../../../src/files/response-store.ts';
 import { MasterKey } from '../../../../src/files/sealed/format.ts';
 import { createImageFetcher, type ImageFetcher } from '../../../../src/models/pull/fetch-image.ts';
@@ -120,7 +121,7 @@ describe.each(DIALECTS)('%s', (path, param, body) => {
     [
       'there is another kind',
       { answer: (_, response) => response.end(`<svg>${NEEDLE}`) },
-      `${param} is a SVG image, expected PNG, JPEG or GIF (its first frame)`,
+      `${param} is a SVG image, expected ${kindNames(decodedKinds())} (of an animation the first frame)`,
     ],
   ])('refused by field: %s', async (_, options, message) => {
     await start(options);

@@ -5,10 +5,10 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import OpenAI, { APIError, toFile } from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { manualClock } from '../../../fixtures/clock.ts';
-import { type FilesApi, startFilesApi } from '../../../fixtures/files/files-api.ts';
-import { apiKey, startApi } from '../../../fixtures/http/api-server.ts';
-import { DEFAULT_CONFIG } from '../../../../src/http/deps.ts';
+import { manualClock } from '../../fixtures/clock.ts';
+import { type FilesApi, startFilesApi } from '../../fixtures/files/files-api.ts';
+import { apiKey, startApi } from '../../fixtures/http/api-server.ts';
+import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 
 const HOUR = 3_600_000;
 const clock = manualClock(1_700_000_000_000);

@@ -1,12 +1,12 @@
 // /v1/files: upload, list, retrieve, content, delete. Every file is its key's own.
 
 import { Readable } from 'node:stream';
-import { ApiError } from '../../base/errors.ts';
-import type { FileDetails, FileUpload, StoredFile } from '../../files/file-store.ts';
-import { notAForm } from '../../http/errors.ts';
-import { formBoundary, readForm } from '../../http/multipart.ts';
-import { type Call, type Route, route } from '../../http/route.ts';
-import { listAnswer, ownerOf, pageOf, storedFiles } from '../stored.ts';
+import { ApiError } from '../base/errors.ts';
+import type { FileDetails, FileUpload, StoredFile } from '../files/file-store.ts';
+import { notAForm } from '../http/errors.ts';
+import { formBoundary, readForm } from '../http/multipart.ts';
+import { type Call, type Route, route } from '../http/route.ts';
+import { listAnswer, ownerOf, pageOf, storedFiles } from './stored.ts';
 import {
   fileAnswer,
   fileDeleted,

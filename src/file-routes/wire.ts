@@ -1,6 +1,6 @@
 // Wire forms of /v1/files (OpenAI API reference, "Files").
 
-import { ApiError } from '../../base/errors.ts';
+import { ApiError } from '../base/errors.ts';
 import {
   choice,
   flag,
@@ -12,10 +12,10 @@ import {
   object,
   optional,
   text,
-} from '../../base/shape.ts';
-import { type FileDetails, PURPOSES, type StoredFile } from '../../files/file-store.ts';
-import type { FormField } from '../../http/multipart.ts';
-import { afterId, queryInteger, seconds } from '../stored.ts';
+} from '../base/shape.ts';
+import { type FileDetails, PURPOSES, type StoredFile } from '../files/file-store.ts';
+import type { FormField } from '../http/multipart.ts';
+import { afterId, queryInteger, seconds } from './stored.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 const DAY_SECONDS = 86_400;

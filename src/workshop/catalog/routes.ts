@@ -1,0 +1,64 @@
+// `GET /api/assets/catalog` (seed 004), and each of its three lists. `downloaded` is told by the files of
+// the model store in the data folder, whose names are the digests they were checked against, and their
+// size.
+
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { anything, flag, integer, nullable, object, text } from '../../base/shape.ts';
+import { type Route, route } from '../../http/route.ts';
+import { blobFileName } from '../../models/store/names.ts';
+import { catalogAnswer, type CatalogSignature } from './catalog.ts';
+
+export interface AssetOptions {
+  /** Of the data, with the store's `blobs`. */
+  readonly dataFolder: string;
+  readonly signature: CatalogSignature | undefined;
+}
+
+const LISTS = ['models', 'datasets', 'benchmarks'] as const;
+const count = integer({ min: 0, max: 100_000 });
+
+const about = {
+  asset_dir: text({ max: 4096 }),
+  catalog_sha256: text({ max: 64 }),
+  signed: flag('Whether the build has a signature of these entries.'),
+  signature: nullable(anything),
+};
+
+export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly Route[] {
+  const assetDir = join(dataFolder, 'blobs');
+  const isStored = async (sha256: string, size: number): Promise<boolean> => {
+    const found = await stat(join(assetDir, blobFileName(sha256))).catch(() => undefined);
+    return found?.isFile() === true && found.size === size;
+  };
+  const answer = (): ReturnType<typeof catalogAnswer> => catalogAnswer({ assetDir, isStored, signature });
+  const common = { method: 'GET', access: 'key', limited: true, tag: 'Assets' } as const;
+  return [
+    route({
+      ...common,
+      path: '/api/assets/catalog',
+      summary: 'Models, data sets and benchmarks with their digests.',
+      answer: object({
+        models: anything,
+        datasets: anything,
+        benchmarks: anything,
+        total_models: count,
+        downloaded_models: count,
+        ...about,
+      }),
+      handle: answer,
+    }),
+    ...LISTS.map((list) =>
+      route({
+        ...common,
+        path: `/api/assets/${list}`,
+        summary: `The ${list} of the catalogue.`,
+        answer: object({ [list]: anything, total: count, ...about }),
+        async handle() {
+          const { [list]: assets, asset_dir, catalog_sha256, signed, signature: by } = await answer();
+          return { [list]: assets, total: assets.length, asset_dir, catalog_sha256, signed, signature: by };
+        },
+      }),
+    ),
+  ];
+}

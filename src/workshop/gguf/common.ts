@@ -1,0 +1,56 @@
+// Shared by the kinds that make GGUF files: fields, names and limits.
+
+import { ApiError } from '../../base/errors.ts';
+import { optionalOrEmpty, type Shape, text } from '../../base/shape.ts';
+import type { DoneJob, JobLimits, JobOutputFile } from '../kind.ts';
+
+const GI_B = 1024 * 1024 * 1024;
+
+/** The workshop's own limits lower these. */
+export const GGUF_LIMITS: JobLimits = {
+  wallMs: 12 * 3600_000,
+  memoryBytes: 16 * GI_B,
+  processes: 256,
+  outputBytes: 1024 * GI_B,
+  cpuSeconds: 48 * 3600,
+};
+
+export function inputPath(what: string): Shape<string> {
+  return text({
+    min: 1,
+    max: 4096,
+    about: `${what}: the id of an own file, \`job-…/NAME\` of an own job, the id of a configured model, or a path below a root.`,
+  });
+}
+
+export const outputName = optionalOrEmpty(
+  text({
+    max: 120,
+    pattern: /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
+    form: 'a name of letters, digits, ".", "_" and "-"',
+    about: 'The name of the result; `.gguf` is added where it is missing.',
+  }),
+);
+
+/** The original's: the input's name and the type. */
+export function ggufName(name: string | undefined, given: string, type: string): string {
+  const last = given.split('/').findLast((part) => part !== '') ?? '';
+  const stem = last
+    .replace(/\.gguf$/i, '')
+    .replaceAll(/[^A-Za-z0-9._-]/g, '_')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 90);
+  const chosen = name ?? `${stem === '' ? 'model' : stem}-${type}`;
+  return /\.gguf$/i.test(chosen) ? chosen : `${chosen}.gguf`;
+}
+
+/** As `input_path` of the next job takes it, and as `GET /api/jobs/ID/output/NAME` has it. */
+export function outputPath(id: string, { name }: JobOutputFile): string {
+  return `${id}/${name}`;
+}
+
+export function firstOutput({ outputs }: DoneJob): JobOutputFile {
+  const [output] = outputs;
+  if (output === undefined) throw new ApiError('job_failed', 'the job is done and made no file');
+  return output;
+}

@@ -1,0 +1,196 @@
+// The kinds of jobs on GGUF files beside quantising and converting: describe, split, merge parts, merge an
+// adapter, collect an importance matrix. The work is that of the modules beside this one, in the program
+// of tool/gguf.
+
+import { ApiError } from '../../base/errors.ts';
+import {
+  decimal,
+  integer,
+  list,
+  object,
+  optional,
+  optionalOrEmpty,
+  flag,
+  type Infer,
+  type Shape,
+} from '../../base/shape.ts';
+import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
+import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
+import { ownProgram } from '../own-program.ts';
+import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+
+const MAX = Number.MAX_SAFE_INTEGER;
+/** As llama-gguf-split's `--split-max-tensors`. */
+const SPLIT_TENSORS = 128;
+/** About what llama-imatrix is given in practice: 512 windows of 512 tokens. */
+const IMATRIX_TOKENS = 262_144;
+
+/** The parts that all of them have in common. */
+function fileKind<Body>(own: {
+  readonly name: string;
+  readonly path: string;
+  readonly summary: string;
+  readonly body: Shape<Body>;
+  readonly plan: (body: Body) => { readonly inputs: readonly InputRef[]; readonly parameters: JobParameters };
+  readonly answer: (done: DoneJob) => object;
+}): JobKind {
+  return jobKind<Body>({
+    ...own,
+    answers: 'result',
+    network: false,
+    requires: [],
+    limits: GGUF_LIMITS,
+    missing: () => Promise.resolve(null),
+    program: () => Promise.resolve(ownProgram('gguf')),
+  });
+}
+
+function fileInput(name: string, field: string, given: string): InputRef {
+  return { name, field, given, accepts: 'file' };
+}
+
+const inspectBody = object({
+  input_path: inputPath('The GGUF file'),
+  tensor_limit: optionalOrEmpty(integer({ min: 0, max: 200, about: 'Tensors in the answer. Default: 100.' })),
+  tensor_offset: optionalOrEmpty(integer({ min: 0, max: 65_536, about: 'The first of them. Default: 0.' })),
+});
+
+export const inspectKind = fileKind<Infer<typeof inspectBody>>({
+  name: 'gguf/inspect',
+  path: '/api/gguf/inspect',
+  summary: 'Describe a GGUF file: metadata and tensors; the whole description is the output.',
+  body: inspectBody,
+  plan: ({ input_path: given, tensor_limit: limit = 100, tensor_offset: offset = 0 }) => ({
+    inputs: [fileInput('model', 'input_path', given)],
+    parameters: { tensor_limit: limit, tensor_offset: offset },
+  }),
+  answer: (done) => ({
+    success: true,
+    output_path: outputPath(done.id, firstOutput(done)),
+    ...(done.result as object),
+  }),
+});
+
+const splitBody = object({
+  input_path: inputPath('The GGUF file'),
+  max_tensors: optionalOrEmpty(integer({ min: 1, max: 65_536, about: 'Tensors of a part. Default: 128.' })),
+  max_bytes: optionalOrEmpty(integer({ min: 1, max: MAX, about: 'Bytes of tensors of a part, instead.' })),
+  no_tensor_first_split: optionalOrEmpty(flag('The first part has the metadata alone. Default: false.')),
+  output_name: outputName,
+});
+
+export const splitKind = fileKind<Infer<typeof splitBody>>({
+  name: 'gguf/split',
+  path: '/api/gguf/split',
+  summary: 'Split a GGUF model into parts, as llama-gguf-split does.',
+  body: splitBody,
+  plan({
+    input_path: given,
+    max_tensors: tensors,
+    max_bytes: bytes,
+    no_tensor_first_split: first,
+    output_name: name,
+  }) {
+    if (tensors !== undefined && bytes !== undefined)
+      throw new ApiError('invalid_value', 'max_tensors and max_bytes do not go together', {
+        param: 'max_bytes',
+      });
+    return {
+      inputs: [fileInput('model', 'input_path', given)],
+      parameters: {
+        by: bytes === undefined ? 'tensors' : 'bytes',
+        max: bytes ?? tensors ?? SPLIT_TENSORS,
+        no_tensor_first_split: String(first ?? false),
+        output_name: ggufName(name, given, 'split').replace(/\.gguf$/i, ''),
+      },
+    };
+  },
+  answer: ({ id, outputs, elapsedSeconds }) => ({
+    success: true,
+    parts: outputs.map((output) => ({
+      output_path: outputPath(id, output),
+      file_size: output.size,
+      sha256: output.sha256,
+    })),
+    elapsed_seconds: elapsedSeconds,
+  }),
+});
+
+const mergeBody = object({
+  input_path: optionalOrEmpty(
+    inputPath('The first part, `…-00001-of-0000N.gguf`; the others are found by it'),
+  ),
+  input_paths: optional(list(inputPath('A part'), { max: MAX_PARTS })),
+  output_name: outputName,
+});
+
+export const mergeKind = fileKind<Infer<typeof mergeBody>>({
+  name: 'gguf/merge',
+  path: '/api/gguf/merge',
+  summary: 'Merge the parts of a split GGUF model into one file.',
+  body: mergeBody,
+  plan({ input_path: first, input_paths: all, output_name: name }) {
+    if ((first === undefined) === (all === undefined))
+      throw new ApiError('missing_required_parameter', 'one of input_path and input_paths is needed', {
+        param: 'input_path',
+      });
+    const given = all ?? namesOfParts(first ?? '');
+    const field = all === undefined ? 'input_path' : 'input_paths';
+    const stem = (given[0] ?? '').replace(/-\d{5}-of-\d{5}\.gguf$/i, '');
+    return {
+      inputs: given.map((each, i) => fileInput(`part-${String(i + 1).padStart(5, '0')}`, field, each)),
+      parameters: { parts: given.length, output_name: ggufName(name, stem, 'merged') },
+    };
+  },
+  answer: oneFile,
+});
+
+const loraBody = object({
+  base_path: inputPath('The base, of F32, F16 or BF16'),
+  lora_path: inputPath('The adapter, a GGUF file'),
+  scale: optionalOrEmpty(decimal({ min: -100, max: 100, about: 'Default: 1, as it was trained.' })),
+  output_name: outputName,
+});
+
+export const mergeLoraKind = fileKind<Infer<typeof loraBody>>({
+  name: 'gguf/merge-lora',
+  path: '/api/gguf/merge/lora',
+  summary: 'Merge a LoRA adapter into its base.',
+  body: loraBody,
+  plan: ({ base_path: base, lora_path: lora, scale = 1, output_name: name }) => ({
+    inputs: [fileInput('base', 'base_path', base), fileInput('lora', 'lora_path', lora)],
+    parameters: { scale: String(scale), output_name: ggufName(name, base, 'merged') },
+  }),
+  answer: oneFile,
+});
+
+const imatrixBody = object({
+  input_path: inputPath('The GGUF model'),
+  data_path: inputPath('The text, in UTF-8'),
+  max_tokens: optionalOrEmpty(integer({ min: 1, max: 16_777_216, about: 'Of the text. Default: 262144.' })),
+  output_name: outputName,
+});
+
+export const imatrixKind = fileKind<Infer<typeof imatrixBody>>({
+  name: 'gguf/imatrix',
+  path: '/api/gguf/imatrix',
+  summary: 'Collect the importance matrix of a model over a text.',
+  body: imatrixBody,
+  plan: ({ input_path: given, data_path: data, max_tokens: tokens = IMATRIX_TOKENS, output_name: name }) => ({
+    inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
+    parameters: { max_tokens: tokens, output_name: ggufName(name, given, 'imatrix') },
+  }),
+  answer: oneFile,
+});
+
+function oneFile(done: DoneJob): object {
+  const output = firstOutput(done);
+  return {
+    success: true,
+    output_path: outputPath(done.id, output),
+    file_size: output.size,
+    sha256: output.sha256,
+    elapsed_seconds: done.elapsedSeconds,
+    ...(done.result as object),
+  };
+}

@@ -1,0 +1,71 @@
+// `GET /api/gguf/pipeline/status` (seed 004): the tools, types and architectures there really are. The
+// lists are those the quantiser and the converter work from, not llama.cpp's or the original's.
+
+import { anything, object } from '../../base/shape.ts';
+import { QUANTIZE_TYPES, type QuantizeType } from '../../engine/seam/quantize.ts';
+import { type Route, route } from '../../http/route.ts';
+import { ARCHITECTURES } from '../../models/convert/architectures.ts';
+import { CONVERTER } from '../../models/derive.ts';
+
+/** The original's tools, and the kind of job that does their work here. */
+const TOOLS: Readonly<Record<string, string>> = {
+  'llama-quantize': 'gguf/quantize',
+  'llama-imatrix': 'gguf/imatrix',
+  'llama-gguf-split': 'gguf/split',
+  'llama-export-lora': 'gguf/merge-lora',
+  'convert_hf_to_gguf.py': 'gguf/convert',
+};
+
+export function pipelineStatus(kinds: ReadonlySet<string>): Route {
+  return route({
+    method: 'GET',
+    path: '/api/gguf/pipeline/status',
+    access: 'key',
+    limited: true,
+    summary: 'The tools, quantisation types and architectures of this workshop.',
+    tag: 'Jobs',
+    answer: object({
+      llama_cpp_tools: anything,
+      gguf_python_lib: anything,
+      quant_types_available: anything,
+      quant_types: anything,
+      supported_architectures: anything,
+      supported_model_classes: anything,
+      capabilities: anything,
+    }),
+    handle: () => Promise.resolve(status(kinds)),
+  });
+}
+
+function status(kinds: ReadonlySet<string>): object {
+  const tools = Object.fromEntries(Object.entries(TOOLS).map(([tool, kind]) => [tool, kinds.has(kind)]));
+  const available = Object.keys(tools).filter((tool) => tools[tool] === true);
+  const types: readonly (readonly [string, QuantizeType])[] = Object.entries(QUANTIZE_TYPES);
+  const classes = Object.keys(ARCHITECTURES).toSorted();
+  return {
+    llama_cpp_tools: {
+      tools,
+      available,
+      any_available: available.length > 0,
+      note: `no command-line tools of llama.cpp are used: their work is done by ${CONVERTER}`,
+    },
+    gguf_python_lib: { available: false, version: null, note: 'not used' },
+    quant_types_available: types.map(([name]) => name),
+    quant_types: types.map(([name, { id, needsMatrix }]) => ({
+      name,
+      llama_ftype: id,
+      needs_imatrix: needsMatrix,
+    })),
+    supported_architectures: [...new Set(Object.values(ARCHITECTURES).map(({ gguf }) => gguf))].toSorted(),
+    supported_model_classes: classes,
+    capabilities: {
+      read_metadata: kinds.has('gguf/inspect'),
+      quantize: kinds.has('gguf/quantize'),
+      convert_hf: kinds.has('gguf/convert'),
+      imatrix: kinds.has('gguf/imatrix'),
+      split_join: kinds.has('gguf/split') && kinds.has('gguf/merge'),
+      lora_merge: kinds.has('gguf/merge-lora'),
+      inference: false,
+    },
+  };
+}

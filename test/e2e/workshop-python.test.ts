@@ -1,0 +1,220 @@
+// The kinds of jobs that run Python, in a real workshop: without the environment each is refused with the one
+// command that makes it, and everything else works; with it (`make convert-oracle`) models are converted and
+// trained in the jail, the records name the lock, and pickles are refused.
+
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { Agent, fetch } from 'undici';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openJobRecord } from '@assay/attestation/job-record';
+import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
+import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
+import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
+import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
+
+const MODELS = fileURLToPath(new URL('../fixtures/workshop/make-models.py', import.meta.url));
+const CANARY = 'canary-77c2';
+const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, headersTimeout: 20 * MINUTES });
+const SETUP = 'run "assay workshop setup"';
+
+interface Answer {
+  readonly status: number;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+function useWorkshop(python: string) {
+  let folder = '';
+  let url = '';
+  let workshop: Spawned | undefined;
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'assay-workshop-python-'));
+    const models = join(folder, 'models');
+    mkdirSync(join(models, 'tiny'), { recursive: true });
+    writeFolder(join(models, 'tiny'), HF_FOLDERS.mistral());
+    writeFileSync(
+      join(models, 'data.jsonl'),
+      `${JSON.stringify({ prompt: 'the model', completion: 'eeeeeeeeeeee' })}\n`.repeat(8),
+    );
+    writeFileSync(join(models, 'bad.jsonl'), `{"prompt":"${CANARY}"}\n`);
+    writeFileSync(join(models, 'data.pt2'), CANARY);
+    if (HAVE_PYTHON && python === pythonEnvironment.folder)
+      await promisify(execFile)(pythonEnvironment.python, ['-I', MODELS, models], { maxBuffer: 1 << 24 });
+    const config = `[tee]\nmode = "none"\n[store]\ndata_dir = "data"\n[workshop]\nroots = ["models"]\npython = ${JSON.stringify(python)}\n`;
+    writeFileSync(join(folder, 'workshop.toml'), config);
+    workshop = spawnAssay(['workshop', '--config', 'workshop.toml', '--listen', '127.0.0.1:0'], {
+      cwd: folder,
+    });
+    const [, found = ''] = await workshop.said(/"msg":"listening","url":"([^"]+)"/);
+    url = found;
+  }, 10 * MINUTES);
+  afterAll(async () => {
+    workshop?.child.kill('SIGTERM');
+    await workshop?.ended;
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const answerOf = async (response: Awaited<ReturnType<typeof fetch>>): Promise<Answer> => ({
+    status: response.status,
+    body: (await response.json()) as Answer['body'],
+  });
+  return {
+    at: (path: string) => join(folder, path),
+    log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
+    get: async (path: string) => answerOf(await fetch(url + path, { dispatcher })),
+    bytes: async (path: string) =>
+      new Uint8Array(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
+    post: async (path: string, fields: Readonly<Record<string, unknown>>, form = false) =>
+      answerOf(
+        await fetch(url + path, {
+          method: 'POST',
+          dispatcher,
+          headers: { 'content-type': form ? 'application/x-www-form-urlencoded' : 'application/json' },
+          body: form
+            ? new URLSearchParams(fields as Record<string, string>).toString()
+            : JSON.stringify(fields),
+        }),
+      ),
+  };
+}
+
+describe('without Python', () => {
+  const { get, post, at } = useWorkshop('/nonexistent/python');
+
+  test('the paths and the state of training say what is missing and the command', async () => {
+    const { body: paths } = await get('/api/convert/cross/paths');
+    expect(paths).toMatchObject({ total: 14, available_count: 0 });
+    const list = paths['paths'] as readonly { readonly note: string; readonly available: boolean }[];
+    expect(list.every(({ available }) => !available)).toBe(true);
+    expect(list.filter(({ note }) => note.includes(SETUP))).toHaveLength(10);
+    const { body: training } = await get('/api/finetune/status');
+    expect(training).toMatchObject({
+      ready: false,
+      command: 'assay workshop setup',
+      unsloth: { available: false },
+    });
+  });
+
+  test.each<[string, Readonly<Record<string, unknown>>]>([
+    ['/api/convert/cross', { path: 'pytorch_to_onnx', input_path: 'data.pt2' }],
+    ['/api/litert/convert/pytorch-to-tflite', { model_path: 'data.pt2' }],
+    ['/api/finetune/train', { model_name: 'tiny', dataset_source: 'data.jsonl' }],
+  ])('%s is 400 with the command', async (path, fields) => {
+    const { status, body } = await post(path, fields);
+    expect(status).toBe(400);
+    expect(body).toMatchObject({ error: { code: 'tool_unavailable' } });
+    expect(String(body['detail'])).toMatch(/assay workshop setup/);
+  });
+
+  test.each<[string, Readonly<Record<string, unknown>>, string]>([
+    ['/api/convert/cross', { path: 'onnx_to_vitis', input_path: 'data.pt2' }, 'unsupported_parameter'],
+    ['/api/convert/cross', { path: 'a_to_b', input_path: 'data.pt2' }, 'invalid_value'],
+    ['/api/convert/cross', { input_path: 'data.pt2' }, 'missing_required_parameter'],
+    ['/api/finetune/train', { model_name: 'tiny' }, 'missing_required_parameter'],
+    [
+      '/api/finetune/train',
+      { model_name: 'tiny', dataset_source: 'data.jsonl', lora_r: 0 },
+      'integer_below_min_value',
+    ],
+    [
+      '/api/finetune/train',
+      { model_name: 'tiny', dataset_source: 'data.jsonl', exports: 'zip' },
+      'invalid_value',
+    ],
+  ])('%s %j: %s', async (path, fields, code) => {
+    const { status, body } = await post(path, fields);
+    expect(body).toMatchObject({ error: { code } });
+    expect(status).toBe(400);
+  });
+
+  test('and GGUF needs none', async () => {
+    const { body } = await post('/api/gguf/convert/hf-to-gguf', { model_dir: 'tiny', output_type: 'f16' });
+    expect(body).toMatchObject({ success: true });
+    expect(readdirSync(at('models'))).toContain('tiny');
+  });
+});
+
+describe.skipIf(!HAVE_PYTHON)('with Python, in the jail', () => {
+  const { get, post, bytes, at, log } = useWorkshop(pythonEnvironment.folder);
+
+  test(
+    'a PyTorch program becomes TFLite, run beside the original',
+    async () => {
+      const { body } = await post('/api/litert/convert/pytorch-to-tflite', { model_path: 'net.pt2' }, true);
+      expect(body).toMatchObject({ success: true, format: 'tflite', converter: 'litert-torch' });
+      expect(body['result']).toMatchObject({ checked: true });
+      const [id = ''] = String(body['output_path']).split('/');
+      const record = await openJobRecord(await bytes(`/api/jobs/${id}/record`));
+      expect(record).toMatchObject({ kind: 'litert/convert', state: 'done' });
+      expect(record.tool.version).toContain('torch ');
+    },
+    10 * MINUTES,
+  );
+
+  test(
+    'pickled weights go to GGUF in one job; a pickle that names anything else is refused and not run',
+    async () => {
+      const { body } = await post('/api/convert/cross', {
+        path: 'pytorch_to_safetensors',
+        input_path: 'net.bin',
+      });
+      expect(body).toMatchObject({ success: true, result: { tensors: 11 } });
+      const evil = await post('/api/convert/cross', {
+        path: 'pytorch_to_safetensors',
+        input_path: 'evil.bin',
+      });
+      expect(evil.status).toBe(400);
+      expect(readdirSync(at('models'))).not.toContain('pwned');
+    },
+    10 * MINUTES,
+  );
+
+  test(
+    'an adapter is trained: the loss falls, its exports are outputs, the list shows it',
+    async () => {
+      const { status, body } = await post(
+        '/api/finetune/train',
+        {
+          model_name: 'tiny',
+          dataset_source: 'data.jsonl',
+          learning_rate: '0.05',
+          max_steps: '30',
+          batch_size: '8',
+          gradient_accumulation_steps: '1',
+          exports: 'lora,gguf_adapter',
+        },
+        true,
+      );
+      expect(status).toBe(202);
+      const id = String(body['job_id']);
+      expect(id).toMatch(/^train-[0-9a-f]{32}$/);
+      const { body: job } = await get(`/api/jobs/${id}?wait=900`);
+      expect(job).toMatchObject({ status: 'done', kind: 'finetune/train' });
+      expect((job['outputs'] as readonly { readonly name: string }[]).map(({ name }) => name)).toEqual([
+        'adapter.gguf',
+        'lora/adapter_config.json',
+        'lora/adapter_model.safetensors',
+      ]);
+      const record = await openJobRecord(await bytes(`/api/jobs/${id}/record`));
+      expect(record.parameters.get('learning_rate')).toBe('0.05');
+      expect((await get('/api/finetune/jobs')).body).toMatchObject({ total: 1, data: [{ id }] });
+      expect((await get(`/api/finetune/jobs/${id}`)).body).toMatchObject({ status: 'done' });
+    },
+    20 * MINUTES,
+  );
+
+  test(
+    'a data set that is none is refused by its line, and its content is in no log',
+    async () => {
+      const asked = { model_name: 'tiny', dataset_source: 'bad.jsonl' };
+      const { status, body } = await post('/api/finetune/train?wait=true', asked);
+      expect({ status, body }).toMatchObject({ status: 400, body: { error: { param: 'dataset_source' } } });
+      expect(JSON.stringify(body)).not.toContain(CANARY);
+      expect(log()).not.toContain(CANARY);
+      expect(readFileSync(at('models/bad.jsonl'), 'utf8')).toContain(CANARY);
+    },
+    10 * MINUTES,
+  );
+});
