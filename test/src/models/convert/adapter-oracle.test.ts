@@ -1,7 +1,6 @@
 // Against PEFT and the official converter, on adapters trained on tiny random models: the tensors are the
 // same, and libllama computes with ours what PEFT computes. Needs `make convert-oracle`.
 
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
@@ -18,7 +17,6 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadAdapter } from '../../../../src/engine/child/llama/adapters.ts';
 import { LlamaContext } from '../../../../src/engine/child/llama/context.ts';
@@ -29,11 +27,10 @@ import { convertFolder } from '../../../../src/models/convert/convert.ts';
 import type { FolderFile } from '../../../../src/models/convert/folder.ts';
 import { checkAdapter } from '../../../../src/models/gguf/adapter.ts';
 import { readHeader } from '../../../../src/models/gguf/header.ts';
-import { haveOracle, oracleCase, oracleFolder } from '../../../fixtures/models/convert-oracle.ts';
+import { haveOracle, oracleCase, oracleFolder, runOracle } from '../../../fixtures/models/convert-oracle.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../../../scripts/convert-oracle/adapter.py', import.meta.url));
-const PYTHON = join(oracleFolder, 'python/bin/python');
 const haveAdapters =
   haveOracle && existsSync(join(oracleFolder, 'python/lib/python3.11/site-packages/peft/__init__.py'));
 const KINDS = ['plain', 'rslora', 'ranks'] as const;
@@ -53,8 +50,7 @@ async function adaptersOf(
     `adapters-${createHash('sha256').update(readFileSync(SCRIPT)).digest('hex').slice(0, 12)}`,
   );
   if (!existsSync(stamp)) {
-    const llamaCpp = join(oracleFolder, 'llama.cpp');
-    await promisify(execFile)(PYTHON, [SCRIPT, llamaCpp, dirname(folder), name], { maxBuffer: 1 << 26 });
+    await runOracle(SCRIPT, [dirname(folder), name]);
     writeFileSync(stamp, '');
   }
   return { model: made.folder, folder, tokens: made.tokens };

@@ -2,20 +2,48 @@
 // figure is asserted here. Hostile files are refused and their code does not run. Needs `make
 // convert-oracle`.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { convertFolder } from '../../../../src/models/convert/convert.ts';
+import { readHeader } from '../../../../src/models/gguf/header.ts';
 import type { CrossPathId } from '../../../../src/workshop/python/cross-paths.ts';
+import { source } from '../../../fixtures/models/gguf-source.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
-import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
+import { HF_FOLDERS, inMemory } from '../../../fixtures/models/hf-folder.ts';
 import { HAVE_PYTHON, MINUTES, useTools, type Said } from '../../../fixtures/workshop/python-tools.ts';
 
 /** Of outputs around 0.1 to 1, in F32 on both sides. */
 const CLOSE = 1e-5;
+/** Weights are read back and compared by bits. */
+const EQUAL = { checked: true, max_difference: 0 };
+/** SHA-256 of what the pinned llama.cpp's converter makes of each fixture folder and type. */
+const OFFICIAL = JSON.parse(
+  readFileSync(new URL('../../../golden/convert-digests.json', import.meta.url), 'utf8'),
+) as Readonly<Record<string, string>>;
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Digests of each value of the metadata, and of each tensor with its type and shape, by name. */
+async function partsOf(file: Buffer): Promise<ReadonlyMap<string, string>> {
+  const { spans, tensors, dataOffset } = await readHeader(source(file));
+  const values = [...spans].map(([key, [start, end]]) => [key, sha256(file.subarray(start, end))] as const);
+  const weights = tensors.map(({ name, type, shape, offset, bytes }) => {
+    const at = dataOffset + offset;
+    return [
+      `tensor ${name}`,
+      `${type.name} ${shape.join('×')} ${sha256(file.subarray(at, at + bytes))}`,
+    ] as const;
+  });
+  return new Map([...values, ...weights]);
+}
 
 describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
   const { work, run } = useTools({ models: true });
-  writeFileSync(join(work, 'tiny.gguf'), tinyGguf());
+  beforeAll(() => writeFileSync(join(work, 'tiny.gguf'), tinyGguf()));
 
   function convert(path: CrossPathId, model: string, more: object = {}): Promise<Said> {
     const builtin = path === 'pytorch_to_gguf';
@@ -56,35 +84,43 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
     'a state dict goes to safetensors and back; tensors that share memory are both there',
     async () => {
       const there = await convert('pytorch_to_safetensors', 'net.bin');
-      expect(there.result).toMatchObject({ output: 'model.safetensors', tensors: 11 });
+      expect(there.result).toMatchObject({ output: 'model.safetensors', tensors: 11, ...EQUAL });
       const back = await run('cross', {
         parameters: { path: 'safetensors_to_pytorch' },
         inputs: { model: join(there.output, 'model.safetensors') },
       });
-      expect(back.result).toMatchObject({ output: 'pytorch_model.bin', tensors: 11 });
+      expect(back.result).toMatchObject({ output: 'pytorch_model.bin', tensors: 11, ...EQUAL });
     },
     10 * MINUTES,
   );
 
   test(
-    'a folder with pickled weights becomes GGUF by the built-in converter',
+    'a folder with pickled weights becomes the GGUF file of the official converter',
     async () => {
-      const folder = join(work, 'pickled');
-      mkdirSync(folder);
-      for (const [name, bytes] of HF_FOLDERS.qwen2()) writeFileSync(join(folder, name), bytes);
-      const { output } = await run('cross', {
-        parameters: { path: 'safetensors_to_pytorch' },
-        inputs: { model: join(folder, 'model.safetensors') },
-      });
-      const pickled = join(work, 'pickled-only');
+      const [whole, pickled] = [join(work, 'whole'), join(work, 'pickled')];
+      mkdirSync(whole);
       mkdirSync(pickled);
-      for (const [name, bytes] of HF_FOLDERS.qwen2())
-        if (!name.endsWith('.safetensors')) writeFileSync(join(pickled, name), bytes);
-      copyFileSync(join(output, 'pytorch_model.bin'), join(pickled, 'pytorch_model.bin'));
-      const made = await convert('pytorch_to_gguf', 'pickled-only');
+      for (const [name, bytes] of HF_FOLDERS.mistral()) {
+        writeFileSync(join(whole, name), bytes);
+        if (!name.includes('safetensors')) writeFileSync(join(pickled, name), bytes);
+      }
+      const weights = await convert('safetensors_to_pytorch', 'whole');
+      expect(weights.result).toMatchObject({ tensors: 21, ...EQUAL });
+      for (const name of readdirSync(weights.output))
+        copyFileSync(join(weights.output, name), join(pickled, name));
+      const made = await convert('pytorch_to_gguf', 'pickled');
       expect(made.refused).toBeUndefined();
       expect(made.result).toMatchObject({ output: 'gguf/model.gguf' });
       expect(readdirSync(made.output)).toEqual(['gguf']);
+      const pieces: Uint8Array[] = [];
+      const output = { write: (bytes: Uint8Array) => void pieces.push(bytes.slice()) };
+      convertFolder(inMemory(HF_FOLDERS.mistral()), output, { type: 'f16' });
+      const official = Buffer.concat(pieces);
+      expect(sha256(official)).toBe(OFFICIAL['mistral f16']);
+      // The order of tensors is that of the files they came from.
+      expect(await partsOf(readFileSync(join(made.output, 'gguf/model.gguf')))).toEqual(
+        await partsOf(official),
+      );
     },
     10 * MINUTES,
   );
@@ -124,7 +160,7 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
     ],
     ['a Keras model with code', 'keras_to_onnx', 'lambda.keras', {}, 'unsupported_model_format', /safe mode/],
     [
-      'a pickle where a program is wanted',
+      'a file that names no architecture',
       'pytorch_to_tflite_litert',
       'net.onnx',
       {},

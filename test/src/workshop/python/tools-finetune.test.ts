@@ -1,10 +1,10 @@
-// LoRA really trained on a tiny model: the loss falls, and the same request gives the same adapter. A data
-// set that is none is refused by line and field, and none of its text is said. Needs `make convert-oracle`.
+// A data set that is none is refused by line and field, and none of its text is said; a parameter out of its
+// bounds is refused by its name. Training itself: test/e2e/trained-adapter.test.ts. Needs `make
+// convert-oracle`.
 
-import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { HF_FOLDERS } from '../../../fixtures/models/hf-folder.ts';
 import { HAVE_PYTHON, MINUTES, useTools } from '../../../fixtures/workshop/python-tools.ts';
 
@@ -13,8 +13,10 @@ const CANARY = 'canary-7f3a';
 describe.skipIf(!HAVE_PYTHON)('training', () => {
   const { work, run } = useTools();
   const model = join(work, 'model');
-  mkdirSync(model);
-  for (const [name, bytes] of HF_FOLDERS.mistral()) writeFileSync(join(model, name), bytes);
+  beforeAll(() => {
+    mkdirSync(model);
+    for (const [name, bytes] of HF_FOLDERS.mistral()) writeFileSync(join(model, name), bytes);
+  });
 
   function dataset(name: string, text: string): string {
     const path = join(work, name);
@@ -23,42 +25,6 @@ describe.skipIf(!HAVE_PYTHON)('training', () => {
   }
 
   const PARAMETERS = { model_name: 'tiny', learning_rate: '0.05', max_steps: 12, batch_size: 4 };
-
-  test(
-    'the loss falls, twice to the same adapter, and every export is there',
-    async () => {
-      const row = `${JSON.stringify({ prompt: 'the model', completion: ' the token' })}\n`;
-      const inputs = { model, dataset: dataset('good.jsonl', row.repeat(8)) };
-      const parameters = { ...PARAMETERS, gradient_accumulation_steps: 1 };
-      const exports = ['lora', 'safetensors', 'gguf', 'gguf_adapter'];
-      const first = await run('finetune', { parameters: { ...parameters, exports }, inputs, builtin: true });
-      expect(first.refused).toBeUndefined();
-      expect(first.result).toMatchObject({
-        steps: 12,
-        rows: 8,
-        form: 'prompt_completion',
-        device: 'cpu',
-        use_4bit: false,
-      });
-      const losses = first.result?.['losses'] as readonly number[];
-      console.log(`loss ${losses[0]} to ${losses.at(-1)}`);
-      expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.5);
-      expect(first.logs.join('\n')).toMatch(/use_4bit: fell to false/);
-      expect(readdirSync(first.output).toSorted()).toEqual(['adapter.gguf', 'lora', 'merged', 'model.gguf']);
-      for (const name of ['adapter.gguf', 'model.gguf'])
-        expect(readFileSync(join(first.output, name)).toString('latin1', 0, 4)).toBe('GGUF');
-      const again = await run('finetune', { parameters, inputs });
-      const digest = (folder: string): readonly string[] =>
-        ['adapter_config.json', 'adapter_model.safetensors'].map((name) =>
-          createHash('sha256')
-            .update(readFileSync(join(folder, 'lora', name)))
-            .digest('hex'),
-        );
-      expect(digest(again.output)).toEqual(digest(first.output));
-      expect(readdirSync(again.output)).toEqual(['lora']);
-    },
-    15 * MINUTES,
-  );
 
   test.each<[string, string, RegExp]>([
     ['nothing', '\n\n', /has no line/],

@@ -14,6 +14,7 @@ import torch
 from .protocol import Refused
 
 PICKLED = "it holds more than tensors (a pickle that would run code is refused, never run)"
+NOT_SAVED = "it is no file of torch.save"
 MAX_EXPRESSION = 2000
 ARITHMETIC = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant,
@@ -82,9 +83,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu")
     except pickle.UnpicklingError as error:
-        raise Refused("unsupported_model_format", f"{label(path)}: {PICKLED}") from error
+        raise Refused("unsupported_model_format", f"{label(path)}: {PICKLED if may_be_saved(path) else NOT_SAVED}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
-        raise Refused("unsupported_model_format", f"{label(path)}: it is no file of torch.save") from error
+        raise Refused("unsupported_model_format", f"{label(path)}: {NOT_SAVED}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not loaded:
@@ -93,6 +94,12 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise Refused("unsupported_model_format", f"{label(path)}: its state dict has something that is no tensor")
     return loaded
+
+
+def may_be_saved(path: Path) -> bool:
+    """Whether it begins as a zip or as a pickle does; torch reports any other file as a pickle with an operation that is not allowed."""
+    with path.open("rb") as file:
+        return file.read(1) in (b"P", b"\x80")
 
 
 def label(path: Path) -> str:
