@@ -79,8 +79,10 @@ describe('what code a bundle has', () => {
   });
 
   test('every source of the server that is named by a relative URL is a file of the bundle', () => {
-    // `assay image` looks for the builder, which is of the checkout alone, and says so where it is missing.
-    const named = sourcesBelow('src').flatMap((file) =>
+    // `assay image` looks for the builder and `assay workshop` for its program: neither is in an image, and both
+    // commands say so.
+    const server = sourcesBelow('src').filter((file) => !file.startsWith('src/workshop/'));
+    const named = server.flatMap((file) =>
       [
         ...readFileSync(join(TOP, file), 'utf8').matchAll(/new URL\('(\.[^']+\.js)', import\.meta\.url\)/g),
       ].map(
@@ -88,8 +90,12 @@ describe('what code a bundle has', () => {
         (match) => posix.join('dist/src/shared', match[1] ?? ''),
       ),
     );
-    expect(named.filter((path) => !production.files.has(path))).toEqual(['dist/image/disks.js']);
+    expect(named.filter((path) => !production.files.has(path))).toEqual([
+      'dist/image/model-disk.js',
+      'dist/src/workshop/main.js',
+    ]);
     expect(named).toContain('dist/src/engine/child/worker.js');
+    expect(production.sources.filter((path) => path.startsWith('src/workshop/'))).toEqual([]);
   });
 });
 
