@@ -185,8 +185,9 @@ function boundBody(
   route: Route,
   principal: Principal,
 ): void {
-  if (!hasBody(request.raw)) return;
+  // Without a body, too: an answer may bring what was stored.
   request.exchange.held = bodies.open(principal.bucket);
+  if (!hasBody(request.raw)) return;
   const announced = Number(request.headers['content-length'] ?? 0);
   if (route.form !== undefined) {
     if (announced > route.form.maxBytes(deps.config)) throw bodyTooLarge();

@@ -8,7 +8,7 @@ import { route, type Call, type Route } from '../../http/route.ts';
 import { queryInteger } from '../../file-routes/stored.ts';
 import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 import { deletedResponse, inputItems, responseAnswer } from './answer-schema.ts';
-import type { ResponseStore, StoredFor } from '../../files/response-store.ts';
+import type { ResponseStore, StoredFor, StoredResponse } from '../../files/response-store.ts';
 import { includable } from './wire.ts';
 
 /** Callers without a known key have their own responses, by the key they sent, and one share of the room. */
@@ -35,6 +35,13 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
       throw new ApiError('response_not_found', 'this server stores no responses (responses.store)');
     return [store, storedFor(call.exchange.principal), call.params['id'] ?? ''];
   };
+  /** Held like a body until the answer is over. */
+  const found = async (call: Pick<Call, 'exchange' | 'params'>): Promise<StoredResponse> => {
+    const [stored, caller, id] = of(call);
+    const response = await stored.get(caller, id);
+    call.exchange.held?.grow(response.bytes);
+    return response;
+  };
   const getResponse = route({
     method: 'GET',
     path: '/v1/responses/:id',
@@ -51,8 +58,7 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     answer: responseAnswer,
     errors: ['response_not_found', 'file_damaged'],
     async handle(call) {
-      const [stored, caller, id] = of(call);
-      return (await stored.get(caller, id)).response;
+      return (await found(call)).response;
     },
   });
   const deleteResponse = route({
@@ -87,8 +93,7 @@ export function storedResponseRoutes(store: ResponseStore | null): readonly Rout
     errors: ['response_not_found', 'file_damaged'],
     async handle(call) {
       const { limit = 20, order = 'desc', after } = call.query;
-      const [stored, caller, id] = of(call);
-      const { input } = await stored.get(caller, id);
+      const { input } = await found(call);
       const ordered = order === 'asc' ? input : input.toReversed();
       const at = after === undefined ? -1 : ordered.findIndex((item) => item['id'] === after);
       if (after !== undefined && at < 0)

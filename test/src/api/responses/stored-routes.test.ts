@@ -211,9 +211,16 @@ describe('previous_response_id', () => {
     await idle();
     const first = next();
     await expect.poll(() => api.engine.requests.length).toBe(2);
-    await expect(next()).rejects.toMatchObject({ status: 429, code: 'server_overloaded' });
+    const overloaded = { status: 429, code: 'server_overloaded' };
+    await expect(next()).rejects.toMatchObject(overloaded);
+    await expect(sdk.responses.retrieve(id)).rejects.toMatchObject(overloaded);
+    await expect(sdk.responses.inputItems.list(id)).rejects.toMatchObject(overloaded);
     door.open();
     expect((await first).status).toBe('completed');
+    await idle();
+    expect((await sdk.responses.retrieve(id)).id).toBe(id);
+    await idle();
+    expect((await sdk.responses.inputItems.list(id)).data).toHaveLength(1);
     await idle();
     expect((await next()).status).toBe('completed');
   });
