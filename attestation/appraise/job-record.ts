@@ -11,6 +11,7 @@ import { type ArchivedResult, verifyArchived } from './appraise.ts';
 import { archivedDocuments } from './archive.ts';
 import type { Policy } from './policy.ts';
 
+/** Whom a caller trusts to sign records: by key, or by evidence that a policy accepts. */
 export interface JobTrust {
   /** Keys that may sign without evidence, 32 bytes each. */
   readonly keys?: readonly Uint8Array[] | undefined;

@@ -9,6 +9,7 @@ import { decodeSign1, encodeSign1, sign1Verifies, signedBytesOf, type SignedForm
 
 /** Domain separation and version, key 0 of the payload. */
 export const JOB_LABEL = 'assay/job/v1';
+/** The content type in the protected header of a record (docs/workshop.md). */
 export const JOB_CONTENT_TYPE = 'application/vnd.assay.job+cbor';
 /** Most bytes of a whole record. */
 export const MAX_JOB_RECORD_BYTES = 512 * 1024;
@@ -19,18 +20,22 @@ const FORM: SignedForm = {
   maxBytes: MAX_JOB_RECORD_BYTES,
 };
 
+/** How a job can end, in the order of their numbers in a record. */
 export const JOB_STATES = ['done', 'failed', 'cancelled', 'interrupted'] as const;
+/** One of `JOB_STATES`. */
 export type JobState = (typeof JOB_STATES)[number];
 
 /** A parameter as it is signed; a fraction or a negative number is its text. */
 export type JobParameter = string | number | boolean | null | readonly JobParameter[];
 
+/** A file that a job read, with its SHA-256 of 32 bytes. */
 export interface JobInput {
   readonly name: string;
   /** 32 bytes. */
   readonly sha256: Uint8Array;
 }
 
+/** A file that a job left, with its SHA-256 of 32 bytes and its size in bytes. */
 export interface JobOutput extends JobInput {
   /** Bytes. */
   readonly size: number;
@@ -65,7 +70,11 @@ const MAX_TEXT = 1024;
 const WORD = /^[a-z0-9][a-z0-9/_-]{0,63}$/;
 const PATH = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$/;
 
-/** The signer's half: `sign` makes the 64 bytes of an Ed25519 signature over what it is given. */
+/**
+ * The signer's half: `sign` makes the 64 bytes of an Ed25519 signature over what it is given.
+ * @throws AttestationError malformed_record
+ * @example const record = encodeJobRecord(job, sign);
+ */
 export function encodeJobRecord(record: JobRecord, sign: (bytes: Uint8Array) => Uint8Array): Uint8Array {
   const payload = encodeCbor(payloadOf(record));
   // The reader's rules hold for the writer: a record that no reader takes must not be signed.
@@ -77,6 +86,7 @@ export function encodeJobRecord(record: JobRecord, sign: (bytes: Uint8Array) => 
  * The content of the record, once its signature by the key it names holds. Whether that key is one to trust
  * is for the caller: by evidence whose claim 6 it is, or by a key it knows.
  * @throws AttestationError malformed_record, malformed_cbor, input_too_large; refused record_signature
+ * @example const { outputs, receiptKey } = await openJobRecord(bytes);
  */
 export async function openJobRecord(bytes: Uint8Array): Promise<JobRecord> {
   const signed = decodeSign1(FORM, bytes);

@@ -16,6 +16,8 @@ const ENTRIES = Object.keys(PACKAGE_ENTRIES).map((entry) => ({
 /** Bytes, texts and objects of the caller, by name. */
 const GIVEN = `
 import type * as core from '@assay/attestation';
+import type * as records from '@assay/attestation/job-record';
+import type * as verdict from '@assay/attestation/job-verdict';
 import type * as launch from '@assay/attestation/launch';
 import type * as simulated from '@assay/attestation/simulated';
 declare const apiKey: string, text: string, releases: string, cmdline: string;
@@ -32,6 +34,8 @@ declare const evidence: Parameters<typeof core.verifySnp>[0], collateral: core.T
 declare const shape: launch.Rtmr0Shape, events: Parameters<typeof launch.rtmr2Events>[1];
 declare const key: simulated.IssuerKey, amd: simulated.SimulatedAmd, values: simulated.SgxExtensionValues, platform: simulated.TcbInfoValues;
 declare const defaults: simulated.QuoteDefaults;
+declare const job: records.JobRecord, archive: NonNullable<verdict.JobTrust['evidence']>['archive'];
+declare function sign(data: Uint8Array): Uint8Array;
 declare function sha256(data: Uint8Array): Uint8Array;
 declare function randomBytes(length: number): Uint8Array;
 declare function readFile(path: string): Promise<Uint8Array>;
