@@ -79,8 +79,8 @@ describe('what code a bundle has', () => {
   });
 
   test('every source of the server that is named by a relative URL is a file of the bundle', () => {
-    // `assay image` looks for the builder and `assay workshop` for its program: neither is in an image, and both
-    // commands say so.
+    // `assay image` looks for the builder and `assay workshop` for its program: neither is in an image, and
+    // both commands say so.
     const server = sourcesBelow('src').filter((file) => !file.startsWith('src/workshop/'));
     const named = server.flatMap((file) =>
       [

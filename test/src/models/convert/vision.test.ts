@@ -88,7 +88,7 @@ test('property: whatever the settings of images and the encoder say, they are re
       });
       taken += 1;
     }),
-    { numRuns: 300 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
+    { numRuns: 900 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
   );
   expect(taken).toBeGreaterThan(20);
 });
