@@ -29,13 +29,14 @@ export const jobAnswer = object({
   ),
   inputs: list(file, { max: 2048 }),
   outputs: list(file, { max: 256 }),
+  result: anything,
   parameters: anything,
   log: list(text({ max: 1024 }), { max: 1000 }),
   recorded: flag('Whether GET …/record gives its signed record.'),
 });
 
-/** Without log, for lists. */
-export function wireJob(job: StoredJob, log = true): object {
+/** In lists without its log and without what its program told of the result. */
+export function wireJob(job: StoredJob, whole = true): object {
   const files = job.inputs.map(({ name, sha256, size }) => ({ name, sha256, bytes: size }));
   return {
     id: job.id,
@@ -52,7 +53,8 @@ export function wireJob(job: StoredJob, log = true): object {
     inputs: files,
     outputs: job.outputs.map(({ name, sha256, size }) => ({ name, sha256, bytes: size })),
     parameters: job.plan.parameters,
-    log: log ? job.log : [],
+    result: whole ? job.result : null,
+    log: whole ? job.log : [],
     recorded: job.recorded,
   };
 }

@@ -192,6 +192,8 @@ describe.skipIf(!HAVE_PYTHON)('with Python, in the jail', () => {
       expect(id).toMatch(/^train-[0-9a-f]{32}$/);
       const { body: job } = await get(`/api/jobs/${id}?wait=900`);
       expect(job).toMatchObject({ status: 'done', kind: 'finetune/train' });
+      const { first_loss, last_loss } = job['result'] as Readonly<Record<string, number>>;
+      expect(last_loss).toBeLessThan(first_loss!);
       expect((job['outputs'] as readonly { readonly name: string }[]).map(({ name }) => name)).toEqual([
         'adapter.gguf',
         'lora/adapter_config.json',
