@@ -1,6 +1,11 @@
-// The HTTP server's part of the configuration.
+// The HTTP server's part of the configuration, and the certificate of its connections.
 
 import { readFileSync } from 'node:fs';
+import type { BatchingAttester } from '../attester/batcher.ts';
+import type { Identity } from '../attester/identity.ts';
+import { createLeaf, type Leaf, type Tls } from '../attester/leaf.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
 import { isLoopback } from '../http/address.ts';
 import { shareOf } from '../http/admission/permits.ts';
 import type { ServerConfig } from '../http/deps.ts';
@@ -97,4 +102,41 @@ export function openFileLimit(read: () => string = () => readFileSync('/proc/sel
 export function addressOf(address: string): { readonly host: string; readonly port: number } {
   const at = address.lastIndexOf(':');
   return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
+}
+
+interface LeafStart {
+  readonly config: Config;
+  readonly identity: Identity;
+  /** Null: no TEE. */
+  readonly attester: BatchingAttester | null;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Made before the server, which takes each renewal from then on. */
+interface ServerLeaf {
+  readonly leaf: Leaf;
+  /** Hands every renewal to the server. */
+  renew(server: { setTls(tls: Tls): void }): void;
+}
+
+export async function createServerLeaf(options: LeafStart): Promise<ServerLeaf> {
+  const { config, identity, attester, clock, log } = options;
+  let apply: (tls: Tls) => void = () => undefined;
+  const leaf = await createLeaf({
+    identity,
+    names: config.tls.names,
+    lifetimeMs: config.tls.lifetimeHours * 3_600_000,
+    timeoutMs: config.tee.timeoutMs,
+    attester,
+    clock,
+    onRenewed: (tls) => apply(tls),
+    onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
+  });
+  return {
+    leaf,
+    renew(server) {
+      apply = (tls) => server.setTls(tls);
+    },
+  };
 }

@@ -4,7 +4,6 @@
 
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
-import { createLeaf, type Tls } from '../attester/leaf.ts';
 import { openAudit, type Audit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { systemReason } from '../base/system-error.ts';
@@ -15,7 +14,7 @@ import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import { allRoutes } from '../api/routes.ts';
 import { checkBackend } from './backend.ts';
-import { serverConfig } from './http.ts';
+import { createServerLeaf, serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import type { Files } from '../files/open.ts';
 import { createFiles } from './files.ts';
@@ -87,17 +86,8 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   }));
   signal.throwIfAborted();
   const attester = (parts.attester = tee === null ? null : createAttester(tee, identity, models, options));
-  const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
-  const leaf = (parts.leaf = await createLeaf({
-    identity,
-    names: config.tls.names,
-    lifetimeMs: config.tls.lifetimeHours * 3_600_000,
-    timeoutMs: config.tee.timeoutMs,
-    attester,
-    clock,
-    onRenewed: (tls) => renewals.apply(tls),
-    onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
-  }));
+  const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
+  parts.leaf = leaf;
   const responses = (parts.responses = await openResponses(config, tee, clock, log));
   const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
   const files = (parts.files = await createFiles(config, tee, clock, log));
@@ -118,7 +108,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     },
     (context) => allRoutes(context, responses?.store ?? null),
   ));
-  renewals.apply = (tls) => server.setTls(tls);
+  renew(server);
   const url = await listen(server, config);
   for (const id of config.models.preload)
     models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why

@@ -7,7 +7,6 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
-import { createLeaf, type Tls } from '../attester/leaf.ts';
 import { type Audit, openAudit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { readSmallFile } from '../base/durable-files.ts';
@@ -21,7 +20,7 @@ import type { Files } from '../files/open.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import { CONVERTER } from '../models/derive.ts';
 import { createFiles } from '../start/files.ts';
-import { serverConfig } from '../start/http.ts';
+import { createServerLeaf, serverConfig } from '../start/http.ts';
 import { createTee, dataDir, type Tee } from '../start/tee.ts';
 import { parseSignature, type CatalogSignature } from './catalog/catalog.ts';
 import { assetRoutes } from './catalog/routes.ts';
@@ -110,17 +109,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     ownTool,
     kinds,
   });
-  const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
-  const leaf = await createLeaf({
-    identity,
-    names: config.tls.names,
-    lifetimeMs: config.tls.lifetimeHours * 3_600_000,
-    timeoutMs: config.tee.timeoutMs,
-    attester,
-    clock,
-    onRenewed: (tls) => renewals.apply(tls),
-    onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
-  });
+  const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   ends.push(() => leaf.close());
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   if (audit !== null) ends.push(() => audit.close());
@@ -148,7 +137,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
   ends.push(() => publishing.close());
-  renewals.apply = (tls) => server.setTls(tls);
+  renew(server);
   signal.throwIfAborted();
   const { url } = await server.listen();
   return { url, identity, tee, jail };
