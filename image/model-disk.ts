@@ -69,13 +69,14 @@ async function modelFiles(source: string): Promise<readonly ModelFile[]> {
       ...parts.map((path) => ({ role: 'weights' as const, path })),
       ...(projector === undefined ? [] : [{ role: 'projector' as const, path: projector }]),
     ];
-    return await Promise.all(
-      paths.map(async ({ role, path }) => {
-        const found = await stat(path);
-        if (!found.isFile()) throw badInput(`${path} is not a regular file`);
-        return { role, path, size: found.size, name: paths.length === 1 ? soleName(path) : basename(path) };
-      }),
-    );
+    const files: ModelFile[] = [];
+    // One after the other, so that of several missing files the first is named.
+    for (const { role, path } of paths) {
+      const found = await stat(path);
+      if (!found.isFile()) throw badInput(`${path} is not a regular file`);
+      files.push({ role, path, size: found.size, name: paths.length === 1 ? soleName(path) : basename(path) });
+    }
+    return files;
   } catch (error) {
     if (error instanceof ApiError) throw badInput(`${source}: ${error.message} (${error.code})`);
     const { path } = error as NodeJS.ErrnoException;
