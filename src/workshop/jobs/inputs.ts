@@ -292,15 +292,14 @@ export async function digestOfFile(
     if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
     const hash = createHash('sha256');
     let size = 0;
-    for await (const piece of file.createReadStream({
-      autoClose: false,
-      highWaterMark: 1024 * 1024,
-      signal,
-    })) {
-      // A stream of a file without an encoding gives buffers.
-      const bytes = piece as Buffer;
-      hash.update(bytes);
-      size += bytes.length;
+    const buffer = Buffer.allocUnsafe(1024 * 1024);
+    for (;;) {
+      // No stream with the signal: one that is made after an abort throws where nobody catches it.
+      signal.throwIfAborted();
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, size);
+      if (bytesRead === 0) break;
+      hash.update(buffer.subarray(0, bytesRead));
+      size += bytesRead;
     }
     const identity = identityOf(await file.stat());
     if (identity !== identityOf(before))
