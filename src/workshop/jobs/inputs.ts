@@ -137,6 +137,11 @@ async function locate(
   return { kind, path };
 }
 
+/** The id of the job that a name as `job-…/NAME` speaks of. */
+export function jobNamed(given: string): string | undefined {
+  return JOB_OUTPUT.exec(given)?.[1];
+}
+
 async function pathOf(
   given: string,
   field: string,

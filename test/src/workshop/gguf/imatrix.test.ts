@@ -14,7 +14,12 @@ import type { QuantizeName } from '../../../../src/engine/seam/quantize.ts';
 import { convertFolder } from '../../../../src/models/convert/convert.ts';
 import { encodeGgufHeader } from '../../../../src/models/convert/gguf-header.ts';
 import { fileSource } from '../../../../src/models/gguf/read.ts';
-import { readImatrix, writeImatrix, type WrittenImatrix } from '../../../../src/workshop/gguf/imatrix.ts';
+import {
+  readImatrix,
+  writeImatrix,
+  type ImatrixFormat,
+  type WrittenImatrix,
+} from '../../../../src/workshop/gguf/imatrix.ts';
 import { describeGguf } from '../../../../src/workshop/gguf/inspect.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
@@ -43,6 +48,7 @@ afterAll(() => rm(folder, { recursive: true }));
 async function matrixOver(
   text: string,
   maxTokens = 1e6,
+  format: ImatrixFormat = 'gguf',
 ): Promise<WrittenImatrix & { readonly path: string }> {
   const path = join(folder, `matrix-${(made += 1)}.gguf`);
   const words = join(folder, `text-${made}`);
@@ -50,7 +56,10 @@ async function matrixOver(
   const [sourceFd, textFd] = [openSync(model, 'r'), openSync(words, 'r')];
   const textSha256 = createHash('sha256').update(text).digest('hex');
   try {
-    const written = await writeImatrix({ sourceFd, textFd, textSha256, maxTokens, path, signal }, collect);
+    const written = await writeImatrix(
+      { sourceFd, textFd, textSha256, maxTokens, path, format, signal },
+      collect,
+    );
     return { ...written, path };
   } finally {
     closeSync(sourceFd);
