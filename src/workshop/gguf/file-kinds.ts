@@ -18,8 +18,15 @@ import {
 import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
 import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { IMATRIX_FORMATS } from './imatrix.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  IMATRIX_FORMATS,
+  inputPath,
+  outputName,
+  outputPath,
+} from './common.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 /** As llama-gguf-split's `--split-max-tensors`. */

@@ -18,11 +18,9 @@ import {
 import { invalidGguf, type ByteSource } from '../../models/gguf/bytes.ts';
 import { readHeader, type TensorEntry } from '../../models/gguf/header.ts';
 import { fileSource } from '../../models/gguf/read.ts';
+import type { ImatrixFormat } from './common.ts';
 import { isGguf, readDat, writeDat, type Placed } from './imatrix-dat.ts';
 import { writeFileAt, type FileWriter, type Writing } from './write.ts';
-
-export const IMATRIX_FORMATS = ['gguf', 'dat'] as const;
-export type ImatrixFormat = (typeof IMATRIX_FORMATS)[number];
 
 export interface ImatrixRequest extends Writing {
   /** A checked model and a text in UTF-8, open for reading. */

@@ -243,9 +243,10 @@ function addRow({ squares, counts }: Sum, plane: number, at: bigint, columns: nu
 
 /**
  * A column that the text never reaches counts for a little: a block of none has no scale. A plane that it
- * never reaches, as an expert that was given no token, weighs all columns alike.
+ * never reaches, as an expert that was given no token, weighs all columns alike. Of a matrix that was given
+ * only what is nothing is raised, so that the result is what llama.cpp makes of it.
  */
-export function meanOf({ squares, counts }: Sum): Float32Array {
+export function meanOf({ squares, counts }: Sum, isGiven = false): Float32Array {
   const columns = squares.length / counts.length;
   const means = new Float32Array(squares.length).fill(1);
   for (const [plane, rows] of counts.entries()) {
@@ -253,7 +254,7 @@ export function meanOf({ squares, counts }: Sum): Float32Array {
     const own = squares.subarray(plane * columns, (plane + 1) * columns);
     const floor = (own.reduce((sum, each) => sum + each, 0) / columns) * 1e-6 || 1;
     means.set(
-      Float32Array.from(own, (each) => Math.max(each, floor) / rows),
+      Float32Array.from(own, (each) => (isGiven && each > 0 ? each : Math.max(each, floor)) / rows),
       plane * columns,
     );
   }

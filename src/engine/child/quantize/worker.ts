@@ -102,7 +102,7 @@ function valuesOf({ name, at, columns, counts }: MatrixEntry): Float32Array {
       'invalid_input',
       `the importance matrix of ${name} has a value that is no sum of squares`,
     );
-  return meanOf({ squares: Float64Array.from(sums), counts: [...counts] });
+  return meanOf({ squares: Float64Array.from(sums), counts: [...counts] }, true);
 }
 
 function readAt(at: number, length: number): Buffer {
