@@ -155,7 +155,7 @@ describe('a folder that is converted is one the job left', () => {
       [`step-1/${first}`]: Buffer.from('{"temperature": 0}'),
       'step-1/merged/tokenizer.model': Buffer.from('another'),
     };
-    write({ ...one, [first]: other[`step-1/${first}`]! });
+    write({ ...one, [first]: other[`step-1/${first}`] });
     await expect(register(way, proof({ ...one, ...other }))).rejects.toMatchObject({
       ...REFUSED,
       message: expect.stringMatching(/left no folder with exactly these files/),
