@@ -1,4 +1,4 @@
-// `make client`: the command `assay-verify` as one executable, for people who have no Node. Our TypeScript and
+// `make client`: the command `assay-verify` as one executable, for machines without Node. Our TypeScript and
 // its two packages are bundled by esbuild, and carried as a single executable application by the Node that
 // the image ships, from the locked tarball (Node's documentation, "Single executable applications"; the
 // blob is put in by Node's own tool, postject). Neither snapshot nor code cache: the same sources and inputs
@@ -24,13 +24,13 @@ import { TOP } from './top.ts';
  * Where Node is packaged and what comes out runs. Not macOS: it starts no executable without a signature, and
  * the tool that signs is on macOS alone.
  */
-export const PLATFORMS = ['linux-x64', 'linux-arm64', 'win-x64'] as const;
-export type Platform = (typeof PLATFORMS)[number];
+export const EXECUTABLE_PLATFORMS = ['linux-x64', 'linux-arm64', 'win-x64'] as const;
+export type ExecutablePlatform = (typeof EXECUTABLE_PLATFORMS)[number];
 
 /** Of Node's documentation: the mark in the program that says whether a blob is there. */
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
 /** The Node that writes the blob; its format is that of one version. */
-const BUILDER: Platform = 'linux-x64';
+const BUILDER: ExecutablePlatform = 'linux-x64';
 
 const run = promisify(execFile);
 
@@ -58,8 +58,8 @@ export async function bundleClient(top = TOP): Promise<Uint8Array> {
   return script;
 }
 
-export interface ClientOptions {
-  readonly platform: Platform;
+export interface ExecutableOptions {
+  readonly platform: ExecutablePlatform;
   readonly inputs: Inputs;
   readonly out: string;
   /** Where the sources are; another folder only when reproducing. */
@@ -67,7 +67,7 @@ export interface ClientOptions {
 }
 
 /** Writes `assay-verify-<platform>` into `out`. Returns its path and SHA-256. Throws ImageError. */
-export async function buildClient(options: ClientOptions): Promise<{ path: string; digest: string }> {
+export async function buildClient(options: ExecutableOptions): Promise<{ path: string; digest: string }> {
   const { platform, inputs, out, top = TOP } = options;
   await mkdir(out, { recursive: true });
   const work = await mkdtemp(join(out, '.client-'));
@@ -113,7 +113,7 @@ async function tool(program: string, args: readonly string[], cwd: string): Prom
 }
 
 /** Node's program for a platform, from the locked tarball. All are of the image's version. */
-async function nodeOf(platform: Platform, inputs: Inputs, top: string): Promise<Uint8Array> {
+async function nodeOf(platform: ExecutablePlatform, inputs: Inputs, top: string): Promise<Uint8Array> {
   const image = readLock(join(top, 'image/inputs.lock.json')).npm.find(isNode(BUILDER));
   const input =
     platform === BUILDER ? image : readLock(join(top, 'image/client.lock.json')).npm.find(isNode(platform));
@@ -126,12 +126,12 @@ async function nodeOf(platform: Platform, inputs: Inputs, top: string): Promise<
   return found.data;
 }
 
-function isNode(platform: Platform): (input: NpmInput) => boolean {
+function isNode(platform: ExecutablePlatform): (input: NpmInput) => boolean {
   return (input) => input.package === `node-${platform}`;
 }
 
-function isPlatform(name: string): name is Platform {
-  return (PLATFORMS as readonly string[]).includes(name);
+function isPlatform(name: string): name is ExecutablePlatform {
+  return (EXECUTABLE_PLATFORMS as readonly string[]).includes(name);
 }
 
 async function main(): Promise<void> {
@@ -146,7 +146,10 @@ async function main(): Promise<void> {
   const sums: string[] = [];
   for (const platform of values.platform) {
     if (!isPlatform(platform))
-      throw new ImageError('usage', `--platform is one of ${PLATFORMS.join(', ')}, not ${platform}`);
+      throw new ImageError(
+        'usage',
+        `--platform is one of ${EXECUTABLE_PLATFORMS.join(', ')}, not ${platform}`,
+      );
     const { path, digest } = await buildClient({ platform, inputs, out: resolve(values.out) });
     process.stdout.write(`${digest}  ${path}\n`);
     sums.push(`${digest}  ${path.replace(/^.*\//, '')}\n`);

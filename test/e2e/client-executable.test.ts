@@ -26,7 +26,7 @@ if (!ready)
 else if (!mayChangeRoot)
   console.warn('\n! this process may not change its root: the executable is not run in an empty one\n');
 
-/** What Node's program is linked with, and nothing else. */
+/** Node's program is linked with these alone. */
 const LIBRARIES = {
   libc6: ['ld-linux-x86-64.so.2', 'libc.so.6', 'libm.so.6', 'libdl.so.2', 'libpthread.so.0'],
   'libstdc++6': ['libstdc++.so.6'],
