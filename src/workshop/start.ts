@@ -5,9 +5,9 @@ import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
+import type { BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
-import { type Audit, openAudit, type RequestRecord } from '../audit/write.ts';
+import type { RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { readSmallFile } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
@@ -17,11 +17,12 @@ import type { Config } from '../config/read.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
 import { FILE_ROUTES } from '../file-routes/route.ts';
 import type { Files } from '../files/open.ts';
+import { attestation } from '../http/attestation.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import { CONVERTER } from '../models/derive.ts';
 import { createFiles } from '../start/files.ts';
-import { createServerLeaf, serverConfig } from '../start/http.ts';
-import { createTee, dataDir, type Tee } from '../start/tee.ts';
+import { createServerLeaf, listen, openRequestAudit, serverConfig } from '../start/http.ts';
+import { createAttester, createTee, dataDir, type Tee } from '../start/tee.ts';
 import { parseSignature, type CatalogSignature } from './catalog/catalog.ts';
 import { assetRoutes } from './catalog/routes.ts';
 import { findJail } from './jail/barriers.ts';
@@ -92,7 +93,16 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     sha256: await toolDigest(codeFiles(), signal),
   };
   if (tee !== null) await writeReferencePolicy(folder, tee, ownTool);
-  const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
+  const attested = [workshopModel(ownTool)];
+  const attester = createAttester({
+    tee,
+    identity,
+    config,
+    configDigest: given.digest,
+    models: () => attested,
+    clock,
+    log,
+  });
   if (attester !== null) ends.push(() => attester.close());
   signal.throwIfAborted();
   const files = await createFiles(config, tee, clock, log);
@@ -111,7 +121,14 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   });
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   ends.push(() => leaf.close());
-  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
+  const audit = await openRequestAudit({
+    config,
+    folder: auditFolder(config),
+    identity,
+    clock,
+    log,
+    onFatal: options.onFatal,
+  });
   if (audit !== null) ends.push(() => audit.close());
   const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
   ends.push(() => publishing.close());
@@ -139,7 +156,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   ends.push(() => publishing.close());
   renew(server);
   signal.throwIfAborted();
-  const { url } = await server.listen();
+  const url = await listen(server, config);
   return { url, identity, tee, jail };
 }
 
@@ -243,55 +260,10 @@ async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts
   return { jobs: opened, sources };
 }
 
-function createAttester(
-  { workshop: { config, digest }, log }: WorkshopStart,
-  tee: Tee,
-  identity: Identity,
-  tool: RunTool,
-): BatchingAttester {
-  const model = workshopModel(tool);
-  return createBatcher({
-    source: tee.source,
-    context: {
-      tlsSpki: identity.tls.spkiSha256,
-      config: digest,
-      receiptKey: identity.receipt.publicKey,
-      hpkeKey: identity.hpke.publicKey,
-    },
-    models: () => [model],
-    now: systemClock.now,
-    timeoutMs: config.tee.timeoutMs,
-    batchMax: config.tee.batchMax,
-    maxQueue: config.tee.maxQueue,
-    // Every one is of a job, which the queue bounds.
-    perMinute: 0,
-    onReport: ({ error, milliseconds }) => {
-      if (error !== undefined) log.error({ msg: 'attestation failed', milliseconds, err: error });
-    },
-  });
-}
-
 /** Not the server's, which may have the same data folder. */
 function auditFolder(config: Config): string {
   const { folder } = config.audit;
   return config.origins.has('audit.folder') && folder !== undefined
     ? folder
     : join(dataDir(config), 'workshop-audit');
-}
-
-function createAudit(
-  { workshop: { config }, log, onFatal }: WorkshopStart,
-  identity: Identity,
-): Promise<Audit> {
-  return openAudit({
-    folder: auditFolder(config),
-    privateKey: identity.receipt.privateKey,
-    clock: systemClock,
-    maxSegmentBytes: config.audit.maxSegmentBytes,
-    maxSegments: config.audit.maxSegments,
-    onError: (error) => {
-      log.error({ msg: 'the audit log cannot be written', err: error });
-      onFatal(error);
-    },
-  });
 }
