@@ -371,6 +371,5 @@ export const healthAnswer = object({
   }),
 });
 
-export const errorAnswer = object({
-  error: object({ message: words, type: words, param: nullable(words), code: words }),
-});
+export const errorObject = object({ message: words, type: words, param: nullable(words), code: words });
+export const errorAnswer = object({ error: errorObject });

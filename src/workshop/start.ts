@@ -15,30 +15,27 @@ import { lockFolder } from '../base/folder-lock.ts';
 import type { Log } from '../base/log.ts';
 import type { Config } from '../config/read.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
-import { FILE_ROUTES } from '../file-routes/route.ts';
 import type { Files } from '../files/open.ts';
-import { attestation } from '../http/attestation.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import { CONVERTER } from '../models/derive.ts';
 import { createFiles } from '../start/files.ts';
 import { createServerLeaf, listen, openRequestAudit, serverConfig } from '../start/http.ts';
 import { createAttester, createTee, dataDir, type Tee } from '../start/tee.ts';
+import { allWorkshopRoutes } from './all-routes.ts';
 import { parseSignature, type CatalogSignature } from './catalog/catalog.ts';
-import { assetRoutes } from './catalog/routes.ts';
 import { findJail } from './jail/barriers.ts';
 import type { JailBuild } from './jail/jail.ts';
 import { Jobs } from './jobs/jobs.ts';
 import type { RunTool } from './jobs/record.ts';
 import { toolDigest } from './jobs/tool.ts';
 import type { InputSources } from './jobs/inputs.ts';
-import { allKinds, familyRoutes } from './kinds.ts';
+import { allKinds } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
-import { workshopRoutes } from './routes.ts';
 
 export interface RunningWorkshop {
   readonly url: string;
@@ -143,13 +140,14 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
       version: options.version,
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    () => [
-      ...workshopRoutes(jobs, kinds.values()),
-      ...familyRoutes(kinds, python, jobs),
-      ...publishing.routes,
-      ...assetRoutes({ dataFolder: dataDir(config), signature }),
-      ...FILE_ROUTES,
-    ],
+    () =>
+      allWorkshopRoutes({
+        kinds,
+        jobs,
+        python,
+        publications: publishing.publications,
+        assets: { dataFolder: dataDir(config), signature },
+      }),
   );
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
