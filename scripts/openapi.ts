@@ -95,8 +95,7 @@ function errorOf(path: string): string {
 /** The media types of an answer. */
 function contentOf(route: Route, json: object, events: object): object {
   if (route.text === true) return { 'text/plain': { schema: { type: 'string' } } };
-  if (route.bytes !== undefined)
-    return { [route.bytes]: { schema: { type: 'string', format: 'binary' } } };
+  if (route.bytes !== undefined) return { [route.bytes]: { schema: { type: 'string', format: 'binary' } } };
   return { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
 }
 

@@ -3,7 +3,7 @@
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
-import { choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
+import { anything, choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
 import { ownerOf, queryInteger } from '../file-routes/stored.ts';
 import { readFormFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
@@ -19,7 +19,7 @@ const jobId = text({ max: 64 });
 
 /** The routes of all kinds, then those of jobs. */
 export function workshopRoutes(jobs: Jobs, kinds: Iterable<JobKind>): readonly Route[] {
-  return [...[...kinds].map((kind) => kindRoute(jobs, kind)), ...jobRoutes(jobs)];
+  return [...[...kinds].map((kind) => kindRoute(jobs, kind)), ...jobRoutes(jobs), ...resultRoutes(jobs)];
 }
 
 function kindRoute(jobs: Jobs, kind: JobKind): Route {
@@ -84,9 +84,6 @@ function failureOf({ error, id }: StoredJob): ApiError {
 function idOf({ params }: Pick<Call, 'params'>): string {
   return params['id'] ?? '';
 }
-
-const RECORD_TYPE = 'application/vnd.assay.job+cbor';
-const BYTES = { method: 'GET', access: 'key', limited: true, untimed: true, tag: TAG, errors: ['no_such_job', 'job_not_over'] } as const; // prettier-ignore
 
 function jobRoutes(jobs: Jobs): readonly Route[] {
   return [
@@ -153,6 +150,15 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
         return { id: idOf(call), object: 'job', deleted: true };
       },
     }),
+  ];
+}
+
+const RECORD_TYPE = 'application/vnd.assay.job+cbor';
+const BYTES = { method: 'GET', access: 'key', limited: true, untimed: true, tag: TAG, errors: ['no_such_job', 'job_not_over'] } as const; // prettier-ignore
+
+/** What a job that is over left. */
+function resultRoutes(jobs: Jobs): readonly Route[] {
+  return [
     route({
       ...BYTES,
       path: '/api/jobs/:id/record',
@@ -166,7 +172,7 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
       ...BYTES,
       path: '/api/jobs/:id/evidence',
       summary: 'The evidence that binds the key of the record (assay/archive/v1).',
-      bytes: 'application/json',
+      answer: object({ format: choice(['assay/archive/v1']), evidence: anything, receipts: anything }),
       async handle(call) {
         const bytes = await jobs.evidence(ownerOf(call), idOf(call));
         return send(call, bytes, 'application/json; charset=utf-8');

@@ -6,7 +6,15 @@ import { type Infer, map, object, optionalOrEmpty, text } from '../../base/shape
 import { typeOfIsq } from '../../models/isq.ts';
 import { jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { fileFields, firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  fileFields,
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  inputPath,
+  outputName,
+  outputPath,
+} from './common.ts';
 
 /** The files the converter opens of a folder (models/model-folder). */
 const READ =

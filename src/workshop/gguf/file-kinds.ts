@@ -68,7 +68,7 @@ function fileInput(name: string, field: string, given: string): InputRef {
 const count = integer({ min: 0, max: MAX });
 const words = text({ max: 8192 });
 
-/** As GgufDescription. */
+/** As GgufDescription, cut short by the program. */
 const described = {
   version: count,
   architecture: nullable(words),
@@ -88,6 +88,7 @@ const described = {
   ),
   types: anyObject('By type: how many tensors and bytes.'),
   split: nullable(object({ no: count, count })),
+  truncated: flag('Whether tensors or keys were left out of the answer beyond what was asked for.'),
 };
 
 const inspectBody = object({
