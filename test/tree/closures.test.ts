@@ -66,8 +66,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 271,
-    lines: 38_900,
+    files: 272,
+    lines: 39_000,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
