@@ -179,7 +179,7 @@ function workshopOpenApi(): object {
   };
 }
 
-/** What a caller sends and what it is answered, in short. */
+/** The fields of each, and its summary. */
 function workshopTable(): string {
   const rows = ofWorkshop.map((route) => {
     const { method, path, aliases = [], body, form, summary } = route;

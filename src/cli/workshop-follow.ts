@@ -1,18 +1,18 @@
 // A job or publication of a workshop from its id to its end: its progress on standard error, and a signal that
-// cancels it there. The first SIGINT or SIGTERM cancels, and the command ends once nothing of it runs; a second
-// one leaves at once. A lost terminal (SIGHUP) or a kill leaves the work running.
+// cancels it there. The first SIGINT or SIGTERM cancels, and the command ends once the work has; a second one
+// leaves at once. A lost terminal (SIGHUP) or a kill leaves the work running.
 
 import { CommandError } from './arguments.ts';
 import { shownText, type LocalClient } from './local-client.ts';
 
-export type Answer = Readonly<Record<string, unknown>>;
+export type WorkshopAnswer = Readonly<Record<string, unknown>>;
 
 /** Of a job, or of a publication by the beginning of its id. Below it is `/cancel`. */
 export function pathOf(id: string): string {
   return id.startsWith('publish-') ? `/api/finetune/publish/${id}` : `/api/jobs/${id}`;
 }
 
-/** What ended it from here; its exit code is that of a shell. */
+/** A signal to this command ended it; its exit code is that of a shell. */
 export class Cancelled extends CommandError {
   readonly exitCode: number;
 
@@ -25,12 +25,12 @@ export class Cancelled extends CommandError {
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 type Asked = keyof typeof EXIT_CODES;
 
-export function isRunning(answer: Answer): boolean {
+export function isRunning(answer: WorkshopAnswer): boolean {
   return answer['status'] === 'queued' || answer['status'] === 'running';
 }
 
 /** Resolves with the last answer, of work that is done; throws CommandError, and Cancelled after a signal. */
-export async function followed(client: LocalClient, id: string): Promise<Answer> {
+export async function followed(client: LocalClient, id: string): Promise<WorkshopAnswer> {
   const at = pathOf(id);
   const show = progressOn(process.stderr.isTTY, id);
   let asked: Asked | undefined;
@@ -68,9 +68,13 @@ function howToReturn(id: string): string {
 }
 
 /** Each request waits in the workshop for the end, at most a second. */
-async function toItsEnd(client: LocalClient, at: string, show: (answer: Answer) => void): Promise<Answer> {
+async function toItsEnd(
+  client: LocalClient,
+  at: string,
+  show: (answer: WorkshopAnswer) => void,
+): Promise<WorkshopAnswer> {
   for (;;) {
-    const answer = (await client.call('GET', `${at}?wait=1`)) as Answer;
+    const answer = (await client.call('GET', `${at}?wait=1`)) as WorkshopAnswer;
     show(answer);
     if (!isRunning(answer)) return answer;
   }
@@ -85,7 +89,7 @@ export function progressOn(
   terminal: boolean,
   id: string,
   write = (text: string): unknown => process.stderr.write(text),
-): (answer: Answer) => void {
+): (answer: WorkshopAnswer) => void {
   let last = '';
   return (answer) => {
     const fraction = Math.min(1, Math.max(0, Number(answer['progress']) || 0));

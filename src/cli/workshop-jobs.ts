@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import { environment } from '../config/read.ts';
 import { CommandError, optionText, parseArguments, UsageError, type Parsed } from './arguments.ts';
 import { localClient, shownText, type LocalClient } from './local-client.ts';
-import { type Answer, Cancelled, followed, pathOf } from './workshop-follow.ts';
+import { type WorkshopAnswer, Cancelled, followed, pathOf } from './workshop-follow.ts';
 
 interface Twin {
   readonly path: string;
@@ -120,7 +120,7 @@ async function runJob(client: LocalClient, { action, given, values }: Asked): Pr
     ...settings(values),
     ...Object.fromEntries(given.map((value, i) => [fields[i] ?? '', value])),
   };
-  const submitted = (await client.form(`${path}?wait=false`, body)) as Answer;
+  const submitted = (await client.form(`${path}?wait=false`, body)) as WorkshopAnswer;
   const id = idOf(submitted, 'job_id');
   if (values['detach'] === true) return values['json'] === true ? print(submitted) : say(`${id}\n`);
   return finished(client, id, values);
@@ -144,8 +144,8 @@ async function jobs(
   values: Parsed['values'],
 ): Promise<number> {
   if (verb === undefined) {
-    const answer = (await client.call('GET', '/api/jobs?limit=1000')) as Answer;
-    const all = Array.isArray(answer['data']) ? (answer['data'] as readonly Answer[]) : [];
+    const answer = (await client.call('GET', '/api/jobs?limit=1000')) as WorkshopAnswer;
+    const all = Array.isArray(answer['data']) ? (answer['data'] as readonly WorkshopAnswer[]) : [];
     return values['json'] === true ? print(answer) : say(all.map(rowOf).join(''));
   }
   if (job === undefined || !JOB.test(job) || more.length > 0) throw new UsageError(JOBS_USAGE);
@@ -155,7 +155,7 @@ async function jobs(
     case 'wait':
       return finished(client, job, values);
     case 'cancel': {
-      const { status } = (await client.call('POST', `${pathOf(job)}/cancel`)) as Answer;
+      const { status } = (await client.call('POST', `${pathOf(job)}/cancel`)) as WorkshopAnswer;
       return say(`${job} ${String(status)}\n`);
     }
     case 'remove':
@@ -166,7 +166,7 @@ async function jobs(
   }
 }
 
-function rowOf(job: Answer): string {
+function rowOf(job: WorkshopAnswer): string {
   const percent = Math.floor((Number(job['progress']) || 0) * 100);
   return `${shownText(job, 'id')}  ${shownText(job, 'status').padEnd(11)}  ${String(percent).padStart(3)} %  ${shownText(job, 'kind')}\n`;
 }
@@ -184,7 +184,7 @@ function settings(values: Parsed['values']): Readonly<Record<string, string>> {
 
 const JOB = /^[a-z]+-[0-9a-f]{32}$/;
 
-function idOf(answer: Answer, key: 'job_id' | 'publication_id'): string {
+function idOf(answer: WorkshopAnswer, key: 'job_id' | 'publication_id'): string {
   const id = shownText(answer, key);
   if (!JOB.test(id)) throw new CommandError('the workshop named no job');
   return id;
@@ -196,7 +196,7 @@ interface OutputFile {
   readonly path: string;
 }
 
-function outputsOf(job: Answer): readonly OutputFile[] {
+function outputsOf(job: WorkshopAnswer): readonly OutputFile[] {
   const outputs = Array.isArray(job['outputs']) ? (job['outputs'] as readonly unknown[]) : [];
   return outputs.map((output) => ({
     name: shownText(output, 'name'),
@@ -217,7 +217,7 @@ async function fetchJob(
   const out = optionText(values['out']);
   if (out === undefined || !JOB.test(id))
     throw new UsageError('usage: assay workshop fetch JOB --out FOLDER');
-  const job = (await client.call('GET', `/api/jobs/${id}`)) as Answer;
+  const job = (await client.call('GET', `/api/jobs/${id}`)) as WorkshopAnswer;
   await download(client, job, out);
   return 0;
 }
@@ -225,7 +225,7 @@ async function fetchJob(
 /**
  * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites no file.
  */
-async function download(client: LocalClient, job: Answer, folder: string): Promise<void> {
+async function download(client: LocalClient, job: WorkshopAnswer, folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const at = `/api/jobs/${shownText(job, 'id')}`;
   for (const { name } of outputsOf(job)) {
@@ -254,7 +254,7 @@ async function publish(
   if (token === undefined || token === '')
     throw new UsageError('the token of the hub is missing: --token-file FILE, or HF_TOKEN');
   const body = { ...settings(values), [field]: path, repo_id: repo, token };
-  const begun = (await client.form(`/api/finetune/publish/${kind}?wait=false`, body)) as Answer;
+  const begun = (await client.form(`/api/finetune/publish/${kind}?wait=false`, body)) as WorkshopAnswer;
   const id = idOf(begun, 'publication_id');
   return values['detach'] === true ? say(`${id}\n`) : finished(client, id, values);
 }

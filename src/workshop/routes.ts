@@ -156,7 +156,7 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
 const RECORD_TYPE = 'application/vnd.assay.job+cbor';
 const BYTES = { method: 'GET', access: 'key', limited: true, untimed: true, tag: TAG, errors: ['no_such_job', 'job_not_over'] } as const; // prettier-ignore
 
-/** What a job that is over left. */
+/** Record, evidence and outputs of a job that is over. */
 function resultRoutes(jobs: Jobs): readonly Route[] {
   return [
     route({

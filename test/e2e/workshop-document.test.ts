@@ -2,10 +2,10 @@
 // refusals, and every answer is one the document has. Routes whose success needs Python are measured by the
 // same document in workshop-python.test.ts.
 
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { FormData } from 'undici';
-import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { readFileSync } from 'node:fs';
+import { FormData } from 'undici';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
 import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
 import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
@@ -16,7 +16,7 @@ import { startUploadHub, TOKEN, type UploadHub } from '../fixtures/workshop/uplo
 const KEY = 'key-of-mine';
 /** Done in workshop-python.test.ts. */
 const BY_PYTHON = ['POST /api/convert/cross', 'POST /api/litert/convert/pytorch-to-tflite', 'POST /api/litert/convert/pytorch_to_tflite', 'POST /api/finetune/train', 'GET /api/finetune/jobs/{id}']; // prettier-ignore
-const succeeded = new Set<string>();
+const SUCCEEDED = new Set<string>();
 let hub: UploadHub;
 let workshop: Workshop;
 
@@ -52,7 +52,7 @@ afterAll(async () => {
 async function ask(method: string, path: string, asking: Asking = {}): Promise<Answered> {
   const answer = await workshop.ask(method, path, { key: KEY, ...asking });
   const { name } = expectDocumented(method, path, answer);
-  if (answer.status < 300) succeeded.add(name);
+  if (answer.status < 300) SUCCEEDED.add(name);
   return answer;
 }
 
@@ -166,7 +166,11 @@ test('without the Python environment its kinds are refused', async () => {
 });
 
 const UNKNOWN = 'job-00000000000000000000000000000000';
-const named = (path: string): string => path.replaceAll(/\{\w+\}/g, UNKNOWN);
+
+function named(path: string): string {
+  return path.replaceAll(/\{\w+\}/g, UNKNOWN);
+}
+
 const JSON_BODIES = OPERATIONS.filter(({ operation }) => operation.requestBody?.content['application/json']);
 const OWN = OPERATIONS.filter(({ operation }) => operation.security?.length !== 0);
 
@@ -202,6 +206,6 @@ test.each([
 });
 
 test('every route of the document was called with success', () => {
-  const missing = OPERATIONS.map(({ name }) => name).filter((name) => !succeeded.has(name));
+  const missing = OPERATIONS.map(({ name }) => name).filter((name) => !SUCCEEDED.has(name));
   expect(missing).toEqual(BY_PYTHON);
 });

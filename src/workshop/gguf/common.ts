@@ -21,11 +21,11 @@ export const outputPathText = text({ max: 1200, about: '`job-…/NAME`: an input
 const seconds = decimal({ min: 0, max: Number.MAX_SAFE_INTEGER, about: 'Seconds it ran.' });
 
 /** Of every answer about a job that is done. */
-export const doneFields = { success: flag(), elapsed_seconds: seconds };
+export const DONE_FIELDS = { success: flag(), elapsed_seconds: seconds };
 
 /** Of every answer about one file. */
-export const fileFields = {
-  ...doneFields,
+export const FILE_FIELDS = {
+  ...DONE_FIELDS,
   output_path: outputPathText,
   file_size: byteCount,
   sha256: sha256Text,

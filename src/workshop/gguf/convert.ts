@@ -7,7 +7,7 @@ import { typeOfIsq } from '../../models/isq.ts';
 import { jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import {
-  fileFields,
+  FILE_FIELDS,
   firstOutput,
   ggufName,
   GGUF_LIMITS,
@@ -61,7 +61,7 @@ export const convertKind = jobKind<Body>({
     };
   },
   program: () => Promise.resolve(ownProgram('gguf')),
-  answerFields: { ...fileFields, output_type: text({ max: 16 }) },
+  answerFields: { ...FILE_FIELDS, output_type: text({ max: 16 }) },
   answer(done) {
     const output = firstOutput(done);
     return {

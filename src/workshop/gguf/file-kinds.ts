@@ -22,8 +22,8 @@ import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters 
 import { ownProgram } from '../own-program.ts';
 import {
   byteCount,
-  doneFields,
-  fileFields,
+  DONE_FIELDS,
+  FILE_FIELDS,
   firstOutput,
   ggufName,
   GGUF_LIMITS,
@@ -149,7 +149,7 @@ export const splitKind = fileKind<Infer<typeof splitBody>>({
     };
   },
   answerFields: {
-    ...doneFields,
+    ...DONE_FIELDS,
     parts: list(object({ output_path: outputPathText, file_size: byteCount, sha256: sha256Text }), {
       max: MAX_PARTS,
     }),
@@ -191,7 +191,7 @@ export const mergeKind = fileKind<Infer<typeof mergeBody>>({
       parameters: { parts: given.length, output_name: ggufName(name, stem, 'merged') },
     };
   },
-  answerFields: { ...fileFields, tensors: count },
+  answerFields: { ...FILE_FIELDS, tensors: count },
   answer: oneFile,
 });
 
@@ -211,7 +211,7 @@ export const mergeLoraKind = fileKind<Infer<typeof loraBody>>({
     inputs: [fileInput('base', 'base_path', base), fileInput('lora', 'lora_path', lora)],
     parameters: { scale: String(scale), output_name: ggufName(name, base, 'merged') },
   }),
-  answerFields: { ...fileFields, merged_tensors: count },
+  answerFields: { ...FILE_FIELDS, merged_tensors: count },
   answer: oneFile,
 });
 
@@ -231,7 +231,7 @@ export const imatrixKind = fileKind<Infer<typeof imatrixBody>>({
     inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
     parameters: { max_tokens: tokens, output_name: ggufName(name, given, 'imatrix') },
   }),
-  answerFields: { ...fileFields, tokens: count, chunks: count, tensors: count },
+  answerFields: { ...FILE_FIELDS, tokens: count, chunks: count, tensors: count },
   answer: oneFile,
 });
 

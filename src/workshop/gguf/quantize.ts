@@ -9,7 +9,7 @@ import { type DoneJob, jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import {
   byteCount,
-  doneFields,
+  DONE_FIELDS,
   firstOutput,
   ggufName,
   GGUF_LIMITS,
@@ -70,7 +70,7 @@ export const quantizeKind = jobKind<Body>({
   },
   program: () => Promise.resolve(ownProgram('gguf')),
   answerFields: {
-    ...doneFields,
+    ...DONE_FIELDS,
     input_path: text({ max: 4096, about: 'As it was given.' }),
     output_path: outputPathText,
     quant_type: text({ max: 16 }),

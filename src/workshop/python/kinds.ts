@@ -18,8 +18,8 @@ import {
   type Infer,
 } from '../../base/shape.ts';
 import {
-  doneFields,
-  fileFields,
+  DONE_FIELDS,
+  FILE_FIELDS,
   firstOutput,
   GGUF_LIMITS,
   inputPath,
@@ -135,7 +135,7 @@ export function crossKind(environment: PythonEnvironment): JobKind {
         CROSS_PATHS[path as CrossPathId].builtin,
       ),
     answerFields: {
-      ...doneFields,
+      ...DONE_FIELDS,
       output_path: outputPathText,
       output_paths: outputPaths,
       sha256: sha256Text,
@@ -170,7 +170,7 @@ export function litertKind(environment: PythonEnvironment): JobKind {
     }),
     program: () => crossProgram(LITERT, environment),
     answerFields: {
-      ...fileFields,
+      ...FILE_FIELDS,
       format: choice(['tflite']),
       converter: choice(['litert-torch']),
       result: anything,
@@ -250,7 +250,7 @@ export function trainKind(environment: PythonEnvironment): JobKind {
       const builtin = (exports as readonly string[]).some((each) => each.startsWith('gguf'));
       return withOwnCode(await pythonProgram(environment, 'finetune', { builtin }), builtin);
     },
-    answerFields: { ...doneFields, status: choice(['done']), output_paths: outputPaths, result: anything },
+    answerFields: { ...DONE_FIELDS, status: choice(['done']), output_paths: outputPaths, result: anything },
     answer: (done: DoneJob) => ({
       success: true,
       status: 'done',
