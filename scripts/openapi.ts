@@ -49,7 +49,7 @@ function operation(route: Route, alias: boolean): object {
     name: name ?? 'name',
     in: 'path',
     required: true,
-    ...(name === undefined && { description: 'May have plain slashes.' }),
+    description: name === undefined ? 'May have plain slashes.' : undefined,
     schema: { type: 'string' },
   }));
   const inQuery = Object.entries(properties).map(([name, schema]) => ({
@@ -75,12 +75,10 @@ function operation(route: Route, alias: boolean): object {
     ...((route.body ?? route.form) !== undefined && { requestBody: requestBodyOf(route) }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
-      ...(route.accepted !== undefined && {
-        202: {
-          description: 'It is not over; ask for it by its id.',
-          content: { 'application/json': { schema: route.accepted.schema } },
-        },
-      }),
+      202:
+        route.accepted === undefined
+          ? undefined
+          : jsonAnswer('It is not over; ask for it by its id.', route.accepted.schema),
       default: { $ref: `#/components/responses/${errorOf(route.path)}` },
     },
     ...(route.errors !== undefined && { 'x-error-codes': route.errors }),
@@ -128,7 +126,7 @@ function pathsOf(routes: readonly Route[]): object {
   return paths;
 }
 
-function error(description: string, schema: JsonSchema): object {
+function jsonAnswer(description: string, schema: JsonSchema): object {
   return { description, content: { 'application/json': { schema } } };
 }
 
@@ -147,8 +145,8 @@ function openApi(): object {
         apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },
       },
       responses: {
-        Error: error('Any refusal or failure.', errorAnswer.schema),
-        MessagesError: error('Any refusal or failure below /v1/messages.', messagesErrorAnswer.schema),
+        Error: jsonAnswer('Any refusal or failure.', errorAnswer.schema),
+        MessagesError: jsonAnswer('Any refusal or failure below /v1/messages.', messagesErrorAnswer.schema),
       },
     },
   };
@@ -172,8 +170,8 @@ function workshopOpenApi(): object {
     components: {
       securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } },
       responses: {
-        Error: error('Any refusal or failure.', errorAnswer.schema),
-        ErrorWithDetail: error('Any refusal or failure below /api/.', errorWithDetail.schema),
+        Error: jsonAnswer('Any refusal or failure.', errorAnswer.schema),
+        ErrorWithDetail: jsonAnswer('Any refusal or failure below /api/.', errorWithDetail.schema),
       },
     },
   };

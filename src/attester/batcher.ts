@@ -152,7 +152,8 @@ class Batcher implements BatchingAttester {
     const { source, maxQueue, batchMax } = this.#options;
     if (!source.available)
       return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
-    // A queue filled by strangers must keep neither the certificate from being renewed nor a job from its record.
+    // A queue filled by strangers must keep neither the certificate from being renewed nor a job from its
+    // record.
     if (!own && queue.length >= maxQueue) {
       const seconds = Math.ceil((Math.ceil(queue.length / batchMax) * this.#lastReportMs) / 1000);
       return Promise.reject(limited('too many attestations are waiting', seconds));

@@ -1,6 +1,6 @@
-// A job or publication of a workshop from its id to its end: its progress on standard error, and a signal that
-// cancels it there. The first SIGINT or SIGTERM cancels, and the command ends once the work has; a second one
-// leaves at once. A lost terminal (SIGHUP) or a kill leaves the work running.
+// A job or publication of a workshop from its id to its end: its progress on standard error, and a signal
+// that cancels it there. The first SIGINT or SIGTERM cancels, and the command ends once the work has; a
+// second one leaves at once. A lost terminal (SIGHUP) or a kill leaves the work running.
 
 import { CommandError } from './arguments.ts';
 import { shownText, type LocalClient } from './local-client.ts';

@@ -1,5 +1,5 @@
-// The ends of a workshop and its beginning as its callers see them: SIGTERM interrupts the job that runs, says
-// so and leaves no process; a job that waited runs after the next start; a port in use is the operator's
+// The ends of a workshop and its beginning as its callers see them: SIGTERM interrupts the job that runs,
+// says so and leaves no process; a job that waited runs after the next start; a port in use is the operator's
 // error; and a client proves the workshop before it sends anything.
 
 import { createHash } from 'node:crypto';
