@@ -13,6 +13,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
+import { expectDocumented } from '../fixtures/workshop/document.ts';
 import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
@@ -56,18 +57,26 @@ function useWorkshop(python: string) {
     await workshop?.ended;
     rmSync(folder, { recursive: true, force: true });
   });
-  const answerOf = async (response: Awaited<ReturnType<typeof fetch>>): Promise<Answer> => ({
-    status: response.status,
-    body: (await response.json()) as Answer['body'],
-  });
+  const answerOf = async (
+    method: string,
+    path: string,
+    response: Awaited<ReturnType<typeof fetch>>,
+  ): Promise<Answer> => {
+    const { status, headers } = response;
+    const body = (await response.json()) as Answer['body'];
+    expectDocumented(method, path, { status, type: headers.get('content-type') ?? '', json: body });
+    return { status, body };
+  };
   return {
     at: (path: string) => join(folder, path),
     log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
-    get: async (path: string) => answerOf(await fetch(url + path, { dispatcher })),
+    get: async (path: string) => answerOf('GET', path, await fetch(url + path, { dispatcher })),
     bytes: async (path: string) =>
       new Uint8Array(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
     post: async (path: string, fields: Readonly<Record<string, unknown>>, form = false) =>
       answerOf(
+        'POST',
+        path,
         await fetch(url + path, {
           method: 'POST',
           dispatcher,

@@ -53,7 +53,7 @@ export async function signRecord(
   const document = await attester.attest({
     nonce,
     exporter: new Uint8Array(32),
-    clientId: 'jobs',
+    clientId: null,
     signal: AbortSignal.timeout(timeoutMs),
   });
   const entry = {
