@@ -11,6 +11,12 @@ export const NO_RECORD: JobError = {
   param: null,
 };
 
+/** A job whose record or state could not be written. */
+export function unrecorded(error: unknown): JobError {
+  if (!(error instanceof ApiError) || error.code !== 'storage_full') return NO_RECORD;
+  return { code: error.code, message: 'there was no room for its record', param: null };
+}
+
 export function cancelled(): JobError {
   return { code: 'job_cancelled', message: 'the job was cancelled', param: null };
 }

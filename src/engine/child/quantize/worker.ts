@@ -186,13 +186,25 @@ class Log {
     }
   }
 
+  /** What llama.cpp refuses is the file's fault: it says so with a reason. */
   refusal(type: string): Error {
-    if (this.#reason?.includes('imatrix') === true || this.#reason?.includes('importance matrix') === true)
+    const reason = this.#reason ?? 'it gave no reason';
+    if (/(?:requires an imatrix|missing importance matrix)/i.test(reason))
       return new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
-    return new Error(`llama.cpp did not quantise the model: ${this.#reason ?? 'it gave no reason'}`);
+    if (/imatrix (?:size|contains)/i.test(reason))
+      return new ApiError('invalid_value', 'the importance matrix is not one of this model');
+    const already = /requantizing from type (\S{1,16}) is disabled/.exec(reason);
+    const why =
+      already === null
+        ? `llama.cpp did not quantise the model: ${reason}`
+        : `a tensor of the model is ${already[1]?.toUpperCase()} already: quantise the model in F32, F16 or BF16`;
+    return new ApiError('unsupported_model_format', why);
   }
 
   #read(line: string): void {
+    // Often on the line of the tensor it happened at.
+    const failure = /failed to quantize: (.*)$/.exec(line);
+    if (failure !== null) this.#reason ??= failure[1]?.trim().slice(0, 300);
     const step = /^\[\s*(\d+)\/\s*(\d+)\]/.exec(line);
     if (step !== null) return this.#report(Number(step[1]), Number(step[2]));
     const fallback =
@@ -206,6 +218,5 @@ class Log {
         wanted: fallback[3]!.toUpperCase(),
         used: fallback[4]!.toUpperCase(),
       });
-    if (/importance matrix|failed to quantize/i.test(line)) this.#reason ??= line.trim().slice(0, 300);
   }
 }

@@ -1,0 +1,42 @@
+// The last writes of a job: its record first, its state last. What cannot be written leaves nothing: a job
+// without a record is not done, and its outputs make room for the next.
+
+import { unrecorded } from './endings.ts';
+import type { JobFolder } from './folder.ts';
+import { type RunTool, type Signer, signRecord } from './record.ts';
+import type { StoredJob } from './state.ts';
+
+export interface Ended {
+  readonly folder: JobFolder;
+  readonly signer: Signer;
+  readonly tool: RunTool;
+  readonly log: { error(fields: object): void };
+}
+
+/** The job as it is over now. Never rejects: one whose state cannot be written is over in memory alone. */
+export async function writtenEnd(job: StoredJob, { folder, signer, tool, log }: Ended): Promise<StoredJob> {
+  try {
+    await folder.clear(job.id, job.state !== 'done');
+    const { record, evidence } = await signRecord(signer, job, tool);
+    await folder.writeRecord(job.id, record, evidence);
+    const recorded = { ...job, recorded: true };
+    await folder.write(recorded);
+    return recorded;
+  } catch (error) {
+    log.error({ msg: 'a job has no record, or its state cannot be written', err: error });
+    const failed: StoredJob = {
+      ...job,
+      state: job.state === 'done' ? 'failed' : job.state,
+      outputs: [],
+      result: null,
+      error: job.error ?? unrecorded(error),
+    };
+    try {
+      await folder.clear(job.id);
+      await folder.write(failed);
+    } catch (again) {
+      log.error({ msg: 'the state of a job cannot be written', err: again });
+    }
+    return failed;
+  }
+}
