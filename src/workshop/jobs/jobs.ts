@@ -138,11 +138,13 @@ export class Jobs {
     const job = this.get(owner, id);
     const live = this.#live.get(id);
     if (live === undefined) return job;
-    const left = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    let leave = (): void => undefined;
+    const left = new Promise<void>((resolve) => (leave = resolve));
+    signal.addEventListener('abort', leave, { once: true });
+    if (signal.aborted) leave();
     await Promise.race([live.over, left]);
+    // A signal that somebody listens to is kept until its time is over.
+    signal.removeEventListener('abort', leave);
     return this.get(owner, id);
   }
 

@@ -73,7 +73,7 @@ serveTask<QuantizeOrder | CollectOrder>((order, report) => {
   confineProcess('files');
   const from = { path: SOURCE, library, ggml };
   if (order.kind === 'collect') {
-    const text = readAt(0, Math.min(fstatSync(TASK_MATRIX_FD).size, MAX_TEXT_BYTES));
+    const text = textAt(fstatSync(TASK_MATRIX_FD).size);
     const { maxTokens } = order;
     const { sums, tokens, chunk } = collectSums(llama, { ...from, text, maxTokens, onTokens: report });
     return { kind: 'done', entries: writeSums(sums), tokens, chunk } satisfies TaskDone;
@@ -104,6 +104,18 @@ function valuesOf({ at, columns, counts }: MatrixEntry): Float32Array {
     if (rows > 0) values.set(meanOf({ squares, rows }), plane * columns);
   }
   return values;
+}
+
+/** As much as is read of it; llama.cpp ends the process at bytes that are no UTF-8. 400 invalid_input. */
+function textAt(size: number): Buffer {
+  const bytes = readAt(0, Math.min(size, MAX_TEXT_BYTES));
+  try {
+    // The last character may be cut off where the text goes on.
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    return Buffer.from(decoder.decode(bytes, { stream: size > MAX_TEXT_BYTES }));
+  } catch {
+    throw new ApiError('invalid_input', 'the text is not UTF-8');
+  }
 }
 
 function readAt(at: number, length: number): Buffer {

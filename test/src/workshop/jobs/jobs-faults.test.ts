@@ -2,6 +2,7 @@
 // no record has, a folder that becomes a link between the look-up and the opening.
 
 import { execFileSync } from 'node:child_process';
+import { getEventListeners } from 'node:events';
 import {
   appendFileSync,
   existsSync,
@@ -17,7 +18,7 @@ import { JobFolder } from '../../../../src/workshop/jobs/folder.ts';
 import { resolveInput } from '../../../../src/workshop/jobs/inputs.ts';
 import type { Jobs } from '../../../../src/workshop/jobs/jobs.ts';
 import type { JobKind } from '../../../../src/workshop/kind.ts';
-import { openJobs, RESULT, scratch, scriptKind } from '../../../fixtures/workshop/kinds.ts';
+import { LIMITS, openJobs, RESULT, scratch, scriptKind } from '../../../fixtures/workshop/kinds.ts';
 
 const NEVER = new AbortController().signal;
 const GOOD = scriptKind('good', `echo -n one > /job/out/a.bin; ${RESULT}`);
@@ -121,6 +122,37 @@ test.skipIf(process.getuid?.() !== 0)(
     }
   },
 );
+
+test('who waited for the end leaves no listener behind', async () => {
+  const { signal } = new AbortController();
+  const jobs = await open([GOOD]);
+  const { id } = await jobs.submit('me', GOOD, GOOD.plan({}));
+  const waiting = jobs.wait('me', id, signal);
+  expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+  expect(await waiting).toMatchObject({ state: 'done' });
+  expect(getEventListeners(signal, 'abort')).toEqual([]);
+});
+
+test.each([
+  ['eats memory', 'a=xxxxxxxxxxxxxxxx; while :; do a=$a$a; done'],
+  ['eats memory in many', 'for i in 1 2 3 4 5 6 7 8; do tail -c 200000000 /dev/zero & done; wait; false'],
+  ['forks without end', 'bomb() { bomb | bomb & }; bomb; sleep 1; bomb; sleep 1000'],
+  ['fills its folder', 'while :; do dd if=/dev/zero of=/job/out/$((i=i+1)) bs=64k count=64; done'],
+])('a job that %s is ended, and the job beside it is not', async (_, script) => {
+  const steady = scriptKind(
+    'steady',
+    `echo '{"progress":0.1,"stage":"up"}'; i=0; while [ $i -lt 40 ]; do sleep 0.1 || exit 1; i=$((i+1)); done; echo x > /job/out/a; ${RESULT}`,
+  );
+  const greedy = scriptKind('greedy', script, { limits: { ...LIMITS, wallMs: 3000, processes: 32 } });
+  const jobs = await openJobs(folder.path, [steady, greedy], { limits: { running: 2 } });
+  opened.push(jobs);
+  const beside = await jobs.submit('you', steady, steady.plan({}));
+  while (jobs.get('you', beside.id).stage !== 'up') await new Promise((resolve) => setImmediate(resolve));
+  const ending = await ended(jobs, greedy);
+  expect(ending).toMatchObject({ state: 'failed', outputs: [], recorded: true });
+  expect(ending.error?.code).toMatch(/^job_(?:over_limit|failed)$/);
+  expect(await jobs.wait('you', beside.id, NEVER)).toMatchObject({ state: 'done', error: null });
+});
 
 describe('inputs', () => {
   const READING = scriptKind('reading', RESULT, {
