@@ -111,7 +111,6 @@ test.skipIf(process.getuid?.() !== 0)(
       rmSync(filler);
       expect(await ended(jobs, GOOD)).toMatchObject({ state: 'done' });
       // Full only while it runs: what cannot be written is said in words, too.
-      const filling = scriptKind('filling', `dd if=/dev/zero of=/job/out/a bs=4k 2>/dev/null; ${RESULT}`);
       const full = await ended(jobs, FILLING);
       expect(full).toMatchObject({ state: 'failed', error: { code: 'storage_full' }, outputs: [] });
       expect(JSON.stringify(full.error)).not.toContain(folder.path);
