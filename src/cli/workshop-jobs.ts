@@ -194,7 +194,7 @@ async function fetchJob(
   return 0;
 }
 
-/** As a workshop names outputs: nothing in it leads out of a folder. */
+/** As a workshop names outputs: no part of it leads out of a folder. */
 const OUTPUT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$/;
 
 /**

@@ -1,5 +1,5 @@
-// The last writes of a job: its record first, its state last. What cannot be written leaves nothing: a job
-// without a record is not done, and its outputs make room for the next.
+// The last writes of a job: its record first, its state last. After a failed write the
+// outputs are removed: a job without a record is not done, and the next one needs the room.
 
 import { unrecorded } from './endings.ts';
 import type { JobFolder } from './folder.ts';

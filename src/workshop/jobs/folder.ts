@@ -85,7 +85,8 @@ export class JobFolder {
 
   /** Removes the parts only a run needs; `all`: its output and its record, too. */
   async clear(id: string, all = true): Promise<void> {
-    const parts = ['in', 'request.json', ...(all ? ['out', 'record.cose', 'evidence.json'] : [])];
+    const run = ['in', 'request.json'];
+    const parts = all ? [...run, 'out', 'record.cose', 'evidence.json'] : run;
     for (const part of parts) await rm(this.of(id, part), { recursive: true, force: true });
   }
 

@@ -143,7 +143,7 @@ export class Jobs {
     signal.addEventListener('abort', leave, { once: true });
     if (signal.aborted) leave();
     await Promise.race([live.over, left]);
-    // A signal that somebody listens to is kept until its time is over.
+    // A signal with a listener is kept until its time is over.
     signal.removeEventListener('abort', leave);
     return this.get(owner, id);
   }
@@ -258,7 +258,7 @@ export class Jobs {
     return live;
   }
 
-  /** Of one that never came to be; who asked for its end meanwhile is answered. */
+  /** Of one that never came to be; a wait for its end is answered. */
   #forget(id: string): void {
     const live = this.#live.get(id);
     this.#jobs.delete(id);

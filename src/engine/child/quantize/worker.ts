@@ -198,7 +198,7 @@ class Log {
     }
   }
 
-  /** What llama.cpp refuses is the file's fault: it says so with a reason. */
+  /** llama.cpp refuses a file with a reason, which is the caller's. */
   refusal(type: string): Error {
     const reason = this.#reason ?? 'it gave no reason';
     if (/(?:requires an imatrix|missing importance matrix)/i.test(reason))

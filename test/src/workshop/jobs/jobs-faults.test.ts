@@ -1,4 +1,4 @@
-// What goes wrong around a job: a start and a cancel while it is still being written, a full disk, names that
+// Faults around a job: a start and a cancel while it is still being written, a full disk, names that
 // no record has, a folder that becomes a link between the look-up and the opening.
 
 import { execFileSync } from 'node:child_process';
