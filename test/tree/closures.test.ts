@@ -67,13 +67,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   workshop: {
     entry: PROCESSES.workshop,
     files: 270,
-    lines: 38_600,
+    lines: 38_700,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
     files: 42,
-    lines: 5_700,
+    lines: 5_810,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

@@ -23,17 +23,17 @@ import { LIMITS, openJobs, RESULT, scratch, scriptKind } from '../../../fixtures
 const NEVER = new AbortController().signal;
 const GOOD = scriptKind('good', `echo -n one > /job/out/a.bin; ${RESULT}`);
 const FILLING = scriptKind('filling', `dd if=/dev/zero of=/job/out/a bs=4k 2>/dev/null; ${RESULT}`);
-const opened: Jobs[] = [];
+const OPENED: Jobs[] = [];
 let folder: ReturnType<typeof scratch>;
 beforeEach(() => (folder = scratch()));
 afterEach(async () => {
-  for (const jobs of opened.splice(0)) await jobs.close();
+  for (const jobs of OPENED.splice(0)) await jobs.close();
   folder.remove();
 });
 
 async function open(kinds: readonly JobKind[], roots: readonly string[] = []): Promise<Jobs> {
   const jobs = await openJobs(folder.path, kinds, { roots });
-  opened.push(jobs);
+  OPENED.push(jobs);
   return jobs;
 }
 
@@ -84,7 +84,7 @@ describe('a job that is still being written', () => {
     go();
     expect(await cancelling).toMatchObject({ state: 'cancelled', recorded: true });
     expect((await second).state).toBe('cancelled');
-    await opened.pop()?.close();
+    await OPENED.pop()?.close();
     expect((await open([GOOD])).get('me', id)).toMatchObject({ state: 'cancelled' });
   });
 });
@@ -115,7 +115,7 @@ test.skipIf(process.getuid?.() !== 0)(
       expect(full).toMatchObject({ state: 'failed', error: { code: 'storage_full' }, outputs: [] });
       expect(JSON.stringify(full.error)).not.toContain(folder.path);
       expect(await ended(jobs, GOOD)).toMatchObject({ state: 'done' });
-      await opened.pop()?.close();
+      await OPENED.pop()?.close();
     } finally {
       execFileSync('umount', ['-l', folder.path]);
     }
@@ -144,7 +144,7 @@ test.each([
   );
   const greedy = scriptKind('greedy', script, { limits: { ...LIMITS, wallMs: 3000, processes: 32 } });
   const jobs = await openJobs(folder.path, [steady, greedy], { limits: { running: 2 } });
-  opened.push(jobs);
+  OPENED.push(jobs);
   const beside = await jobs.submit('you', steady, steady.plan({}));
   while (jobs.get('you', beside.id).stage !== 'up') await new Promise((resolve) => setImmediate(resolve));
   const ending = await ended(jobs, greedy);
