@@ -2,9 +2,10 @@
 // none: jobs have their jail, queue and record from the workshop alone. Ctrl-C cancels the job in the
 // workshop (workshop-follow).
 
+import { createHash } from 'node:crypto';
 import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs';
 import { readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { environment } from '../config/read.ts';
 import { CommandError, optionText, parseArguments, UsageError, type Parsed } from './arguments.ts';
@@ -222,15 +223,25 @@ async function fetchJob(
   return 0;
 }
 
+/** As a workshop names outputs: no part of it leads out of a folder. */
+const OUTPUT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$/;
+
 /**
- * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites no file.
+ * Outputs under their names, each compared with the SHA-256 the job has; `record.cose`, and `evidence.json`
+ * where there is a TEE. Overwrites no file.
  */
 async function download(client: LocalClient, job: WorkshopAnswer, folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const at = `/api/jobs/${shownText(job, 'id')}`;
-  for (const { name } of outputsOf(job)) {
+  for (const { name, sha256 } of outputsOf(job)) {
+    if (!OUTPUT_NAME.test(name)) throw new CommandError('the workshop names an output that no job has');
+    const path = join(folder, name);
+    mkdirSync(dirname(path), { recursive: true });
     const response = await client.stream('GET', `${at}/output/${name}`, undefined);
-    await pipeline(response, createWriteStream(join(folder, basename(name)), { flags: 'wx' }));
+    const hash = createHash('sha256');
+    response.on('data', (piece: Buffer) => hash.update(piece));
+    await pipeline(response, createWriteStream(path, { flags: 'wx' }));
+    if (hash.digest('hex') !== sha256) throw new CommandError(`${name} is not what the job made`);
   }
   const record = await client.bytes(`${at}/record`);
   if (record !== undefined) writeFileSync(join(folder, 'record.cose'), record, { flag: 'wx' });

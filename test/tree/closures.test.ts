@@ -47,7 +47,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1830,
+    lines: 1850,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -72,8 +72,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 41,
-    lines: 5_700,
+    files: 42,
+    lines: 5_810,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

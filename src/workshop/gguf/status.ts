@@ -7,8 +7,9 @@ import { type Route, route } from '../../http/route.ts';
 import { ARCHITECTURES } from '../../models/convert/architectures.ts';
 import { CONVERTER } from '../../models/derive.ts';
 
-/** The original's tools, and the kind of job that does their work here. */
-const TOOLS: Readonly<Record<string, string>> = {
+/** The original's tools, and the kind of job that does their work here; null: the server's work, not ours. */
+const TOOLS: Readonly<Record<string, string | null>> = {
+  'llama-cli': null,
   'llama-quantize': 'gguf/quantize',
   'llama-imatrix': 'gguf/imatrix',
   'llama-gguf-split': 'gguf/split',
@@ -52,7 +53,9 @@ export function pipelineStatus(kinds: ReadonlySet<string>): Route {
 }
 
 function status(kinds: ReadonlySet<string>): object {
-  const tools = Object.fromEntries(Object.entries(TOOLS).map(([tool, kind]) => [tool, kinds.has(kind)]));
+  const tools = Object.fromEntries(
+    Object.entries(TOOLS).map(([tool, kind]) => [tool, kind !== null && kinds.has(kind)]),
+  );
   const available = Object.keys(tools).filter((tool) => tools[tool] === true);
   const types: readonly (readonly [string, QuantizeType])[] = Object.entries(QUANTIZE_TYPES);
   const classes = Object.keys(ARCHITECTURES).toSorted();

@@ -9,7 +9,7 @@ import { type InputSources, resolveInput, type Recorded, type JobInputFiles } fr
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
-import type { RunTool } from './record.ts';
+import { assertRecordable, type RunTool } from './record.ts';
 import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
 
@@ -88,7 +88,9 @@ export async function runJob(context: JobContext, run: JobRun, report: RunReport
   for (const ref of plan.inputs) {
     inputs.push(await resolveInput(ref, { owner, sources, staging, otherUser, signal }));
     // One by one: of a job that ends meanwhile the record has what was read by then.
-    report.inputs = inputs.flatMap(({ recorded }) => recorded);
+    const recorded = inputs.flatMap((each) => each.recorded);
+    assertRecordable(recorded);
+    report.inputs = recorded;
   }
   const program = await kind.program(plan.parameters);
   const { tool } = program;
