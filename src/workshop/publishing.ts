@@ -15,7 +15,7 @@ import { openPublisher } from './hub/publish.ts';
 import { egressRecord, publishRoutes } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
 
-const DEFAULT_HUB = 'https://huggingface.co';
+export const DEFAULT_HUB = 'https://huggingface.co';
 
 export interface PublishingOptions {
   readonly workshop: WorkshopConfig;

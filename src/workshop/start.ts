@@ -34,6 +34,9 @@ import { allKinds, familyRoutes } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
+import { openPulling } from './pulling.ts';
+import type { HubInputs } from './pulls/inputs.ts';
+import { PICKLE_BARRIERS } from './python/pickles.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
@@ -99,7 +102,11 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   if (files !== null) ends.push(() => files.close());
   const signature = await catalogSignature(workshop.catalogSignature);
   const python = new PythonEnvironment({ folder: workshop.python });
-  const kinds = allKinds(python);
+  const kinds = allKinds(python, { pickles: workshop.pickles === 'jail' });
+  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
+  if (audit !== null) ends.push(() => audit.close());
+  const hub = await openPulling({ workshop: given, audit, folder, log });
+  if (hub !== null) ends.push(() => hub.close());
   const { jobs, sources } = await openJobs(options, {
     folder,
     jail,
@@ -108,11 +115,10 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     files,
     ownTool,
     kinds,
+    hub,
   });
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   ends.push(() => leaf.close());
-  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
-  if (audit !== null) ends.push(() => audit.close());
   const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
   ends.push(() => publishing.close());
   const server = await createServer(
@@ -178,7 +184,18 @@ async function openJail({ workshop }: WorkshopConfig, folder: string, log: Log):
       `jobs cannot be kept from other ${open.join(' and ')} of this machine: allow user namespaces, run as root, or set workshop.allow_weaker_jail`,
       'workshop.allow_weaker_jail',
     );
+  assertPickles(workshop.pickles, jail);
   return jail;
+}
+
+/** Code of strangers runs only where each of these holds. */
+function assertPickles(pickles: 'refuse' | 'jail', { barriers }: JailBuild): void {
+  const missing = PICKLE_BARRIERS.filter((each) => !barriers.includes(each));
+  if (pickles === 'refuse' || missing.length === 0) return;
+  throw new ConfigError(
+    `workshop.pickles is "jail", and the jail of this machine lacks ${missing.join(', ')}: allow user namespaces or run as root`,
+    'workshop.pickles',
+  );
 }
 
 interface JobParts {
@@ -189,6 +206,7 @@ interface JobParts {
   readonly files: Files | null;
   readonly ownTool: RunTool;
   readonly kinds: ReadonlyMap<string, JobKind>;
+  readonly hub: HubInputs | null;
 }
 
 interface OpenedJobs {
@@ -205,6 +223,7 @@ async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts
     models: new Map([...config.modelEntries].map(([id, { path }]) => [id, path])),
     roots: workshop.roots,
     outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
+    hub: parts.hub,
   };
   opened = await Jobs.open({
     folder: join(parts.folder, 'jobs'),

@@ -1,0 +1,126 @@
+// A file as a job is shown it: in place where only this process can change it, else a copy; with its SHA-256,
+// and a check that it is still the one that was hashed.
+
+import { createHash } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { copyFile, lstat, mkdir, open } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { ApiError } from '../../base/errors.ts';
+import { storageError } from '../../base/durable-files.ts';
+import type { InputRef } from '../kind.ts';
+import type { Mount } from '../jail/jail.ts';
+
+export interface Recorded {
+  readonly name: string;
+  readonly sha256: string;
+  readonly size: number;
+}
+
+export interface ShowOptions {
+  /** The folder copies go to; the job's own. */
+  readonly staging: string;
+  /** The user of the jail is another one than this process's. */
+  readonly otherUser: boolean;
+  readonly signal: AbortSignal;
+}
+
+export interface Shown {
+  readonly mount: Mount;
+  readonly recorded: Recorded;
+  readonly copied: boolean;
+  readonly check: () => Promise<void>;
+}
+
+/** `below` is a path below `base`, or empty: `base` itself. 400 path_not_allowed. */
+export async function show(base: string, below: string, ref: InputRef, options: ShowOptions): Promise<Shown> {
+  const source = below === '' ? base : join(base, below);
+  const name = below === '' ? ref.name : `${ref.name}/${below}`;
+  const target = `/job/in/${name}`;
+  const about = await lstat(source);
+  if (!about.isFile()) throw notAllowed(ref.field);
+  if (options.otherUser && (about.mode & 0o004) === 0) {
+    const path = join(options.staging, name);
+    await copied(source, path);
+    const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
+    return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
+  }
+  const { measured, identity } = await digestOfFile(source, options.signal);
+  const check = async (): Promise<void> => {
+    const now = await lstat(source).catch(() => undefined);
+    if (now === undefined || identityOf(now) !== identity)
+      throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
+        shouldRetry: true,
+      });
+  };
+  const [device, inode] = identity.split(' ');
+  return {
+    mount: { source, target, identity: `${device}:${inode}` },
+    recorded: { name, ...measured },
+    copied: false,
+    check,
+  };
+}
+
+async function copied(source: string, path: string): Promise<void> {
+  await mkdir(resolve(path, '..'), { recursive: true });
+  try {
+    await copyFile(source, path, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      await file.chmod(0o444);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw storageError(error, 'an input');
+  }
+}
+
+/** Of a regular file that no link leads to. */
+export async function digestOfFile(
+  path: string,
+  signal: AbortSignal,
+): Promise<{
+  readonly measured: { readonly sha256: string; readonly size: number };
+  readonly identity: string;
+}> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const before = await file.stat();
+    if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
+    const hash = createHash('sha256');
+    let size = 0;
+    for await (const piece of file.createReadStream({
+      autoClose: false,
+      highWaterMark: 1024 * 1024,
+      signal,
+    })) {
+      // A stream of a file without an encoding gives buffers.
+      const bytes = piece as Buffer;
+      hash.update(bytes);
+      size += bytes.length;
+    }
+    const identity = identityOf(await file.stat());
+    if (identity !== identityOf(before))
+      throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
+    return { measured: { sha256: hash.digest('hex'), size }, identity };
+  } finally {
+    await file.close();
+  }
+}
+
+function identityOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
+  return `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+}
+
+export function unchanging(): Promise<void> {
+  return Promise.resolve();
+}
+
+export function notAllowed(field: string): ApiError {
+  return new ApiError(
+    'path_not_allowed',
+    `${field} is no file id, no output of a job, no configured model, and no path below a root of this workshop`,
+    { param: field },
+  );
+}
