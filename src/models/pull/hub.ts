@@ -1,7 +1,7 @@
 // The hub's API: the files of a repository that a name means, with their commit, sizes and SHA-256. GET
 // /api/models/{repo}/revision/{rev}?blobs=true (of data sets /api/datasets/…) → { sha, siblings:
-// [{ rfilename, size, lfs: { sha256, size } }] }. Refuses: answers that are too large or not of that shape, and files without an LFS digest
-// (without it there is no check).
+// [{ rfilename, size, lfs: { sha256, size } }] }. Refuses: answers that are too large or not of that shape,
+// and files without an LFS digest (without it there is no check).
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';

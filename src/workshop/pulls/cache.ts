@@ -1,7 +1,7 @@
-// What was fetched of hubs, in the workshop's folder: `<owner>/<repository at its commit>/files/<file>-<sha256>`,
-// and beside it `pulls/` with what a download was cut off in. Each caller has a copy of its own, so that none
-// reads what another's right fetched. Bounded: a caller has half of the bytes; the oldest that no job reads makes
-// room.
+// What was fetched of hubs, in the workshop's folder: `<owner>/<repository at its
+// commit>/files/<file>-<sha256>`, and beside it `pulls/` with what a download was cut off in. Each caller has
+// a copy of its own, so that none reads what another's right fetched. Bounded: a caller has half of the
+// bytes; the oldest that no job reads makes room.
 
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';

@@ -1,7 +1,7 @@
-// Inputs of jobs that lie in a repository of the configured hub, fetched by this process as models are pulled:
-// the revision pinned to its commit, every file checked by the digest the hub promised, resumed after a cancel
-// or a kill -9, kept for the next job. The job itself has no network. What leaves, a name, and what came has
-// its lines in the audit log.
+// Inputs of jobs that lie in a repository of the configured hub, fetched by this process as models are
+// pulled: the revision pinned to its commit, every file checked by the digest the hub promised, resumed after
+// a cancel or a kill -9, kept for the next job. The job itself has no network. What leaves, a name, and what
+// came has its lines in the audit log.
 
 import { chmod, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';

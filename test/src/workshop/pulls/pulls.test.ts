@@ -1,5 +1,5 @@
-// Inputs of jobs from a hub, in real jobs in a real jail: what the job reads is what the hub promised, pinned to
-// a commit that the record names; a hub that lies, falters, refuses or is slow ends the job with a code; a
+// Inputs of jobs from a hub, in real jobs in a real jail: what the job reads is what the hub promised, pinned
+// to a commit that the record names; a hub that lies, falters, refuses or is slow ends the job with a code; a
 // cancel or a kill -9 loses no byte that was proven. The program itself has no network.
 
 import { spawn } from 'node:child_process';
@@ -305,7 +305,8 @@ describe('refused', () => {
       outputs: [],
     });
     expect(lines.at(-1)).toMatchObject({ phase: 'failed', error: code });
-    // Nothing of it was kept as a file, and no weights of a model that is refused by its description were asked for.
+    // Nothing of it was kept as a file, and no weights of a model that is refused by its description were
+    // asked for.
     expect(
       readdirSync(join(folder.path, 'hub'), { recursive: true }).filter((name) =>
         /jsonl|parquet/.test(String(name)),
