@@ -56,7 +56,7 @@ export interface AuditOptions extends HeadOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** What a workshop sends to a hub, or asks of it: what and where to, no path and no token. */
+/** Bytes a workshop sends to a hub, or asks it for: what and where to, no path and no token. */
 export interface EgressRecord {
   /** `out`: files are sent. `in`: the name of a repository is, and its files come. */
   readonly direction: 'out' | 'in';

@@ -25,7 +25,7 @@ export interface InputRef {
   /** Of a folder: a regular expression of the paths below it that are shown and recorded; absent: all. */
   readonly only?: string | undefined;
   /**
-   * Where `given` is nothing of these: it may name a repository of this kind on the configured hub, a model
+   * Where `given` is none of these: it may name a repository of this kind on the configured hub, a model
    * as a folder, a data set as a file (pulls/name).
    */
   readonly hub?: 'model' | 'dataset' | undefined;

@@ -45,7 +45,9 @@ function begin(folder: string, tables: string, keys: string): Spawned {
   return spawnAssay(['workshop', '--config', 'workshop.toml', '--listen', '127.0.0.1:0'], { cwd: folder });
 }
 
-const HUB = (): string => `[models]\nhub = "${hub.endpoint}"\nhub_private = true\n`;
+function hubTable(): string {
+  return `[models]\nhub = "${hub.endpoint}"\nhub_private = true\n`;
+}
 const AUDIT = '[audit]\nenabled = true\n';
 
 function useWorkshop(tables: () => string, keys: string) {
@@ -92,14 +94,14 @@ function useWorkshop(tables: () => string, keys: string) {
         await fetch(url + path, {
           method: 'POST',
           dispatcher,
-          ...(fields === undefined ? {} : { body: new URLSearchParams(fields) }),
+          body: fields === undefined ? null : new URLSearchParams(fields),
         }),
       ),
   };
 }
 
 describe('off, as it is by default', () => {
-  const { post } = useWorkshop(() => `${HUB()}${AUDIT}`, '');
+  const { post } = useWorkshop(() => `${hubTable()}${AUDIT}`, '');
   test.each<[string, Readonly<Record<string, string>>, string]>([
     ['/api/gguf/convert/hf-to-gguf', { model_dir: 'owner/name' }, 'pull_disabled'],
     // Not a field that the original has by the name of a hub.
@@ -121,8 +123,8 @@ describe('off, as it is by default', () => {
 });
 
 test.each([
-  ['without the audit log', () => HUB(), 'audit.enabled'],
-  ['where models are not pulled', () => `${HUB()}pull_enabled = false\n${AUDIT}`, 'models.pull_enabled'],
+  ['without the audit log', () => hubTable(), 'audit.enabled'],
+  ['where models are not pulled', () => `${hubTable()}pull_enabled = false\n${AUDIT}`, 'models.pull_enabled'],
 ])('a workshop that asks hubs does not start %s', async (_, tables, word) => {
   const folder = mkdtempSync(join(tmpdir(), 'assay-workshop-pull-'));
   try {
@@ -135,7 +137,10 @@ test.each([
 });
 
 describe('with workshop.pull', () => {
-  const { post, get, bytes, at, log, stop, restart } = useWorkshop(() => `${HUB()}${AUDIT}`, 'pull = true\n');
+  const { post, get, bytes, at, log, stop, restart } = useWorkshop(
+    () => `${hubTable()}${AUDIT}`,
+    'pull = true\n',
+  );
 
   test('a model of the hub becomes the file its folder becomes; its record has the commit', async () => {
     const asked = { output_type: 'f16', output_name: 'tiny' };

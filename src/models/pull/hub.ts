@@ -58,7 +58,7 @@ export interface ResolveOptions {
   readonly isSource?: ((name: string) => boolean) | undefined;
 }
 
-/** What is asked for of a hub. */
+/** As a hub is asked for it. */
 export interface HubRepository {
   readonly kind: 'model' | 'dataset';
   /** `owner/name` */

@@ -29,7 +29,7 @@ const OF_A_PAGE = new Set(['tree', 'blob', 'resolve', 'raw']);
 /** Where other tools write a quantization this is the repository's own choice. */
 const ANY_TAG = 'latest';
 
-/** One part of a name that is given: nothing in it has a meaning in an address. */
+/** One part of a name that is given, of characters without a meaning in an address. */
 export const NAME_PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
 
 /**

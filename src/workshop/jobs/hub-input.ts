@@ -7,8 +7,7 @@ import { ApiError } from '../../base/errors.ts';
 import type { InputRef } from '../kind.ts';
 import type { HubFetched, HubInputs } from '../pulls/inputs.ts';
 import { shownRepository, type HubName } from '../pulls/name.ts';
-import type { JobInputFiles } from './inputs.ts';
-import { show, type ShowOptions, type Shown } from './shown.ts';
+import { type JobInputFiles, show, type ShowOptions, type Shown } from './shown.ts';
 
 export interface FromHubOptions extends ShowOptions {
   readonly owner: string;

@@ -15,7 +15,15 @@ import type { Mount } from '../jail/jail.ts';
 import type { HubInputs } from '../pulls/inputs.ts';
 import { hubNameOf, type HubName } from '../pulls/name.ts';
 import { fromHub } from './hub-input.ts';
-import { notAllowed, type Recorded, show, type ShowOptions, type Shown, unchanging } from './shown.ts';
+import {
+  type JobInputFiles,
+  notAllowed,
+  type Recorded,
+  show,
+  type ShowOptions,
+  type Shown,
+  unchanging,
+} from './shown.ts';
 
 export interface InputSources {
   /** Null: no files are stored. */
@@ -27,22 +35,6 @@ export interface InputSources {
   readonly outputOf: (owner: string, job: string, name: string) => string | undefined;
   /** Null: no hub is asked (workshop.pull). */
   readonly hub: Pick<HubInputs, 'fetch'> | null;
-}
-
-export interface JobInputFiles {
-  readonly name: string;
-  readonly mounts: readonly Mount[];
-  /** Where it is in the jail. */
-  readonly target: string;
-  /** Where it is outside of any jail. */
-  readonly source: string;
-  readonly recorded: readonly Recorded[];
-  /** Of a hub: the repository, its commit, and the file of a data set: `dataset:owner/name@COMMIT/FILE`. */
-  readonly origin?: string | undefined;
-  /** Throws 500 model_file_changed when a file is not the one that was hashed. */
-  check(): Promise<void>;
-  /** Once the job is over. */
-  release?(): void;
 }
 
 export interface InputOptions extends ShowOptions {
@@ -69,7 +61,7 @@ export async function findInput(
 }
 
 /** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
-export async function checkInput(
+export async function assertInput(
   ref: InputRef,
   options: Pick<InputOptions, 'owner' | 'sources'>,
 ): Promise<void> {
@@ -160,7 +152,7 @@ async function locate(
   return { kind, path };
 }
 
-/** Undefined: it names something that is not there. Null: it names nothing of this machine. */
+/** Undefined: it names something that is not there. Null: it is no name of this machine's. */
 async function pathOf(
   given: string,
   field: string,

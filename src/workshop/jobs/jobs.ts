@@ -8,7 +8,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { JobKind, JobPlan } from '../kind.ts';
 import { sweep } from '../jail/sweep.ts';
 import { JobFolder, newJobId } from './folder.ts';
-import { checkInput } from './inputs.ts';
+import { assertInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
 import { type RunTool, type Signer, signRecord } from './record.ts';
 import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver } from './endings.ts';
@@ -68,7 +68,7 @@ export class Jobs {
     return jobs;
   }
 
-  /** 400, 403, 404, 429, 503: see the codes of the kinds and of `checkInput`. Resolves once it is durable. */
+  /** Codes of the kinds and of `assertInput`; 403, 404, 429, 503. Resolves once it is durable. */
   async submit(owner: string, kind: JobKind, plan: JobPlan): Promise<StoredJob> {
     const { clock, limits, context } = this.#options;
     if (this.#closed)
@@ -81,7 +81,7 @@ export class Jobs {
     const missing = await kind.missing();
     if (missing !== null) throw new ApiError('tool_unavailable', missing);
     assertConfined(kind, context.build);
-    for (const ref of plan.inputs) await checkInput(ref, { owner, sources: context.sources });
+    for (const ref of plan.inputs) await assertInput(ref, { owner, sources: context.sources });
     this.#admit(owner, limits.queued);
     const job: StoredJob = {
       version: 1,

@@ -5,8 +5,8 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Barrier, JobKind, JobLimits, JobOutputFile, JobPlan, JobProgram } from '../kind.ts';
 import { type Jailed, type JailBuild, type JailEnd, startInJail, uidOf } from '../jail/jail.ts';
-import { type InputOptions, type InputSources, resolveInput, type JobInputFiles } from './inputs.ts';
-import type { Recorded } from './shown.ts';
+import { type InputOptions, type InputSources, resolveInput } from './inputs.ts';
+import type { JobInputFiles, Recorded } from './shown.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';

@@ -16,6 +16,22 @@ export interface Recorded {
   readonly size: number;
 }
 
+export interface JobInputFiles {
+  readonly name: string;
+  readonly mounts: readonly Mount[];
+  /** Where it is in the jail. */
+  readonly target: string;
+  /** Where it is outside of any jail. */
+  readonly source: string;
+  readonly recorded: readonly Recorded[];
+  /** Of a hub: the repository, its commit, and the file of a data set: `dataset:owner/name@COMMIT/FILE`. */
+  readonly origin?: string | undefined;
+  /** Throws 500 model_file_changed when a file is not the one that was hashed. */
+  check(): Promise<void>;
+  /** Once the job is over. */
+  release?(): void;
+}
+
 export interface ShowOptions {
   /** The folder copies go to; the job's own. */
   readonly staging: string;

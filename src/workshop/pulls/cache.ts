@@ -1,4 +1,4 @@
-// What was fetched of hubs, in the workshop's folder: `<owner>/<repository at its
+// Files that were fetched of hubs, in the workshop's folder: `<owner>/<repository at its
 // commit>/files/<file>-<sha256>`, and beside it `pulls/` with what a download was cut off in. Each caller has
 // a copy of its own, so that none reads what another's right fetched. Bounded: a caller has half of the
 // bytes; the oldest that no job reads makes room.
@@ -26,12 +26,12 @@ interface Unit {
 }
 
 /** A file, by the key that its name begins with. */
-export interface Wanted {
+export interface CacheFile {
   readonly key: string;
   readonly size: number;
 }
 
-export interface Lease {
+export interface CacheLease {
   /** Of the unit: `files/` and `pulls/` are below it. */
   readonly path: string;
   release(): void;
@@ -66,13 +66,13 @@ export class HubCache {
    * A place for files of `repository` (which names its commit); 413 request_too_large for more than a caller
    * may have, 507 storage_full where other jobs read all that would make room.
    */
-  lease(owner: string, repository: string, wanted: readonly Wanted[]): Promise<Lease> {
+  lease(owner: string, repository: string, wanted: readonly CacheFile[]): Promise<CacheLease> {
     const next = this.#turn.then(() => this.#lease(short(owner), short(repository), wanted));
     this.#turn = next.catch(() => undefined);
     return next;
   }
 
-  async #lease(owner: string, name: string, wanted: readonly Wanted[]): Promise<Lease> {
+  async #lease(owner: string, name: string, wanted: readonly CacheFile[]): Promise<CacheLease> {
     const { folder, maxBytes, now } = this.#options;
     const [share, asked] = [shareOf(maxBytes), wanted.reduce((sum, { size }) => sum + size, 0)];
     if (asked > share)

@@ -1,6 +1,6 @@
 // Chooses the files of a repository that a job reads: of a model its descriptions, tokenizer and safetensors,
 // never pickles and never code; of a data set one file of a form that training reads. Refuses with names what
-// is ambiguous, and what has nothing of the kind.
+// is ambiguous, and a repository that has none of the kind.
 
 import { ApiError } from '../../base/errors.ts';
 import type { ListedFile } from '../../models/pull/choose.ts';
@@ -19,7 +19,7 @@ const DEFAULT_SPLIT = 'train';
 const MAX_FILES = 256;
 const MAX_LISTED = 8;
 
-/** What the listing of a hub is asked for: more than is chosen, so that a refusal can name it. */
+/** The files a listing is asked for: more than is chosen, so that a refusal can name it. */
 export function isOfInterest({ kind }: HubName, only: string | undefined): (name: string) => boolean {
   if (kind === 'dataset') return isData;
   const wanted = only === undefined ? MODEL_FILES : new RegExp(only);

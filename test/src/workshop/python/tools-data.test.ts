@@ -1,5 +1,5 @@
-// A data set in each form of file that training reads gives the same rows; a damaged one is refused by row, and
-// none of its text is said. Needs `make convert-oracle`.
+// A data set in each form of file that training reads gives the same rows; a damaged one is refused by row,
+// and none of its text is said. Needs `make convert-oracle`.
 
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
