@@ -23,7 +23,7 @@ const [UNREACHED, READ_ONLY] = [
 ];
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, headersTimeout: 20 * MINUTES });
 
-/** What a pickle tries, and tells of in its output. `argv`: FOLDER SECRET PORT. */
+/** A pickle that tries the walls, and tells of in its output. `argv`: FOLDER SECRET PORT. */
 const MAKE = `
 import sys, torch
 folder, secret, port = sys.argv[1:]

@@ -1,4 +1,4 @@
-// What is kept of hubs: a share for each caller, the oldest makes room, what a job reads stays.
+// Files that are kept of hubs: a share for each caller, the oldest makes room, what a job reads stays.
 
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

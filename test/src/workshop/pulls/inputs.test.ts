@@ -300,7 +300,7 @@ describe('refused', () => {
       outputs: [],
     });
     expect(lines.at(-1)).toMatchObject({ phase: 'failed', error: code });
-    // Nothing of it was kept as a file, and no weights of a model that is refused by its description were
+    // None of it was kept as a file, and no weights of a model that is refused by its description were
     // asked for.
     expect(
       readdirSync(join(folder.path, 'hub'), { recursive: true }).filter((name) =>
