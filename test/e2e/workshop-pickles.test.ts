@@ -1,5 +1,5 @@
 // Pickles in a real workshop: refused by default, with what the operator may set; with `workshop.pickles`
-// they run in the jail alone. A hostile one tells what it could do: it wrote, read and reached nothing
+// they run in the jail alone. A hostile one tells what it could do: it wrote, read and reached no place
 // outside, saw no other process, and the record says that pickles were allowed. Needs `make convert-oracle`.
 
 import { execFile } from 'node:child_process';
