@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
-import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
+import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
 const MODELS = fileURLToPath(new URL('../fixtures/workshop/make-models.py', import.meta.url));
