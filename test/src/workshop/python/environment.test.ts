@@ -108,7 +108,14 @@ describe('create', () => {
       ...SMALL,
       onProgress: ({ stage, done, total }) => void stages.push(`${stage} ${done}/${total}`),
     });
-    expect(stages).toEqual(['venv 0/2', 'download 1/2', 'download 2/2', 'install 2/2', 'install 2/2', 'done 2/2']);
+    expect(stages).toEqual([
+      'venv 0/2',
+      'download 1/2',
+      'download 2/2',
+      'install 2/2',
+      'install 2/2',
+      'done 2/2',
+    ]);
     expect(await environment.status()).toMatchObject({
       state: 'ready',
       python: '3.11.7',
@@ -119,16 +126,19 @@ describe('create', () => {
     expect(readdirSync(join(environment.folder, 'bin'))).toEqual(['python']);
   });
 
-  test.each(['well', 'fail'] as const)('wheels lie in the new environment and go with it: %s', async (how) => {
-    const { fake, environment } = setUp();
-    fake.behave(how);
-    await environment.create(SMALL).catch(() => undefined);
-    const parent = join(environment.folder, '..');
-    const wheels = readFileSync(join(fake.folder, 'temporary'), 'utf8').trim();
-    expect(wheels.startsWith(join(parent, '.python-new-'))).toBe(true);
-    const left = readdirSync(parent, { recursive: true, encoding: 'utf8' });
-    expect(left.filter((name) => name.includes('wheel'))).toEqual([]);
-  });
+  test.each(['well', 'fail'] as const)(
+    'wheels lie in the new environment and go with it: %s',
+    async (how) => {
+      const { fake, environment } = setUp();
+      fake.behave(how);
+      await environment.create(SMALL).catch(() => undefined);
+      const parent = join(environment.folder, '..');
+      const wheels = readFileSync(join(fake.folder, 'temporary'), 'utf8').trim();
+      expect(wheels.startsWith(join(parent, '.python-new-'))).toBe(true);
+      const left = readdirSync(parent, { recursive: true, encoding: 'utf8' });
+      expect(left.filter((name) => name.includes('wheel'))).toEqual([]);
+    },
+  );
 
   test('what fails leaves nothing, and keeps what was there', async () => {
     const { fake, environment } = setUp();
