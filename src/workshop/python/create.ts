@@ -19,7 +19,9 @@ export const MARK = 'assay-environment.json';
 const DEFAULT_TIMEOUT_MS = 60 * 60 * 1000;
 /** It has 5.9 GB, and all its wheels (2.9 GB) lie beside it until the last one is installed. */
 const NEEDED_BYTES = 9 * 1024 ** 3;
-/** In the new environment, so that what a killed pip leaves is removed with it, and is of the disk that was looked at. */
+/**
+ * In the new environment: what a killed pip leaves is removed with it, and is of the disk that was looked at.
+ */
 const WHEELS = '.wheels';
 /** Of what pip said, for the message of a failure. */
 const KEPT_LINES = 5;

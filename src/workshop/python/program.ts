@@ -120,7 +120,7 @@ function finish({ parameters, inputs, output }: Request): Record<string, unknown
   say({ progress: 0.95, stage: 'gguf' });
   if (parameters['path'] === 'pytorch_to_gguf') {
     const made = `gguf/${nameOf(parameters['output_name'])}.gguf`;
-    // The tool left nothing where the input has safetensors already.
+    // Safetensors that the input has are read where they are: the output is empty then.
     const from = readdirSync(output).length > 0 ? output : String(inputs['model']);
     mkdirSync(join(output, 'gguf'));
     modelFile(from, join(output, made));

@@ -27,7 +27,7 @@ import { convertFolder } from '../../../../src/models/convert/convert.ts';
 import type { FolderFile } from '../../../../src/models/convert/folder.ts';
 import { checkAdapter } from '../../../../src/models/gguf/adapter.ts';
 import { readHeader } from '../../../../src/models/gguf/header.ts';
-import { haveOracle, oracleCase, oracleFolder, runOracle } from '../../../fixtures/models/convert-oracle.ts';
+import { haveOracle, oracleCase, runOracle } from '../../../fixtures/models/convert-oracle.ts';
 import { source } from '../../../fixtures/models/gguf-source.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../../../scripts/convert-oracle/adapter.py', import.meta.url));
