@@ -114,8 +114,9 @@ export interface JobKind<Body = unknown> {
   plan(body: Body): JobPlan;
   /** Called when the job starts. */
   program(parameters: JobParameters): Promise<JobProgram>;
-  /** The route's answer once it is done; the core adds `job_id`. */
+  /** The route's answer once it is done, with the fields of `answerFields`; the core adds `job_id`. */
   answer(done: DoneJob): object;
+  readonly answerFields: Readonly<Record<string, Shape<unknown>>>;
 }
 
 /** Keeps the body's type inside one declaration. */

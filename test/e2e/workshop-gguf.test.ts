@@ -202,6 +202,10 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
       split_join: true,
       lora_merge: true,
     });
+    expect(status['llama_cpp_tools']).toMatchObject({
+      tools: { 'llama-cli': false, 'llama-quantize': true },
+      any_available: true,
+    });
     const catalog = JSON.parse((await get('/api/assets/catalog')).toString()) as Answer['body'];
     expect(catalog).toMatchObject({ total_models: 9, downloaded_models: 0, signed: false, signature: null });
     const blobs = join(folder, 'data/blobs');

@@ -14,6 +14,7 @@ import { openJobRecord } from '@assay/attestation/job-record';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
 import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
+import { expectDocumented } from '../fixtures/workshop/document.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
 const MODELS = fileURLToPath(new URL('../fixtures/workshop/make-models.py', import.meta.url));
@@ -57,16 +58,24 @@ function useWorkshop(python: string) {
     await workshop?.ended;
     rmSync(folder, { recursive: true, force: true });
   });
-  const answerOf = async (response: Awaited<ReturnType<typeof fetch>>): Promise<Answer> => ({
-    status: response.status,
-    body: (await response.json()) as Answer['body'],
-  });
+  const answerOf = async (
+    method: string,
+    path: string,
+    response: Awaited<ReturnType<typeof fetch>>,
+  ): Promise<Answer> => {
+    const { status, headers } = response;
+    const body = (await response.json()) as Answer['body'];
+    expectDocumented(method, path, { status, type: headers.get('content-type') ?? '', json: body });
+    return { status, body };
+  };
   return {
     at: (path: string) => join(folder, path),
     log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
-    get: async (path: string) => answerOf(await fetch(url + path, { dispatcher })),
+    get: async (path: string) => answerOf('GET', path, await fetch(url + path, { dispatcher })),
     raw: async (path: string, type: string, text: string, chunked: boolean) =>
       answerOf(
+        'POST',
+        path,
         await fetch(url + path, {
           method: 'POST',
           dispatcher,
@@ -78,6 +87,8 @@ function useWorkshop(python: string) {
       new Uint8Array(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
     post: async (path: string, fields: Readonly<Record<string, unknown>>, form = false) =>
       answerOf(
+        'POST',
+        path,
         await fetch(url + path, {
           method: 'POST',
           dispatcher,

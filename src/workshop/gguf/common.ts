@@ -1,7 +1,7 @@
 // Shared by the kinds that make GGUF files: fields, names and limits.
 
 import { ApiError } from '../../base/errors.ts';
-import { optionalOrEmpty, type Shape, text } from '../../base/shape.ts';
+import { decimal, flag, integer, optionalOrEmpty, type Shape, text } from '../../base/shape.ts';
 import type { DoneJob, JobLimits, JobOutputFile } from '../kind.ts';
 
 const GI_B = 1024 * 1024 * 1024;
@@ -13,6 +13,25 @@ export const GGUF_LIMITS: JobLimits = {
   processes: 256,
   outputBytes: 1024 * GI_B,
   cpuSeconds: 48 * 3600,
+};
+
+/** Of a file with an importance matrix. */
+export const IMATRIX_FORMATS = ['gguf', 'dat'] as const;
+export type ImatrixFormat = (typeof IMATRIX_FORMATS)[number];
+export const byteCount = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
+export const sha256Text = text({ max: 64, about: 'SHA-256 of the output, lower-case hex.' });
+export const outputPathText = text({ max: 1200, about: '`job-…/NAME`: an input of other jobs.' });
+const seconds = decimal({ min: 0, max: Number.MAX_SAFE_INTEGER, about: 'Seconds it ran.' });
+
+/** Of every answer about a job that is done. */
+export const DONE_FIELDS = { success: flag(), elapsed_seconds: seconds };
+
+/** Of every answer about one file. */
+export const FILE_FIELDS = {
+  ...DONE_FIELDS,
+  output_path: outputPathText,
+  file_size: byteCount,
+  sha256: sha256Text,
 };
 
 export function inputPath(what: string): Shape<string> {

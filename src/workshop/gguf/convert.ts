@@ -6,7 +6,15 @@ import { type Infer, map, object, optionalOrEmpty, text } from '../../base/shape
 import { typeOfIsq } from '../../models/isq.ts';
 import { jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  FILE_FIELDS,
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  inputPath,
+  outputName,
+  outputPath,
+} from './common.ts';
 
 /** The files the converter opens of a folder (models/model-folder). */
 const READ =
@@ -53,6 +61,7 @@ export const convertKind = jobKind<Body>({
     };
   },
   program: () => Promise.resolve(ownProgram('gguf')),
+  answerFields: { ...FILE_FIELDS, output_type: text({ max: 16 }) },
   answer(done) {
     const output = firstOutput(done);
     return {

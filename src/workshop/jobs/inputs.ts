@@ -5,10 +5,20 @@
 
 import { createHash } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { copyFile, lstat, mkdir, open, readdir, realpath, stat } from 'node:fs/promises';
+import {
+  copyFile,
+  type FileHandle,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readlink,
+  realpath,
+  stat,
+} from 'node:fs/promises';
 import { basename, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
-import { storageError } from '../../base/durable-files.ts';
+import { codeOf, storageError } from '../../base/durable-files.ts';
 import type { FileStore } from '../../files/file-store.ts';
 import type { InputRef } from '../kind.ts';
 import type { Mount } from '../jail/jail.ts';
@@ -137,6 +147,11 @@ async function locate(
   return { kind, path };
 }
 
+/** The id of the job that a name as `job-…/NAME` speaks of. */
+export function jobNamed(given: string): string | undefined {
+  return JOB_OUTPUT.exec(given)?.[1];
+}
+
 async function pathOf(
   given: string,
   field: string,
@@ -150,7 +165,7 @@ async function pathOf(
       throw new ApiError('no_such_file', 'there is no such output of a job of this API key', {
         param: field,
       });
-    return output;
+    return realpath(output).catch(() => undefined);
   }
   const model = models.get(given);
   if (model !== undefined) return realpath(model).catch(() => undefined);
@@ -189,7 +204,8 @@ async function filesBelow(folder: string, { field, only }: InputRef): Promise<re
         throw new ApiError('path_not_allowed', `${field} has an entry that is a link or no file`, {
           param: field,
         });
-      if (!NAME.test(entry.name))
+      // A record has no other names, those of folders neither.
+      if (!path.split('/').every((part) => NAME.test(part)))
         throw new ApiError('invalid_value', `${field} has a file with a name of other characters`, {
           param: field,
         });
@@ -214,34 +230,57 @@ async function show(base: string, below: string, ref: InputRef, options: InputOp
   const source = below === '' ? base : join(base, below);
   const name = below === '' ? ref.name : `${ref.name}/${below}`;
   const target = `/job/in/${name}`;
-  const about = await lstat(source);
-  if (!about.isFile()) throw notAllowed(ref.field);
-  if (options.otherUser && (about.mode & 0o004) === 0) {
-    const path = join(options.staging, name);
-    await copied(source, path);
-    const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
-    return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
+  const file = await openAt(source, ref.field);
+  try {
+    if (options.otherUser && ((await file.stat()).mode & 0o004) === 0) {
+      const path = join(options.staging, name);
+      await copied(`/proc/self/fd/${file.fd}`, path);
+      const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
+      return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
+    }
+    const { measured, identity } = await digestOf(file, options.signal);
+    const check = async (): Promise<void> => {
+      const now = await lstat(source).catch(() => undefined);
+      if (now === undefined || identityOf(now) !== identity)
+        throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
+          shouldRetry: true,
+        });
+    };
+    const [device, inode] = identity.split(' ');
+    return {
+      mount: { source, target, identity: `${device}:${inode}` },
+      recorded: { name, ...measured },
+      copied: false,
+      check,
+    };
+  } finally {
+    await file.close();
   }
-  const { measured, identity } = await digestOfFile(source, options.signal);
-  const check = async (): Promise<void> => {
-    const now = await lstat(source).catch(() => undefined);
-    if (now === undefined || identityOf(now) !== identity)
-      throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
-        shouldRetry: true,
-      });
-  };
-  const [device, inode] = identity.split(' ');
-  return {
-    mount: { source, target, identity: `${device}:${inode}` },
-    recorded: { name, ...measured },
-    copied: false,
-    check,
-  };
+}
+
+const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/**
+ * Opens the regular file that is really at this path, which has no link in it: a part of the path that has
+ * become a link since it was looked up leads elsewhere. 400 path_not_allowed, file_not_found.
+ */
+export async function openAt(path: string, field: string): Promise<FileHandle> {
+  const file = await open(path, READ).catch((error: unknown) => {
+    throw codeOf(error) === 'ELOOP' ? notAllowed(field) : notFound(field);
+  });
+  try {
+    const real = await readlink(`/proc/self/fd/${file.fd}`);
+    if (real !== path || !(await file.stat()).isFile()) throw notAllowed(field);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 async function copied(source: string, path: string): Promise<void> {
-  await mkdir(resolve(path, '..'), { recursive: true });
   try {
+    await mkdir(resolve(path, '..'), { recursive: true });
     await copyFile(source, path, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
     const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
@@ -261,7 +300,9 @@ async function unseal(
   name: string,
 ): Promise<Recorded> {
   if (sources.files === null) throw new ApiError('files_disabled', 'no files are stored here');
-  const file = await open(path, 'wx', 0o444);
+  const file = await open(path, 'wx', 0o444).catch((error: unknown) => {
+    throw storageError(error, 'an input');
+  });
   const hash = createHash('sha256');
   let size = 0;
   try {
@@ -286,29 +327,32 @@ export async function digestOfFile(
   readonly measured: { readonly sha256: string; readonly size: number };
   readonly identity: string;
 }> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const file = await open(path, READ);
   try {
-    const before = await file.stat();
-    if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
-    const hash = createHash('sha256');
-    let size = 0;
-    for await (const piece of file.createReadStream({
-      autoClose: false,
-      highWaterMark: 1024 * 1024,
-      signal,
-    })) {
-      // A stream of a file without an encoding gives buffers.
-      const bytes = piece as Buffer;
-      hash.update(bytes);
-      size += bytes.length;
-    }
-    const identity = identityOf(await file.stat());
-    if (identity !== identityOf(before))
-      throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
-    return { measured: { sha256: hash.digest('hex'), size }, identity };
+    return await digestOf(file, signal);
   } finally {
     await file.close();
   }
+}
+
+async function digestOf(file: FileHandle, signal: AbortSignal): ReturnType<typeof digestOfFile> {
+  const before = await file.stat();
+  if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
+  const hash = createHash('sha256');
+  let size = 0;
+  const buffer = Buffer.allocUnsafe(1024 * 1024);
+  for (;;) {
+    // No stream with the signal: one that is made after an abort throws where nobody catches it.
+    signal.throwIfAborted();
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, size);
+    if (bytesRead === 0) break;
+    hash.update(buffer.subarray(0, bytesRead));
+    size += bytesRead;
+  }
+  const identity = identityOf(await file.stat());
+  if (identity !== identityOf(before))
+    throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
+  return { measured: { sha256: hash.digest('hex'), size }, identity };
 }
 
 function identityOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {

@@ -4,6 +4,7 @@
 
 import { ApiError } from '../../base/errors.ts';
 import {
+  anything,
   choice,
   decimal,
   either,
@@ -16,7 +17,16 @@ import {
   text,
   type Infer,
 } from '../../base/shape.ts';
-import { firstOutput, GGUF_LIMITS, inputPath, outputPath } from '../gguf/common.ts';
+import {
+  DONE_FIELDS,
+  FILE_FIELDS,
+  firstOutput,
+  GGUF_LIMITS,
+  inputPath,
+  outputPath,
+  outputPathText,
+  sha256Text,
+} from '../gguf/common.ts';
 import {
   jobKind,
   type Barrier,
@@ -63,6 +73,8 @@ const resultName = optionalOrEmpty(
     form: 'a name of letters, digits, ".", "_" and "-"',
   }),
 );
+
+const outputPaths = list(outputPathText, { max: 256 });
 
 const crossBody = object({
   path: choice(CROSS_PATH_IDS, 'Which conversion, by its id in `GET /api/convert/cross/paths`.'),
@@ -122,6 +134,13 @@ export function crossKind(environment: PythonEnvironment): JobKind {
         await crossProgram(path as CrossPathId, environment),
         CROSS_PATHS[path as CrossPathId].builtin,
       ),
+    answerFields: {
+      ...DONE_FIELDS,
+      output_path: outputPathText,
+      output_paths: outputPaths,
+      sha256: sha256Text,
+      result: anything,
+    },
     answer: (done) => ({
       success: true,
       output_path: outputPath(done.id, firstOutput(done)),
@@ -150,6 +169,12 @@ export function litertKind(environment: PythonEnvironment): JobKind {
       parameters: conversion(LITERT, example),
     }),
     program: () => crossProgram(LITERT, environment),
+    answerFields: {
+      ...FILE_FIELDS,
+      format: choice(['tflite']),
+      converter: choice(['litert-torch']),
+      result: anything,
+    },
     answer(done) {
       const output = firstOutput(done);
       return {
@@ -225,6 +250,7 @@ export function trainKind(environment: PythonEnvironment): JobKind {
       const builtin = (exports as readonly string[]).some((each) => each.startsWith('gguf'));
       return withOwnCode(await pythonProgram(environment, 'finetune', { builtin }), builtin);
     },
+    answerFields: { ...DONE_FIELDS, status: choice(['done']), output_paths: outputPaths, result: anything },
     answer: (done: DoneJob) => ({
       success: true,
       status: 'done',
