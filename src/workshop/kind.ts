@@ -24,6 +24,11 @@ export interface InputRef {
   readonly accepts: 'file' | 'folder' | 'either';
   /** Of a folder: a regular expression of the paths below it that are shown and recorded; absent: all. */
   readonly only?: string | undefined;
+  /**
+   * Where `given` is none of these: it may name a repository of this kind on the configured hub, a model
+   * as a folder, a data set as a file (pulls/name).
+   */
+  readonly hub?: 'model' | 'dataset' | undefined;
 }
 
 /** The decision a body amounts to. */

@@ -5,10 +5,14 @@ import { imatrixKind, inspectKind, mergeKind, mergeLoraKind, splitKind } from '.
 import { quantizeKind } from './gguf/quantize.ts';
 import type { JobKind } from './kind.ts';
 import type { PythonEnvironment } from './python/environment.ts';
+import type { Allowed } from './python/pickles.ts';
 import { crossKind, litertKind, trainKind } from './python/kinds.ts';
 
 /** By name. */
-export function allKinds(python: PythonEnvironment): ReadonlyMap<string, JobKind> {
+export function allKinds(
+  python: PythonEnvironment,
+  allowed: Allowed = { pickles: false },
+): ReadonlyMap<string, JobKind> {
   const kinds = [
     quantizeKind,
     convertKind,
@@ -17,8 +21,8 @@ export function allKinds(python: PythonEnvironment): ReadonlyMap<string, JobKind
     mergeKind,
     mergeLoraKind,
     imatrixKind,
-    crossKind(python),
-    litertKind(python),
+    crossKind(python, allowed),
+    litertKind(python, allowed),
     trainKind(python),
   ];
   return new Map(kinds.map((kind) => [kind.name, kind]));

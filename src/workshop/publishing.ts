@@ -15,7 +15,7 @@ import { egressRecord } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
 import type { Jobs } from './jobs/jobs.ts';
 
-const DEFAULT_HUB = 'https://huggingface.co';
+export const DEFAULT_HUB = 'https://huggingface.co';
 
 export interface PublishingOptions {
   readonly workshop: WorkshopConfig;

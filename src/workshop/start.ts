@@ -33,6 +33,9 @@ import { allKinds } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
+import { openPulling } from './pulling.ts';
+import type { HubInputs } from './pulls/inputs.ts';
+import { assertPickles } from './python/pickles.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
@@ -106,18 +109,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   if (files !== null) ends.push(() => files.close());
   const signature = await catalogSignature(workshop.catalogSignature);
   const python = new PythonEnvironment({ folder: workshop.python });
-  const kinds = allKinds(python);
-  const { jobs, sources } = await openJobs(options, {
-    folder,
-    jail,
-    identity,
-    attester,
-    files,
-    ownTool,
-    kinds,
-  });
-  const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
-  ends.push(() => leaf.close());
+  const kinds = allKinds(python, { pickles: workshop.pickles === 'jail' });
   const audit = await openRequestAudit({
     config,
     folder: auditFolder(config),
@@ -127,6 +119,20 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     onFatal: options.onFatal,
   });
   if (audit !== null) ends.push(() => audit.close());
+  const hub = await openPulling({ workshop: given, audit, folder, log });
+  if (hub !== null) ends.push(() => hub.close());
+  const { jobs, sources } = await openJobs(options, {
+    folder,
+    jail,
+    identity,
+    attester,
+    files,
+    ownTool,
+    kinds,
+    hub,
+  });
+  const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
+  ends.push(() => leaf.close());
   const publishing = await openPublishing({
     workshop: given,
     audit,
@@ -200,6 +206,7 @@ async function openJail({ workshop }: WorkshopConfig, folder: string, log: Log):
       `jobs cannot be kept from other ${open.join(' and ')} of this machine: allow user namespaces, run as root, or set workshop.allow_weaker_jail`,
       'workshop.allow_weaker_jail',
     );
+  assertPickles(workshop.pickles, jail);
   return jail;
 }
 
@@ -211,6 +218,7 @@ interface JobParts {
   readonly files: Files | null;
   readonly ownTool: RunTool;
   readonly kinds: ReadonlyMap<string, JobKind>;
+  readonly hub: HubInputs | null;
 }
 
 interface OpenedJobs {
@@ -227,6 +235,7 @@ async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts
     models: new Map([...config.modelEntries].map(([id, { path }]) => [id, path])),
     roots: workshop.roots,
     outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
+    hub: parts.hub,
   };
   opened = await Jobs.open({
     folder: join(parts.folder, 'jobs'),

@@ -34,11 +34,17 @@ export const FILE_FIELDS = {
   sha256: sha256Text,
 };
 
-export function inputPath(what: string): Shape<string> {
+const HUB_NAMES = {
+  model: '`owner/name`',
+  dataset: '`owner/name`, `owner/name:SPLIT` or `owner/name/FILE`',
+} as const;
+
+/** `hub`: or of a repository there, where the operator allows it. */
+export function inputPath(what: string, hub?: keyof typeof HUB_NAMES): Shape<string> {
   return text({
     min: 1,
     max: 4096,
-    about: `${what}: the id of an own file, \`job-…/NAME\` of an own job, the id of a configured model, or a path below a root.`,
+    about: `${what}: the id of an own file, \`job-…/NAME\` of an own job, the id of a configured model, ${hub === undefined ? 'or a path below a root.' : `a path below a root, or, with \`workshop.pull\`, ${HUB_NAMES[hub]} of the hub, each with \`@revision\` or without.`}`,
   });
 }
 

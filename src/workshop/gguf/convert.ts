@@ -29,7 +29,7 @@ const outputType = map(
 );
 
 const body = object({
-  model_dir: inputPath('The folder'),
+  model_dir: inputPath('The folder', 'model'),
   output_type: optionalOrEmpty(outputType),
   output_name: outputName,
   vocab_type: optionalOrEmpty(
@@ -56,7 +56,7 @@ export const convertKind = jobKind<Body>({
         { param: 'vocab_type' },
       );
     return {
-      inputs: [{ name: 'model', field: 'model_dir', given, accepts: 'folder', only: READ }],
+      inputs: [{ name: 'model', field: 'model_dir', given, accepts: 'folder', only: READ, hub: 'model' }],
       parameters: { output_type: type, output_name: ggufName(name, given, type) },
     };
   },

@@ -10,7 +10,7 @@ import { codeOf } from '../../base/durable-files.ts';
 import { ApiError } from '../../base/errors.ts';
 import { identityOf, sameFile } from '../../models/measure.ts';
 import type { FileIdentity } from '../../models/model.ts';
-import { openAt } from '../jobs/inputs.ts';
+import { openAt } from '../jobs/shown.ts';
 
 /** A file, and its place in the repository. */
 export interface NamedFile {

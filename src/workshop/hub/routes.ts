@@ -257,6 +257,7 @@ const LISTED = 64;
 export function egressRecord(line: EgressLine): EgressRecord {
   const digests = line.files.map(({ sha256 }) => sha256);
   return {
+    direction: 'out',
     phase: line.phase,
     host: line.host,
     repository: `${line.kind}:${line.repo}`,

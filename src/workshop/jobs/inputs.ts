@@ -1,27 +1,30 @@
 // From the name a caller gave an input to a file or folder the jail can show: an own stored file, an output
-// of an own job, a configured model, or a path below a configured root. Refuses links, other owners' things
-// and everything that is no regular file. Digests are over the bytes the job reads: files only this process
-// can change are shown in place and compared afterwards, all others are copied first.
+// of an own job, a configured model, a path below a configured root, or a repository of the hub. Refuses
+// links, other owners' things and everything that is no regular file. Digests are over the bytes the job
+// reads: files only this process can change are shown in place and compared afterwards, all others are copied
+// first.
 
 import { createHash } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import {
-  copyFile,
-  type FileHandle,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readlink,
-  realpath,
-  stat,
-} from 'node:fs/promises';
-import { basename, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { open, readdir, realpath, stat } from 'node:fs/promises';
+import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
 import { codeOf, storageError } from '../../base/durable-files.ts';
 import type { FileStore } from '../../files/file-store.ts';
 import type { InputRef } from '../kind.ts';
 import type { Mount } from '../jail/jail.ts';
+import type { HubInputs } from '../pulls/inputs.ts';
+import { hubNameOf, type HubName } from '../pulls/name.ts';
+import { fromHub } from './hub-input.ts';
+import {
+  type JobInputFiles,
+  notAllowed,
+  notFound,
+  type Recorded,
+  show,
+  type ShowOptions,
+  type Shown,
+  unchanging,
+} from './shown.ts';
 
 export interface InputSources {
   /** Null: no files are stored. */
@@ -31,34 +34,15 @@ export interface InputSources {
   readonly roots: readonly string[];
   /** The path of an output of an own job; undefined when there is none. */
   readonly outputOf: (owner: string, job: string, name: string) => string | undefined;
+  /** Null: no hub is asked (workshop.pull). */
+  readonly hub: Pick<HubInputs, 'fetch'> | null;
 }
 
-export interface Recorded {
-  readonly name: string;
-  readonly sha256: string;
-  readonly size: number;
-}
-
-export interface JobInputFiles {
-  readonly name: string;
-  readonly mounts: readonly Mount[];
-  /** Where it is in the jail. */
-  readonly target: string;
-  /** Where it is outside of any jail. */
-  readonly source: string;
-  readonly recorded: readonly Recorded[];
-  /** Throws 500 model_file_changed when a file is not the one that was hashed. */
-  check(): Promise<void>;
-}
-
-export interface InputOptions {
+export interface InputOptions extends ShowOptions {
   readonly owner: string;
   readonly sources: InputSources;
-  /** The folder copies go to; the job's own. */
-  readonly staging: string;
-  /** The user of the jail is another one than this process's. */
-  readonly otherUser: boolean;
-  readonly signal: AbortSignal;
+  /** From 0 to 1, of what is fetched. */
+  readonly onProgress?: ((progress: number) => void) | undefined;
 }
 
 const MAX_FILES = 2000;
@@ -67,12 +51,22 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 const JOB_OUTPUT = /^([a-z]{1,12}-[0-9a-f]{32})\/(.{1,512})$/;
 const FILE_ID = /^file-[0-9a-f]{32}$/;
 
-/** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
-export function findInput(
+/** Of this machine. */
+export async function findInput(
   ref: InputRef,
   options: Pick<InputOptions, 'owner' | 'sources'>,
 ): Promise<LocatedInput> {
-  return locate(ref, options);
+  const found = await locate(ref, options);
+  if (found.kind === 'hub') throw notAllowed(ref.field);
+  return found;
+}
+
+/** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
+export async function assertInput(
+  ref: InputRef,
+  options: Pick<InputOptions, 'owner' | 'sources'>,
+): Promise<void> {
+  await locate(ref, options);
 }
 
 /** 400 path_not_allowed, file_not_found, invalid_value; 404 no_such_file; 500 model_file_changed; 507. */
@@ -80,6 +74,11 @@ export async function resolveInput(ref: InputRef, options: InputOptions): Promis
   const { staging, signal } = options;
   const found = await locate(ref, options);
   signal.throwIfAborted();
+  if (found.kind === 'hub') {
+    const { sources, onProgress = () => undefined } = options;
+    if (sources.hub === null) throw hubIsOff(ref.field);
+    return fromHub(found.name, ref, { ...options, hub: sources.hub, onProgress });
+  }
   const target = `/job/in/${ref.name}`;
   if (found.kind === 'stored') {
     const path = join(staging, ref.name);
@@ -127,9 +126,9 @@ export type LocatedInput =
   | { readonly kind: 'file' | 'folder'; readonly path: string };
 
 async function locate(
-  { given, field, accepts }: InputRef,
+  { given, field, accepts, hub }: InputRef,
   { owner, sources }: Pick<InputOptions, 'owner' | 'sources'>,
-): Promise<LocatedInput> {
+): Promise<LocatedInput | { readonly kind: 'hub'; readonly name: HubName }> {
   if (given.includes('\0')) throw notAllowed(field);
   if (FILE_ID.test(given)) {
     if (sources.files === null)
@@ -138,7 +137,14 @@ async function locate(
     if (accepts === 'folder') throw wrongKind(field, 'a folder');
     return { kind: 'stored', id: given };
   }
-  const path = (await pathOf(given, field, owner, sources)) ?? '';
+  const local = await pathOf(given, field, owner, sources);
+  if (local === null) {
+    const name = hub === undefined ? undefined : hubNameOf(given, hub);
+    if (name === undefined) throw notAllowed(field);
+    if (sources.hub === null) throw hubIsOff(field);
+    return { kind: 'hub', name };
+  }
+  const path = local ?? '';
   const about = await stat(path).catch(() => undefined);
   if (about === undefined) throw notFound(field);
   const kind = about.isDirectory() ? 'folder' : 'file';
@@ -152,12 +158,13 @@ export function jobNamed(given: string): string | undefined {
   return JOB_OUTPUT.exec(given)?.[1];
 }
 
+/** Undefined: it names something that is not there. Null: it is no name of this machine's. */
 async function pathOf(
   given: string,
   field: string,
   owner: string,
   { models, roots, outputOf }: InputSources,
-): Promise<string | undefined> {
+): Promise<string | undefined | null> {
   const [, job, name] = JOB_OUTPUT.exec(given) ?? [];
   if (job !== undefined && name !== undefined) {
     const output = outputOf(owner, job, name);
@@ -179,7 +186,7 @@ async function pathOf(
     // A link anywhere below the root would lead to another path.
     if (path.startsWith(real + sep) && (await realpath(path).catch(() => undefined)) === path) return path;
   }
-  throw notAllowed(field);
+  return null;
 }
 
 function belowOf(path: string, roots: readonly string[]): string | undefined {
@@ -219,80 +226,6 @@ async function filesBelow(folder: string, { field, only }: InputRef): Promise<re
   return files.toSorted();
 }
 
-interface Shown {
-  readonly mount: Mount;
-  readonly recorded: Recorded;
-  readonly copied: boolean;
-  readonly check: () => Promise<void>;
-}
-
-async function show(base: string, below: string, ref: InputRef, options: InputOptions): Promise<Shown> {
-  const source = below === '' ? base : join(base, below);
-  const name = below === '' ? ref.name : `${ref.name}/${below}`;
-  const target = `/job/in/${name}`;
-  const file = await openAt(source, ref.field);
-  try {
-    if (options.otherUser && ((await file.stat()).mode & 0o004) === 0) {
-      const path = join(options.staging, name);
-      await copied(`/proc/self/fd/${file.fd}`, path);
-      const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
-      return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
-    }
-    const { measured, identity } = await digestOf(file, options.signal);
-    const check = async (): Promise<void> => {
-      const now = await lstat(source).catch(() => undefined);
-      if (now === undefined || identityOf(now) !== identity)
-        throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
-          shouldRetry: true,
-        });
-    };
-    const [device, inode] = identity.split(' ');
-    return {
-      mount: { source, target, identity: `${device}:${inode}` },
-      recorded: { name, ...measured },
-      copied: false,
-      check,
-    };
-  } finally {
-    await file.close();
-  }
-}
-
-const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-
-/**
- * Opens the regular file that is really at this path, which has no link in it: a part of the path that has
- * become a link since it was looked up leads elsewhere. 400 path_not_allowed, file_not_found.
- */
-export async function openAt(path: string, field: string): Promise<FileHandle> {
-  const file = await open(path, READ).catch((error: unknown) => {
-    throw codeOf(error) === 'ELOOP' ? notAllowed(field) : notFound(field);
-  });
-  try {
-    const real = await readlink(`/proc/self/fd/${file.fd}`);
-    if (real !== path || !(await file.stat()).isFile()) throw notAllowed(field);
-    return file;
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
-}
-
-async function copied(source: string, path: string): Promise<void> {
-  try {
-    await mkdir(resolve(path, '..'), { recursive: true });
-    await copyFile(source, path, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-    try {
-      await file.chmod(0o444);
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    throw storageError(error, 'an input');
-  }
-}
-
 async function unseal(
   { owner, sources }: InputOptions,
   id: string,
@@ -319,60 +252,12 @@ async function unseal(
   return { name, sha256: hash.digest('hex'), size };
 }
 
-/** Of a regular file that no link leads to. */
-export async function digestOfFile(
-  path: string,
-  signal: AbortSignal,
-): Promise<{
-  readonly measured: { readonly sha256: string; readonly size: number };
-  readonly identity: string;
-}> {
-  const file = await open(path, READ);
-  try {
-    return await digestOf(file, signal);
-  } finally {
-    await file.close();
-  }
-}
-
-async function digestOf(file: FileHandle, signal: AbortSignal): ReturnType<typeof digestOfFile> {
-  const before = await file.stat();
-  if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
-  const hash = createHash('sha256');
-  let size = 0;
-  const buffer = Buffer.allocUnsafe(1024 * 1024);
-  for (;;) {
-    // No stream with the signal: one that is made after an abort throws where nobody catches it.
-    signal.throwIfAborted();
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, size);
-    if (bytesRead === 0) break;
-    hash.update(buffer.subarray(0, bytesRead));
-    size += bytesRead;
-  }
-  const identity = identityOf(await file.stat());
-  if (identity !== identityOf(before))
-    throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
-  return { measured: { sha256: hash.digest('hex'), size }, identity };
-}
-
-function identityOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
-  return `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
-}
-
-function unchanging(): Promise<void> {
-  return Promise.resolve();
-}
-
-function notAllowed(field: string): ApiError {
+function hubIsOff(param: string): ApiError {
   return new ApiError(
-    'path_not_allowed',
-    `${field} is no file id, no output of a job, no configured model, and no path below a root of this workshop`,
-    { param: field },
+    'pull_disabled',
+    `${param} is nothing of this workshop, and no hub is asked for it: the operator may set workshop.pull`,
+    { param },
   );
-}
-
-function notFound(field: string): ApiError {
-  return new ApiError('file_not_found', `${field} names nothing that is there`, { param: field });
 }
 
 function wrongKind(field: string, expected: string): ApiError {

@@ -8,7 +8,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { JobKind, JobPlan } from '../kind.ts';
 import { sweep } from '../jail/sweep.ts';
 import { JobFolder, newJobId } from './folder.ts';
-import { findInput } from './inputs.ts';
+import { assertInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
 import type { RunTool, Signer } from './record.ts';
 import { cancelled, interrupted, noSuchJob, notOver } from './endings.ts';
@@ -71,7 +71,7 @@ export class Jobs {
     return jobs;
   }
 
-  /** 400, 403, 404, 429, 503: see the codes of the kinds and of `findInput`. Resolves once it is durable. */
+  /** Codes of the kinds and of `assertInput`; 403, 404, 429, 503. Resolves once it is durable. */
   async submit(owner: string, kind: JobKind, plan: JobPlan): Promise<StoredJob> {
     const { clock, limits, context } = this.#options;
     if (this.#closed)
@@ -84,7 +84,7 @@ export class Jobs {
     const missing = await kind.missing();
     if (missing !== null) throw new ApiError('tool_unavailable', missing);
     assertConfined(kind, context.build);
-    for (const ref of plan.inputs) await findInput(ref, { owner, sources: context.sources });
+    for (const ref of plan.inputs) await assertInput(ref, { owner, sources: context.sources });
     this.#admit(owner, limits.queued);
     const job: StoredJob = {
       version: 1,
@@ -298,7 +298,7 @@ export class Jobs {
     const { context, kinds } = this.#options;
     const { abort, tail } = live;
     const { id, owner, plan } = live.job;
-    const report: RunReport = { inputs: [], tool: undefined, barriers: [] };
+    const report: RunReport = { inputs: [], origins: {}, tool: undefined, barriers: [] };
     const kind = kinds.get(live.job.kind);
     try {
       await this.#folder.write(live.job);
@@ -348,8 +348,10 @@ export class Jobs {
     const { clock, log, signer, ownTool } = this.#options;
     const { report, ...end } = ending;
     const tool = report?.tool ?? toolOf(live.job) ?? ownTool;
+    const { plan } = live.job;
     let job: StoredJob = {
       ...live.job,
+      plan: { ...plan, parameters: { ...plan.parameters, ...report?.origins } },
       progress: live.progress,
       stage: live.stage,
       ...(report === undefined ? {} : known(report)),

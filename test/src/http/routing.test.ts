@@ -43,7 +43,7 @@ test('a client that leaves with the last byte, before the stream has ended, is n
     access: 'key',
     summary: 'three bytes',
     tag: 'Test',
-    bytes: true,
+    bytes: 'application/octet-stream',
     handle({ reply, exchange }) {
       const left = new Promise<void>((resolve) => exchange.signal.addEventListener('abort', () => resolve()));
       const content = async function* content(): AsyncGenerator<Buffer> {

@@ -205,7 +205,7 @@ describe('inputs', () => {
             { name: 'model', field: 'input_path', given, accepts: 'either' },
             {
               owner: 'me',
-              sources: { files: null, models: new Map(), roots: [root], outputOf: () => undefined },
+              sources: { files: null, models: new Map(), roots: [root], outputOf: () => undefined, hub: null },
               staging,
               otherUser,
               signal,

@@ -4,6 +4,7 @@ a folder that brings its own is refused."""
 
 import json
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +54,33 @@ def load(job: Job) -> Loaded:
         return from_folder(path, job)
     with path.open("rb") as file:
         start = file.read(4)
+    if safe.pickles_allowed(job) and (start[:1] == b"\x80" or is_saved_pickle(path)):
+        return from_pickle(path, job)
     if start[:2] == b"PK":
         return from_program(path)
     if start == b"GGUF":
         raise Refused("unsupported_model_format", "a GGUF file takes the path gguf_to_onnx", "model_path")
     if start[:1] == b"\x80":
-        raise Refused("unsupported_model_format", "a pickle is not read here: give an exported program (.pt2) or safetensors", "model_path")
+        raise Refused("unsupported_model_format", "a pickle is not read here: give an exported program (.pt2) or safetensors; the operator may allow pickles in the jail: workshop.pickles", "model_path")
     return from_named(path, job)
+
+
+def is_saved_pickle(path: Path) -> bool:
+    """A zip of torch.save, which has one pickle of everything; an exported program has its graph as JSON."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
+    return any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names)
+
+
+def from_pickle(path: Path, job: Job) -> Loaded:
+    """A whole module, which is run as the original runs it: on one image, or on `input_shape`."""
+    module = safe.read_pickle(path)
+    if not isinstance(module, torch.nn.Module):
+        raise Refused("unsupported_model_format", f"{safe.label(path)}: the pickle is no module of PyTorch")
+    return Loaded(module.eval(), {"input": torch.randn(*input_shape(job, [1, 3, 224, 224]))}, {}, type(module).__name__[:80])
 
 
 def from_program(path: Path) -> Loaded:

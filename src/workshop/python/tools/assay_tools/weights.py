@@ -69,13 +69,14 @@ def pytorch_to_safetensors(job: Job) -> dict:
     folder = job.input("model")
     sources = files_of(job, PICKLED)
     alone = named_output(job, "model", ".safetensors")
+    pickles = safe.pickles_allowed(job)
     job.all_read()
     weight_map: dict[str, str] = {}
     size, written = 0, []
     for index, source in enumerate(sources):
         job.progress(index / len(sources), "convert")
         # Tensors that share memory are written each for itself: safetensors has no other form.
-        weights = {name: value.detach().to_dense().contiguous().clone() for name, value in safe.read_state_dict(source).items()}
+        weights = {name: value.detach().to_dense().contiguous().clone() for name, value in safe.read_state_dict(source, pickles=pickles).items()}
         target = alone if len(sources) == 1 else f"model-{index + 1:05}-of-{len(sources):05}.safetensors"
         save_file(weights, job.output / target, metadata={"format": "pt"})
         check_same(weights, load_file(job.output / target))
