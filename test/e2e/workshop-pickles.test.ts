@@ -12,7 +12,7 @@ import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
-import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
+import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
 const CANARY = 'canary-19ab';

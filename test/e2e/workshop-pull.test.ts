@@ -13,7 +13,7 @@ import { verifyAudit } from '../../src/audit/write.ts';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
 import { startHub, type Hub, type HubFileSpec } from '../fixtures/models/hub.ts';
-import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
+import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
 const CANARY = 'canary-5ec7';

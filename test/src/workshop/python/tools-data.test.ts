@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { toolsFolder } from '../../../../src/workshop/python/environment.ts';
-import { pythonEnvironment } from '../../../fixtures/workshop/python-environment.ts';
+import { pythonEnvironment } from '../../../fixtures/models/convert-oracle.ts';
 import { HAVE_PYTHON, MINUTES } from '../../../fixtures/workshop/python-tools.ts';
 
 const READ = `

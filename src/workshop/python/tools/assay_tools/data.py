@@ -125,7 +125,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
 
 def parsed(line: bytes, number: int) -> dict:
     try:
-        row = json.loads(line.decode("utf-8"))
+        # Some editors begin a file with a mark of its order of bytes.
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError:
         raise refused(number, "it is not UTF-8") from None
     except (ValueError, RecursionError):
@@ -147,10 +148,19 @@ def form_of(row: dict, number: int) -> str:
     raise refused(number, "it has none of `text`, `messages`, `prompt` with `completion`, `instruction` with `output`")
 
 
-def words(row: dict, field: str, number: int, *, empty: bool = False) -> str:
-    value = row.get(field)
+def encodable(value, field: str, number: int) -> str:
+    """JSON may write half of a surrogate pair, which is no character and has no UTF-8."""
     if not isinstance(value, str):
         raise refused(number, f"`{field}` is missing or no text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise refused(number, f"`{field}` has half of a surrogate pair") from None
+    return value
+
+
+def words(row: dict, field: str, number: int, *, empty: bool = False) -> str:
+    value = encodable(row.get(field), field, number)
     if not empty and not value.strip():
         raise refused(number, f"`{field}` is empty")
     return value
@@ -180,9 +190,7 @@ def messages(row: dict, number: int) -> dict:
         at = f"messages[{index}]"
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise refused(number, f"`{at}.role` is not one of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise refused(number, f"`{at}.content` is missing or no text")
-        made.append({"role": message["role"], "content": message["content"]})
+        made.append({"role": message["role"], "content": encodable(message.get("content"), f"{at}.content", number)})
     if all(each["role"] != "assistant" for each in made):
         raise refused(number, "`messages` has none of the assistant to learn")
     return {"messages": made}

@@ -16,6 +16,9 @@ from .protocol import Job, Refused
 MAX_CONFIG = 16 * 1024 * 1024
 MAX_INPUT = 1 << 26
 CAUSAL, ENCODER, IMAGES = "ForCausalLM", "Model", "ForImageClassification"
+OTHER_CONFIGS = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
+LAYERS = re.compile(r"(_layers|_layer|^depth|^n_blocks)$")
+LENGTHS = re.compile(r"(_size|_dim|_heads|_experts|^n_embd|^n_head|^n_inner|^d_model|^d_ff)$")
 KINDS = ("ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForImageClassification", "Model")
 
 
@@ -111,9 +114,19 @@ def config_of(folder: Path) -> dict:
         raise Refused("invalid_model_config", "config.json is missing or no JSON") from error
     if not isinstance(config, dict):
         raise Refused("invalid_model_config", "config.json is no object")
-    if "auto_map" in config:
-        raise Refused("invalid_model_config", "config.json: `auto_map` names code of the model's own, which is never run")
+    for name in ("config.json", *OTHER_CONFIGS):
+        if names_code(folder / name):
+            raise Refused("invalid_model_config", f"{name}: `auto_map` names code of the model's own, which is never run")
     return config
+
+
+def names_code(path: Path) -> bool:
+    """Transformers is told not to run it; a model that needs it would be read in another way than its maker means."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_CONFIG else {}
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "auto_map" in found
 
 
 def class_of(config: dict) -> tuple[type, str]:
@@ -135,6 +148,7 @@ def from_folder(folder: Path, job: Job) -> Loaded:
     cls, kind = class_of(config)
     if not any(folder.glob("*.safetensors")):
         raise Refused("unsupported_model_format", "the folder has no safetensors: pickled weights take the path pytorch_to_safetensors first")
+    assert_weights_fit(folder, config)
     return wrap(pretrained(cls, folder), kind, job)
 
 
@@ -148,6 +162,27 @@ def from_gguf(path: Path, job: Job) -> Loaded:
     except Exception as error:
         raise Refused("unsupported_model_format", "transformers does not read a decoder from this GGUF file") from error
     return wrap(model, CAUSAL, job)
+
+
+def assert_weights_fit(folder: Path, config: dict) -> None:
+    """A model as large as its configuration says is made before weights are read: every layer has a tensor, and every length has values."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors, size = 0, 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors += len(file.keys())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise Refused("invalid_safetensors", f"{safe.label(path)}: it is no safetensors file") from error
+        size += path.stat().st_size
+    left = [config]
+    while left:
+        for key, value in left.pop().items():
+            if isinstance(value, dict):
+                left.append(value)
+            elif isinstance(value, int) and value > (tensors if LAYERS.search(key) else size if LENGTHS.search(key) else value):
+                raise Refused("invalid_model_config", f"config.json: {key[:40]} is larger than the weights can be of")
 
 
 def pretrained(cls: type, folder: Path) -> torch.nn.Module:
