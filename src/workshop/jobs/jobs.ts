@@ -13,7 +13,7 @@ import { LogTail } from './lines.ts';
 import type { RunTool, Signer } from './record.ts';
 import { cancelled, interrupted, noSuchJob, notOver } from './endings.ts';
 import { writtenEnd } from './finish.ts';
-import { assertConfined, known, markOf, type JobContext, type RunReport, runJob, toolOf } from './run.ts';
+import { assertConfined, markOf, type JobContext, ranAs, type RunReport, runJob, toolOf } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
@@ -316,7 +316,7 @@ export class Jobs {
         },
         onLog: (line: string): void => tail.add(line),
         onKnown: async (): Promise<void> => {
-          live.job = { ...live.job, ...known(report) };
+          live.job = { ...live.job, ...ranAs(report) };
           this.#jobs.set(id, live.job);
           await this.#folder.write(live.job);
         },
@@ -354,7 +354,7 @@ export class Jobs {
       plan: { ...plan, parameters: { ...plan.parameters, ...report?.origins } },
       progress: live.progress,
       stage: live.stage,
-      ...(report === undefined ? {} : known(report)),
+      ...(report && ranAs(report)),
       outputs: [],
       result: null,
       ...end,
