@@ -1,6 +1,6 @@
-// Writes the table of docs/proofs.md: every query of every model of scripts/prove/models, with the property and
-// the requirements it stands for and what falls without what, as the models say it. `npx tsx scripts/proofs.ts
-// [--check]`; `--check` compares and fails when the table is stale.
+// Writes the table of docs/proofs.md: every query of every model of scripts/prove/models, with the property
+// and the requirements it stands for and what falls without what, as the models say it. `npx tsx
+// scripts/proofs.ts [--check]`; `--check` compares and fails when the table is stale.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,8 @@ function rowsOf(model: Model): readonly string[] {
     .filter(({ reached }) => !reached)
     .map((query) => {
       const carried = query.requirements.map((id) => `[${id}]`).join(' ');
-      const stands = query.standsWithout.length === 0 ? '' : ` (stands without: ${query.standsWithout.join(', ')})`;
+      const stands =
+        query.standsWithout.length === 0 ? '' : ` (stands without: ${query.standsWithout.join(', ')})`;
       const falls = `${query.fallsWithout.join(', ')}${stands}`;
       const sessions = query.sessions ?? model.sessions;
       return `| ${query.id} | ${model.name} | ${query.properties.join(' ')} | ${carried} | ${query.says} | ${sessions} | ${falls} |`;
@@ -23,7 +24,8 @@ function rowsOf(model: Model): readonly string[] {
 }
 
 function table(): string {
-  const head = '| query | model | property | requirements | what it says | sessions | an attack is found without |';
+  const head =
+    '| query | model | property | requirements | what it says | sessions | an attack is found without |';
   return [head, '|---|---|---|---|---|--:|---|', ...allModels().flatMap(rowsOf), ''].join('\n');
 }
 

@@ -6,8 +6,9 @@
 //   // ID [P4 P6; M13 M15] What it says. Falls without NAME, NAME. Stands without NAME.     above a query
 //   // ID [] What it says. Always reached.
 //
-// The whole model has to withstand every query but those of the last kind, which show that its honest run reaches
-// its end; a weakened one has to fall, or stand, where a query says so. `At one session.` overrides the model's.
+// The whole model has to withstand every query but those of the last kind, which show that its honest run
+// reaches its end; a weakened one has to fall, or stand, where a query says so. `At one session.` overrides
+// the model's.
 
 import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

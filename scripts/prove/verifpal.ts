@@ -46,14 +46,14 @@ export class ProveError extends Error {
 
 /** What the search said of one model. */
 export interface Judged {
-  /** A letter and a digit per query, in their order: `c1a0` is a secret that is learned, an agreement that holds. */
+  /** A letter and a digit per query: `c1a0` is a secret that is learned, an agreement that holds. */
   readonly code: string;
   /** The traces of the attacks, in Verifpal's words. */
   readonly text: string;
   readonly seconds: number;
 }
 
-/** Where the compiled program is, or belongs: its name has the digests of the crate and of program.rs. */
+/** Where the compiled program is, or belongs: named by the digests of the crate and of program.rs. */
 export function proverPath(): string {
   const program = createHash('sha256').update(readFileSync(PROGRAM)).digest('hex');
   return join(cacheFolder(), `prove-${VERIFPAL.sha256.slice(0, 16)}-${program.slice(0, 16)}`, 'prove');
@@ -73,7 +73,8 @@ export function installProver(): void {
   try {
     const archive = fetchedCrate();
     assertCrate(readFileSync(archive));
-    run('failed', `tar cannot unpack ${CRATE}`, 'tar', ['-xzf', archive, '-C', work], work);
+    const unpacking = { kind: 'failed', message: `tar cannot unpack ${CRATE}` } as const;
+    run(unpacking, 'tar', ['-xzf', archive, '-C', work]);
     const folder = join(work, CRATE);
     copyFileSync(PROGRAM, join(folder, 'prove.rs'));
     appendFileSync(join(folder, 'Cargo.toml'), BINARY);
@@ -102,14 +103,8 @@ function compile(folder: string, work: string): void {
   // Its own profile optimises across all crates, which takes minutes more and saves the search little.
   const profile = { CARGO_PROFILE_RELEASE_LTO: 'off', CARGO_PROFILE_RELEASE_CODEGEN_UNITS: '16' };
   const env = { ...process.env, ...profile, CARGO_TARGET_DIR: join(work, 'target') };
-  run(
-    'unavailable',
-    `cargo (1.85 or later) cannot compile ${CRATE}`,
-    'cargo',
-    [...args, ...wanted],
-    work,
-    env,
-  );
+  const what = { kind: 'unavailable', message: `cargo (1.85 or later) cannot compile ${CRATE}` } as const;
+  run(what, 'cargo', [...args, ...wanted], { cwd: work, env });
 }
 
 /** The archive in cargo's own cache, whichever registry it came from. */
@@ -119,37 +114,31 @@ function fetchedCrate(): string {
     (existsSync(cache) ? readdirSync(cache) : [])
       .map((registry) => join(cache, registry, `${CRATE}.crate`))
       .find((path) => existsSync(path));
-  if (find() === undefined)
-    run('unavailable', `cargo (1.82 or later) cannot fetch ${CRATE}`, 'cargo', [
-      'info',
-      '--quiet',
-      `${VERIFPAL.name}@${VERIFPAL.version}`,
-    ]);
+  const what = { kind: 'unavailable', message: `cargo (1.82 or later) cannot fetch ${CRATE}` } as const;
+  if (find() === undefined) run(what, 'cargo', ['info', '--quiet', `${VERIFPAL.name}@${VERIFPAL.version}`]);
   const archive = find();
   if (archive === undefined) throw new ProveError('unavailable', `cargo has no archive of ${CRATE}`);
   return archive;
 }
 
 function run(
-  kind: 'unavailable' | 'failed',
-  message: string,
+  what: { readonly kind: 'unavailable' | 'failed'; readonly message: string },
   program: string,
   args: readonly string[],
-  cwd: string = tmpdir(),
-  env: NodeJS.ProcessEnv = process.env,
+  { cwd = tmpdir(), env = process.env }: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): void {
   try {
     execFileSync(program, args, { cwd, env, stdio: ['ignore', 'ignore', 'pipe'], maxBuffer: 64 << 20 });
   } catch (cause) {
-    throw new ProveError(kind, message, cause);
+    throw new ProveError(what.kind, what.message, cause);
   }
 }
 
 /**
  * Searches one model.
  * @param sessions How many runs of each principal the attacker can use at once.
- * @throws ProveError where the model cannot be read, its honest run does not reach its end, or the search takes
- * more than `limitSeconds`.
+ * @throws ProveError where the model cannot be read, its honest run does not reach its end, or the
+ * search takes more than `limitSeconds`.
  */
 export async function judge(
   model: string,
