@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle prove
+.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -175,6 +175,9 @@ reproduce: build ## build the image twice, differently, and compare every byte
 
 pack: $(INSTALLED) ## the npm packages, out/*.tgz: the same bytes wherever they are made
 	@$(TSX) scripts/pack.ts
+
+client: build ## assay-verify as one executable that needs no Node, into out/client; PLATFORM="linux-x64 linux-arm64 win-x64"
+	@$(NODE) dist/image/client.js $(foreach platform,$(or $(PLATFORM),linux-x64),--platform $(platform))
 
 clean: ## remove what was built (not node_modules, not the cache of inputs)
 	rm -rf dist attestation/dist out coverage

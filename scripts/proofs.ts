@@ -29,12 +29,16 @@ function table(): string {
   return [head, '|---|---|---|---|---|--:|---|', ...allModels().flatMap(rowsOf), ''].join('\n');
 }
 
-const path = join(TOP, 'docs/proofs.md');
-const text = readFileSync(path, 'utf8');
-const [before = '', rest = ''] = text.split(BEGIN);
-const wanted = `${before}${BEGIN}${table()}${rest.slice(rest.indexOf(END))}`;
-if (!process.argv.includes('--check')) writeFileSync(path, wanted);
-else if (wanted !== text) {
-  console.error('docs/proofs.md is stale: run `npx tsx scripts/proofs.ts`');
-  process.exitCode = 1;
+function main(): void {
+  const path = join(TOP, 'docs/proofs.md');
+  const text = readFileSync(path, 'utf8');
+  const [before = '', rest = ''] = text.split(BEGIN);
+  const wanted = `${before}${BEGIN}${table()}${rest.slice(rest.indexOf(END))}`;
+  if (!process.argv.includes('--check')) writeFileSync(path, wanted);
+  else if (wanted !== text) {
+    console.error('docs/proofs.md is stale: run `npx tsx scripts/proofs.ts`');
+    process.exitCode = 1;
+  }
 }
+
+main();

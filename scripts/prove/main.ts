@@ -1,7 +1,7 @@
-// `make prove`: searches the models of the protocol for attacks (docs/proofs.md). Prints, per query of each
-// whole model and per weakened model, what came out and how long it took; `--traces` the attacks too. Exits
-// with 1 where something else came out than has to, with 2 where Verifpal cannot be had: then nothing is
-// shown. node --import tsx scripts/prove/main.ts [--install] [--traces] [MODEL]…
+// `make prove`: searches the models of the protocol for attacks (docs/proofs.md). Prints the outcome and the
+// seconds of each query of each whole model, and of each weakened model; `--traces` the attacks too. Exits
+// with 1 where an outcome is not the one it has to be, with 2 where Verifpal cannot be had.
+//   node --import tsx scripts/prove/main.ts [--install] [--traces] [MODEL]…
 
 import { parseArgs } from 'node:util';
 import { allModels, searchesOf, type Search } from './models.ts';

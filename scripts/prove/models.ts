@@ -1,14 +1,7 @@
-// The models of the protocol as they stand in models/*.vp, for Verifpal. A model says of itself what is asked
-// and what has to come out, in two kinds of comments:
-//
-//   // without NAME: STATEMENT      the line above reads so (`-`: is left out) in the weakened model NAME
-//   // without NAME+ STATEMENT      that model has one line more here
-//   // ID [P4 P6; M13 M15] What it says. Falls without NAME, NAME. Stands without NAME.     above a query
-//   // ID [] What it says. Always reached.
-//
-// The whole model has to withstand every query but those of the last kind, which show that its honest run
-// reaches its end; a weakened one has to fall, or stand, where a query says so. `At one session.` overrides
-// the model's.
+// The models of the protocol as they stand in models/*.vp, for Verifpal. Two kinds of comments say what is
+// searched and how it has to end (docs/proofs.md, section "How a model is written"). The whole model has to
+// withstand every query but those that show that its honest run reaches its end; a weakened one has to fall,
+// or to stand, where a query says so.
 
 import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -34,7 +27,7 @@ export interface Query {
   readonly query: string;
   /** The weakened models that must have an attack on it. */
   readonly fallsWithout: readonly string[];
-  /** Those that have none, although nothing else is asked of them. */
+  /** Those that have no attack on it all the same. */
   readonly standsWithout: readonly string[];
   /** It shows that the honest run reaches its end: "attacked" in every model. */
   readonly reached: boolean;
@@ -53,7 +46,7 @@ export interface Model {
   readonly text: (without?: string) => string;
 }
 
-/** All models, in the order of their names. @throws Error where a comment is not of the form above. */
+/** All models, in the order of their names. @throws Error where a comment is not of that form. */
 export function allModels(): readonly Model[] {
   return readdirSync(FOLDER)
     .filter((file) => file.endsWith('.vp'))
@@ -61,7 +54,7 @@ export function allModels(): readonly Model[] {
     .map((file) => readModel(file.replace(/\.vp$/, ''), readFileSync(`${FOLDER}/${file}`, 'utf8')));
 }
 
-/** @throws Error where a comment is not of the form above. */
+/** @throws Error where a comment is not of that form. */
 export function readModel(name: string, source: string): Model {
   const lines = source.split('\n');
   const weakenings = [...new Set(lines.flatMap((line) => WITHOUT.exec(line)?.[1] ?? []))].toSorted();

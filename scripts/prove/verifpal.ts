@@ -1,7 +1,7 @@
 // Verifpal, which searches the models of this folder for attacks: the crate from cargo's registry, refused
 // where its SHA-256 is another one (its own Cargo.lock has the digests of all it builds on), compiled once
 // into the cache. What is compiled is its library behind the few lines of program.rs, so without its command
-// line, its editor services and the client that asks for updates: nothing here opens a connection but cargo.
+// line, its editor services and the client that asks for updates: only cargo opens a connection.
 
 import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -44,7 +44,7 @@ export class ProveError extends Error {
   }
 }
 
-/** What the search said of one model. */
+/** The outcome of the search of one model. */
 export interface Judged {
   /** A letter and a digit per query: `c1a0` is a secret that is learned, an agreement that holds. */
   readonly code: string;

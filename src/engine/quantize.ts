@@ -67,10 +67,11 @@ export function openMatrixCollector({
 }
 
 function collectedOf(value: unknown): CollectedEntry {
+  const counts = fieldOf(value, 'counts');
   return {
     name: String(fieldOf(value, 'name')).slice(0, 64),
     columns: Number(fieldOf(value, 'columns')),
-    rows: Number(fieldOf(value, 'rows')),
+    counts: Array.isArray(counts) ? counts.map(Number) : [],
   };
 }
 

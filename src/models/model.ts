@@ -125,6 +125,15 @@ export interface JobProof {
   readonly evidence?: string | undefined;
 }
 
+/** The files of a folder that a model or an adapter was made of here, by the names they have in it. */
+export interface FolderFiles {
+  readonly kind: FolderKind;
+  readonly files: readonly { readonly name: string; readonly sha256: string }[];
+}
+
+/** Which files of a folder are read: of a model, of one that sees, of a PEFT adapter. */
+export type FolderKind = 'model' | 'vision' | 'adapter';
+
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {
   readonly role: Exclude<BlobRole, 'scale' | 'source' | 'residency'>;
@@ -168,6 +177,8 @@ export interface RegistryEntry {
   readonly projector?: ProjectorFacts | undefined;
   /** Of `model.job`. */
   readonly jobProof?: JobProof | undefined;
+  /** Of what this server made of a folder: what the record of a job must name. */
+  readonly folder?: FolderFiles | undefined;
   /** Of an adapter, whose only file is its own; `summary` is its base's. */
   readonly adapter?: AdapterFacts | undefined;
 }

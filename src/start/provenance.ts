@@ -79,7 +79,7 @@ async function judge(proof: JobProof, trust: Trust, now: number): Promise<Judged
       receiptKey: toHex(record.receiptKey),
       by: verdict.kind === 'attested' ? 'evidence' : 'key',
     },
-    outputs: new Set(record.outputs.map(({ sha256 }) => toHex(sha256))),
+    outputs: new Map(record.outputs.map(({ name, sha256 }) => [name, toHex(sha256)])),
   };
 }
 

@@ -14,6 +14,7 @@ import { Publications } from './hub/publications.ts';
 import { openPublisher } from './hub/publish.ts';
 import { egressRecord, publishRoutes } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
+import type { Jobs } from './jobs/jobs.ts';
 
 const DEFAULT_HUB = 'https://huggingface.co';
 
@@ -21,6 +22,7 @@ export interface PublishingOptions {
   readonly workshop: WorkshopConfig;
   readonly audit: Audit | null;
   readonly sources: InputSources;
+  readonly jobs: Pick<Jobs, 'record' | 'evidence'>;
   /** Of the workshop. */
   readonly folder: string;
   readonly log: Log;
@@ -39,6 +41,7 @@ export async function openPublishing({
   workshop: given,
   audit,
   sources,
+  jobs,
   folder,
   log,
 }: PublishingOptions): Promise<Publishing> {
@@ -71,6 +74,10 @@ export async function openPublishing({
   const publications = new Publications({
     publisher,
     sources,
+    proofOf: async (owner, id) => {
+      const record = await jobs.record(owner, id);
+      return record && { record, evidence: await jobs.evidence(owner, id) };
+    },
     staging,
     clock: systemClock,
     onError: (error) => log.error({ msg: 'a publication failed', err: error }),

@@ -113,7 +113,14 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   ends.push(() => leaf.close());
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   if (audit !== null) ends.push(() => audit.close());
-  const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
+  const publishing = await openPublishing({
+    workshop: given,
+    audit,
+    sources,
+    jobs,
+    folder,
+    log,
+  });
   ends.push(() => publishing.close());
   const server = await createServer(
     {

@@ -15,6 +15,10 @@ export const GGUF_LIMITS: JobLimits = {
   cpuSeconds: 48 * 3600,
 };
 
+/** Of a file with an importance matrix. */
+export const IMATRIX_FORMATS = ['gguf', 'dat'] as const;
+export type ImatrixFormat = (typeof IMATRIX_FORMATS)[number];
+
 export function inputPath(what: string): Shape<string> {
   return text({
     min: 1,

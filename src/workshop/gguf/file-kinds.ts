@@ -4,6 +4,7 @@
 
 import { ApiError } from '../../base/errors.ts';
 import {
+  choice,
   decimal,
   integer,
   list,
@@ -17,7 +18,15 @@ import {
 import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
 import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  IMATRIX_FORMATS,
+  inputPath,
+  outputName,
+  outputPath,
+} from './common.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 /** As llama-gguf-split's `--split-max-tensors`. */
@@ -168,6 +177,9 @@ const imatrixBody = object({
   input_path: inputPath('The GGUF model'),
   data_path: inputPath('The text, in UTF-8'),
   max_tokens: optionalOrEmpty(integer({ min: 1, max: 16_777_216, about: 'Of the text. Default: 262144.' })),
+  format: optionalOrEmpty(
+    choice(IMATRIX_FORMATS, 'Of the file; `dat` is llama.cpp’s older one. Default: gguf.'),
+  ),
   output_name: outputName,
 });
 
@@ -176,10 +188,24 @@ export const imatrixKind = fileKind<Infer<typeof imatrixBody>>({
   path: '/api/gguf/imatrix',
   summary: 'Collect the importance matrix of a model over a text.',
   body: imatrixBody,
-  plan: ({ input_path: given, data_path: data, max_tokens: tokens = IMATRIX_TOKENS, output_name: name }) => ({
-    inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
-    parameters: { max_tokens: tokens, output_name: ggufName(name, given, 'imatrix') },
-  }),
+  plan({
+    input_path: given,
+    data_path: data,
+    max_tokens: tokens = IMATRIX_TOKENS,
+    format = 'gguf',
+    output_name: name,
+  }) {
+    const bare = name?.replace(/\.dat$/i, '');
+    const output = ggufName(format === 'dat' ? bare : name, given, 'imatrix');
+    return {
+      inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
+      parameters: {
+        max_tokens: tokens,
+        format,
+        output_name: format === 'dat' ? output.replace(/\.gguf$/i, '.dat') : output,
+      },
+    };
+  },
   answer: oneFile,
 });
 

@@ -20,7 +20,9 @@ const body = object({
   output_name: outputName,
   n_threads: optionalOrEmpty(integer({ min: 1, max: 256, about: 'The bytes are the same for any number.' })),
   imatrix_path: optionalOrEmpty(
-    inputPath('An importance matrix in the GGUF form; without it one is made of the model where needed'),
+    inputPath(
+      'An importance matrix, in the GGUF form or the older one (.dat); without it one is made of the model where needed',
+    ),
   ),
 });
 type Body = Infer<typeof body>;

@@ -147,9 +147,9 @@ async function* readPieces(handle: FileHandle, from: number, to: number): AsyncG
   }
 }
 
-/** A text that is made here and not of the disk. */
-export function measureText(path: string, text: string): MeasuredFile {
-  const bytes = Buffer.from(text);
+/** A small file that is in memory and not of the disk. */
+export function measureText(path: string, content: string | Uint8Array): MeasuredFile {
+  const bytes = Buffer.from(content);
   return {
     path,
     size: bytes.length,

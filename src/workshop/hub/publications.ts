@@ -8,10 +8,11 @@ import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import { shareOf } from '../../http/admission/permits.ts';
 import { newJobId } from '../jobs/folder.ts';
-import { findInput, type InputSources, type LocatedInput, resolveInput } from '../jobs/inputs.ts';
+import { findInput, type InputSources, jobNamed, type LocatedInput, resolveInput } from '../jobs/inputs.ts';
 import type { InputRef } from '../kind.ts';
 import type { CardFacts } from './card.ts';
 import { filesOfFolder, type NamedFile, repositoryName } from './files.ts';
+import type { PublishedProof } from './proof.ts';
 import type { Published, Publisher } from './publish.ts';
 
 export const PUBLICATION_STATES = [
@@ -30,6 +31,8 @@ export interface PublicationRequest {
   readonly revision?: string | undefined;
   readonly isPrivate?: boolean | undefined;
   readonly card: CardFacts | null;
+  /** Of what a job made: its record goes too. */
+  readonly withRecord: boolean;
   readonly summary?: string | undefined;
   readonly token: string;
 }
@@ -53,6 +56,8 @@ export interface Publication {
 export interface PublicationsOptions {
   readonly publisher: Publisher;
   readonly sources: InputSources;
+  /** Of an own job that is done; undefined where there is none. */
+  readonly proofOf: (owner: string, job: string) => Promise<PublishedProof | undefined>;
   /** For copies of stored files while one is sent; emptied at the start. */
   readonly staging: string;
   readonly clock: Clock;
@@ -214,6 +219,7 @@ export class Publications {
         isPrivate,
         files,
         card,
+        proof: await this.#proof(owner, request),
         summary,
         token,
         signal,
@@ -222,6 +228,14 @@ export class Publications {
     } finally {
       await rm(copies, { recursive: true, force: true });
     }
+  }
+
+  async #proof(
+    owner: string,
+    { input, withRecord }: PublicationRequest,
+  ): Promise<PublishedProof | undefined> {
+    const job = jobNamed(input.given);
+    return job === undefined || !withRecord ? undefined : this.#options.proofOf(owner, job);
   }
 
   async #files(

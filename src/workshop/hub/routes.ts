@@ -36,6 +36,11 @@ const fields = {
   revision: optionalOrEmpty(text({ min: 1, max: 128, about: 'Branch. Default: main.' })),
   commit_message: optionalOrEmpty(text({ min: 1, max: 512 })),
   generate_card: optionalOrEmpty(flag('A README.md where there is none. Default: true.')),
+  include_record: optionalOrEmpty(
+    flag(
+      'Of an output of a job: its signed record and evidence go too, and the card names it. Default: true.',
+    ),
+  ),
   license: optionalOrEmpty(text({ min: 1, max: 64, about: 'For the card; none is claimed without it.' })),
   base_model: optionalOrEmpty(text({ min: 1, max: 193, about: 'For the card.' })),
 };
@@ -191,6 +196,7 @@ async function send(
     isPrivate,
     card:
       asked.generate_card === false ? null : { title, license: asked.license, baseModel: asked.base_model },
+    withRecord: asked.include_record ?? true,
     summary: asked.commit_message,
     token: tokenOf(call, asked.token),
   });

@@ -19,6 +19,12 @@ export function interrupted(): JobError {
   return { code: 'job_interrupted', message: 'the workshop ended while it ran', param: null };
 }
 
+/** A job whose record could not be made is not done. */
+export function unrecorded(job: StoredJob): StoredJob {
+  const state = job.state === 'done' ? 'failed' : job.state;
+  return { ...job, state, outputs: [], result: null, error: job.error ?? NO_RECORD };
+}
+
 export function noSuchJob(): ApiError {
   return new ApiError('no_such_job', 'there is no such job, or it is not of this API key');
 }

@@ -96,7 +96,9 @@ export class JobFolder {
   }
 
   async writeRecord(id: string, record: Uint8Array, evidence: string | undefined): Promise<void> {
-    if (evidence !== undefined) await writeAtomically(this.of(id, 'evidence.json'), evidence);
+    // That of another record, signed before a kill, must not lie beside this one.
+    if (evidence === undefined) await rm(this.of(id, 'evidence.json'), { force: true });
+    else await writeAtomically(this.of(id, 'evidence.json'), evidence);
     await writeAtomically(this.of(id, 'record.cose'), record);
   }
 

@@ -137,6 +137,11 @@ async function locate(
   return { kind, path };
 }
 
+/** The id of the job that a name as `job-…/NAME` speaks of. */
+export function jobNamed(given: string): string | undefined {
+  return JOB_OUTPUT.exec(given)?.[1];
+}
+
 async function pathOf(
   given: string,
   field: string,
@@ -292,15 +297,14 @@ export async function digestOfFile(
     if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
     const hash = createHash('sha256');
     let size = 0;
-    for await (const piece of file.createReadStream({
-      autoClose: false,
-      highWaterMark: 1024 * 1024,
-      signal,
-    })) {
-      // A stream of a file without an encoding gives buffers.
-      const bytes = piece as Buffer;
-      hash.update(bytes);
-      size += bytes.length;
+    const buffer = Buffer.allocUnsafe(1024 * 1024);
+    for (;;) {
+      // No stream with the signal: one that is made after an abort throws where nobody catches it.
+      signal.throwIfAborted();
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, size);
+      if (bytesRead === 0) break;
+      hash.update(buffer.subarray(0, bytesRead));
+      size += bytesRead;
     }
     const identity = identityOf(await file.stat());
     if (identity !== identityOf(before))

@@ -11,8 +11,8 @@ import { JobFolder, newJobId } from './folder.ts';
 import { findInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
 import { type RunTool, type Signer, signRecord } from './record.ts';
-import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver } from './endings.ts';
-import { assertConfined, markOf, type JobContext, type RunReport, runJob } from './run.ts';
+import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver, unrecorded } from './endings.ts';
+import { assertConfined, known, markOf, type JobContext, type RunReport, runJob, toolOf } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
@@ -99,6 +99,7 @@ export class Jobs {
       inputs: [],
       outputs: [],
       barriers: [],
+      tool: undefined,
       result: null,
       log: [],
       recorded: false,
@@ -268,7 +269,7 @@ export class Jobs {
       if (first === undefined || live === undefined) return;
       this.#queue.splice(this.#queue.indexOf(first), 1);
       this.#places[place] = true;
-      live.job = { ...live.job, state: 'running', started: this.#options.clock.now(), barriers: [] };
+      live.job = { ...live.job, state: 'running', started: this.#options.clock.now() };
       this.#jobs.set(first, live.job);
       void this.#run(live, place).finally(() => {
         this.#places[place] = false;
@@ -298,6 +299,11 @@ export class Jobs {
           if (stage !== undefined && stage !== live.stage) tail.add((live.stage = stage));
         },
         onLog: (line: string): void => tail.add(line),
+        onKnown: async (): Promise<void> => {
+          live.job = { ...live.job, ...known(report) };
+          this.#jobs.set(id, live.job);
+          await this.#folder.write(live.job);
+        },
       };
       const { outputs, result } = await runJob({ ...context, folder: this.#folder }, run, report);
       await this.#finish(live, { state: 'done', outputs, result, progress: 1, report });
@@ -325,12 +331,12 @@ export class Jobs {
   async #finish(live: Live, ending: Ending): Promise<void> {
     const { clock, log, signer, ownTool } = this.#options;
     const { report, ...end } = ending;
+    const tool = report?.tool ?? toolOf(live.job) ?? ownTool;
     let job: StoredJob = {
       ...live.job,
       progress: live.progress,
       stage: live.stage,
-      inputs: report?.inputs ?? live.job.inputs,
-      barriers: report?.barriers ?? live.job.barriers,
+      ...(report === undefined ? {} : known(report)),
       outputs: [],
       result: null,
       ...end,
@@ -341,24 +347,19 @@ export class Jobs {
     try {
       try {
         await this.#folder.clear(job.id, job.state !== 'done');
-        const { record, evidence } = await signRecord(signer, job, report?.tool ?? ownTool);
-        await this.#folder.writeRecord(job.id, record, evidence);
+        await this.#record(job, signer, tool);
         job = { ...job, recorded: true };
       } catch (error) {
-        log.error({ msg: 'a job has no record', err: error });
+        log.error({ msg: 'the record of a job could not be made as it should', err: error });
         await this.#folder.clear(job.id);
-        job = {
-          ...job,
-          state: job.state === 'done' ? 'failed' : job.state,
-          outputs: [],
-          result: null,
-          error: job.error ?? NO_RECORD,
-        };
+        job = unrecorded(job);
+        // Without evidence, and of a job that is not done: nothing is admitted by it.
+        job = { ...job, recorded: await this.#record(job, { ...signer, attester: null }, tool).then(() => true, () => false) }; // prettier-ignore
       }
       await this.#folder.write(job);
     } catch (error) {
       log.error({ msg: 'the state of a job cannot be written', err: error });
-      job = { ...job, state: 'failed', outputs: [], recorded: false, error: NO_RECORD };
+      job = { ...unrecorded(job), state: 'failed', recorded: false, error: NO_RECORD };
     }
     live.job = job;
     this.#jobs.set(job.id, job);
@@ -372,6 +373,11 @@ export class Jobs {
       ms: clock.now() - (job.started ?? job.created),
     });
     live.settle(job);
+  }
+
+  async #record(job: StoredJob, signer: Signer, tool: RunTool): Promise<void> {
+    const { record, evidence } = await signRecord(signer, job, tool);
+    await this.#folder.writeRecord(job.id, record, evidence);
   }
 
   #shown(job: StoredJob): StoredJob {

@@ -10,6 +10,7 @@ import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
 import type { RunTool } from './record.ts';
+import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
 
 export interface JobContext {
@@ -34,6 +35,8 @@ export interface JobRun {
   readonly signal: AbortSignal;
   readonly onProgress: (progress: number, stage: string | undefined) => void;
   readonly onLog: (line: string) => void;
+  /** The report has all inputs, the tool and the barriers; the program starts once this resolves. */
+  readonly onKnown: () => Promise<void>;
 }
 
 /** As far as the run came. */
@@ -41,6 +44,27 @@ export interface RunReport {
   inputs: readonly Recorded[];
   tool: RunTool | undefined;
   barriers: readonly Barrier[];
+}
+
+/** The report as the state of the job has it. */
+export function known({
+  inputs,
+  tool,
+  barriers,
+}: RunReport): Pick<StoredJob, 'inputs' | 'tool' | 'barriers'> {
+  const kept = tool && { name: tool.name, version: tool.version, sha256: hexOf(tool.sha256) };
+  return { inputs: [...inputs], barriers: [...barriers], tool: kept };
+}
+
+/** The program that a job was started with, if it was. */
+export function toolOf({ tool }: StoredJob): RunTool | undefined {
+  return tool === undefined
+    ? undefined
+    : { ...tool, sha256: new Uint8Array(Buffer.from(tool.sha256, 'hex')) };
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 export interface RunResult {
@@ -61,13 +85,16 @@ export async function runJob(context: JobContext, run: JobRun, report: RunReport
   const { output, staging } = await folder.prepare(id, uid);
   const otherUser = uid !== undefined;
   const inputs: JobInputFiles[] = [];
-  for (const ref of plan.inputs)
+  for (const ref of plan.inputs) {
     inputs.push(await resolveInput(ref, { owner, sources, staging, otherUser, signal }));
-  report.inputs = inputs.flatMap(({ recorded }) => recorded);
+    // One by one: of a job that ends meanwhile the record has what was read by then.
+    report.inputs = inputs.flatMap(({ recorded }) => recorded);
+  }
   const program = await kind.program(plan.parameters);
   const { tool } = program;
   report.tool = { ...tool, sha256: await toolDigest(tool.files, signal) };
   report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
+  await run.onKnown();
   signal.throwIfAborted();
   const result = await inJail(context, run, {
     program,

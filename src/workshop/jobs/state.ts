@@ -60,6 +60,8 @@ const storedJob = object({
     max: 256,
   }),
   barriers: list(text({ max: 64 }), { max: 16 }),
+  /** Of a job whose program was started: for the record, where this process does not see its end. */
+  tool: optional(object({ name: text({ max: 256 }), version: text({ max: 256 }), sha256: hex })),
   result: anything,
   log: list(text({ max: 1024 }), { max: 1000 }),
   /** Whether a record is beside it; false also where it could not be made. */

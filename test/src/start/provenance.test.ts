@@ -47,11 +47,16 @@ function provenanceOf(settings: string): Provenance | undefined {
   return createProvenance(config, { now: () => 10 });
 }
 
-function entryOf(digests: readonly string[], sources?: readonly string[]): RegistryEntry {
+function entryOf(
+  digests: readonly string[],
+  sources?: readonly string[],
+  folder?: RegistryEntry['folder'],
+): RegistryEntry {
   const derived =
     sources === undefined ? undefined : { sources: sources.map((sha256) => ({ sha256, size: 1 })) };
+  const files = digests.map((sha256) => ({ sha256 }));
   // Of an entry, admission reads these alone.
-  return { model: { derived }, files: digests.map((sha256) => ({ sha256 })) } as unknown as RegistryEntry;
+  return { model: { derived }, files, folder } as unknown as RegistryEntry;
 }
 
 const MADE = OUTPUT!.toString('hex');
@@ -61,7 +66,7 @@ describe('judging a record', () => {
     const mine = provenanceOf(`keys = ["${HEX}"]`)!;
     const { origin, outputs } = await mine.judge(proofOf(recordOf()));
     expect(origin).toMatchObject({ kind: 'gguf/quantize', receiptKey: HEX, by: 'key' });
-    expect([...outputs]).toEqual([MADE]);
+    expect([...outputs]).toEqual([['a.gguf', MADE]]);
     const theirs = provenanceOf(`keys = ["${OTHER}"]`)!;
     await expect(theirs.judge(proofOf(recordOf()))).rejects.toMatchObject({ code: 'job_record_refused' });
     const record = recordOf();
@@ -116,7 +121,23 @@ describe('admitting a model', () => {
       await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
         code: 'job_record_refused',
       });
-    expect((await admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).model.job).toBeDefined();
+    // What was converted needs the names of its files.
+    await expect(admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).rejects.toMatchObject({
+      code: 'job_record_refused',
+    });
+    const named = (name: string): RegistryEntry =>
+      entryOf([OTHER], [MADE], { kind: 'model', files: [{ name, sha256: MADE }] });
+    expect((await admittedEntry(named('a.gguf'), proof, provenance)).model.job).toBeDefined();
+    for (const entry of [
+      named('b.gguf'),
+      named('.gguf'),
+      entryOf([]),
+      entryOf([], undefined, { kind: 'model', files: [] }),
+    ])
+      // prettier-ignore
+      await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
+        code: 'job_record_refused',
+      });
   });
 
   test('without a record: refused where one is required, and only there', async () => {

@@ -95,15 +95,14 @@ function matrixFor(
   return QUANTIZE_TYPES[type].needsMatrix ? collect() : undefined;
 }
 
-/** A plane that the text never reached weighs all columns alike. */
-function valuesOf({ at, columns, counts }: MatrixEntry): Float32Array {
+function valuesOf({ name, at, columns, counts }: MatrixEntry): Float32Array {
   const sums = new Float32Array(Uint8Array.from(readAt(at, 4 * columns * counts.length)).buffer);
-  const values = new Float32Array(sums.length).fill(1);
-  for (const [plane, rows] of counts.entries()) {
-    const squares = Float64Array.from(sums.subarray(plane * columns, (plane + 1) * columns));
-    if (rows > 0) values.set(meanOf({ squares, rows }), plane * columns);
-  }
-  return values;
+  if (!sums.every((each) => Number.isFinite(each) && each >= 0))
+    throw new ApiError(
+      'invalid_input',
+      `the importance matrix of ${name} has a value that is no sum of squares`,
+    );
+  return meanOf({ squares: Float64Array.from(sums), counts: [...counts] }, true);
 }
 
 function readAt(at: number, length: number): Buffer {
@@ -117,10 +116,10 @@ function readAt(at: number, length: number): Buffer {
 }
 
 function writeSums(sums: ReadonlyMap<string, Sum>): readonly CollectedEntry[] {
-  return [...sums].map(([name, { squares, rows }]) => {
+  return [...sums].map(([name, { squares, counts }]) => {
     const bytes = Buffer.from(Float32Array.from(squares).buffer);
     for (let done = 0; done < bytes.length;) done += writeSync(TASK_OUTPUT_FD, bytes, done);
-    return { name, columns: squares.length, rows };
+    return { name, columns: squares.length / counts.length, counts };
   });
 }
 
