@@ -58,6 +58,11 @@ test('what the issue of the model demands is there: each of these parts, left ou
   );
 });
 
+test('every property is asked for by a query', () => {
+  const properties = allModels().flatMap(({ queries }) => queries.flatMap((query) => query.properties));
+  expect([...new Set(properties)].toSorted()).toEqual(['P1', 'P2', 'P3', 'P4', 'P4′', 'P5', 'P6', 'P6′']);
+});
+
 const SMALL = `// About.
 // sessions: 3
 
