@@ -8,15 +8,14 @@ import { systemClock } from '../base/clock.ts';
 import { ConfigError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
-import type { Route } from '../http/route.ts';
 import { removeOldJournals } from './hub/journal.ts';
 import { Publications } from './hub/publications.ts';
 import { openPublisher } from './hub/publish.ts';
-import { egressRecord, publishRoutes } from './hub/routes.ts';
+import { egressRecord } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
 import type { Jobs } from './jobs/jobs.ts';
 
-const DEFAULT_HUB = 'https://huggingface.co';
+export const DEFAULT_HUB = 'https://huggingface.co';
 
 export interface PublishingOptions {
   readonly workshop: WorkshopConfig;
@@ -29,7 +28,7 @@ export interface PublishingOptions {
 }
 
 export interface Publishing {
-  readonly routes: readonly Route[];
+  readonly publications: Publications;
   close(): Promise<void>;
 }
 
@@ -83,7 +82,7 @@ export async function openPublishing({
     onError: (error) => log.error({ msg: 'a publication failed', err: error }),
   });
   return {
-    routes: publishRoutes(publications),
+    publications,
     async close() {
       await publications.close();
       await publisher.close();

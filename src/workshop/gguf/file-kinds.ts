@@ -4,14 +4,17 @@
 
 import { ApiError } from '../../base/errors.ts';
 import {
+  anyObject,
   choice,
   decimal,
   integer,
   list,
+  nullable,
   object,
   optional,
   optionalOrEmpty,
   flag,
+  text,
   type Infer,
   type Shape,
 } from '../../base/shape.ts';
@@ -19,6 +22,9 @@ import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
 import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
 import {
+  byteCount,
+  DONE_FIELDS,
+  FILE_FIELDS,
   firstOutput,
   ggufName,
   GGUF_LIMITS,
@@ -26,6 +32,8 @@ import {
   inputPath,
   outputName,
   outputPath,
+  outputPathText,
+  sha256Text,
 } from './common.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -42,6 +50,7 @@ function fileKind<Body>(own: {
   readonly body: Shape<Body>;
   readonly plan: (body: Body) => { readonly inputs: readonly InputRef[]; readonly parameters: JobParameters };
   readonly answer: (done: DoneJob) => object;
+  readonly answerFields: Readonly<Record<string, Shape<unknown>>>;
 }): JobKind {
   return jobKind<Body>({
     ...own,
@@ -58,6 +67,32 @@ function fileInput(name: string, field: string, given: string): InputRef {
   return { name, field, given, accepts: 'file' };
 }
 
+const count = integer({ min: 0, max: MAX });
+const words = text({ max: 8192 });
+
+/** As GgufDescription, cut short by the program. */
+const described = {
+  version: count,
+  architecture: nullable(words),
+  name: nullable(words),
+  type: words,
+  quantization: nullable(words),
+  parameters: count,
+  file_size: byteCount,
+  data_offset: byteCount,
+  alignment: count,
+  metadata_count: count,
+  metadata: anyObject('Long lists as their type and count.'),
+  tensor_count: count,
+  tensors: list(
+    object({ name: words, type: words, shape: list(count, { max: 4 }), offset: byteCount, bytes: byteCount }),
+    { max: 200 },
+  ),
+  types: anyObject('By type: how many tensors and bytes.'),
+  split: nullable(object({ no: count, count })),
+  truncated: flag('Whether tensors or keys were left out of the answer beyond what was asked for.'),
+};
+
 const inspectBody = object({
   input_path: inputPath('The GGUF file'),
   tensor_limit: optionalOrEmpty(integer({ min: 0, max: 200, about: 'Tensors in the answer. Default: 100.' })),
@@ -73,6 +108,7 @@ export const inspectKind = fileKind<Infer<typeof inspectBody>>({
     inputs: [fileInput('model', 'input_path', given)],
     parameters: { tensor_limit: limit, tensor_offset: offset },
   }),
+  answerFields: { success: flag(), output_path: outputPathText, ...described },
   answer: (done) => ({
     success: true,
     output_path: outputPath(done.id, firstOutput(done)),
@@ -114,6 +150,12 @@ export const splitKind = fileKind<Infer<typeof splitBody>>({
       },
     };
   },
+  answerFields: {
+    ...DONE_FIELDS,
+    parts: list(object({ output_path: outputPathText, file_size: byteCount, sha256: sha256Text }), {
+      max: MAX_PARTS,
+    }),
+  },
   answer: ({ id, outputs, elapsedSeconds }) => ({
     success: true,
     parts: outputs.map((output) => ({
@@ -151,6 +193,7 @@ export const mergeKind = fileKind<Infer<typeof mergeBody>>({
       parameters: { parts: given.length, output_name: ggufName(name, stem, 'merged') },
     };
   },
+  answerFields: { ...FILE_FIELDS, tensors: count },
   answer: oneFile,
 });
 
@@ -170,6 +213,7 @@ export const mergeLoraKind = fileKind<Infer<typeof loraBody>>({
     inputs: [fileInput('base', 'base_path', base), fileInput('lora', 'lora_path', lora)],
     parameters: { scale: String(scale), output_name: ggufName(name, base, 'merged') },
   }),
+  answerFields: { ...FILE_FIELDS, merged_tensors: count },
   answer: oneFile,
 });
 
@@ -206,6 +250,7 @@ export const imatrixKind = fileKind<Infer<typeof imatrixBody>>({
       },
     };
   },
+  answerFields: { ...FILE_FIELDS, tokens: count, chunks: count, tensors: count },
   answer: oneFile,
 });
 

@@ -2,7 +2,7 @@
 // into one repository. They live in memory alone, because their token does; what was sent before a stop is in
 // the journal, and the same request goes on there.
 
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
@@ -208,7 +208,7 @@ export class Publications {
     const { kind, input, repo, revision, isPrivate, card, summary, token } = request;
     const found = await findInput(input, { owner, sources });
     await mkdir(staging, { recursive: true, mode: 0o700 });
-    const copies = await mkdtemp(join(staging, 'publish-'));
+    const copies = await mkdtemp(join(await realpath(staging), 'publish-'));
     try {
       const files = await this.#files(found, request, { owner, copies, signal });
       return await publisher.publish({

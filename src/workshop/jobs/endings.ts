@@ -5,11 +5,17 @@ import type { StoredJob } from './state.ts';
 
 type JobError = NonNullable<StoredJob['error']>;
 
-export const NO_RECORD: JobError = {
+const NO_RECORD: JobError = {
   code: 'record_failed',
   message: 'its record could not be made or signed',
   param: null,
 };
+
+/** A job whose record or state could not be written. */
+export function unrecorded(error: unknown): JobError {
+  if (!(error instanceof ApiError) || error.code !== 'storage_full') return NO_RECORD;
+  return { code: error.code, message: 'there was no room for its record', param: null };
+}
 
 export function cancelled(): JobError {
   return { code: 'job_cancelled', message: 'the job was cancelled', param: null };
@@ -17,12 +23,6 @@ export function cancelled(): JobError {
 
 export function interrupted(): JobError {
   return { code: 'job_interrupted', message: 'the workshop ended while it ran', param: null };
-}
-
-/** A job whose record could not be made is not done. */
-export function unrecorded(job: StoredJob): StoredJob {
-  const state = job.state === 'done' ? 'failed' : job.state;
-  return { ...job, state, outputs: [], result: null, error: job.error ?? NO_RECORD };
 }
 
 export function noSuchJob(): ApiError {

@@ -47,6 +47,7 @@ const storedJob = object({
         given: text({ max: 4096 }),
         accepts: choice(['file', 'folder', 'either']),
         only: optional(text({ max: 1024 })),
+        hub: optional(choice(['model', 'dataset'])),
       }),
       { max: 64 },
     ),

@@ -81,6 +81,7 @@ describe('judging a record', () => {
   test.each<[string, Partial<JobRecord>, RegExp]>([
     ['kinds = ["gguf/convert"]', {}, /kind gguf\/quantize are not trusted/],
     [`inputs = ["${OTHER}"]`, {}, /given a file that is not trusted/],
+    [`inputs = ["${OTHER}"]`, { inputs: [] }, /names no file the job was given/],
     ['', { state: 'failed', code: 'job_failed', outputs: [] }, /failed, not done/],
   ])('%s: refused', async (more, change, why) => {
     const provenance = provenanceOf(`keys = ["${HEX}"]\n${more}`)!;
@@ -94,6 +95,16 @@ describe('judging a record', () => {
   test('inputs that are trusted pass', async () => {
     const provenance = provenanceOf(`keys = ["${HEX}"]\ninputs = ["${INPUT!.toString('hex')}"]`)!;
     await expect(provenance.judge(proofOf(recordOf()))).resolves.toBeDefined();
+  });
+
+  test('a named key is trusted whatever evidence comes beside it, and only that key', async () => {
+    const policy = JSON.stringify({ measurements: ['00'.repeat(48)], models: { 'assay-workshop': OTHER } });
+    const proof = { ...proofOf(recordOf()), evidence: '{}' };
+    const both = provenanceOf(`keys = ["${HEX}"]\npolicy = '${policy}'`)!;
+    expect((await both.judge(proof)).origin.by).toBe('key');
+    const other = provenanceOf(`keys = ["${OTHER}"]\npolicy = '${policy}'`)!;
+    for (const shown of [proof, proofOf(recordOf())])
+      await expect(other.judge(shown)).rejects.toMatchObject({ code: 'job_record_refused' });
   });
 
   test('evidence that is none is refused where a policy asks for it, and counts for nothing where none does', async () => {

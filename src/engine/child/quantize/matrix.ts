@@ -69,7 +69,7 @@ export function collectSums(
   params.embeddings = true;
   params.cb_eval = observer(sums, multiplications(options.ggml));
   const context = llama.llama_init_from_model(model, params);
-  if (context === null) throw new Error('the model cannot be run for its importance matrix');
+  if (context === null) throw unusable('run');
   const tokens = tokenize(llama, model, options);
   const batchOf = library.func('llama_batch_get_one', koffi.struct({ ...BATCH }), [POINTER, 'int32']);
   const decode = library.func('llama_decode', 'int32', [POINTER, koffi.struct({ ...BATCH })]);
@@ -81,7 +81,7 @@ export function collectSums(
     new Int32Array(native).set(tokens.subarray(start, start + count));
     if (memory !== null) llama.llama_memory_clear(memory, true);
     const rc: unknown = decode(context, batchOf(pointer, count));
-    if (rc !== 0) throw new Error(`the model cannot be run for its importance matrix (${String(rc)})`);
+    if (rc !== 0) throw unusable('run');
     options.onTokens?.(start + count, tokens.length);
   }
   library.func('llama_free', 'void', [POINTER])(context);
@@ -110,8 +110,12 @@ function loadModel(llama: LlamaLibrary, path: string): Pointer {
   params.use_extra_bufts = false;
   const model = llama.llama_model_load_from_file_ptr(file, params);
   closeStream(file);
-  if (model === null) throw new Error('the model cannot be loaded for its importance matrix');
+  if (model === null) throw unusable('loaded');
   return model;
+}
+
+function unusable(what: 'loaded' | 'run'): ApiError {
+  return new ApiError('unsupported_model_format', `the model cannot be ${what} for its importance matrix`);
 }
 
 function tokenize(

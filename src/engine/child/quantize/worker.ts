@@ -73,7 +73,7 @@ serveTask<QuantizeOrder | CollectOrder>((order, report) => {
   confineProcess('files');
   const from = { path: SOURCE, library, ggml };
   if (order.kind === 'collect') {
-    const text = readAt(0, Math.min(fstatSync(TASK_MATRIX_FD).size, MAX_TEXT_BYTES));
+    const text = textAt(fstatSync(TASK_MATRIX_FD).size);
     const { maxTokens } = order;
     const { sums, tokens, chunk } = collectSums(llama, { ...from, text, maxTokens, onTokens: report });
     return { kind: 'done', entries: writeSums(sums), tokens, chunk } satisfies TaskDone;
@@ -103,6 +103,18 @@ function valuesOf({ name, at, columns, counts }: MatrixEntry): Float32Array {
       `the importance matrix of ${name} has a value that is no sum of squares`,
     );
   return meanOf({ squares: Float64Array.from(sums), counts: [...counts] }, true);
+}
+
+/** As much as is read of it; llama.cpp ends the process at bytes that are no UTF-8. 400 invalid_input. */
+function textAt(size: number): Buffer {
+  const bytes = readAt(0, Math.min(size, MAX_TEXT_BYTES));
+  try {
+    // The last character may be cut off where the text goes on.
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    return Buffer.from(decoder.decode(bytes, { stream: size > MAX_TEXT_BYTES }));
+  } catch {
+    throw new ApiError('invalid_input', 'the text is not UTF-8');
+  }
 }
 
 function readAt(at: number, length: number): Buffer {
@@ -185,13 +197,25 @@ class Log {
     }
   }
 
+  /** llama.cpp refuses a file with a reason, which is the caller's. */
   refusal(type: string): Error {
-    if (this.#reason?.includes('imatrix') === true || this.#reason?.includes('importance matrix') === true)
+    const reason = this.#reason ?? 'it gave no reason';
+    if (/(?:requires an imatrix|missing importance matrix)/i.test(reason))
       return new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
-    return new Error(`llama.cpp did not quantise the model: ${this.#reason ?? 'it gave no reason'}`);
+    if (/imatrix (?:size|contains)/i.test(reason))
+      return new ApiError('invalid_value', 'the importance matrix is not one of this model');
+    const already = /requantizing from type (\S{1,16}) is disabled/.exec(reason);
+    const why =
+      already === null
+        ? `llama.cpp did not quantise the model: ${reason}`
+        : `a tensor of the model is ${already[1]?.toUpperCase()} already: quantise the model in F32, F16 or BF16`;
+    return new ApiError('unsupported_model_format', why);
   }
 
   #read(line: string): void {
+    // Often on the line of the tensor it happened at.
+    const failure = /failed to quantize: (.*)$/.exec(line);
+    if (failure !== null) this.#reason ??= failure[1]?.trim().slice(0, 300);
     const step = /^\[\s*(\d+)\/\s*(\d+)\]/.exec(line);
     if (step !== null) return this.#report(Number(step[1]), Number(step[2]));
     const fallback =
@@ -205,6 +229,5 @@ class Log {
         wanted: fallback[3]!.toUpperCase(),
         used: fallback[4]!.toUpperCase(),
       });
-    if (/importance matrix|failed to quantize/i.test(line)) this.#reason ??= line.trim().slice(0, 300);
   }
 }

@@ -49,7 +49,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 async function matrixOver(
-  text: string,
+  text: string | Buffer,
   maxTokens = 1e6,
   format: ImatrixFormat = 'gguf',
 ): Promise<WrittenImatrix & { readonly path: string }> {
@@ -128,13 +128,21 @@ describe.skipIf(process.platform !== 'linux')('importance matrices', () => {
     expect((await readdir(folder)).filter((name) => name.startsWith('.tmp-'))).toEqual([]);
   });
 
+  test('bytes that are no text are refused; a character cut off where reading ends is not', async () => {
+    for (const bytes of [Buffer.from('a word \xff', 'latin1'), Buffer.from('a word é').subarray(0, -1)])
+      await expect(matrixOver(bytes)).rejects.toMatchObject({ code: 'invalid_input' });
+    const long = Buffer.alloc(16 * 1024 * 1024 + 1, `${WORDS} `);
+    long.write('é', long.length - 2);
+    expect((await matrixOver(long, 20)).tokens).toBe(20);
+  });
+
   test('a text of no tokens, and a model that is none', async () => {
     await expect(matrixOver('')).resolves.toMatchObject({ tokens: 1 });
     const broken = join(folder, 'broken.gguf');
     await writeFile(broken, 'no model');
     const before = model;
     model = broken;
-    await expect(matrixOver(WORDS)).rejects.toMatchObject({ code: 'model_load_failed' });
+    await expect(matrixOver(WORDS)).rejects.toMatchObject({ code: 'unsupported_model_format' });
     model = before;
     expect((await readdir(folder)).filter((name) => name.startsWith('.tmp-'))).toEqual([]);
   });
