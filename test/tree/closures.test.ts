@@ -66,7 +66,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 269,
+    files: 270,
     lines: 38_600,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
