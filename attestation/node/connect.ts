@@ -54,7 +54,7 @@ export interface AttestedConnection {
   readonly socket: TLSSocket;
   readonly result: AttestationResult;
   /** The evidence that was accepted. */
-  readonly document: AttestationDocument;
+  readonly evidence: ReceivedEvidence;
 }
 
 /**
@@ -80,7 +80,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
   // itself.
   socket.on('error', ignore);
   try {
-    const { result, document } = await attest(socket, origin, options);
+    const { result, evidence } = await attest(socket, origin, options);
     if (!isAttestationResult(result))
       throw new AttestationError(
         'internal',
@@ -89,7 +89,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
       );
     if (socket.destroyed || !socket.writable)
       throw refused('attestation_response', 'peer closed the connection after its attestation');
-    return { socket, result, document };
+    return { socket, result, evidence };
   } catch (error) {
     socket.destroy();
     throw error;
@@ -167,7 +167,8 @@ async function attest(
   const response = await obtainDocument(socket, origin, nonce, options);
   const document = parseDocument(fromUtf8(response.body, 'attestation document'));
   const peerSpki = new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' }));
-  options.onEvidence?.({ document, nonce, exporter, peerSpki });
+  const evidence = { document, nonce, exporter, peerSpki };
+  options.onEvidence?.(evidence);
   const result = await verify(document, {
     nonce,
     exporter,
@@ -180,7 +181,7 @@ async function attest(
     memory: options.memory,
     endorsements: options.endorsements,
   });
-  return { result, document };
+  return { result, evidence };
 }
 
 /** [M11] [M12]: checked on the socket itself, before a byte of HTTP. */

@@ -13,13 +13,7 @@ import type { AttestationResult } from '../appraise/appraise.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
 import { type Policy, parsePolicy } from '../appraise/policy.ts';
-import {
-  AttestedPool,
-  type EvidenceSeen,
-  poolOptions,
-  type AttestedFetchOptions,
-  withEvidenceSeen,
-} from './pool.ts';
+import { AttestedPool, type EvidenceSeen, poolOptions, type AttestedFetchOptions, SeenPool } from './pool.ts';
 import { ReceiptedFetch, toUndiciForm } from './receipts/receipted-fetch.ts';
 
 /**
@@ -96,12 +90,12 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
  */
 class OneOrigin extends Dispatcher {
   readonly #pool: AttestedPool;
-  readonly #seen: EvidenceSeen | undefined;
+  readonly #sends: Dispatcher;
 
   constructor(pool: AttestedPool, seen?: EvidenceSeen) {
     super();
     this.#pool = pool;
-    this.#seen = seen;
+    this.#sends = seen === undefined ? pool : new SeenPool(pool, seen);
   }
 
   override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
@@ -113,8 +107,7 @@ class OneOrigin extends Dispatcher {
         hint: 'only the origin that was asked for is attested; use the other one directly if it is the right one',
       });
     }
-    const asked = this.#seen === undefined ? options : withEvidenceSeen(options, this.#seen);
-    return this.#pool.dispatch(asked, handler);
+    return this.#sends.dispatch(options, handler);
   }
 }
 

@@ -43,7 +43,7 @@ interface Slot {
 
 /** Tells how to get the evidence of the connection a request went on, once its answer has begun. */
 export type EvidenceSeen = (
-  evidence: () => Pick<AttestedConnection, 'result' | 'document'> | undefined,
+  evidence: () => Pick<AttestedConnection, 'result' | 'evidence'> | undefined,
 ) => void;
 
 interface Waiting {
@@ -289,12 +289,20 @@ export class AttestedPool extends Dispatcher {
 
 const EVIDENCE_SEEN = Symbol('evidence seen');
 
-/** Options of a dispatch that asks for the evidence of its connection. */
-export function withEvidenceSeen(
-  options: Dispatcher.DispatchOptions,
-  seen: EvidenceSeen,
-): Dispatcher.DispatchOptions {
-  return { ...options, [EVIDENCE_SEEN]: seen } as Dispatcher.DispatchOptions;
+/** The pool for one request, which is told the evidence of its connection. */
+export class SeenPool extends Dispatcher {
+  readonly #pool: AttestedPool;
+  readonly #seen: EvidenceSeen;
+
+  constructor(pool: AttestedPool, seen: EvidenceSeen) {
+    super();
+    this.#pool = pool;
+    this.#seen = seen;
+  }
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    return this.#pool.dispatch({ ...options, [EVIDENCE_SEEN]: this.#seen } as typeof options, handler);
+  }
 }
 
 function evidenceSeenOf(options: Dispatcher.DispatchOptions): EvidenceSeen | undefined {
@@ -344,7 +352,7 @@ function fail(handler: Dispatcher.DispatchHandler, reason: Error): void {
 
 /** Shared with the proxy: the options of a pool with every default filled in. */
 export function poolOptions(
-  options: AttestedFetchOptions,
+  options: Omit<AttestedFetchOptions, 'receipts'>,
   policy: Policy,
   origin: string,
 ): ConstructorParameters<typeof AttestedPool>[1] {

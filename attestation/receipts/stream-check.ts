@@ -101,7 +101,7 @@ export class StreamCheck {
     if (this.#opened === undefined) throw refused('receipt_missing', 'the stream has no receipt');
     if (this.#responsesEnd !== undefined)
       throw refused('receipt_transcript', 'the stream goes on after its last event');
-    if (isLast(name, data)) throw refused('receipt_missing', 'the stream ends without its last receipt');
+    if (isLastEvent(name, data)) throw refused('receipt_missing', 'the stream ends without its last receipt');
     this.#transcript.add(name, data);
     if (RESPONSES_ENDS.has(name)) this.#responsesEnd = name;
     if (data.includes('"usage":{')) this.#usage = usageIn(jsonOf(data)) ?? this.#usage;
@@ -109,7 +109,7 @@ export class StreamCheck {
 
   /** The one event that may follow the last receipt. */
   #last(name: string, data: string, { outcome }: FinalReceipt): void {
-    if (this.#ended || this.#responsesEnd !== undefined || !isLast(name, data))
+    if (this.#ended || this.#responsesEnd !== undefined || !isLastEvent(name, data))
       throw refused('receipt_transcript', 'the stream has an event that no receipt covers');
     const code = errorCodeOf(name, data);
     if (code !== outcome.errorCode)
@@ -178,7 +178,7 @@ export class StreamCheck {
 }
 
 /** Events that end a stream after its last receipt. */
-function isLast(name: string, data: string): boolean {
+export function isLastEvent(name: string, data: string): boolean {
   return (
     (name === '' && data === '[DONE]') ||
     name === 'message_stop' ||

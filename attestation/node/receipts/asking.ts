@@ -37,7 +37,7 @@ export interface SentRequest extends AskingRequest {
 
 /** The answer to a request on a connection with that evidence. */
 export function expectedOn(
-  { result, document }: ReceiptEvidence,
+  { result, evidence: { document } }: ReceiptEvidence,
   { method, path, bodyDigest, model, nonce }: SentRequest,
 ): ExpectedAnswer {
   return {

@@ -22,7 +22,7 @@ export interface AnswerContext {
   readonly expected: ExpectedAnswer;
   readonly options: ReceiptOptions;
   readonly sequence: ReceiptSequence;
-  readonly kept: Omit<KeptAnswer, 'receipt' | 'salt' | 'content'>;
+  readonly kept: Omit<KeptAnswer, 'receipt' | 'salt' | 'content' | 'responseBody'>;
 }
 
 /** Headers and body of an answer as it arrives. */
@@ -36,6 +36,7 @@ export interface ArrivedAnswer {
 export class CheckedAnswer {
   readonly #context: AnswerContext;
   readonly #arrived: ArrivedAnswer;
+  readonly #received: Uint8Array[] = [];
   verdict: ReceiptVerdict = { state: 'pending' };
 
   constructor(context: AnswerContext, arrived: ArrivedAnswer) {
@@ -57,13 +58,17 @@ export class CheckedAnswer {
   async *#stream(): AsyncGenerator<Uint8Array, void, undefined> {
     const { expected } = this.#context;
     const check = new StreamCheck(expected, { onFinal: (opened, salt) => this.#accept(opened, salt) });
-    for await (const bytes of this.#arrived.body) yield* await check.push(bytes);
+    for await (const bytes of this.#arrived.body) {
+      if (this.#context.options.keepContent === true) this.#received.push(bytes);
+      yield* await check.push(bytes);
+    }
     yield* await check.end();
   }
 
   async #whole(): Promise<Uint8Array> {
     const { receipt, salt } = headerReceipt(this.#arrived);
     const body = await collected(this.#arrived.body);
+    if (this.#context.options.keepContent === true) this.#received.push(body);
     const digest = new Uint8Array(createHash('sha256').update(body).digest());
     const opened = await checkAnswer(receipt, salt, digest, this.#context.expected);
     const { status, end } = opened.receipt.outcome;
@@ -83,7 +88,9 @@ export class CheckedAnswer {
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
-    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt });
+    const responseBody =
+      options.keepContent === true ? new Uint8Array(Buffer.concat(this.#received)) : undefined;
+    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
     this.verdict = { state: 'verified', receipt, digest, order };
   }
 }

@@ -1,6 +1,6 @@
 // How a client of Node asks for receipts, and the verdict on them.
 
-import type { AttestationDocument } from '../../protocol/document.ts';
+import type { ReceivedEvidence } from '../connect.ts';
 import type { AttestationResult } from '../../appraise/appraise.ts';
 import type { FinalReceipt } from '../../receipts/body.ts';
 import type { ReceiptOrder } from '../../receipts/sequence.ts';
@@ -9,7 +9,7 @@ import type { AttestationCode } from '../../transcript/codes.ts';
 /** The evidence of the connection an answer came on. */
 export interface ReceiptEvidence {
   readonly result: AttestationResult;
-  readonly document: AttestationDocument;
+  readonly evidence: ReceivedEvidence;
 }
 
 /** A receipt that holds, with all that is needed to judge it again. */
@@ -21,6 +21,8 @@ export interface KeptAnswer {
   readonly url: string;
   /** Of the request as it was sent. */
   readonly requestBody: Uint8Array;
+  /** The answer as it was received, where that is kept; of a stream what came so far. */
+  readonly responseBody: Uint8Array | undefined;
 }
 
 /** Settings of receipts of {@link attestedFetch}. */
@@ -29,6 +31,8 @@ export interface ReceiptOptions {
   readonly mode?: 'final' | 'rolling' | undefined;
   /** `strict`: an answer that does not follow the one before it is refused. Default: it is reported. */
   readonly sequence?: 'report' | 'strict' | undefined;
+  /** Hands the answer as it was received to the sink. Default: it is not kept. */
+  readonly keepContent?: boolean | undefined;
   /** Awaited before an answer comes to its end: a durable record then precedes it. */
   readonly sink?: ((answer: KeptAnswer) => Promise<void> | void) | undefined;
 }

@@ -90,7 +90,7 @@ describe('answers that hold', () => {
     const [answer] = kept;
     expect(await openReceipt(answer?.receipt ?? new Uint8Array())).toEqual(answer?.content);
     expect(Buffer.from(answer?.requestBody ?? []).toString()).toContain('hello');
-    expect(answer?.evidence.document.claims.length).toBeGreaterThan(0);
+    expect(answer?.evidence.evidence.document.claims.length).toBeGreaterThan(0);
   });
 
   test('a sink that fails ends the answer with its error', async () => {
