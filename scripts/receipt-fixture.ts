@@ -171,14 +171,14 @@ function changedMap(
   return copy;
 }
 
-/** A signature that libraries disagree about: `r` as it is, and the s that belongs to it. */
-export function weakSignature(r: Uint8Array): (message: Uint8Array) => Uint8Array {
+/** A signature that libraries disagree about: R as it is, and the s that belongs to it. */
+export function weakSignature(point: Uint8Array): (message: Uint8Array) => Uint8Array {
   return (message) => {
     const secret = createHash('sha512').update(SEED).digest().subarray(0, 32);
     secret[0] = (secret[0] ?? 0) & 248;
     secret[31] = ((secret[31] ?? 0) & 127) | 64;
-    const k = numberOf(createHash('sha512').update(r).update(VECTOR_KEY).update(message).digest());
-    return new Uint8Array([...r, ...bytesOf((k * numberOf(secret)) % ORDER)]);
+    const k = numberOf(createHash('sha512').update(point).update(VECTOR_KEY).update(message).digest());
+    return new Uint8Array([...point, ...bytesOf((k * numberOf(secret)) % ORDER)]);
   };
 }
 

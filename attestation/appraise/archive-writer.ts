@@ -48,20 +48,16 @@ export function archiveToJson(
 }
 
 function receiptToJson({ receipt, salt, request, response }: WitnessedReceipt): JsonObject {
-  return {
-    receipt: toBase64(receipt),
-    salt: toBase64(salt),
-    ...textOf('request', request),
-    ...textOf('response', response),
-  };
+  const texts = [...textOf('request', request), ...textOf('response', response)];
+  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts]);
 }
 
-function textOf(name: string, bytes: Uint8Array | undefined): JsonObject {
-  if (bytes === undefined) return {};
+function textOf(name: string, bytes: Uint8Array | undefined): readonly (readonly [string, string])[] {
+  if (bytes === undefined) return [];
   try {
-    return { [name]: fromUtf8(bytes) };
+    return [[name, fromUtf8(bytes)]];
   } catch {
-    return {};
+    return [];
   }
 }
 

@@ -1,6 +1,6 @@
-// The verdict on a kept receipt, offline (docs/receipts.md §4): its signature holds, the key that signed it is
-// bound by evidence the caller's policy accepts, and everything given beside it matches. Nonce, connection and,
-// without a time of the caller's, the time are the archiver's word and prove nothing here.
+// The verdict on a kept receipt, offline (docs/receipts.md §4): its signature holds, the key that signed it
+// is bound by evidence the caller's policy accepts, and all that is given beside it matches. Nonce,
+// connection and, unless the caller gives one, the time are the word of the archiver.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
@@ -26,7 +26,7 @@ export interface ReceiptFile {
   readonly response?: Uint8Array | undefined;
 }
 
-/** What a receipt is judged by. */
+/** The evidence and time a receipt is judged by. */
 export interface ReceiptTrust {
   /** An archive of evidence (assay/archive/v1), and what it must show. */
   readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
@@ -39,7 +39,7 @@ export interface ReceiptTrust {
 /** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
 export type ReceiptJudgement = {
   readonly receipt: Receipt;
-  /** What was compared and agreed. */
+  /** Parts that were compared and agreed. */
   readonly compared: readonly ('request' | 'response' | 'model')[];
 } & (
   | { readonly kind: 'signed' }

@@ -41,10 +41,8 @@ interface Slot {
   last: AttestedConnection | undefined;
 }
 
-/** Tells how to get the evidence of the connection a request went on, once its answer has begun. */
-export type EvidenceSeen = (
-  evidence: () => Pick<AttestedConnection, 'result' | 'evidence'> | undefined,
-) => void;
+/** Told how to get the evidence of a request's connection, once its answer has begun. */
+export type EvidenceSeen = (evidence: () => Omit<AttestedConnection, 'socket'> | undefined) => void;
 
 interface Waiting {
   readonly options: Dispatcher.DispatchOptions;
@@ -289,7 +287,6 @@ export class AttestedPool extends Dispatcher {
 
 const EVIDENCE_SEEN = Symbol('evidence seen');
 
-/** The pool for one request, which is told the evidence of its connection. */
 export class SeenPool extends Dispatcher {
   readonly #pool: AttestedPool;
   readonly #seen: EvidenceSeen;
@@ -306,7 +303,7 @@ export class SeenPool extends Dispatcher {
 }
 
 function evidenceSeenOf(options: Dispatcher.DispatchOptions): EvidenceSeen | undefined {
-  return (options as { readonly [EVIDENCE_SEEN]?: EvidenceSeen })[EVIDENCE_SEEN];
+  return (options as { readonly [EVIDENCE_SEEN]?: EvidenceSeen | undefined })[EVIDENCE_SEEN];
 }
 
 /** C8: two genuine machines with the same software are still two, and a session may have to stay on one. */
@@ -393,7 +390,7 @@ export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'en
    * first one's are refused.
    */
   readonly sameMachine?: boolean | undefined;
-  /** Ask for receipts, check them, and let no answer end that they do not cover. Default: none is asked for. */
+  /** Ask for receipts, and let no answer end that they do not cover. Default: none is asked for. */
   readonly receipts?: 'verify' | ReceiptOptions | undefined;
   /** Called for every connection that was verified, with its origin. */
   readonly onResult?: ((result: AttestationResult, origin: string) => void) | undefined;

@@ -1,6 +1,7 @@
-// Points of Ed25519 that libraries disagree about (RFC 8032 §5.1.7; "Taming the many EdDSAs", 2020): scalars of L or
-// more, coordinates of p or more, points of small order. A signature with one of these verifies in one
-// library and not in another, or under more than one message, so all are refused before the curve is asked.
+// Points of Ed25519 that libraries disagree about (RFC 8032 §5.1.7; "Taming the many EdDSAs", 2020): scalars
+// of L or more, coordinates of p or more, points of small order. A signature with one of these verifies in
+// one library and not in another, or under more than one message, so all are refused before the curve is
+// asked.
 
 /** p = 2^255 − 19. */
 const FIELD = 2n ** 255n - 19n;

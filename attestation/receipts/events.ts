@@ -1,6 +1,6 @@
 // A stream of server-sent events (WHATWG HTML §9.2) cut into its blocks, each with the bytes it came as, so
-// that a stream can be checked and handed on unchanged. Refused, because readers of events could see something
-// else: an event of several data lines, a second event line, `id:`, `retry:` and any other field.
+// that a stream can be checked and handed on unchanged. Refused, because readers could see another stream: an
+// event of several data lines, a second event line, `id:`, `retry:` and any other field.
 
 import { concatBytes } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';

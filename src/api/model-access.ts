@@ -5,10 +5,10 @@ import { ApiError } from '../base/errors.ts';
 import { hostEngine } from '../engine/adapted.ts';
 import type { Engine } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
+import { Recorder } from '../http/recorder.ts';
 import type { Call } from '../http/route.ts';
 import type { RegisteredModelType } from '../models/model.ts';
 import type { ModelStatus } from '../models/seam.ts';
-import { Recorder } from './recorded.ts';
 
 /** The registered model of that id, if the caller may use it for this. */
 export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {
@@ -182,9 +182,9 @@ function hearing(
 }
 
 /**
- * The same events, each given to `note`, between `begin`, before the first is asked for, and what `begin` returns, called once: when
- * the last was given (`whole`), or at a failure or a reader that stops. Written out because a generator that
- * delegates to another one costs every token three promises.
+ * The same events, each given to `note`, between `begin`, before the first is asked for, and what `begin`
+ * returns, called once: when the last was given (`whole`), or at a failure or a reader that stops. Written
+ * out because a generator that delegates to another one costs every token three promises.
  */
 function accompanied<T>(
   events: AsyncIterator<T>,

@@ -19,7 +19,7 @@ import {
 } from '@assay/attestation/receipt';
 import type { Chains } from './chains.ts';
 import type { KeptReceipt } from './kept.ts';
-import { Output } from './output.ts';
+import { AnswerOutput } from './output.ts';
 
 /** How a client asked, by its headers. */
 export interface ReceiptAsk {
@@ -85,7 +85,7 @@ export class AnswerReceipt {
   readonly id = new Uint8Array(randomBytes(16));
   readonly salt = new Uint8Array(randomBytes(32));
   readonly ask: ReceiptAsk;
-  readonly output = new Output();
+  readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;

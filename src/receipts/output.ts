@@ -21,7 +21,7 @@ interface Written {
 const NO_TOKENS = digest(new Uint8Array(4));
 const NO_TEXT = digest(new Uint8Array(0));
 
-export class Output {
+export class AnswerOutput {
   readonly #choices: Written[] = [];
 
   text(index: number, text: string): void {

@@ -12,7 +12,7 @@ import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { sha256 } from '../fixtures/receipts/issued.ts';
 
-const kept: KeptAnswer[] = [];
+const KEPT: KeptAnswer[] = [];
 let folder: string;
 let server: RealServer;
 let fetch: AttestedFetch;
@@ -25,7 +25,7 @@ beforeAll(async () => {
     env: { ASSAY_AUDIT_ENABLED: 'true', ASSAY_AUDIT_FOLDER: folder },
   });
   const policy = { ...(server.policy as AppraisalPolicy), [allowSimulated]: true } as const;
-  fetch = attestedFetch({ policy, receipts: { mode: 'rolling', sink: (answer) => void kept.push(answer) } });
+  fetch = attestedFetch({ policy, receipts: { mode: 'rolling', sink: (answer) => void KEPT.push(answer) } });
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', fetch, maxRetries: 0 });
 });
 afterAll(async () => {
@@ -61,17 +61,17 @@ test('chat, streamed and not, responses, completions and embeddings have receipt
   expect(text).toBe('response.completed');
   await client.completions.create({ model: 'demo-chat', prompt: ['a', 'b'], max_tokens: 3 });
   await client.embeddings.create({ model: 'demo-embed', input: 'a' });
-  expect(kept).toHaveLength(5);
-  expect(kept.map(({ content }) => content.seq)).toEqual([0, 1, 2, 3, 4]);
-  for (const [i, { content, evidence }] of kept.entries()) {
+  expect(KEPT).toHaveLength(5);
+  expect(KEPT.map(({ content }) => content.seq)).toEqual([0, 1, 2, 3, 4]);
+  for (const [i, { content, evidence }] of KEPT.entries()) {
     expect(content.channel.kind).toBe('attested');
     expect(Buffer.from(content.receiptKey).toString('hex')).toBe(evidence.result.receiptKey);
     expect(content.auditHead).toHaveLength(32);
-    if (i > 0) expect(content.prev).toEqual(sha256(kept[i - 1]?.receipt ?? ''));
+    if (i > 0) expect(content.prev).toEqual(sha256(KEPT[i - 1]?.receipt ?? ''));
   }
-  expect(kept[1]?.content.outcome.events).toBeGreaterThan(3);
-  expect(kept[0]?.content.model.template).toHaveLength(32);
-  expect(kept[4]?.content.sampling).toBe(null);
+  expect(KEPT[1]?.content.outcome.events).toBeGreaterThan(3);
+  expect(KEPT[0]?.content.model.template).toHaveLength(32);
+  expect(KEPT[4]?.content.sampling).toBe(null);
 });
 
 test('the receipts of one answer can be asked for again', async () => {
@@ -85,7 +85,7 @@ test('the receipts of one answer can be asked for again', async () => {
   const id = response.headers.get('assay-receipt-id') ?? '';
   const again = await fetch(`${server.url}/v1/receipts/${id}`, { headers: { authorization: 'Bearer any' } });
   const { receipt } = (await again.json()) as { receipt: string };
-  expect(new Uint8Array(Buffer.from(receipt, 'base64'))).toEqual(kept.at(-1)?.receipt);
+  expect(new Uint8Array(Buffer.from(receipt, 'base64'))).toEqual(KEPT.at(-1)?.receipt);
 });
 
 test('[R23] the audit log has the digest of each receipt, and the receipts a head of that log', async () => {
@@ -96,12 +96,12 @@ test('[R23] the audit log has the digest of each receipt, and the receipts a hea
     (line) => (JSON.parse(line) as { receipt_sha256?: string | null }).receipt_sha256,
   );
   const hashes = new Set(lines.map((line) => Buffer.from(sha256(line)).toString('hex')));
-  for (const { receipt, content } of kept) {
+  for (const { receipt, content } of KEPT) {
     expect(digests).toContain(Buffer.from(sha256(receipt)).toString('hex'));
     expect(hashes).toContain(Buffer.from(content.auditHead ?? []).toString('hex'));
   }
   // No salt and no text of an answer is in it.
-  for (const { salt } of kept)
+  for (const { salt } of KEPT)
     for (const spelled of ['hex', 'base64', 'base64url'] as const)
       expect(text).not.toContain(Buffer.from(salt).toString(spelled));
 });

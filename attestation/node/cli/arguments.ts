@@ -50,25 +50,17 @@ const PROXY = {
   'with-content': { type: 'boolean' },
 } as const;
 
+const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
+
 const JOB = {
-  policy: ACCEPT.policy,
-  'reference-values': ACCEPT['reference-values'],
-  measurement: ACCEPT.measurement,
-  model: ACCEPT.model,
-  'any-model': ACCEPT['any-model'],
-  'allow-simulated': ACCEPT['allow-simulated'],
+  ...JUDGED,
   evidence: { type: 'string' },
   key: { type: 'string', multiple: true },
   json: { type: 'boolean' },
 } as const satisfies ParseArgsConfig['options'];
 
 const RECEIPT = {
-  policy: ACCEPT.policy,
-  'reference-values': ACCEPT['reference-values'],
-  measurement: ACCEPT.measurement,
-  model: ACCEPT.model,
-  'any-model': ACCEPT['any-model'],
-  'allow-simulated': ACCEPT['allow-simulated'],
+  ...JUDGED,
   evidence: { type: 'string' },
   request: { type: 'string' },
   response: { type: 'string' },

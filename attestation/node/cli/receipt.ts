@@ -1,6 +1,7 @@
 // `assay-verify receipt FILE`: a signed receipt, judged offline by the evidence beside it. Prints what the
 // receipt says only once its signature holds.
 
+import type { ArchivedResult } from '../../appraise/appraise.ts';
 import { explainReceipt } from '../../appraise/explain-receipt.ts';
 import {
   judgeReceipt,
@@ -122,22 +123,19 @@ function snakeCase(name: string): string {
 }
 
 function asJson(judged: ReceiptJudgement): unknown {
-  const attested = judged.kind === 'attested';
+  const result = judged.kind === 'attested' ? judged.result : undefined;
   return {
-    accepted: attested,
+    accepted: result !== undefined,
     code: null,
     compared: judged.compared,
-    ...(attested && {
-      at: new Date(judged.at).toISOString(),
-      by: {
-        tee: judged.result.teeType,
-        simulated: judged.result.simulated,
-        measurement: judged.result.measurement,
-        build: judged.result.build,
-      },
-    }),
+    at: judged.kind === 'attested' ? new Date(judged.at).toISOString() : null,
+    by: result === undefined ? null : byOf(result),
     receipt: plain(judged.receipt),
   };
+}
+
+function byOf({ teeType, simulated, measurement, build }: ArchivedResult): object {
+  return { tee: teeType, simulated, measurement, build };
 }
 
 function asText(judged: ReceiptJudgement): string {

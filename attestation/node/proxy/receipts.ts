@@ -9,7 +9,7 @@ import type { Policy } from '../../appraise/policy.ts';
 import { toHex } from '../../encoding/bytes.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import { refused } from '../../transcript/errors.ts';
-import { asksForReceipt, expectedOn, modelIn, question, sha256 } from '../receipts/asking.ts';
+import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from '../receipts/asking.ts';
 import { type ArrivedAnswer, CheckedAnswer } from '../receipts/checked-answer.ts';
 import type { KeptAnswer, ReceiptEvidence, ReceiptOptions } from '../receipts/options.ts';
 
@@ -35,7 +35,7 @@ export class ProxyReceipts {
     this.#options = options;
   }
 
-  /** Undefined: nothing is asked for; of a client that asks itself, too. */
+  /** Undefined: no receipt is asked for, or the client asks itself. */
   async open(request: IncomingMessage): Promise<ReceiptedRequest | undefined> {
     const { method = 'GET', url: path = '/' } = request;
     if (!asksForReceipt({ method, path }) || request.headers['assay-receipts'] !== undefined)
@@ -48,7 +48,7 @@ export class ProxyReceipts {
       sink: (answer) => this.#keep(answer),
     };
     const { nonce, headers } = question(options);
-    const sent = { method, path, bodyDigest: sha256(body), model: modelIn(body), nonce };
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
     return {
       headers,
       body,

@@ -42,7 +42,11 @@ export function expectedOn(
 ): ExpectedAnswer {
   return {
     receiptKey: fromHex(result.receiptKey),
-    channel: { kind: 'attested', claims: sha256(document.claims), report: sha256(document.report) },
+    channel: {
+      kind: 'attested',
+      claims: sha256Digest(document.claims),
+      report: sha256Digest(document.report),
+    },
     models: result.models,
     model,
     method,
@@ -52,7 +56,7 @@ export function expectedOn(
   };
 }
 
-export function sha256(bytes: Uint8Array): Uint8Array {
+export function sha256Digest(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(createHash('sha256').update(bytes).digest());
 }
 

@@ -12,7 +12,7 @@ import {
 import { AttestationError, refused } from '../../transcript/errors.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import type { EvidenceSeen } from '../pool.ts';
-import { asksForReceipt, expectedOn, modelIn, question, sha256 } from './asking.ts';
+import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from './asking.ts';
 import { CheckedAnswer, refusalResponse } from './checked-answer.ts';
 import type { ReceiptOptions, ReceiptVerdict } from './options.ts';
 
@@ -58,7 +58,7 @@ export class ReceiptedFetch {
       !response.headers.has('assay-receipt');
     if (refusedBefore) return response;
     if (seen === undefined) throw refused('receipt_evidence', 'the connection of the answer has no evidence');
-    const sent = { method, path, bodyDigest: sha256(body), model: modelIn(body), nonce };
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
     const checked = new CheckedAnswer(
       {
         expected: expectedOn(seen, sent),

@@ -1,5 +1,5 @@
-// Receipts: written, read strictly, and refused for every altered byte, by committed vectors (docs/receipts.md
-// [R1], [R24]).
+// Receipts: written, read strictly, and refused for every altered byte, by committed vectors
+// (docs/receipts.md [R1], [R24]).
 
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';

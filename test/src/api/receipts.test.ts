@@ -13,7 +13,14 @@ import {
 } from '../../fixtures/http/api-server.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { latch, untilAborted } from '../../fixtures/latch.ts';
-import { asking, checked, expectedAnswer, issuer, sha256 } from '../../fixtures/receipts/issued.ts';
+import {
+  asking,
+  checked,
+  expectedAnswer,
+  headerReceipt,
+  issuer,
+  sha256,
+} from '../../fixtures/receipts/issued.ts';
 
 let api: ApiServer;
 let receipts: ReceiptIssuer;
@@ -119,6 +126,79 @@ describe('[R12] unasked', () => {
     // The ids of answers hold the text alone, whatever the fake engine drew.
     expect(await plain(path, body)).toBe(without);
     expect((await post(api, path, body)).headers.get('assay-receipt-id')).toMatch(/^[0-9a-f]{32}$/);
+  });
+});
+
+describe('[R5] [R18] sound', () => {
+  test.each([false, true])('the body is the form as it was sent; streamed %s', async (stream) => {
+    await start({ engines: { whisper: { type: 'transcription', slots: 1 } } });
+    const asked = asking();
+    const path = '/v1/audio/transcriptions';
+    const boundary = 'a boundary of ours';
+    const field = (name: string, value: string): string =>
+      `--${boundary}\r\ncontent-disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`;
+    const body =
+      field('model', 'whisper') +
+      (stream ? field('stream', 'true') : '') +
+      `--${boundary}\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nsound\r\n--${boundary}--\r\n`;
+    const type = { 'content-type': `multipart/form-data; boundary="${boundary}"` };
+    const response = await post(api, path, body, { headers: { ...asked.headers, ...type } });
+    expect(response.status).toBe(200);
+    const expected = expectedAnswer(receipts, { path, body, nonce: asked.nonce });
+    const { receipt } = await checked(response, expected);
+    expect(receipt.outcome.choices).toHaveLength(1);
+    expect(receipt.sampling).toBe(null);
+    // With another boundary it would be another body.
+    expect(receipt.request.body).not.toEqual(
+      commitment(new Uint8Array(32), 'body', sha256(body.replaceAll(boundary, 'another boundary.'))),
+    );
+  });
+});
+
+describe('[R13] salts', () => {
+  test('are in no log, record or metric, and equal requests have unequal commitments', async () => {
+    await start({ config: { metrics: 'on' } });
+    const made = await Promise.all(
+      [1, 2].map(async () => {
+        const response = await post(api, '/v1/chat/completions', CHAT, { headers: asking().headers });
+        await response.text();
+        return headerReceipt(response);
+      }),
+    );
+    await api.ended(2);
+    const metrics = await (await fetch(`${api.url}/metrics`)).text();
+    const sinks = JSON.stringify(api.logged) + JSON.stringify(api.records) + metrics;
+    for (const { salt, receipt } of made)
+      for (const encoding of ['hex', 'base64', 'base64url'] as const) {
+        expect(sinks).not.toContain(Buffer.from(salt).toString(encoding));
+        expect(Buffer.from(receipt).toString(encoding)).not.toContain(Buffer.from(salt).toString(encoding));
+      }
+    const [one, two] = await Promise.all(made.map(({ receipt }) => openReceipt(receipt)));
+    if (one?.kind !== 'final' || two?.kind !== 'final') throw new Error('the receipts are final');
+    expect(one.request.body).not.toEqual(two.request.body);
+    expect(one.outcome.transcript).not.toEqual(two.outcome.transcript);
+  });
+});
+
+describe('[R25] cost', () => {
+  test('an answer with a receipt has one signature, a rolling stream one for each 64 events and one more', async () => {
+    const sealed: string[] = [];
+    await start();
+    const seal = receipts.seal.bind(receipts);
+    receipts.seal = (receipt) => {
+      sealed.push(receipt.kind);
+      return seal(receipt);
+    };
+    await (await post(api, '/v1/chat/completions', CHAT)).text();
+    expect(sealed.splice(0)).toEqual(['final']);
+    const { headers } = asking('rolling');
+    const body = { model: 'demo', prompt: Array.from({ length: 40 }, (_, i) => `p${i}`), stream: true };
+    const response = await post(api, '/v1/completions', body, { headers });
+    const text = await response.text();
+    const events = text.split('\n').filter((line) => line.startsWith('data: ')).length - 1;
+    const byTime = 1;
+    expect(sealed.length).toBeGreaterThan(Math.floor(events / 64));
+    expect(sealed.length).toBeLessThanOrEqual(Math.floor(events / 64) + 1 + byTime);
   });
 });
 

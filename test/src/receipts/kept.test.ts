@@ -1,4 +1,5 @@
-// Receipts that can be asked for: bounded in bytes and time, a share for each caller (docs/receipts.md [R16]).
+// Receipts that can be asked for: bounded in bytes and time, a share for each caller (docs/receipts.md
+// [R16]).
 
 import { expect, test } from 'vitest';
 import { KeptReceipts } from '../../../src/receipts/kept.ts';

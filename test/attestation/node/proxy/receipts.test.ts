@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { isAttestationResult } from '../../../../attestation/appraise/appraise.ts';
+import { type AttestationResult, isAttestationResult } from '../../../../attestation/appraise/appraise.ts';
 import { judgeReceipt, receiptsIn } from '../../../../attestation/appraise/receipt-verdict.ts';
 import { parsePolicy } from '../../../../attestation/appraise/policy.ts';
 import type { Json } from '../../../../attestation/encoding/json.ts';
@@ -193,7 +193,7 @@ describe('[R21] archives', () => {
     expect(judged.at).toBe(NOW);
     expect(isAttestationResult(judged.result)).toBe(false);
     // @ts-expect-error an archived result is no proof about a connection
-    const proof: import('../../../../attestation/appraise/appraise.ts').AttestationResult = judged.result;
+    const proof: AttestationResult = judged.result;
     expect(proof).toBe(judged.result);
     // At a time when the certificates were no longer valid it is refused, and at one yet to come.
     await expect(judgeReceipt(file, { evidence, at: years, now: years })).rejects.toMatchObject({

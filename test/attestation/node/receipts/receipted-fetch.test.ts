@@ -100,16 +100,16 @@ describe('answers that hold', () => {
   });
 });
 
-const edited = (answered: Answered): Answered => ({
-  ...answered,
-  body: answered.body.replace('Blue.', 'Gray.'),
-});
-const without =
-  (name: string) =>
-  (answered: Answered): Answered => ({
+function edited(answered: Answered): Answered {
+  return { ...answered, body: answered.body.replace('Blue.', 'Gray.') };
+}
+
+function without(name: string): (answered: Answered) => Answered {
+  return (answered) => ({
     ...answered,
     headers: Object.fromEntries(Object.entries(answered.headers).filter(([each]) => each !== name)),
   });
+}
 
 describe('[R2] [R3] [R4] [R20] whole answers that do not hold', () => {
   const rows: readonly (readonly [string, Tampering, string])[] = [
