@@ -25,6 +25,8 @@ import { createReplay } from './replay.ts';
 import { allowedMethods, registerRoutes, type Shared } from './routing.ts';
 import { sendError } from './send-error.ts';
 
+const FORM = /^\s*(?:multipart\/form-data|application\/x-www-form-urlencoded)\b/i;
+
 export interface HttpServer {
   listen(): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
   /** Null before listen(). */
@@ -240,7 +242,9 @@ function createApp(
       const { form, fields, body } = request.routeOptions.config.assay ?? {};
       const type = request.headers['content-type'] ?? '';
       if (fields !== undefined && body !== undefined)
-        void fields(type, payload as AsyncIterable<Buffer>, body.schema)
+        // Left open by a refusal, so that its answer arrives: the rest of the body is read and dropped.
+        void fields(type, payload.iterator({ destroyOnReturn: false }), body.schema)
+          .finally(() => payload.resume())
           .then((read) => [null, read] as const)
           .catch((error: unknown) => [toApiError(error), undefined] as const)
           // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
@@ -252,7 +256,8 @@ function createApp(
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
   app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {
-    const form = routeOptions.config.assay?.form !== undefined;
+    // A form is bounded by what reads it, and is no JSON to scan.
+    const form = routeOptions.config.assay?.form !== undefined || FORM.test(headers['content-type'] ?? '');
     next(
       null,
       form ? body : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),

@@ -47,7 +47,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1840,
+    lines: 1950,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -61,19 +61,19 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 444,
-    lines: 61_100,
+    lines: 61_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 288,
-    lines: 40_900,
+    files: 308,
+    lines: 43_600,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 41,
-    lines: 5_700,
+    files: 43,
+    lines: 5_950,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {
