@@ -26,7 +26,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
   assay-verify job RECORD [--evidence FILE] [...]  the signed record of a workshop's job (docs/workshop.md), offline
-  assay-verify receipt FILE [--evidence FILE] [...] the signed receipt of an answer (docs/receipts.md), offline
+  assay-verify receipt FILE [options]              the signed receipt of an answer (docs/receipts.md), offline
   assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
                                                    --policy prints what a policy would list to accept this release
   assay-verify policy lint FILE                    what a careful reader would ask about a policy
