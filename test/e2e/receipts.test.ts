@@ -1,9 +1,11 @@
 // Receipts end to end: the real server, its key in its evidence, the OpenAI SDK over attestedFetch, and the
 // audit log that names what was signed (docs/receipts.md [R2] [R3] [R4] [R18] [R23]).
 
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
@@ -12,6 +14,7 @@ import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { sha256 } from '../fixtures/receipts/issued.ts';
 
+const CLI = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
 const KEPT: KeptAnswer[] = [];
 let folder: string;
 let server: RealServer;
@@ -100,6 +103,21 @@ test('[R23] the audit log has the digest of each receipt, and the receipts a hea
     expect(digests).toContain(Buffer.from(sha256(receipt)).toString('hex'));
     expect(hashes).toContain(Buffer.from(content.auditHead ?? []).toString('hex'));
   }
+  const verify = async (bytes: Uint8Array): Promise<string> => {
+    const file = join(folder, 'one.receipt');
+    writeFileSync(file, bytes);
+    return execFileSync(process.execPath, [CLI, 'audit', 'verify', folder, '--receipt', file], {
+      encoding: 'utf8',
+    });
+  };
+  const [first] = KEPT;
+  expect(await verify(first?.receipt ?? new Uint8Array())).toContain(': record ');
+  const altered = Uint8Array.from(first?.receipt ?? []);
+  altered[altered.length - 1] = (altered.at(-1) ?? 0) ^ 1;
+  await expect(verify(altered)).rejects.toMatchObject({
+    status: 1,
+    stdout: expect.stringContaining('NOT in the log') as string,
+  });
   // No salt and no text of an answer is in it.
   for (const { salt } of KEPT)
     for (const spelled of ['hex', 'base64', 'base64url'] as const)

@@ -60,7 +60,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 444,
+    files: 446,
     lines: 61_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
