@@ -246,6 +246,16 @@ interface Over {
   readonly complete: boolean;
 }
 
+/** An answer that has not come to its end was broken off. Its failure must not end the server. */
+function sealBroken({ log }: HookContext['deps'], { receipt, usage }: Exchange, status: number): void {
+  if (receipt?.begun !== true) return;
+  try {
+    receipt.seal({ status: Math.max(200, status), end: 'aborted', usage });
+  } catch {
+    log.error('no receipt could be made of an answer that was broken off');
+  }
+}
+
 /** Gives back everything the exchange holds, and tells log, metrics and audit that it is over. */
 export function recordEnd(
   { deps, metrics }: Pick<HookContext, 'deps' | 'metrics'>,
@@ -253,9 +263,7 @@ export function recordEnd(
 ): void {
   exchange.release();
   const { receipt } = exchange;
-  // An answer that has not come to its end was broken off.
-  if (receipt?.begun === true)
-    receipt.seal({ status: Math.max(200, status), end: 'aborted', usage: exchange.usage });
+  sealBroken(deps, exchange, status);
   const milliseconds = performance.now() - exchange.startedAt;
   const { promptTokens, completionTokens } = exchange.usage;
   metrics.requestEnded({ exchange, method, status, milliseconds, complete });
