@@ -1,6 +1,6 @@
 // Published examples in sealed-v1.json, and the heads of requests it refuses. RFC 9180 appendix A.1.1 and the
-// example of draft-ietf-ohai-chunked-ohttp-08, appendix A, are of AES-128-GCM: sealed bodies speak AES-256-GCM
-// alone, and what runs these takes the AEAD from them.
+// example of draft-ietf-ohai-chunked-ohttp-08, appendix A, are of AES-128-GCM: sealed bodies speak
+// AES-256-GCM alone, and what runs these takes the AEAD from them.
 
 /** DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-128-GCM, base mode. */
 export const RFC_9180_A1 = {

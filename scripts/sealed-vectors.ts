@@ -1,9 +1,9 @@
-// Test vectors of sealed bodies (docs/sealed.md, "Vectors"), valid and refused, for the server and for clients
-// in any language: test/vectors/sealed/sealed-v1.json. Keys, ephemeral keys and nonces are fixed. HPKE here is
-// that of @hpke/core, which no product code uses, so that the file does not only repeat our own code. First
-// come the published examples. `npx tsx scripts/sealed-vectors.ts` writes it; a test compares.
+// Test vectors of sealed bodies (docs/sealed.md, "Vectors"), valid and refused, for the server and for
+// clients in any language: test/vectors/sealed/sealed-v1.json. Keys, ephemeral keys and nonces are fixed.
+// HPKE here is that of @hpke/core, which no product code uses, so that the file does not only repeat our own
+// code. First come the published examples. `npx tsx scripts/sealed-vectors.ts` writes it; a test compares.
 
-import { createCipheriv, createHash, createPrivateKey, createPublicKey } from 'node:crypto';
+import { createCipheriv, createHash, createPrivateKey, createPublicKey, type webcrypto } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -52,7 +52,7 @@ function publicOf(raw: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Buffer.from(key.export({ format: 'jwk' }).x ?? '', 'base64url'));
 }
 
-async function pairOf(name: string): Promise<CryptoKeyPair> {
+async function pairOf(name: string): Promise<webcrypto.CryptoKeyPair> {
   const { kem } = SUITE;
   return {
     privateKey: await kem.importKey('raw', fixed(name).buffer, false),

@@ -1,29 +1,30 @@
 // Binary HTTP (RFC 9292) as far as sealed bodies use it (docs/sealed.md §4, §5): heads of requests and
-// responses, known or indeterminate length, no informational parts, no trailers. Strict and bounded: a head is
-// read whole, its fields as the wire's, and every byte after it is content, an empty section or zero padding.
+// responses, known or indeterminate length, no informational parts, no trailers. Strict and bounded: a head
+// is read whole, its fields as the wire's, and every byte after it is content, an empty section or zero
+// padding.
 
 import { concatBytes } from '../encoding/bytes.ts';
 import type { AttestationError } from '../transcript/errors.ts';
 import { malformed } from '../transcript/errors.ts';
 import { readVarint, writeVarint, writeVarint2 } from './varint.ts';
 
-export type Field = readonly [name: string, value: string];
+export type HttpField = readonly [name: string, value: string];
 
 /** Path and method of a request; its authority is not read, its scheme is https. */
 export interface RequestHead {
   readonly method: string;
   readonly path: string;
   /** In their order; names in lower case. */
-  readonly fields: readonly Field[];
+  readonly fields: readonly HttpField[];
 }
 
 export interface ResponseHead {
   readonly status: number;
-  readonly fields: readonly Field[];
+  readonly fields: readonly HttpField[];
 }
 
 /** A head, and whether the content behind it says its length first. */
-export interface Read<Head> {
+export interface DecodedHead<Head> {
   readonly head: Head;
   readonly indeterminate: boolean;
 }
@@ -87,7 +88,7 @@ export function encodeRequestHead({ method, path, fields }: RequestHead): Uint8A
 }
 
 /** A head that fills `bytes`. Throws `sealed_malformed`; no byte of it is quoted. */
-export function decodeRequestHead(bytes: Uint8Array): Read<RequestHead> {
+export function decodeRequestHead(bytes: Uint8Array): DecodedHead<RequestHead> {
   if (bytes.length > MAX_HEAD_BYTES) throw wrong(`the head has ${bytes.length} bytes`);
   try {
     return readRequestHead(new Reader(bytes));
@@ -96,7 +97,7 @@ export function decodeRequestHead(bytes: Uint8Array): Read<RequestHead> {
   }
 }
 
-function readRequestHead(reader: Reader): Read<RequestHead> {
+function readRequestHead(reader: Reader): DecodedHead<RequestHead> {
   const framing = reader.varint();
   if (framing !== FRAMING.knownRequest && framing !== FRAMING.openRequest)
     throw wrong('the framing indicator is not one of a request');
@@ -134,7 +135,7 @@ export function encodeResponseHead({ status, fields }: ResponseHead): Uint8Array
 /** The head at the beginning of `bytes` and the offset behind it; undefined when more bytes are needed. */
 export function decodeResponseHead(
   bytes: Uint8Array,
-): (Read<ResponseHead> & { readonly next: number }) | undefined {
+): (DecodedHead<ResponseHead> & { readonly next: number }) | undefined {
   const reader = new Reader(bytes);
   try {
     const framing = reader.varint();
@@ -181,8 +182,8 @@ class Reader {
     return fromLatin1(bytes);
   }
 
-  fields(indeterminate: boolean): Field[] {
-    const fields: Field[] = [];
+  fields(indeterminate: boolean): HttpField[] {
+    const fields: HttpField[] = [];
     const length = indeterminate ? undefined : this.varint();
     if (length !== undefined && length > this.left) throw SHORT;
     const end = length === undefined ? undefined : this.at + length;
@@ -203,7 +204,7 @@ const MAX_TEXT_BYTES = 64 * 1024;
 
 /**
  * The bytes behind a head, in any pieces: content, then an empty trailer section, then zeros. A message may
- * end where nothing but empty sections is left (RFC 9292 §3.8).
+ * end where only empty sections are left (RFC 9292 §3.8).
  */
 export class ContentReader {
   readonly #indeterminate: boolean;
@@ -274,7 +275,7 @@ function text(value: string): Uint8Array {
   return concatBytes(writeVarint(bytes.length), bytes);
 }
 
-function line([name, value]: Field): Uint8Array {
+function line([name, value]: HttpField): Uint8Array {
   if (!FIELD_NAME.test(name) || !FIELD_VALUE.test(value)) throw wrong('a field cannot be written');
   return concatBytes(text(name), text(value));
 }

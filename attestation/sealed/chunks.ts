@@ -4,7 +4,7 @@
 
 import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
-import { TAG_BYTES } from './hpke.ts';
+import { AEAD_TAG_BYTES } from './hpke.ts';
 import { readVarint, writeVarint } from './varint.ts';
 
 /** Most bytes of a chunk before it is sealed. */
@@ -90,12 +90,13 @@ export async function nextChunk(reader: ByteReader, most = MAX_CHUNK_BYTES): Pro
   const length = await reader.varint();
   if (length === undefined) throw truncated();
   if (length === 0) {
-    const sealed = await reader.rest(MAX_CHUNK_BYTES + TAG_BYTES);
-    if (sealed.length < TAG_BYTES) throw truncated();
+    const sealed = await reader.rest(MAX_CHUNK_BYTES + AEAD_TAG_BYTES);
+    if (sealed.length < AEAD_TAG_BYTES) throw truncated();
     return { sealed, final: true };
   }
-  if (length <= TAG_BYTES) throw malformed('sealed_malformed', 'a chunk that is not the final one is empty');
-  if (length > most + TAG_BYTES) throw malformed('sealed_malformed', 'a chunk is over its size');
+  if (length <= AEAD_TAG_BYTES)
+    throw malformed('sealed_malformed', 'a chunk that is not the final one is empty');
+  if (length > most + AEAD_TAG_BYTES) throw malformed('sealed_malformed', 'a chunk is over its size');
   const sealed = await reader.take(length);
   if (sealed === undefined) throw truncated();
   return { sealed, final: false };

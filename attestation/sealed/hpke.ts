@@ -10,17 +10,15 @@ import {
   KEM_DHKEM_X25519_HKDF_SHA256,
   type KeyPair,
 } from 'hpke';
-import { equalBytes } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
+import { isUsablePoint } from './points.ts';
 
 /** Ids of the suite (RFC 9180 §7), as a request header has them. */
 export const SUITE = { kem: 0x0020, kdf: 0x0001, aead: 0x0002 } as const;
-/** Bytes of a public key and of an encapsulated key. */
-export const KEY_BYTES = 32;
 /** Bytes an AEAD adds to a chunk. */
-export const TAG_BYTES = 16;
+export const AEAD_TAG_BYTES = 16;
 
-/** AES-128-GCM is what the published examples use; nothing on the wire may choose it. */
+/** The published examples use AES-128-GCM; no request may choose it. */
 export type Aead = 'aes-256-gcm' | 'aes-128-gcm';
 
 /** The sending end of one request: chunks are sealed in their order. */
@@ -109,28 +107,6 @@ export async function sendTo(
     seal: (plaintext, aad) => ctx.Seal(plaintext, aad),
     export: (exporterContext, length) => ctx.Export(exporterContext, length),
   };
-}
-
-/**
- * The points of small order of Curve25519, little-endian, without the bit that X25519 ignores (RFC 7748
- * §6.1, and the encodings of 0 and 1 beyond the prime). With one of them as key everyone knows the secret.
- */
-const SMALL_ORDER: readonly Uint8Array[] = [
-  '0000000000000000000000000000000000000000000000000000000000000000',
-  '0100000000000000000000000000000000000000000000000000000000000000',
-  'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800',
-  '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157',
-  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-].map((hex) => Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16)));
-
-/** Whether these are 32 bytes of a public key that is no point of small order. */
-export function isUsablePoint(bytes: Uint8Array): boolean {
-  if (bytes.length !== KEY_BYTES) return false;
-  const masked = Uint8Array.from(bytes);
-  masked[31] = (masked[31] ?? 0) & 0x7f;
-  return !SMALL_ORDER.some((point) => equalBytes(point, masked));
 }
 
 function altered(what: string, cause?: unknown): AttestationError {

@@ -7,15 +7,9 @@ import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import { encodeRequestHead, MAX_HEAD_BYTES, type RequestHead } from './bhttp.ts';
 import { AAD, type ByteReader, framed, MAX_CHUNK_BYTES, nextChunk } from './chunks.ts';
-import {
-  KEY_BYTES,
-  type OpeningContext,
-  type RecipientKey,
-  sendTo,
-  type SealingContext,
-  SUITE,
-} from './hpke.ts';
+import { type OpeningContext, type RecipientKey, sendTo, type SealingContext, SUITE } from './hpke.ts';
 import { paddedLength } from './padding.ts';
+import { KEY_BYTES } from './points.ts';
 import { writeVarint } from './varint.ts';
 
 export const REQUEST_TYPE = 'message/ohttp-chunked-req';
@@ -96,18 +90,18 @@ export function contentChunks(head: RequestHead, content: Uint8Array): readonly 
   const message = new Uint8Array(paddedLength(bare) - before);
   message.set(length);
   message.set(content, length.length);
-  return cut(message);
+  return cutIntoChunks(message);
 }
 
 /** In pieces of 16 384 bytes, at least one. */
-export function cut(bytes: Uint8Array): readonly Uint8Array[] {
+export function cutIntoChunks(bytes: Uint8Array): readonly Uint8Array[] {
   const count = Math.max(1, Math.ceil(bytes.length / MAX_CHUNK_BYTES));
   return Array.from({ length: count }, (_, i) =>
     bytes.subarray(i * MAX_CHUNK_BYTES, (i + 1) * MAX_CHUNK_BYTES),
   );
 }
 
-/** A request whose first chunk was opened: nothing but its recipient could do that. */
+/** A request whose first chunk was opened, which only its recipient can do. */
 export interface OpenedRequest {
   /** The first chunk: a head, not judged. */
   readonly first: Uint8Array;

@@ -1,5 +1,5 @@
-// GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce. Open to
-// everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
+// GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce, or for
+// the key of sealed bodies (docs/sealed.md §2), which needs no TLS. Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
 // refused; without one the server makes one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -8,7 +8,7 @@ import { EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attes
 import { documentToJson } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import { attestationAnswer } from './response-schemas.ts';
-import { object, optional, text } from '../base/shape.ts';
+import { choice, object, optional, text } from '../base/shape.ts';
 import { peerOf } from '../http/address.ts';
 import { route } from '../http/route.ts';
 import { modelNotFound } from './model-access.ts';
@@ -32,6 +32,7 @@ export const attestation = route({
     model: optional(
       text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' }),
     ),
+    channel: optional(choice(['sealed'], 'Evidence for sealed bodies: of a key, and of no TLS connection.')),
   }),
   answer: attestationAnswer,
   errors: [
@@ -50,15 +51,9 @@ export const attestation = route({
     const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
     const model = query.model === undefined ? undefined : deps.models.get(query.model);
     if (query.model !== undefined && model === undefined) throw modelNotFound();
+    const sealed = query.channel === 'sealed';
     const socket = request.raw.socket;
-    if (!(socket instanceof TLSSocket)) {
-      throw new ApiError('tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', {
-        shouldRetry: false,
-      });
-    }
-    const exporter = new Uint8Array(
-      socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)),
-    );
+    const exporter = sealed ? undefined : exporterOf(socket, nonce);
     const document = await deps.attester.attest({
       nonce,
       exporter,
@@ -66,7 +61,8 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    connectionPins.shown(socket, document.models);
+    // It says nothing of the connection it came on, which may carry many clients.
+    if (!sealed) connectionPins.shown(socket, document.models);
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;
@@ -75,6 +71,14 @@ export const attestation = route({
     return { ...documentToJson(document), nonce: query.nonce ?? toHex(nonce) };
   },
 });
+
+function exporterOf(socket: object, nonce: Uint8Array): Uint8Array {
+  if (!(socket instanceof TLSSocket))
+    throw new ApiError('tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', {
+      shouldRetry: false,
+    });
+  return new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+}
 
 function readNonce(given: string): Uint8Array {
   try {

@@ -149,7 +149,7 @@ function createAttester(
       tlsSpki: identity.tls.spkiSha256,
       config: configDigest(config),
       receiptKey: identity.receipt.publicKey,
-      hpkeKey: identity.hpke.publicKey,
+      hpkeKey: () => identity.hpke.publicKey,
     },
     models: () => models.registry.attested(),
     now: systemClock.now,

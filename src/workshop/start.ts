@@ -256,7 +256,7 @@ function createAttester(
       tlsSpki: identity.tls.spkiSha256,
       config: digest,
       receiptKey: identity.receipt.publicKey,
-      hpkeKey: identity.hpke.publicKey,
+      hpkeKey: () => identity.hpke.publicKey,
     },
     models: () => [model],
     now: systemClock.now,

@@ -5,9 +5,10 @@ import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { concatBytes, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
-import { ContentReader, decodeRequestHead, type Field } from '../../../attestation/sealed/bhttp.ts';
+import { ContentReader, decodeRequestHead, type HttpField } from '../../../attestation/sealed/bhttp.ts';
 import { AAD, ByteReader, nextChunk } from '../../../attestation/sealed/chunks.ts';
-import { generateRecipient, isUsablePoint, sendTo } from '../../../attestation/sealed/hpke.ts';
+import { generateRecipient, sendTo } from '../../../attestation/sealed/hpke.ts';
+import { isUsablePoint } from '../../../attestation/sealed/points.ts';
 import { openRequest, requestInfo, sealRequest } from '../../../attestation/sealed/request.ts';
 
 const names = fc.stringMatching(/^[a-z][a-z0-9-]{0,20}$/).filter((name) => !/^(host|te|trailer|expect|upgrade|cookie|forwarded|connection|keep-alive|transfer-encoding|x-real-ip|assay-pad)$|^(proxy-|x-forwarded-)/.test(name)); // prettier-ignore
@@ -15,7 +16,7 @@ const values = fc.stringMatching(/^[!-~]([ -~]{0,40}[!-~])?$/);
 const heads = fc.record({
   method: fc.constantFrom('GET', 'POST', 'DELETE'),
   path: fc.stringMatching(/^\/[a-z0-9/_.?=&%-]{0,200}$/),
-  fields: fc.uniqueArray(fc.tuple(names, values) as fc.Arbitrary<Field>, {
+  fields: fc.uniqueArray(fc.tuple(names, values) as fc.Arbitrary<HttpField>, {
     maxLength: 20,
     selector: ([name]) => name,
   }),
