@@ -26,6 +26,10 @@ export default defineConfig({
         find: /^@assay\/attestation\/policy-lint$/,
         replacement: at('./attestation/appraise/policy-lint.ts'),
       },
+      {
+        find: /^@assay\/attestation\/sealed-envelope$/,
+        replacement: at('./attestation/sealed/envelope.ts'),
+      },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
     ],
   },

@@ -33,6 +33,11 @@ const ENTRIES = [
     'appraise/policy-lint',
     'What of a policy is worth a second look; browser-safe.',
   ],
+  [
+    '@assay/attestation/sealed-envelope',
+    'sealed/envelope',
+    'Sealed bodies as bytes: for whoever opens them, or seals without a fetch; browser-safe.',
+  ],
   ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
 ] as const;
 

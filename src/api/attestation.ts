@@ -19,6 +19,7 @@ export const attestation = route({
   access: 'open',
   limited: true,
   apart: true,
+  unsealedOnly: true,
   summary: 'Evidence for this server, its model and this very connection.',
   tag: 'Attestation',
   query: object({
@@ -52,6 +53,8 @@ export const attestation = route({
     const model = query.model === undefined ? undefined : deps.models.get(query.model);
     if (query.model !== undefined && model === undefined) throw modelNotFound();
     const sealed = query.channel === 'sealed';
+    if (sealed && (deps.sealed ?? null) === null)
+      throw new ApiError('tee_not_enabled', 'this server takes no sealed bodies', { shouldRetry: false });
     const socket = request.raw.socket;
     const exporter = sealed ? undefined : exporterOf(socket, nonce);
     const document = await deps.attester.attest({

@@ -15,6 +15,7 @@ import { messageRoutes } from './messages/route.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
+import { sealed } from './sealed.ts';
 import { metricsRoute } from './metrics.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
@@ -47,6 +48,7 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     ...FILE_ROUTES,
     ...batchRoutes(context, replayed),
     attestation,
+    sealed,
     health(context),
     metricsRoute(context),
   ];

@@ -9,6 +9,7 @@ import type { Files } from '../files/open.ts';
 import type { MetricFamily } from './metrics/families.ts';
 import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { ModelService } from '../models/seam.ts';
+import type { Sealed } from '../sealed/gateway.ts';
 
 export type { RequestRecord } from '../audit/write.ts';
 
@@ -61,6 +62,9 @@ export interface ServerConfig {
     /** Attestations are counted apart from the other requests. */
     readonly maxConcurrentAttestations: number;
     readonly maxConcurrentAttestationsPerPeer: number;
+    /** Sealed requests whose head is not opened; of one address. */
+    readonly maxSealedOpening: number;
+    readonly maxSealedOpeningPerPeer: number;
     /** Requests that may wait for one model to load. */
     readonly maxWaitingPerModel: number;
     /** Requests that may wait for a slot of one model. */
@@ -104,6 +108,8 @@ export interface ServerDeps {
   readonly models: ModelService<Engine>;
   /** Null: no TEE, /v1/attestation answers 503 tee_not_enabled. */
   readonly attester: Attester | null;
+  /** Opens sealed requests; null or absent: there is no evidence for their key. */
+  readonly sealed?: Sealed | null | undefined;
   /** Stored files and batches; null or absent: their routes answer 403 files_disabled. */
   readonly files?: Files | null | undefined;
   /** Fetches images of requests by address; null or absent: an address is refused. */
@@ -134,6 +140,8 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
     maxConcurrentAttestationsPerPeer: 64,
+    maxSealedOpening: 1024,
+    maxSealedOpeningPerPeer: 256,
     maxWaitingPerModel: 256,
     maxQueuePerModel: 256,
   },

@@ -21,7 +21,9 @@ import { createFiles } from './files.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
+import { openSealed } from './sealed.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
+import type { Sealed } from '../sealed/gateway.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { Models } from '../models/service.ts';
@@ -85,7 +87,9 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     signal,
   }));
   signal.throwIfAborted();
-  const attester = (parts.attester = tee === null ? null : createAttester(tee, identity, models, options));
+  const sealed = (parts.sealed = tee === null ? null : await openSealed(config, clock, log));
+  const attester = (parts.attester =
+    tee === null || sealed === null ? null : createAttester(tee, { identity, sealed }, models, options));
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   parts.leaf = leaf;
   const responses = (parts.responses = await openResponses(config, tee, clock, log));
@@ -99,6 +103,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       tls: leaf.tls,
       models,
       attester,
+      sealed,
       files,
       images,
       log,
@@ -139,7 +144,7 @@ async function listen(server: HttpServer, config: Config): Promise<string> {
 
 function createAttester(
   tee: Tee,
-  identity: Identity,
+  { identity, sealed }: { readonly identity: Identity; readonly sealed: Sealed },
   models: Models<Engine>,
   { config, log }: StartOptions,
 ): BatchingAttester {
@@ -149,10 +154,11 @@ function createAttester(
       tlsSpki: identity.tls.spkiSha256,
       config: configDigest(config),
       receiptKey: identity.receipt.publicKey,
-      hpkeKey: () => identity.hpke.publicKey,
+      hpkeKey: () => sealed.keys.current(),
     },
     models: () => models.registry.attested(),
     now: systemClock.now,
+    sealedNow: () => sealed.time.seconds(),
     timeoutMs: config.tee.timeoutMs,
     batchMax: config.tee.batchMax,
     maxQueue: config.tee.maxQueue,
@@ -185,6 +191,7 @@ class Parts {
   models: Models<Engine> | undefined;
   attester: BatchingAttester | null = null;
   leaf: { close(): void } | undefined;
+  sealed: Sealed | null = null;
   audit: Audit | null = null;
   responses: OpenedResponses | null = null;
   files: Files | null = null;
@@ -209,6 +216,7 @@ class Parts {
   /** Ends the parts in an order in which none waits for one that is gone. */
   async #close(hard: boolean): Promise<void> {
     this.leaf?.close();
+    this.sealed?.close();
     await this.server?.close({ drainMs: hard ? 0 : this.#drainMs });
     this.#now.abort();
     await this.models?.close(this.#now.signal);

@@ -1,12 +1,12 @@
 // The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server.
 // Starting is strict: a configured part that does not work ends the start with an error.
 
-import { createHash } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
-import { createIdentity, type Identity } from '../attester/identity.ts';
+import { createIdentity, type Identity, rawPublicKey } from '../attester/identity.ts';
 import { type Audit, openAudit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { readSmallFile } from '../base/durable-files.ts';
@@ -250,13 +250,15 @@ function createAttester(
   tool: RunTool,
 ): BatchingAttester {
   const model = workshopModel(tool);
+  // The workshop takes no sealed bodies: the private half of this key is dropped.
+  const unopened = rawPublicKey(generateKeyPairSync('x25519').publicKey);
   return createBatcher({
     source: tee.source,
     context: {
       tlsSpki: identity.tls.spkiSha256,
       config: digest,
       receiptKey: identity.receipt.publicKey,
-      hpkeKey: () => identity.hpke.publicKey,
+      hpkeKey: () => unopened,
     },
     models: () => [model],
     now: systemClock.now,
