@@ -34,6 +34,11 @@ const ENTRIES = [
     'What of a policy is worth a second look; browser-safe.',
   ],
   [
+    '@assay/attestation/sealed',
+    'client/sealed-fetch',
+    'A fetch that seals its requests to a proven key: pages, and networks that end TLS; browser-safe.',
+  ],
+  [
     '@assay/attestation/sealed-envelope',
     'sealed/envelope',
     'Sealed bodies as bytes: for whoever opens them, or seals without a fetch; browser-safe.',
