@@ -61,22 +61,24 @@ export class InnerSocket extends Duplex {
     // The other half stays open: a client that has sent all of its request waits for the answer.
     if (content === undefined) return;
     this.#reading = true;
-    content.next().then(
-      ({ done, value }) => {
-        this.#reading = false;
-        if (done === true) {
-          if (this.#chunked) this.push('0\r\n\r\n');
-          return;
-        }
-        if (this.#chunked) this.push(`${value.length.toString(16)}\r\n`);
-        this.push(value);
-        if (this.#chunked) this.push('\r\n');
-      },
-      (error: unknown) => {
-        this.#failure = error;
-        this.destroy();
-      },
-    );
+    void this.#next(content);
+  }
+
+  async #next(content: AsyncIterator<Uint8Array>): Promise<void> {
+    try {
+      const { done, value } = await content.next();
+      this.#reading = false;
+      if (done === true) {
+        if (this.#chunked) this.push('0\r\n\r\n');
+        return;
+      }
+      if (this.#chunked) this.push(`${value.length.toString(16)}\r\n`);
+      this.push(value);
+      if (this.#chunked) this.push('\r\n');
+    } catch (error) {
+      this.#failure = error;
+      this.destroy();
+    }
   }
 
   override _write(piece: Buffer, _encoding: string, done: (error?: Error | null) => void): void {

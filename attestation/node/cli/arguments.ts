@@ -43,10 +43,13 @@ const PROXY = {
   'allow-non-loopback': { type: 'boolean' },
   connections: { type: 'string' },
   'same-machine': { type: 'boolean' },
+  channel: { type: 'string' },
   'allow-origin': { type: 'string', multiple: true },
   log: { type: 'boolean' },
   'no-log': { type: 'boolean' },
 } as const;
+
+const SEAL = { ...ACCEPT, json: { type: 'boolean' } } as const;
 
 const JOB = {
   policy: ACCEPT.policy,
@@ -78,6 +81,8 @@ export interface Accept {
   readonly measurements: readonly string[];
   readonly models: Readonly<Record<string, string>>;
   readonly dangers: Dangers;
+  /** For policies that flags say; a file says its own. */
+  readonly channel?: 'sealed' | undefined;
   /** A flag says what to accept, the simulated TEE aside. */
   readonly saysWhat: boolean;
 }
@@ -100,10 +105,12 @@ export type Command =
       readonly allowNonLoopback: boolean;
       readonly connections: number;
       readonly sameMachine: boolean;
+      readonly channel: 'exporter' | 'sealed';
       readonly allowOrigins: readonly string[];
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
     })
+  | (Target & { readonly kind: 'seal'; readonly json: boolean })
   | { readonly kind: 'evidence' }
   | {
       readonly kind: 'job';
@@ -136,6 +143,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'help', text: helpFor(rest) };
     case 'proxy':
       return proxyCommand(rest);
+    case 'seal':
+      return sealCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
       return { kind: 'evidence' };
@@ -165,6 +174,7 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
   const policy: AppraisalPolicy = {
     measurements: accept.measurements,
     models: Object.keys(accept.models).length === 0 ? undefined : accept.models,
+    channel: accept.channel,
   };
   return parsePolicy(policy, accept.dangers);
 }
@@ -187,9 +197,16 @@ function proxyCommand(argv: readonly string[]): Command {
   const listen = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+):(\d{1,5})$/.exec(values.listen ?? '127.0.0.1:8080');
   const port = Number(listen?.[2]);
   if (listen?.[1] === undefined || port > 65_535) throw wrong('--listen is HOST:PORT');
+  const channel = values.channel ?? 'exporter';
+  if (channel !== 'exporter' && channel !== 'sealed') throw wrong('--channel is exporter or sealed');
+  if (channel === 'sealed' && values['same-machine'] === true)
+    throw wrong('--same-machine speaks of connections, and does not go with --channel sealed');
+  const { accept, ...aim } = target(values, positionals, 'proxy');
   return {
     kind: 'proxy',
-    ...target(values, positionals, 'proxy'),
+    ...aim,
+    accept: channel === 'sealed' ? { ...accept, channel } : accept,
+    channel,
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
     allowNonLoopback: values['allow-non-loopback'] ?? false,
@@ -198,6 +215,12 @@ function proxyCommand(argv: readonly string[]): Command {
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
   };
+}
+
+function sealCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, SEAL);
+  const { accept, ...aim } = target(values, positionals, 'seal');
+  return { kind: 'seal', ...aim, accept: { ...accept, channel: 'sealed' }, json: values.json ?? false };
 }
 
 function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {

@@ -30,6 +30,7 @@ export async function commandProxy(command: Proxy, world: CliWorld): Promise<Exi
       allowOrigins: command.allowOrigins,
       connections: command.connections,
       sameMachine: command.sameMachine,
+      channel: command.channel,
       connectTimeoutMs: command.timeoutMs,
       attestTimeoutMs: command.timeoutMs,
       now: world.now,

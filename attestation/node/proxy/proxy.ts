@@ -7,7 +7,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import type { AttestationResult } from '../../appraise/appraise.ts';
+import type { Verified } from '../../appraise/appraise.ts';
 import { malformed, refused } from '../../transcript/errors.ts';
 import { parsePolicy } from '../../appraise/policy.ts';
 import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../pool.ts';
@@ -16,6 +16,7 @@ import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
 import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
 import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
 import { endToEnd, withoutFields } from './headers.ts';
+import { sealedUpstream, type Upstream } from './upstream.ts';
 
 /** Settings of {@link startProxy}. */
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
@@ -24,6 +25,8 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   readonly host: string;
   /** 0 picks a free one. */
   readonly port: number;
+  /** `sealed`: requests are sealed to the proven key, for networks that end TLS. The policy must say so, too. */
+  readonly channel?: 'exporter' | 'sealed' | undefined;
   /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
   readonly allowNonLoopback?: boolean | undefined;
   /**
@@ -55,7 +58,7 @@ export interface RunningProxy {
   /** `http://127.0.0.1:8080` */
   readonly url: string;
   /** The newest verified connection's evidence. */
-  readonly result: () => AttestationResult;
+  readonly result: () => Verified;
   /** Requests that are not over. */
   readonly inFlight: () => number;
   readonly close: () => Promise<void>;
@@ -82,16 +85,14 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
     );
   }
   const upstream = new URL(options.upstream);
-  if (upstream.protocol !== 'https:')
+  const sealed = options.channel === 'sealed';
+  if (upstream.protocol !== 'https:' && !sealed)
     throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
-  const pool = new AttestedPool(
-    upstream.origin,
-    poolOptions(options, parsePolicy(options.policy), upstream.origin),
-  );
+  const pool = sealed ? sealedUpstreamOf(options, upstream) : attestedUpstream(options, upstream);
   const first = await pool.attest();
   const clients = new Clients();
-  const route: Route = { pool, upstream, door, clients, log: options.onRequest ?? (() => undefined) };
+  const route: Route = { pool, door, clients, log: options.onRequest ?? (() => undefined) };
   const server = createProxyServer(route);
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
@@ -114,9 +115,33 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   };
 }
 
+function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
+  const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
+  return sealedUpstream(origin, { policy, memory, endorsements, now, connectTimeoutMs });
+}
+
+function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
+  const pool = new AttestedPool(origin, poolOptions(options, parsePolicy(options.policy), origin));
+  return {
+    get result() {
+      return pool.result;
+    },
+    attest: () => pool.attest(),
+    async send({ headers, ...request }) {
+      const fields = ['host', host, ...headers];
+      const answer = await pool.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
+      return {
+        statusCode: answer.statusCode,
+        headers: answer.headers as unknown as (string | Buffer)[],
+        body: answer.body,
+      };
+    },
+    destroy: () => pool.destroy(),
+  };
+}
+
 interface Route {
-  readonly pool: AttestedPool;
-  readonly upstream: URL;
+  readonly pool: Upstream;
   readonly door: Door;
   readonly clients: Clients;
   readonly log: (entry: ProxyLogEntry) => void;
@@ -238,7 +263,7 @@ class Exchange {
     this.#response.end();
   }
 
-  async pass({ pool, upstream }: Route): Promise<void> {
+  async pass({ pool }: Route): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const gone = new AbortController();
@@ -249,17 +274,15 @@ class Exchange {
     const hasBody =
       request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
     try {
-      const answer = await pool.request({
-        origin: pool.origin,
+      const answer = await pool.send({
         path: request.url ?? '/',
         // Node has parsed it; undici refuses what is not a token.
         method: request.method ?? 'GET',
-        headers: ['host', upstream.host, ...withoutFields(endToEnd(request.rawHeaders), isCorsField)],
+        headers: withoutFields(endToEnd(request.rawHeaders), isCorsField),
         body: hasBody ? request : null,
         signal: gone.signal,
-        responseHeaders: 'raw',
       });
-      const fields = endToEnd(answer.headers as unknown as (string | Buffer)[]);
+      const fields = endToEnd(answer.headers);
       response.writeHead(answer.statusCode, [
         ...withoutFields(fields, isCorsField),
         ...corsFields(this.#page),

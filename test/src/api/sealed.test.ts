@@ -65,9 +65,9 @@ describe('what comes sealed is answered as on any connection [B20]', () => {
     const answer = await send(api.url, await seal(key(), asked));
     expect([answer.status, codeOf(answer)]).toEqual([400, 'missing_required_parameter']);
     const records = await api.ended(2);
-    expect(records.map(({ route, key: name, status }) => [route, name, status]).toSorted()).toEqual([
-      ['/v1/chat/completions', 'sk-user', 400],
-      ['/v1/sealed', null, 200],
+    expect(records.map(({ route, key: name, status }) => `${route} ${name} ${status}`).toSorted()).toEqual([
+      '/v1/chat/completions sk-user 400',
+      '/v1/sealed null 200',
     ]);
   });
 
@@ -162,7 +162,11 @@ describe('at most once [B12]', () => {
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
     const again = answers.filter(({ status }) => status !== 200);
     expect(
-      new Set(again.map((answer) => `${answer.status} ${codeOf(answer)} ${answer.fields['x-should-retry']}`)),
+      new Set(
+        again.map(
+          (answer) => `${answer.status} ${String(codeOf(answer))} ${answer.fields['x-should-retry']}`,
+        ),
+      ),
     ).toEqual(new Set(['409 sealed_replayed false']));
     expect(api.models.acquired).toHaveLength(1);
   });
