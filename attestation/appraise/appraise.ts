@@ -46,7 +46,7 @@ export type { EndorsementRequest, EndorsementSource } from './hardware.ts';
 
 declare const verified: unique symbol;
 
-/** What a verdict says, whatever the channel. */
+/** The content of a verdict on either channel. */
 export interface Verified {
   readonly channel: 'exporter' | 'sealed';
   readonly teeType: TeeType;
@@ -84,8 +84,8 @@ export interface AttestationResult extends Verified {
 }
 
 /**
- * Proof that a document passed for sealed bodies: of a key and of no connection. Neither kind of result stands
- * for the other.
+ * Proof that a document passed for sealed bodies: of a key and of no connection. Neither kind of result
+ * stands for the other.
  */
 export interface SealedResult extends Verified {
   readonly [verified]: 'sealed';
@@ -105,7 +105,7 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
 
 /**
  * The same for sealed bodies: whether {@link verify} made `value` here for the channel `sealed`.
- * @example if (!isSealedResult(value)) throw new TypeError("nothing may be sealed to this");
+ * @example if (!isSealedResult(value)) throw new TypeError("this is no key to seal to");
  */
 export function isSealedResult(value: unknown): value is SealedResult {
   return typeof value === 'object' && value !== null && results.get(value) === 'sealed';
@@ -121,6 +121,10 @@ export function isSealedResult(value: unknown): value is SealedResult {
  * console.log(result.build, [...result.models.keys()]);
  */
 export function verify(document: AttestationDocument, options: VerifyOptions): Promise<AttestationResult>;
+/**
+ * The verdict on a document for sealed bodies (docs/sealed.md §1): of a key, and of no connection.
+ * @example const { hpkeKey } = await verify(document, { channel: 'sealed', nonce, policy, now: Date.now() });
+ */
 export function verify(document: AttestationDocument, options: SealedVerifyOptions): Promise<SealedResult>;
 export async function verify(
   document: AttestationDocument,

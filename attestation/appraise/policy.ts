@@ -92,7 +92,7 @@ export interface AppraisalPolicy {
   readonly configs?: readonly string[] | undefined;
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
-  /** Default `exporter`. `sealed` also takes evidence for sealed bodies, which prove a key (docs/sealed.md §2). */
+  /** Default `exporter`. `sealed`: evidence for sealed bodies is taken, too (docs/sealed.md §2). */
   readonly channel?: 'exporter' | 'sealed' | undefined;
   /**
    * Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when

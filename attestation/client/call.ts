@@ -38,7 +38,7 @@ const UNKNOWN: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
 const OHTTP_KEY = 'https://iana.org/assignments/http-problem-types#ohttp-key';
 const MAX_PROBLEM_BYTES = 4096;
 
-/** What a send came to. */
+/** The outcome of one send. */
 type Outcome =
   | { readonly kind: 'sealed'; readonly opened: OpenedResponse; readonly stop: () => void }
   | { readonly kind: 'unknown'; readonly waitMs: number }
@@ -165,9 +165,15 @@ export class SealedCall {
 
 /** `{error: {code}}`, or that of the Messages API. */
 function codeIn(body: unknown): string {
-  const { error } = body as { readonly error?: { readonly code?: unknown; readonly details?: { readonly error_code?: unknown } } }; // prettier-ignore
-  const code = error?.code ?? error?.details?.error_code;
+  const error = memberOf(body, 'error');
+  const code = memberOf(error, 'code') ?? memberOf(memberOf(error, 'details'), 'error_code');
   return typeof code === 'string' ? code : '';
+}
+
+function memberOf(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null
+    ? (value as Readonly<Record<string, unknown>>)[name]
+    : undefined;
 }
 
 /** The digest of the model a request names. With one model alone, it is that of any request. */
@@ -210,7 +216,7 @@ async function problemType(response: Response): Promise<unknown> {
       if (length > MAX_PROBLEM_BYTES) return undefined;
       pieces.push(value);
     }
-    return (JSON.parse(new TextDecoder().decode(joined(pieces))) as { readonly type?: unknown } | null)?.type;
+    return memberOf(JSON.parse(new TextDecoder().decode(joined(pieces))), 'type');
   } catch {
     return undefined;
   }
@@ -254,7 +260,7 @@ function answerOf(
   return new Response(without ? null : (body as BodyInit), { status, headers });
 }
 
-/** What ended a stream before its final chunk did is a cut. */
+/** An end of the stream before its final chunk is a cut. */
 function asAttestation(error: unknown): AttestationError {
   if (error instanceof AttestationError) return error;
   return new AttestationError('refused', 'sealed_truncated', 'the connection ended before the final chunk', {

@@ -1,6 +1,6 @@
-// The evidence of one origin for sealed bodies (docs/sealed.md §2): asked for, judged, held until it is too old
-// or the key no longer opens. Only fresh evidence says what a key is: no error of a network does. Sealed time
-// is the guest's `issued_at` plus what has passed on a clock of this process that only runs on.
+// The evidence of one origin for sealed bodies (docs/sealed.md §2): asked for, judged, held until it is too
+// old or the key no longer opens. Only fresh evidence says what a key is: no error of a network does. Sealed
+// time is the guest's `issued_at` plus what has passed on a clock of this process that only runs on.
 
 import { isSealedResult, verify, type SealedResult } from '../appraise/appraise.ts';
 import type { HardwareOptions } from '../appraise/hardware.ts';
@@ -30,7 +30,7 @@ interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 
   readonly onRotated: (rotated: Rotated) => void;
 }
 
-/** Nothing of the page or of a cache belongs to these requests. */
+/** These requests carry no cookie of the page, follow no redirect and use no cache. */
 export const OUTSIDE = { credentials: 'omit', redirect: 'error', cache: 'no-store' } as const;
 
 export class EvidenceHolder {
@@ -63,7 +63,7 @@ export class EvidenceHolder {
     return Math.floor(this.#time + (this.monotonic - this.#setAt) / 1000);
   }
 
-  /** What a sealed `sealed_clock` said. */
+  /** Sets the time that a sealed `sealed_clock` said. */
   setSeconds(seconds: number): void {
     this.#time = seconds;
     this.#setAt = this.monotonic;

@@ -1,7 +1,7 @@
 // `sealedFetch`: a fetch for pages and for networks that end TLS (docs/sealed.md §9). It proves a key of the
-// guest, seals each request to it, method, path and headers included, and opens the answer. What leaves before
-// and after that is evidence asked for and sealed bytes, nothing else. The same code in browsers and in Node;
-// nothing of it is stored.
+// guest, seals each request to it, method, path and headers included, and opens the answer. Only
+// requests for evidence and sealed bytes leave. The same code runs in browsers and in Node, and stores no
+// byte.
 
 import type { HardwareOptions } from '../appraise/hardware.ts';
 import { parsePolicy, type AppraisalPolicy, type Policy } from '../appraise/policy.ts';
@@ -22,9 +22,9 @@ export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements'
   readonly endpoint?: string | URL | undefined;
   /** Never seal anew what may have been executed by an earlier boot. */
   readonly once?: boolean | undefined;
-  /** `require`: X-Wing or nothing. This version has no X-Wing, so it refuses. */
+  /** `require`: X-Wing alone. This version has no X-Wing, so it refuses. */
   readonly postQuantum?: 'off' | 'require' | undefined;
-  /** What carries the sealed bytes; default the global `fetch`. It sees nothing else. */
+  /** Carries requests for evidence and sealed bytes; default the global `fetch`. */
   readonly fetch?: typeof globalThis.fetch | undefined;
   /** Unix milliseconds; judges certificates alone. */
   readonly now?: (() => number) | undefined;

@@ -1,6 +1,5 @@
-// What carries sealed bytes in Node: undici's fetch, over connections whose certificate is not judged. For
-// sealed bodies TLS proves nothing and is not asked to: whoever ends it reads nothing either way
-// (docs/sealed.md §2).
+// Carries sealed bytes in Node: undici's fetch, over connections whose certificate is not judged. Sealed
+// bodies do not rest on TLS: the party that ends it reads no request either way (docs/sealed.md §2).
 
 import { Agent, fetch as undiciFetch } from 'undici';
 

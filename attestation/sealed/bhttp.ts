@@ -8,6 +8,7 @@ import type { AttestationError } from '../transcript/errors.ts';
 import { malformed } from '../transcript/errors.ts';
 import { readVarint, writeVarint, writeVarint2 } from './varint.ts';
 
+/** Name in lower case and value, a character a byte. */
 export type HttpField = readonly [name: string, value: string];
 
 /** Path and method of a request; its authority is not read, its scheme is https. */
@@ -18,6 +19,7 @@ export interface RequestHead {
   readonly fields: readonly HttpField[];
 }
 
+/** Status and fields of a final response. */
 export interface ResponseHead {
   readonly status: number;
   readonly fields: readonly HttpField[];

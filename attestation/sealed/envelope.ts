@@ -1,5 +1,5 @@
-// The form of sealed bodies for whoever opens them (docs/sealed.md §4, §5): an entry of its own for the server,
-// and for gateways and clients of others.
+// The form of sealed bodies for the end that opens them (docs/sealed.md §4, §5): an entry of its own for the
+// server, and for gateways and clients of others.
 
 export {
   ContentReader,

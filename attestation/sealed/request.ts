@@ -12,7 +12,9 @@ import { paddedLength } from './padding.ts';
 import { KEY_BYTES } from './points.ts';
 import { writeVarint } from './varint.ts';
 
+/** Media type of a sealed request. */
 export const REQUEST_TYPE = 'message/ohttp-chunked-req';
+/** Media type of a sealed response. */
 export const RESPONSE_TYPE = 'message/ohttp-chunked-res';
 
 const REQUEST_LABEL = 'message/bhttp chunked request';
@@ -82,7 +84,7 @@ export async function sealInto(
   return concatBytes(...parts);
 }
 
-/** Content of known length, no trailers, zeros up to the padded size of the whole message; cut into chunks. */
+/** Content of known length, no trailers, zeros up to the padded size of the whole message, in chunks. */
 export function contentChunks(head: RequestHead, content: Uint8Array): readonly Uint8Array[] {
   const length = writeVarint(content.length);
   const before = encodeRequestHead(head).length;

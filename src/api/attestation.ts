@@ -1,6 +1,7 @@
 // GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce, or for
-// the key of sealed bodies (docs/sealed.md §2), which needs no TLS. Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
-// refused; without one the server makes one: the answer then proves the channel, but not its freshness.
+// the key of sealed bodies (docs/sealed.md §2), which needs no TLS. Open to everyone, since a client proves
+// the server before it shows its key. A nonce that is not 8–64 bytes is refused; without one the server makes
+// one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
@@ -64,7 +65,7 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    // It says nothing of the connection it came on, which may carry many clients.
+    // It does not speak of the connection it came on, which may carry many clients.
     if (!sealed) connectionPins.shown(socket, document.models);
     if (model !== undefined) {
       exchange.modelId = model.id;

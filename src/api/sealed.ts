@@ -1,6 +1,6 @@
 // POST /v1/sealed (docs/sealed.md §4 to §7): a request sealed to claim 7, for clients that cannot prove their
-// TLS connection. Its inner request goes through the same server as any other, and its answer is sealed. Open:
-// the key is inside. What does not open has one answer, byte for byte.
+// TLS connection. Its inner request goes through the same server as any other, and its answer is sealed.
+// Open: the key is inside. What does not open has one answer, byte for byte.
 
 import type { ServerResponse } from 'node:http';
 import { RESPONSE_TYPE } from '@assay/attestation/sealed-envelope';

@@ -52,7 +52,7 @@ export function sendError(
     reply.header('connection', 'close');
     open.endsConnection(request.raw.socket);
   }
-  // Nothing of an unsealed answer may tell why a sealed request did not open, its time included.
+  // An unsealed answer must not tell why a sealed request did not open, not even by its time.
   if (request.routeOptions.config.problems === true)
     return reply
       .code(error.status)

@@ -4,8 +4,8 @@
 
 import { randomBytes, randomFillSync } from 'node:crypto';
 import type { RequestListener } from 'node:http';
-import { REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import { REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
 import { ConfigError } from '../base/errors.ts';
 import { isLoopback } from './address.ts';
 import { createAuth } from './admission/auth.ts';

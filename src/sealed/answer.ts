@@ -1,6 +1,6 @@
 // The answer to a sealed request, sealed (docs/sealed.md §5): a nonce, then chunks under a key exported from
-// the request's context. Each write of a stream is a chunk; anything else leaves in chunks of 16 384 bytes and
-// is padded as a whole. Synchronous, so that a write of the route is one write here.
+// the request's context. Each write of a stream is a chunk; anything else leaves in chunks of 16 384 bytes
+// and is padded as a whole. Synchronous, so that a write of the route is one write here.
 
 import { createCipheriv, randomBytes } from 'node:crypto';
 import {

@@ -23,7 +23,7 @@ import { InnerSocket } from './inner-socket.ts';
 import type { SealedKeys } from './keys.ts';
 import type { SealedTime } from './time.ts';
 
-/** What the server knows of a request that came sealed. */
+/** A request that came sealed, as the server knows it. */
 export interface SealedConnection {
   /** 32 bytes: SHA-256(recipient's public key ‖ encapsulated key), for its receipt. */
   readonly digest: Uint8Array;
@@ -292,7 +292,7 @@ class Serving {
     this.#over();
   }
 
-  /** What is wrong with the content is said sealed. */
+  /** A fault of the content is answered sealed. */
   #refuse(answer: SealedAnswer, nonce: Uint8Array, cause: unknown): void {
     if (!isFault(cause)) {
       this.#cut(answer);

@@ -1,6 +1,6 @@
-// Claim 7 and its rotation (docs/sealed.md §3): a new X25519 key each lifetime, the one before it still opens,
-// older ones are dropped with all that was recorded for them. Private keys are WebCrypto's and cannot be
-// exported; a new process has new ones. A key with the id of the one before is drawn again.
+// Claim 7 and its rotation (docs/sealed.md §3): a new X25519 key each lifetime, the one before it still
+// opens, older ones are dropped with all that was recorded for them. Private keys are WebCrypto's and cannot
+// be exported; a new process has new ones. A key with the id of the one before is drawn again.
 
 import { generateRecipient, keyIdOf, type RecipientKey } from '@assay/attestation/sealed-envelope';
 

@@ -9,7 +9,7 @@ import { createSealed, type Sealed } from '../sealed/gateway.ts';
 import { createSealedKeys } from '../sealed/keys.ts';
 import { createSealedTime } from '../sealed/time.ts';
 
-export async function openSealed(config: Config, clock: Clock, log: Log): Promise<Sealed> {
+export async function openSealedBodies(config: Config, clock: Clock, log: Log): Promise<Sealed> {
   const time = createSealedTime(clock.now, () => performance.now());
   const keys = await createSealedKeys({
     lifetimeMs: config.sealed.keyLifetimeMinutes * 60_000,

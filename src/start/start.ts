@@ -21,7 +21,7 @@ import { createFiles } from './files.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
-import { openSealed } from './sealed.ts';
+import { openSealedBodies } from './sealed.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Sealed } from '../sealed/gateway.ts';
 import type { Converters } from '../engine/seam/converters.ts';
@@ -87,7 +87,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     signal,
   }));
   signal.throwIfAborted();
-  const sealed = (parts.sealed = tee === null ? null : await openSealed(config, clock, log));
+  const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, clock, log));
   const attester = (parts.attester =
     tee === null || sealed === null ? null : createAttester(tee, { identity, sealed }, models, options));
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });

@@ -40,7 +40,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_410,
+    lines: 5_420,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -60,14 +60,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 414,
-    lines: 57_700,
+    files: 437,
+    lines: 60_700,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 269,
-    lines: 38_600,
+    files: 285,
+    lines: 40_600,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -78,14 +78,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 80,
-    lines: 13_750,
+    files: 93,
+    lines: 15_550,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
+  },
+  'browser, sealing': {
+    entry: 'attestation/client/sealed-fetch.ts',
+    files: 79,
+    lines: 12_700,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 66,
-    lines: 11_300,
+    files: 67,
+    lines: 11_450,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

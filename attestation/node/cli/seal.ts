@@ -1,6 +1,6 @@
-// `assay-verify seal https://HOST`: judges evidence for sealed bodies and prints the key to seal to, for clients
-// in other languages, which seal by themselves and let this one verifier judge (docs/sealed.md §9). Run once
-// per evidence; prints nothing to use unless it was accepted.
+// `assay-verify seal https://HOST`: judges evidence for sealed bodies and prints the key to seal to, for
+// clients in other languages, which seal by themselves and let this one verifier judge (docs/sealed.md §9).
+// Run once per evidence; it prints a key only when the evidence was accepted.
 
 import { sealedFetch } from '../../client/sealed-fetch.ts';
 import type { SealedResult } from '../../appraise/appraise.ts';

@@ -25,7 +25,7 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   readonly host: string;
   /** 0 picks a free one. */
   readonly port: number;
-  /** `sealed`: requests are sealed to the proven key, for networks that end TLS. The policy must say so, too. */
+  /** `sealed`: requests are sealed to the proven key, for networks that end TLS; the policy says so, too. */
   readonly channel?: 'exporter' | 'sealed' | undefined;
   /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
   readonly allowNonLoopback?: boolean | undefined;

@@ -1,9 +1,9 @@
-// sealedFetch against the real server, through a `fetch` that may do what whoever ends TLS may do
+// sealedFetch against the real server, through a `fetch` with the powers of a party that ends TLS
 // (docs/sealed.md §5, §6, §9).
 
+import { once } from 'node:events';
 import OpenAI from 'openai';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { once } from 'node:events';
 import { sealedFetch } from '../../../attestation/client/sealed-fetch.ts';
 import { allowSimulated } from '../../../attestation/appraise/policy.ts';
 import { codeOf } from '../../fixtures/http/sealed.ts';
@@ -40,7 +40,7 @@ function runs(): number {
   return guest.api.models.acquired.length;
 }
 
-/** The problem a server, or whoever stands in between, writes for a key it does not know. */
+/** The problem a server writes for a key it does not know; any party in between can write it, too. */
 function ohttpKey(): Response {
   return new Response(JSON.stringify({ type: 'https://iana.org/assignments/http-problem-types#ohttp-key' }), {
     status: 400,

@@ -34,7 +34,7 @@ async function* inPieces(bytes: Uint8Array, size = bytes.length): AsyncGenerator
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
-/** What came of it: the value, or the code of its refusal. */
+/** The value, or the code of its refusal. */
 async function outcome(work: () => Promise<unknown>): Promise<unknown> {
   try {
     return await work();

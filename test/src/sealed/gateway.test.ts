@@ -1,5 +1,5 @@
-// Requests that are cut, altered or too large behind their head (docs/sealed.md §6, §7): what is answered, and
-// whether the same bytes may come again.
+// Requests that are cut, altered or too large behind their head (docs/sealed.md §6, §7): what is answered,
+// and whether the same bytes may come again.
 
 import { connect } from 'node:net';
 import { once } from 'node:events';
