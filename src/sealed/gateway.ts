@@ -317,8 +317,10 @@ function isFault(error: unknown): error is AttestationError | ApiError {
   return error instanceof AttestationError || error instanceof ApiError;
 }
 
+/** Without content-length content is what has a content-type: no route takes any without. */
 function hasContent({ method, fields }: RequestHead): boolean {
   if (method === 'GET' || method === 'HEAD') return false;
-  const length = fields.find(([name]) => name === 'content-length')?.[1];
-  return length === undefined ? method !== 'DELETE' && method !== 'OPTIONS' : Number(length) > 0;
+  const valueOf = (name: string): string | undefined => fields.find(([candidate]) => candidate === name)?.[1];
+  const length = valueOf('content-length');
+  return length === undefined ? valueOf('content-type') !== undefined : Number(length) > 0;
 }

@@ -18,13 +18,13 @@ const MEASUREMENT = '5a'.repeat(48);
 
 let guest: Guest;
 let between: EndingProxy;
-const closing: (() => Promise<void>)[] = [];
+const CLOSING: (() => Promise<void>)[] = [];
 beforeEach(async () => {
   guest = await startGuest();
   between = await startEndingProxy(guest.url);
 });
 afterEach(async () => {
-  for (const close of closing.splice(0).toReversed()) await close();
+  for (const close of CLOSING.splice(0).toReversed()) await close();
   await between.close();
   await guest.close();
 });
@@ -38,7 +38,7 @@ async function proxied(): Promise<RunningProxy> {
     port: 0,
     now: () => NOW_SECONDS * 1000,
   });
-  closing.push(() => proxy.close());
+  CLOSING.push(() => proxy.close());
   return proxy;
 }
 
