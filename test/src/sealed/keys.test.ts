@@ -10,7 +10,11 @@ interface Timer {
   readonly call: () => void;
 }
 
-async function setUp(onError: (error: unknown) => void = expect.fail) {
+function unexpected(error: unknown): never {
+  throw error;
+}
+
+async function setUp(onError: (error: unknown) => void = unexpected) {
   const timers: Timer[] = [];
   const keys = await createSealedKeys({
     lifetimeMs: 3_600_000,
