@@ -180,7 +180,8 @@ export const ATTESTATION_CODES = {
   sealed_refused: 'the server does not open what was sealed to the key it proved: it was altered on the way',
   sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
   sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
-  sealed_unsupported: 'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
+  sealed_unsupported:
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

@@ -5,6 +5,7 @@ import { ApiError } from '../base/errors.ts';
 import { hostEngine } from '../engine/adapted.ts';
 import type { Engine } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
+import { modelNotFound } from '../http/errors.ts';
 import type { Call } from '../http/route.ts';
 import type { RegisteredModelType } from '../models/model.ts';
 import type { ModelStatus } from '../models/seam.ts';
@@ -33,10 +34,6 @@ export function recordModel<M extends { readonly id: string; readonly sha256: st
   exchange.modelId = model.id;
   exchange.modelSha256 = model.sha256;
   return model;
-}
-
-export function modelNotFound(): ApiError {
-  return new ApiError('model_not_found', 'there is no model of that name', { param: 'model' });
 }
 
 /** Runs `work` with the model loaded; it stays loaded until the promise settles. */

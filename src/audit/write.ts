@@ -56,8 +56,10 @@ export interface AuditOptions extends HeadOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** Bytes that leave for a hub, as a workshop publishes them: what and where to, no path and no token. */
+/** Bytes a workshop sends to a hub, or asks it for: what and where to, no path and no token. */
 export interface EgressRecord {
+  /** `out`: files are sent. `in`: the name of a repository is, and its files come. */
+  readonly direction: 'out' | 'in';
   /** `begin` is written before the first byte leaves. */
   readonly phase: 'begin' | 'done' | 'failed';
   readonly host: string;

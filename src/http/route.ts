@@ -45,12 +45,14 @@ interface RouteDoc {
   /** The 200 (or `status`) JSON answer, or one event where the answer is always a stream. */
   readonly answer?: Shape<unknown> | undefined;
   readonly status?: number | undefined;
+  /** The 202 answer of work that is not over when it is answered. */
+  readonly accepted?: Shape<unknown> | undefined;
   /** The answer is, or can be, server-sent events. */
   readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
-  /** The answer is the bytes of a file. */
-  readonly bytes?: boolean | undefined;
+  /** The answer is the bytes of a file, of this media type. */
+  readonly bytes?: string | undefined;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly ApiCode[] | undefined;
 }

@@ -115,7 +115,8 @@ async function answer(
     request,
     reply,
   });
-  if (reply.sent) return reply;
+  // A stream that a client left before its last read has its head sent, and is not over for Fastify.
+  if (reply.sent || reply.raw.headersSent) return reply;
   reply.header('openai-processing-ms', processingMs(exchange));
   exchange.settle();
   if (exchange.admission !== null) reply.headers(exchange.admission.headers());

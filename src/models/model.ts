@@ -1,6 +1,7 @@
 // A registered model: its files, its summary, its defaults. Types only, shared by
 // registry, measuring and loading.
 
+import type { FolderFiles, JobProof } from '../base/job-proof.ts';
 import type { ProjectorFacts } from './gguf/projector.ts';
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
@@ -117,14 +118,6 @@ export interface JobOrigin {
   readonly by: 'key' | 'evidence';
 }
 
-/** The proof a registration brings of which job made its files. */
-export interface JobProof {
-  /** The record, base64. */
-  readonly record: string;
-  /** An archive of evidence, JSON. */
-  readonly evidence?: string | undefined;
-}
-
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {
   readonly role: Exclude<BlobRole, 'scale' | 'source' | 'residency'>;
@@ -168,6 +161,8 @@ export interface RegistryEntry {
   readonly projector?: ProjectorFacts | undefined;
   /** Of `model.job`. */
   readonly jobProof?: JobProof | undefined;
+  /** Of what this server made of a folder: what the record of a job must name. */
+  readonly folder?: FolderFiles | undefined;
   /** Of an adapter, whose only file is its own; `summary` is its base's. */
   readonly adapter?: AdapterFacts | undefined;
 }

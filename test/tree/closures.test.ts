@@ -47,7 +47,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1830,
+    lines: 1940,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
@@ -61,19 +61,19 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 437,
-    lines: 60_700,
+    lines: 61_050,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 285,
-    lines: 40_600,
+    files: 306,
+    lines: 43_400,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 41,
-    lines: 5_700,
+    files: 43,
+    lines: 5_950,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

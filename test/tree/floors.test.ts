@@ -65,7 +65,14 @@ const WITHOUT_VERIFIER = [
 
 /** Of these rooms, the rooms named may be imported as types only. */
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
-  'src/http/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/audit/', 'src/files/', 'src/sealed/'],
+  'src/http/': [
+    'src/models/',
+    'src/engine/seam/',
+    'src/attester/',
+    'src/audit/',
+    'src/files/',
+    'src/sealed/',
+  ],
   'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/sealed/'],
 };
 
