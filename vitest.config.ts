@@ -27,6 +27,11 @@ export default defineConfig({
         replacement: at('./attestation/appraise/policy-lint.ts'),
       },
       { find: /^@assay\/attestation\/receipt$/, replacement: at('./attestation/receipts/index.ts') },
+      { find: /^@assay\/attestation\/sealed$/, replacement: at('./attestation/client/sealed-fetch.ts') },
+      {
+        find: /^@assay\/attestation\/sealed-envelope$/,
+        replacement: at('./attestation/sealed/envelope.ts'),
+      },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
     ],
   },

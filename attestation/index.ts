@@ -89,6 +89,10 @@ export {
   type EndorsementRequest,
   type EndorsementSource,
   isAttestationResult,
+  isSealedResult,
+  type SealedResult,
+  type SealedVerifyOptions,
+  type Verified,
   verify,
   type VerifyOptions,
 } from './appraise/appraise.ts';

@@ -36,6 +36,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
   '@assay/attestation/receipt': 'attestation/receipts/index.ts',
+  '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
 };
 
 /** The code that makes simulated evidence: an entry of its own, and what it alone imports. */

@@ -53,7 +53,7 @@ function attesterOver(milliseconds: number, batchMax: number, models: readonly A
     tlsSpki: digest('a'),
     config: digest('b'),
     receiptKey: digest('c'),
-    hpkeKey: digest('d'),
+    hpkeKey: () => digest('d'),
   };
   return createBatcher({
     source,

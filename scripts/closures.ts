@@ -23,6 +23,8 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
   '@assay/attestation/receipt': 'attestation/receipts/index.ts',
+  '@assay/attestation/sealed': 'attestation/client/sealed-fetch.ts',
+  '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
 };
 

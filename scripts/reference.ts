@@ -34,6 +34,16 @@ const ENTRIES = [
     'What of a policy is worth a second look; browser-safe.',
   ],
   ['@assay/attestation/receipt', 'receipts/index', 'Signed receipts of answers: both ends; browser-safe.'],
+  [
+    '@assay/attestation/sealed',
+    'client/sealed-fetch',
+    'A fetch that seals its requests to a proven key: pages, and networks that end TLS; browser-safe.',
+  ],
+  [
+    '@assay/attestation/sealed-envelope',
+    'sealed/envelope',
+    'Sealed bodies as bytes: for whoever opens them, or seals without a fetch; browser-safe.',
+  ],
   ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
 ] as const;
 

@@ -4,7 +4,7 @@
 // and those that must hold fail instead of being skipped.
 
 import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
-import { bindChannel, bindClaims, bindModels, compareRepeats } from './bind.ts';
+import { bindChannel, bindClaims, bindModels, bindSealed, compareRepeats } from './bind.ts';
 import { toHex } from '../encoding/bytes.ts';
 import { type Check, Transcript } from '../transcript/checks.ts';
 import type { Claims } from '../protocol/claims.ts';
@@ -33,15 +33,22 @@ export interface VerifyOptions extends HardwareOptions {
   readonly policy: AppraisalPolicy | Policy;
   /** The model id that was asked for; default all models. */
   readonly model?: string | undefined;
+  readonly channel?: 'exporter' | undefined;
+}
+
+/** The same for sealed bodies (docs/sealed.md §2), which prove a key and no TLS connection. */
+export interface SealedVerifyOptions
+  extends HardwareOptions, Pick<VerifyOptions, 'nonce' | 'policy' | 'model'> {
+  readonly channel: 'sealed';
 }
 
 export type { EndorsementRequest, EndorsementSource } from './hardware.ts';
 
 declare const verified: unique symbol;
 
-/** Proof that a document passed. Only `verify` makes one; `isAttestationResult` tells it from look-alikes. */
-export interface AttestationResult {
-  readonly [verified]: true;
+/** The content of a verdict on either channel. */
+export interface Verified {
+  readonly channel: 'exporter' | 'sealed';
   readonly teeType: TeeType;
   /** True: the evidence proves no property of hardware. */
   readonly simulated: boolean;
@@ -70,7 +77,22 @@ export interface AttestationResult {
   readonly transcript: readonly Check[];
 }
 
-const results = new WeakSet<object>();
+/** Proof that a document passed. Only `verify` makes one; `isAttestationResult` tells it from look-alikes. */
+export interface AttestationResult extends Verified {
+  readonly [verified]: 'exporter';
+  readonly channel: 'exporter';
+}
+
+/**
+ * Proof that a document passed for sealed bodies: of a key and of no connection. Neither kind of result
+ * stands for the other.
+ */
+export interface SealedResult extends Verified {
+  readonly [verified]: 'sealed';
+  readonly channel: 'sealed';
+}
+
+const results = new WeakMap<object, Verified['channel']>();
 
 /**
  * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON
@@ -78,9 +100,22 @@ const results = new WeakSet<object>();
  * @example if (!isAttestationResult(value)) throw new TypeError("this was not verified here");
  */
 export function isAttestationResult(value: unknown): value is AttestationResult {
-  return typeof value === 'object' && value !== null && results.has(value);
+  return typeof value === 'object' && value !== null && results.get(value) === 'exporter';
 }
 
+/**
+ * The same for sealed bodies: whether {@link verify} made `value` here for the channel `sealed`.
+ * @example if (!isSealedResult(value)) throw new TypeError("this is no key to seal to");
+ */
+export function isSealedResult(value: unknown): value is SealedResult {
+  return typeof value === 'object' && value !== null && results.get(value) === 'sealed';
+}
+
+/**
+ * The verdict on a document for sealed bodies (docs/sealed.md §1): of a key, and of no connection.
+ * @example const { hpkeKey } = await verify(document, { channel: 'sealed', nonce, policy, now: Date.now() });
+ */
+export function verify(document: AttestationDocument, options: SealedVerifyOptions): Promise<SealedResult>;
 /**
  * The verdict on a document for this connection (docs/protocol.md §7). `now` is milliseconds since 1970.
  * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for
@@ -90,10 +125,11 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
  * const result = await verify(parseDocument(text), { policy, nonce, exporter, peerSpki, now: Date.now() });
  * console.log(result.build, [...result.models.keys()]);
  */
+export function verify(document: AttestationDocument, options: VerifyOptions): Promise<AttestationResult>;
 export async function verify(
   document: AttestationDocument,
-  options: VerifyOptions,
-): Promise<AttestationResult> {
+  options: VerifyOptions | SealedVerifyOptions,
+): Promise<Verified> {
   const policy = parsePolicy(options.policy);
   const transcript = new Transcript();
   try {
@@ -108,19 +144,26 @@ async function appraise(
   transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
-  options: VerifyOptions,
-): Promise<AttestationResult> {
+  options: VerifyOptions | SealedVerifyOptions,
+): Promise<Verified> {
   const found = await appraiseDocument(transcript, document, policy, options);
   const { hardware, claims, from } = found;
-  recordHandshake(transcript, options.tls);
-  const certificateAlone = bindChannel(transcript, claims, {
-    ...options,
-    certificateAlone: policy.danger.certificateChannel,
-  });
+  let certificateAlone = false;
+  if (options.channel === 'sealed') {
+    recordHandshake(transcript, undefined);
+    bindSealed(transcript, claims, { nonce: options.nonce, allowed: policy.channel === 'sealed' });
+  } else {
+    recordHandshake(transcript, options.tls);
+    certificateAlone = bindChannel(transcript, claims, {
+      ...options,
+      certificateAlone: policy.danger.certificateChannel,
+    });
+  }
   const build = applyPolicy(transcript, document, policy, found);
   // All rules from here on rest on the report: without its signature none of their values is authentic.
   if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
-  return await conclude(transcript, { document, options, hardware, claims, certificateAlone, build });
+  const channel = options.channel ?? 'exporter';
+  return conclude(transcript, { document, options, hardware, claims, certificateAlone, build, channel });
 }
 
 interface Appraised {
@@ -149,7 +192,7 @@ async function appraiseDocument(
 declare const archived: unique symbol;
 
 /** The verdict on kept evidence. Not an `AttestationResult`: it is no proof about any connection. */
-export type ArchivedResult = Omit<AttestationResult, typeof verified> & { readonly [archived]: true };
+export type ArchivedResult = Verified & { readonly [archived]: true };
 
 const ARCHIVED =
   'archived: nonce, exporter, TLS key and handshake are the word of the archiver, and prove nothing about a connection';
@@ -170,7 +213,15 @@ export async function verifyArchived(
     for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
     const build = applyPolicy(transcript, document, policy, found);
     if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
-    const findings = { document, options, hardware, claims, certificateAlone: true, build };
+    const findings = {
+      document,
+      options,
+      hardware,
+      claims,
+      certificateAlone: true,
+      build,
+      channel: 'exporter',
+    } as const;
     return Object.freeze(await resultOf(transcript, findings)) as ArchivedResult;
   } catch (error) {
     throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
@@ -213,23 +264,25 @@ interface Findings {
   readonly claims: Claims | undefined;
   readonly certificateAlone: boolean;
   readonly build: string | undefined;
+  readonly channel: Verified['channel'];
 }
 
-async function conclude(transcript: Transcript, findings: Findings): Promise<AttestationResult> {
-  const result = Object.freeze(await resultOf(transcript, findings)) as AttestationResult;
-  results.add(result);
+async function conclude(transcript: Transcript, findings: Findings): Promise<Verified> {
+  const result = Object.freeze(await resultOf(transcript, findings));
+  results.set(result, findings.channel);
   return result;
 }
 
 /** The fields of a result; throws the refusal when a rule failed. */
 async function resultOf(
   transcript: Transcript,
-  { document, options, hardware, claims, certificateAlone, build }: Findings,
-): Promise<Omit<AttestationResult, typeof verified>> {
+  { document, options, hardware, claims, certificateAlone, build, channel }: Findings,
+): Promise<Verified> {
   const failure = transcript.firstFailure;
   if (failure !== undefined || !hardware.accepted || claims === undefined)
     throw await refusal(transcript, failure);
   return {
+    channel,
     teeType: document.teeType,
     simulated: document.teeType === 'simulated',
     certificateAlone,

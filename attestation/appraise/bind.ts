@@ -11,6 +11,7 @@ import { type AttestationDocument, formatTimestamp } from '../protocol/document.
 import { AttestationError } from '../transcript/errors.ts';
 import { leafHash, rootFromPath } from '../protocol/merkle.ts';
 import { ALL_MODELS_ID, allModelsDigest, modelContradiction } from '../protocol/model.ts';
+import { isUsablePoint } from '../sealed/points.ts';
 import { RULES } from './rules.ts';
 
 /** The fields under the vendor's signature that the protocol uses. */
@@ -246,17 +247,7 @@ export function bindChannel(transcript: Transcript, claims: Claims | undefined, 
       !alone,
       alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter',
     );
-    if (channel.nonce.length < CHALLENGE_MIN_BYTES)
-      transcript.fail(
-        RULES.nonce,
-        `nonce is ${channel.nonce.length} bytes, too few to show that evidence is fresh`,
-        {
-          expected: `at least ${CHALLENGE_MIN_BYTES} bytes`,
-        },
-      );
-    else if (claims.nonce === undefined)
-      transcript.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
-    else compare(transcript, RULES.nonce, 'claims.nonce', { actual: claims.nonce, expected: channel.nonce });
+    compareNonce(transcript, claims, channel.nonce);
     if (claims.exporter === undefined) transcript.fail(RULES.exporter, 'claims have no exporter');
     else if (channel.exporter === undefined)
       transcript.fail(RULES.exporter, 'this end has no exporter to compare');
@@ -271,6 +262,51 @@ export function bindChannel(transcript: Transcript, claims: Claims | undefined, 
     expected: sha256(channel.peerSpki),
   });
   return alone && channel.certificateAlone;
+}
+
+/** C1. */
+function compareNonce(transcript: Transcript, claims: Claims, nonce: Uint8Array): void {
+  if (nonce.length < CHALLENGE_MIN_BYTES)
+    transcript.fail(RULES.nonce, `nonce is ${nonce.length} bytes, too few to show that evidence is fresh`, {
+      expected: `at least ${CHALLENGE_MIN_BYTES} bytes`,
+    });
+  else if (claims.nonce === undefined)
+    transcript.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(nonce) });
+  else compare(transcript, RULES.nonce, 'claims.nonce', { actual: claims.nonce, expected: nonce });
+}
+
+/**
+ * C10 in place of C2, C3, C5: evidence for sealed bodies (docs/sealed.md §2). It answers the nonce, has no
+ * exporter, and its key is one to seal to; `allowed`: the policy takes this channel. TLS is not judged.
+ */
+export function bindSealed(
+  transcript: Transcript,
+  claims: Claims | undefined,
+  { nonce, allowed }: { readonly nonce: Uint8Array; readonly allowed: boolean },
+): void {
+  if (claims === undefined) {
+    for (const rule of [RULES.certificateChannel, RULES.nonce, RULES.tlsKey, RULES.exporter])
+      transcript.skip(rule, 'not judged: the claims could not be read');
+    transcript.fail(RULES.sealedChannel, 'the claims could not be read');
+    return;
+  }
+  for (const rule of [RULES.certificateChannel, RULES.tlsKey, RULES.exporter])
+    transcript.skip(rule, 'sealed bodies: no TLS connection is judged');
+  compareNonce(transcript, claims, nonce);
+  const objection = sealedObjection(claims, nonce, allowed);
+  transcript.expect(
+    RULES.sealedChannel,
+    objection === undefined,
+    objection ?? `claims.hpke_key ${toHex(claims.hpkeKey)}`,
+  );
+}
+
+function sealedObjection(claims: Claims, nonce: Uint8Array, allowed: boolean): string | undefined {
+  if (!allowed) return 'the policy does not take the channel of sealed bodies';
+  if (claims.nonce === undefined || !equalBytes(claims.nonce, nonce))
+    return 'claims have another nonce, or none';
+  if (claims.exporter !== undefined) return 'claims have an exporter: they are for one TLS connection';
+  return isUsablePoint(claims.hpkeKey) ? undefined : 'claims.hpke_key is a point of small order';
 }
 
 interface Compared {

@@ -3,7 +3,7 @@
 // when each of its rules passed; a skipped rule leaves it unproven, and so does a failed rule it rests on:
 // software that is not on the list can claim any model, key or nonce.
 
-import type { AttestationResult } from './appraise.ts';
+import type { Verified } from './appraise.ts';
 import type { Check } from '../transcript/checks.ts';
 import type { AttestationError } from '../transcript/errors.ts';
 
@@ -19,7 +19,7 @@ export interface Meaning {
 }
 
 /** The result of `verify`, or the error it threw. */
-export type Outcome = { readonly result: AttestationResult } | { readonly error: AttestationError };
+export type Outcome = { readonly result: Verified } | { readonly error: AttestationError };
 
 /**
  * Rules a property rests on; each must have passed for it to hold. Vendor rules not named here belong to P1.
@@ -44,7 +44,7 @@ const SOFTWARE: ReadonlySet<string> = new Set([
   'D12',
 ]);
 const MODEL: ReadonlySet<string> = new Set(['D5', 'D6', 'D7', 'C4', 'P5', 'P6']);
-const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7', 'C8']);
+const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7', 'C8', 'C10']);
 const FRESH: ReadonlySet<string> = new Set(['C1', 'D10', 'D11']);
 /**
  * The rules that bind the claims to the hardware's signature; model, channel and freshness rest on
@@ -95,6 +95,9 @@ const PROVEN: Readonly<Record<PropertyId, string>> = {
   P5: 'the evidence was made for your question, not kept from earlier',
 };
 
+const SEALED =
+  'only that machine can open what you seal to its key, and write its answers; whoever ends TLS on the way sees addresses, sizes and times, and may relay, drop or repeat';
+
 const REFUSED: Readonly<Record<PropertyId, string>> = {
   P1: 'it is not shown that real, current, unrevoked hardware signed this',
   P2: 'the machine runs something else than you list, or may be debugged or moved',
@@ -143,7 +146,10 @@ function unjudged(id: PropertyId): Meaning {
 }
 
 function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
-  const checks = transcript.filter((check) => !BINDING.has(check.id) && propertyOf(check) === id);
+  const judged = transcript.filter((check) => !BINDING.has(check.id) && propertyOf(check) === id);
+  // For sealed bodies the channel is the key: no TLS connection is judged.
+  const sealed = judged.some((check) => check.id === 'C10');
+  const checks = sealed ? judged.filter((check) => check.id === 'C10') : judged;
   const failed = checks.filter(({ status }) => status === 'fail');
   const open = checks.filter((check) => check.status === 'skip' && DECISIVE.has(check.id));
   const title = TITLES[id];
@@ -159,7 +165,7 @@ function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
       words: 'the hardware is simulated: anyone can make such evidence',
     };
   }
-  return { id, title, standing: 'proven', words: PROVEN[id] };
+  return { id, title, standing: 'proven', words: sealed ? SEALED : PROVEN[id] };
 }
 
 /**
@@ -215,7 +221,7 @@ function verdictWords(outcome: Outcome): string[] {
     ? ' At some time, on some connection: the evidence is a certificate’s.'
     : '';
   return [
-    `Accepted: at the other end of this connection is ${where} that runs ${build} and serves ${models}.${fresh}`,
+    `Accepted: ${result.channel === 'sealed' ? 'the holder of the key you seal to' : 'at the other end of this connection'} is ${where} that runs ${build} and serves ${models}.${fresh}`,
   ];
 }
 

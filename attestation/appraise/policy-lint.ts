@@ -16,6 +16,7 @@ export function lintPolicy(policy: Policy): string[] {
   if (danger.anyModel) remarks.push('danger: any model is accepted; which one answers is not proven');
   if (danger.certificateChannel)
     remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
+  if (policy.channel === 'sealed') remarks.push(SEALED_PRICE);
   if (policy.tee.includes('sev-snp')) {
     if (policy.products.includes('Milan'))
       remarks.push('products lists Milan, whose VCEK seed has been extracted in software (arXiv 2605.12990)');
@@ -53,6 +54,9 @@ export function lintPolicy(policy: Policy): string[] {
     remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
   return remarks;
 }
+
+const SEALED_PRICE =
+  'channel "sealed" proves a key and no connection: whoever ends TLS sees addresses, sizes and times, a leaked key opens what was recorded for it, and fresh evidence can be relayed';
 
 function lintSections({ tee, snp, tdx }: Policy): string[] {
   const remarks: string[] = [];

@@ -92,7 +92,8 @@ export interface AppraisalPolicy {
   readonly configs?: readonly string[] | undefined;
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
-  readonly channel?: 'exporter' | undefined;
+  /** Default `exporter`. `sealed`: evidence for sealed bodies is taken, too (docs/sealed.md §2). */
+  readonly channel?: 'exporter' | 'sealed' | undefined;
   /**
    * Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when
    * the stapled ones are not accepted.
@@ -124,6 +125,7 @@ export interface Policy {
   readonly tdx: TdxSection | undefined;
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
+  readonly channel: 'exporter' | 'sealed';
   readonly endorsements: 'stapled' | 'fetch' | 'offline';
   /** All of the above that a vendor's verifier judges, in bytes. */
   readonly decided: { readonly snp: DecidedSnpPolicy; readonly tdx: DecidedTdxPolicy };
@@ -190,8 +192,7 @@ export function isPolicy(value: unknown): value is Policy {
 }
 
 /**
- * The policy with every default written out, as JSON a file can hold. Dangers are not in
- * it: no file can carry them.
+ * The policy with every default written out, as JSON a file can hold, so without its dangers.
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);
  */
 export function policyToJson(policy: Policy): JsonObject {
@@ -209,7 +210,7 @@ export function policyToJson(policy: Policy): JsonObject {
     guestPolicy: guestPolicyToJson(policy.guestPolicy),
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
-    channel: 'exporter',
+    channel: policy.channel,
     endorsements: policy.endorsements,
     minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
     chips: policy.chips,
@@ -242,14 +243,6 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     has(key)
       ? read.list(object[key], key, 1, LIST_MAX).map((item, i) => hex(item, `${key}[${i}]`, ...sizes))
       : undefined;
-  if (has('channel')) {
-    if (object['channel'] === 'certificate') {
-      throw malformed('malformed_policy', 'channel "certificate" cannot be chosen in a policy', {
-        hint: 'it is weaker, and takes [allowCertificateChannel] in code',
-      });
-    }
-    read.oneOf(object['channel'], 'channel', ['exporter']);
-  }
   return keep({
     measurements: read
       .list(object['measurements'], 'measurements', 1, LIST_MAX)
@@ -275,6 +268,7 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)
       : DEFAULT_MAX_EVIDENCE_AGE,
+    channel: has('channel') ? readChannel(object['channel']) : 'exporter',
     endorsements: has('endorsements')
       ? read.oneOf(object['endorsements'], 'endorsements', ['stapled', 'fetch', 'offline'])
       : 'stapled',
@@ -344,6 +338,12 @@ function readDangers(dangers: Dangers): Policy['danger'] {
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };
+}
+
+function readChannel(value: unknown): Policy['channel'] {
+  if (value === 'certificate')
+    throw malformed('malformed_policy', 'channel "certificate" cannot be chosen in a policy', { hint: 'it is weaker, and takes [allowCertificateChannel] in code' }); // prettier-ignore
+  return read.oneOf(value, 'channel', ['exporter', 'sealed']);
 }
 
 function readModels(value: unknown): ReadonlyMap<string, string> {

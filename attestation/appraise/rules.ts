@@ -106,6 +106,12 @@ export const RULES = {
   session: rule('C6', 'session_resumed', `${PROTOCOL} §5 [M12]`, 'TLS session is new, not resumed'),
   tlsVersion: rule('C7', 'tls_version', `${PROTOCOL} §5 [M11]`, 'TLS is version 1.3 with HTTP/1.1 on it'),
   machine: rule('C8', 'machine_changed', `${PROTOCOL} §5`, 'connection is from the machine of the first one'),
+  sealedChannel: rule(
+    'C10',
+    'sealed_channel',
+    'Assay sealed bodies v1 §2 [B1]',
+    'evidence is for sealed bodies: my nonce, no exporter, a key only its holder opens for',
+  ),
 
   tee: rule('P1', 'tee_not_accepted', `${PROTOCOL} §7`, 'policy accepts this kind of TEE'),
   simulated: rule(

@@ -66,7 +66,7 @@ export interface Claims {
   readonly nonce?: Uint8Array | undefined;
   /** SHA-256 of the DER SubjectPublicKeyInfo of the TLS leaf. */
   readonly tlsSpki: Uint8Array;
-  /** 32 bytes of TLS exporter of this connection; absent in the certificate's evidence only. */
+  /** 32 bytes of TLS exporter of this connection; absent in certificates' evidence and for sealed bodies. */
   readonly exporter?: Uint8Array | undefined;
   readonly model: ModelClaim;
   /** SHA-256 of the canonical effective configuration. */

@@ -185,6 +185,17 @@ export const ATTESTATION_CODES = {
   attestation_response: 'the answer to the attestation request is not one bounded HTTP/1.1 response',
   attestation_timeout: 'the attestation was not complete in time',
   connection_failed: 'no TLS connection could be made, so nothing was verified',
+  // sealed bodies (docs/sealed.md)
+  sealed_channel:
+    'the evidence is not for sealed bodies: it has an exporter, or its key is one that anyone could open for',
+  sealed_malformed: 'a sealed message, or the Binary HTTP in it, is not of the form docs/sealed.md gives',
+  sealed_altered: 'a sealed message does not open: it was altered on the way, or is of another request',
+  sealed_truncated: 'a sealed answer ends before its final chunk: it was cut',
+  sealed_refused: 'the server does not open what was sealed to the key it proved: it was altered on the way',
+  sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
+  sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
+  sealed_unsupported:
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

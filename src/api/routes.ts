@@ -15,6 +15,7 @@ import { attestation } from '../http/attestation.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
+import { sealed } from './sealed.ts';
 import { metricsRoute } from './metrics.ts';
 import { receiptRoute } from './receipts.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
@@ -49,6 +50,7 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     ...batchRoutes(context, replayed),
     attestation,
     receiptRoute,
+    sealed,
     health(context),
     metricsRoute(context),
   ];

@@ -41,13 +41,13 @@ export interface ReportSource {
   close(): Promise<void>;
 }
 
-/** Fields that are the same in all claims of this boot. */
+/** Fields that are the same in all claims of this boot, but for the key of sealed bodies, which rotates. */
 export interface ClaimContext {
   /** SHA-256 of the TLS leaf's SubjectPublicKeyInfo. */
   readonly tlsSpki: Uint8Array;
   readonly config: Uint8Array;
   readonly receiptKey: Uint8Array;
-  readonly hpkeKey: Uint8Array;
+  readonly hpkeKey: () => Uint8Array;
 }
 
 /** The models one document speaks of. */
@@ -68,7 +68,8 @@ export function subjectOf(models: readonly AttestedModel[], modelId: string | un
 
 export interface Challenge {
   readonly nonce: Uint8Array;
-  readonly exporter: Uint8Array;
+  /** Absent for sealed bodies. */
+  readonly exporter: Uint8Array | undefined;
 }
 
 /** Claims bytes; `challenge` is absent in the certificate's evidence only. `issuedAt` in seconds. */
@@ -78,7 +79,11 @@ export function claimsFor(
   issuedAt: number,
   challenge?: Challenge,
 ): Uint8Array {
-  return confirmCbor(encodeClaims({ ...context, model: subject.claim, issuedAt, ...challenge }), 'claims');
+  const hpkeKey = context.hpkeKey();
+  return confirmCbor(
+    encodeClaims({ ...context, hpkeKey, model: subject.claim, issuedAt, ...challenge }),
+    'claims',
+  );
 }
 
 export interface DocumentParts {

@@ -7,8 +7,11 @@ import type { AttestationDocument, TeeType } from '@assay/attestation';
 export interface AttestRequest {
   /** 8–64 bytes, chosen by the relying party. */
   readonly nonce: Uint8Array;
-  /** 32 bytes: TLS exporter of the connection the request came on, with the nonce as context. */
-  readonly exporter: Uint8Array;
+  /**
+   * 32 bytes: TLS exporter of the connection the request came on, with the nonce as context. Absent for
+   * sealed bodies, whose evidence is of a key (docs/sealed.md §2).
+   */
+  readonly exporter?: Uint8Array | undefined;
   /** Absent: all servable models. */
   readonly modelId?: string | undefined;
   /**

@@ -31,6 +31,8 @@ export interface BatcherOptions {
   readonly models: () => readonly AttestedModel[];
   /** Unix milliseconds. */
   readonly now: () => number;
+  /** Seconds of sealed time, which evidence for sealed bodies is dated by; default `now`. */
+  readonly sealedNow?: (() => number) | undefined;
   readonly timeoutMs: number;
   /** Leaves of one report. */
   readonly batchMax: number;
@@ -66,7 +68,7 @@ interface Waiting {
 
 interface Asked {
   readonly subject: Subject;
-  /** Both absent: for the certificate. */
+  /** Both absent: for the certificate; no exporter alone: for sealed bodies. */
   readonly nonce: Uint8Array | undefined;
   readonly exporter: Uint8Array | undefined;
   readonly signal: AbortSignal;
@@ -212,13 +214,16 @@ class Batcher implements BatchingAttester {
   }
 
   async #answer(batch: readonly Waiting[]): Promise<void> {
-    const { now, context, onReport } = this.#options;
+    const { now, context, onReport, sealedNow } = this.#options;
     const started = now();
-    const issuedAt = Math.floor(started / 1000);
+    const seconds = Math.floor(started / 1000);
+    const issued = batch.map(({ nonce, exporter }) =>
+      nonce !== undefined && exporter === undefined ? (sealedNow?.() ?? seconds) : seconds,
+    );
     try {
-      const claims = batch.map(({ subject, nonce, exporter }) => {
-        const challenge = nonce === undefined || exporter === undefined ? undefined : { nonce, exporter };
-        return claimsFor(context, subject, issuedAt, challenge);
+      const claims = batch.map(({ subject, nonce, exporter }, i) => {
+        const challenge = nonce === undefined ? undefined : { nonce, exporter };
+        return claimsFor(context, subject, issued[i] ?? seconds, challenge);
       });
       const tree = treeOf(claims);
       const made = await this.#makeReport(reportData(tree.root, batch[0]!.subject.claim.sha256));
@@ -234,7 +239,7 @@ class Batcher implements BatchingAttester {
             root: tree.root,
             subject: waiting.subject,
             claims: claims[i]!,
-            issuedAt,
+            issuedAt: issued[i] ?? seconds,
             inclusion: { index: i, size: batch.length, path: tree.paths[i]! },
             nonce: waiting.nonce,
           }),

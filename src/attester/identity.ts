@@ -1,6 +1,6 @@
-// The keys of this boot, made in memory and never written: P-256 for TLS, Ed25519 for receipts,
-// X25519 for encrypted bodies (docs/protocol.md §3, claims 2, 6, 7). A new process has new keys;
-// clients then attest again.
+// The keys of this boot, made in memory and never written: P-256 for TLS, Ed25519 for receipts
+// (docs/protocol.md §3, claims 2, 6); that of sealed bodies rotates (src/sealed/keys.ts). A new process has
+// new keys; clients then attest again.
 
 import { createHash, createPublicKey, generateKeyPairSync, webcrypto, type KeyObject } from 'node:crypto';
 
@@ -14,7 +14,6 @@ export interface Identity {
     readonly spkiSha256: Uint8Array;
   };
   readonly receipt: { readonly privateKey: KeyObject; /** 32 bytes. */ readonly publicKey: Uint8Array };
-  readonly hpke: { readonly privateKey: KeyObject; /** 32 bytes. */ readonly publicKey: Uint8Array };
 }
 
 export async function createIdentity(): Promise<Identity> {
@@ -30,7 +29,6 @@ export async function createIdentity(): Promise<Identity> {
   return {
     tls: { keys, keyPem, spkiSha256 },
     receipt: rawPair(generateKeyPairSync('ed25519')),
-    hpke: rawPair(generateKeyPairSync('x25519')),
   };
 }
 

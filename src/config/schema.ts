@@ -70,6 +70,32 @@ export const SECTIONS = {
       whole(1, 720, 'validity of a certificate; it is renewed with fresh evidence after half of it', 24),
     ),
   },
+  sealed: {
+    key_lifetime_minutes: measured(
+      whole(
+        5,
+        1440,
+        'the key of sealed bodies is made anew after this long; the one before it still opens, so what was recorded is unreadable after twice as long',
+        60,
+      ),
+    ),
+    max_opening: operator(
+      whole(
+        1,
+        1_000_000,
+        'sealed requests at once whose head is not opened yet; more are answered 429',
+        1024,
+      ),
+    ),
+    max_opening_per_peer: operator(
+      whole(
+        0,
+        1_000_000,
+        'those of one address (IPv6: of one /64), which a proxy that ends TLS is as a whole; 0: no limit',
+        256,
+      ),
+    ),
+  },
   tee: {
     mode: measured(
       oneOf(

@@ -1,7 +1,7 @@
 // GET /v1/attestation of the server and of the workshop (docs/protocol.md §4): evidence for this TLS
-// connection and the caller's nonce. Open to everyone, since a client proves the server before it shows its
-// key. A nonce that is not 8–64 bytes is refused; without one the server makes one: the answer then proves
-// the channel, but not its freshness.
+// connection and the caller's nonce, or for the key of sealed bodies (docs/sealed.md §1), which needs no TLS.
+// Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
+// refused; without one the server makes one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
@@ -50,6 +50,7 @@ export const attestation = route({
   access: 'open',
   limited: true,
   apart: true,
+  unsealedOnly: true,
   summary: 'Evidence for this server, its model and this very connection.',
   tag: 'Attestation',
   query: object({
@@ -63,6 +64,7 @@ export const attestation = route({
     model: optional(
       text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' }),
     ),
+    channel: optional(choice(['sealed'], 'Evidence for sealed bodies: of a key, and of no TLS connection.')),
   }),
   answer: attestationAnswer,
   errors: [
@@ -81,15 +83,11 @@ export const attestation = route({
     const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
     const model = query.model === undefined ? undefined : deps.models.get(query.model);
     if (query.model !== undefined && model === undefined) throw modelNotFound();
+    const sealed = query.channel === 'sealed';
+    if (sealed && (deps.sealed ?? null) === null)
+      throw new ApiError('tee_not_enabled', 'this server takes no sealed bodies', { shouldRetry: false });
     const socket = request.raw.socket;
-    if (!(socket instanceof TLSSocket)) {
-      throw new ApiError('tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', {
-        shouldRetry: false,
-      });
-    }
-    const exporter = new Uint8Array(
-      socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)),
-    );
+    const exporter = sealed ? undefined : exporterOf(socket, nonce);
     const document = await deps.attester.attest({
       nonce,
       exporter,
@@ -99,10 +97,12 @@ export const attestation = route({
     });
     const digest = (bytes: Uint8Array): Uint8Array =>
       new Uint8Array(createHash('sha256').update(bytes).digest());
-    connectionPins.shown(socket, document.models, {
-      claims: digest(document.claims),
-      report: digest(document.report),
-    });
+    // Sealed evidence does not speak of the connection it came on, which may carry many clients.
+    if (!sealed)
+      connectionPins.shown(socket, document.models, {
+        claims: digest(document.claims),
+        report: digest(document.report),
+      });
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;
@@ -111,6 +111,14 @@ export const attestation = route({
     return { ...documentToJson(document), nonce: query.nonce ?? toHex(nonce) };
   },
 });
+
+function exporterOf(socket: object, nonce: Uint8Array): Uint8Array {
+  if (!(socket instanceof TLSSocket))
+    throw new ApiError('tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', {
+      shouldRetry: false,
+    });
+  return new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+}
 
 function readNonce(given: string): Uint8Array {
   try {

@@ -36,6 +36,9 @@ export interface ConnectionPins {
   pin(socket: object, shown: ReadonlyMap<string, string>): void;
 }
 
+/** For a request that says which digest it was shown, and not of which model: no id is this. */
+export const ANY_MODEL = '*';
+
 export function createConnectionPins(): ConnectionPins {
   const digests = new WeakMap<object, ReadonlyMap<string, string>>();
   const evidences = new WeakMap<object, ShownEvidence>();
@@ -47,7 +50,7 @@ export function createConnectionPins(): ConnectionPins {
     },
     check(socket, { id, sha256 }) {
       const pinned = digests.get(socket);
-      if (pinned !== undefined && pinned.get(id) !== sha256) throw stale();
+      if (pinned !== undefined && (pinned.get(ANY_MODEL) ?? pinned.get(id)) !== sha256) throw stale();
     },
     of: (socket) => digests.get(socket),
     evidenceOf: (socket) => evidences.get(socket),

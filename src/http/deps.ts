@@ -11,6 +11,7 @@ import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { ModelService } from '../models/seam.ts';
 import type { AnswerReceipt, AnswerRequest } from '../receipts/answer.ts';
 import type { KeptReceipt } from '../receipts/kept.ts';
+import type { Sealed } from '../sealed/gateway.ts';
 
 export type { RequestRecord } from '../audit/write.ts';
 
@@ -63,6 +64,9 @@ export interface ServerConfig {
     /** Attestations are counted apart from the other requests. */
     readonly maxConcurrentAttestations: number;
     readonly maxConcurrentAttestationsPerPeer: number;
+    /** Sealed requests whose head is not opened; of one address. */
+    readonly maxSealedOpening: number;
+    readonly maxSealedOpeningPerPeer: number;
     /** Requests that may wait for one model to load. */
     readonly maxWaitingPerModel: number;
     /** Requests that may wait for a slot of one model. */
@@ -112,6 +116,8 @@ export interface ServerDeps {
   readonly models: ModelService<Engine>;
   /** Null: no TEE, /v1/attestation answers 503 tee_not_enabled. */
   readonly attester: Attester | null;
+  /** Opens sealed requests; null or absent: there is no evidence for their key. */
+  readonly sealed?: Sealed | null | undefined;
   /** Stored files and batches; null or absent: their routes answer 403 files_disabled. */
   readonly files?: Files | null | undefined;
   /** Fetches images of requests by address; null or absent: an address is refused. */
@@ -144,6 +150,8 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
     maxConcurrentAttestationsPerPeer: 64,
+    maxSealedOpening: 1024,
+    maxSealedOpeningPerPeer: 256,
     maxWaitingPerModel: 256,
     maxQueuePerModel: 256,
   },

@@ -71,6 +71,22 @@ export function notAForm(): ApiError {
   );
 }
 
+export function notSealed(): ApiError {
+  return new ApiError(
+    'unsupported_media_type',
+    'the content-type is not message/ohttp-chunked-req; this route takes sealed requests',
+  );
+}
+
+/** RFC 9457, with the envelope as a further member: both kinds of client read it. */
+export function problemOf(error: ApiError): object {
+  const type = error.code === 'sealed_key' ? OHTTP_KEY : 'about:blank';
+  return { type, title: error.message, status: error.status, ...errorBody(error) };
+}
+
+/** RFC 9458 §5.3. */
+const OHTTP_KEY = 'https://iana.org/assignments/http-problem-types#ohttp-key';
+
 /**
  * The answer for every path without a route: it repeats no text of the caller, and names the routes to use.
  */

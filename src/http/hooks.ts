@@ -22,6 +22,7 @@ import type { OpenRequests } from './open-requests.ts';
 import { openAnswerReceipt } from './receipt-requests.ts';
 import type { ConnectionPins } from './connection-pins.ts';
 import type { Route } from './route.ts';
+import { sealedConnectionOf, sealedPeer } from './sealed-connections.ts';
 
 export interface HookContext {
   readonly deps: Pick<ServerDeps, 'config' | 'log' | 'onRequest' | 'receipts'>;
@@ -29,7 +30,7 @@ export interface HookContext {
   readonly auth: Auth;
   readonly limiter: Limiter;
   /** Places of requests, and those of attestations. */
-  readonly permits: { readonly work: Permits; readonly attestations: Permits };
+  readonly permits: { readonly work: Permits; readonly attestations: Permits; readonly sealed: Permits };
   readonly bodies: BodyBudget;
   readonly open: OpenRequests<Exchange>;
   readonly drain: { readonly on: boolean };
@@ -63,9 +64,10 @@ export function onRequest(
       return;
     }
     refuseHead(request);
+    const early = enterSealed(context, request, reply, route);
     refuseUnrouted(context, request, reply);
     if (route === undefined) return next();
-    const principal = authenticate(context, request, route);
+    const principal = early ?? authenticate(context, request, route);
     refuseEncoded(request);
     admit(context, { request, reply, route, principal });
     boundBody(context, request, route, principal);
@@ -139,7 +141,8 @@ function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: Fa
 /** Identifies the caller before checking its rights, so that the record also names a refused key. */
 function identify({ auth }: HookContext, request: FastifyRequest, route: Route): Caller {
   const credentials = credentialsOf(request);
-  const caller = auth.identify(credentials, request.ip, route.access);
+  const sealed = sealedConnectionOf(request.raw.socket) !== undefined;
+  const caller = auth.identify(credentials, sealed ? sealedPeer(credentials) : request.ip, route.access);
   if (caller.known) request.exchange.principal = caller.principal;
   return caller;
 }
@@ -148,6 +151,38 @@ function authenticate(context: HookContext, request: FastifyRequest, route: Rout
   const caller = identify(context, request, route);
   context.auth.authorise(caller, route.access);
   request.exchange.principal = caller.principal;
+  return caller.principal;
+}
+
+/**
+ * A sealed request: refused by its envelope, else named and entered in the set of those that run once, before
+ * anything else of the server speaks: limits, a drain, models (docs/sealed.md §6).
+ */
+function enterSealed(
+  context: HookContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  route: Route | undefined,
+): Principal | undefined {
+  const sealed = sealedConnectionOf(request.raw.socket);
+  if (sealed === undefined) return undefined;
+  if (sealed.refusal !== null) {
+    reply.headers(sealed.refusal.headers);
+    throw sealed.refusal.error;
+  }
+  if (route === undefined) return undefined;
+  if (route.sealed === true || route.unsealedOnly === true)
+    throw new ApiError(
+      'invalid_request',
+      'this route is about the connection itself, and takes no sealed request',
+    );
+  const caller = identify(context, request, route);
+  context.auth.authorise(caller, route.access);
+  // It may have come through a proxy on loopback: what loopback alone may do, it may not.
+  if (route.access === 'admin' && !caller.known)
+    throw new ApiError('admin_key_required', 'this route takes an admin key', { status: 401 });
+  request.exchange.principal = caller.principal;
+  sealed.enter(caller.principal.bucket);
   return caller.principal;
 }
 
@@ -161,6 +196,7 @@ function refuseEncoded({ headers }: FastifyRequest): void {
 }
 
 const FORM_BYTES = 256 * 1024;
+const SEALED_BYTES = 16 * 1024;
 
 interface Arrival {
   readonly request: FastifyRequest;
@@ -171,8 +207,9 @@ interface Arrival {
 
 /** Takes one of the places of all requests at once, and one of the caller's. */
 function admit({ permits, limiter }: HookContext, { request, reply, route, principal }: Arrival): void {
-  if (route.limited !== true) return;
   const { exchange } = request;
+  if (route.sealed === true) exchange.leave = permits.sealed.enter(peerOf(request.ip));
+  if (route.limited !== true) return;
   exchange.leave =
     route.apart === true
       ? permits.attestations.enter(peerOf(request.ip))
@@ -196,6 +233,11 @@ function boundBody(
   request.exchange.held = bodies.open(principal.bucket);
   if (!hasBody(request.raw)) return;
   const announced = Number(request.headers['content-length'] ?? 0);
+  if (route.sealed === true) {
+    // Until its head is opened; the request inside counts for its own caller.
+    request.exchange.held.add(SEALED_BYTES);
+    return;
+  }
   if (route.form !== undefined) {
     if (announced > route.form.maxBytes(deps.config)) throw bodyTooLarge();
     // A form is read as it comes; it holds its fields, a piece of its file and one in the making.

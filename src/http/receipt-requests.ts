@@ -3,12 +3,14 @@
 // travels.
 
 import type { FastifyRequest } from 'fastify';
+import type { ReceiptChannel } from '@assay/attestation/receipt';
 import type { AnswerReceipt, ReceiptAsk } from '../receipts/answer.ts';
 import { ApiError } from '../base/errors.ts';
 import { refuse } from '../base/shape.ts';
-import type { ConnectionPins } from './connection-pins.ts';
+import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
 import type { ReceiptService } from './deps.ts';
 import type { Route } from './route.ts';
+import { sealedConnectionOf } from './sealed-connections.ts';
 
 const NONCE = /^(?:[0-9a-fA-F]{2}){16,32}$/;
 /** The longest path with its query that a receipt holds. */
@@ -24,14 +26,20 @@ export function openAnswerReceipt(
   if (receipts === null || route.computes !== true || exchange.principal === null) return null;
   if (Buffer.byteLength(request.url) > MAX_PATH_BYTES)
     throw new ApiError('url_too_long', `the path and its query are longer than ${MAX_PATH_BYTES} bytes`);
-  const evidence = connectionPins.evidenceOf(request.raw.socket);
+  const { socket } = request.raw;
   return receipts.open({
     ask: receiptAsk(request.headers),
     caller: exchange.principal.owner,
-    channel: evidence === undefined ? { kind: 'none' } : { kind: 'attested', ...evidence },
+    channel: channelOf(sealedConnectionOf(socket)?.digest, connectionPins.evidenceOf(socket)),
     method: request.method,
     path: request.url,
   });
+}
+
+/** Key 7 of a receipt: the sealed request itself, or the evidence its connection was shown. */
+function channelOf(sealed: Uint8Array | undefined, shown: ShownEvidence | undefined): ReceiptChannel {
+  if (sealed !== undefined) return { kind: 'sealed', request: sealed };
+  return shown === undefined ? { kind: 'none' } : { kind: 'attested', ...shown };
 }
 
 export interface OpenReceipts {

@@ -12,6 +12,7 @@ import type { Exchange } from './exchange.ts';
 import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
 import type { KeptReceipt } from '../receipts/kept.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
+import type { SealedHost } from '../sealed/gateway.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
 /** One checked request, with everything a handler may use to answer it. */
@@ -23,7 +24,7 @@ export interface Call<B = unknown, Q = unknown> {
   readonly exchange: Exchange;
   readonly body: B;
   readonly query: Q;
-  /** The body of a route that takes a form (http/multipart), unread; null on any other. */
+  /** The body of a route that takes a form (http/multipart) or a sealed request, unread; else null. */
   readonly upload: AsyncIterable<Buffer> | null;
   /** Path parameters, percent-decoded. */
   readonly params: Readonly<Record<string, string>>;
@@ -33,6 +34,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly connectionPins: ConnectionPins;
   /** The caller's share of a model. */
   readonly modelPermits: ModelPermits;
+  /** The HTTP server as sealed requests reach it. */
+  readonly sealedHost: SealedHost;
   /** Adds a loaded engine to /metrics. */
   watchEngine(modelId: string, engine: Engine): void;
 }
@@ -80,6 +83,10 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly computes?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */
   readonly apart?: boolean | undefined;
+  /** Its body is a sealed request, which it reads itself; its errors are problems (RFC 9457). */
+  readonly sealed?: boolean | undefined;
+  /** Not for sealed requests: it is about the connection itself. */
+  readonly unsealedOnly?: boolean | undefined;
   /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
   readonly untimed?: boolean | undefined;
   /** Returns the JSON answer, or undefined when it wrote the response itself. */

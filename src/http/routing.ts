@@ -5,21 +5,24 @@ import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
-import { bodyTooLarge, notAForm, unknownUrl } from './errors.ts';
+import { bodyTooLarge, notAForm, notSealed, unknownUrl } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import { receiptHeaders } from './receipt-requests.ts';
 import type { Call, Route } from './route.ts';
+import { sealedConnectionOf } from './sealed-connections.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     assay?: Route | undefined;
     /** The methods of a path, kept on its routes for the 405 of all others. */
     allow?: string | undefined;
+    /** Errors of the path are problems (RFC 9457). */
+    problems?: boolean | undefined;
   }
 }
 
 /** Shared by all calls, beside the request. */
-export type Shared = Pick<Call, 'deps' | 'connectionPins' | 'modelPermits' | 'watchEngine'>;
+export type Shared = Pick<Call, 'deps' | 'connectionPins' | 'modelPermits' | 'watchEngine' | 'sealedHost'>;
 
 /** Methods that clients send; HEAD is declared by fastify with every GET. All others: `allowedMethods`. */
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
@@ -62,7 +65,7 @@ export function registerRoutes(app: FastifyInstance, routes: readonly Route[], s
       app.route({
         method: route.method,
         url,
-        config: { assay: route },
+        config: { assay: route, problems: route.sealed },
         handler: (request, reply) => answer(route, shared, request, reply),
       });
     }
@@ -72,7 +75,7 @@ export function registerRoutes(app: FastifyInstance, routes: readonly Route[], s
     app.route({
       method: METHODS.filter((method) => !own.includes(method)),
       url,
-      config: { allow: allowOf(own) },
+      config: { allow: allowOf(own), problems: routes.some(({ path, sealed }) => path === url && sealed) },
       handler: refuseUnknown,
     });
   }
@@ -96,17 +99,19 @@ async function answer(
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError('invalid_json', 'the request body is empty, expected a JSON object');
   if (route.form !== undefined && !isStream(request.body)) throw notAForm();
-  const upload = route.form !== undefined && isStream(request.body) ? request.body : null;
+  if (route.sealed === true && !isStream(request.body)) throw notSealed();
+  const upload = isStream(request.body) ? request.body : null;
   const body = route.body?.read(request.body, '');
   // Ignored fields are not kept while the answer is made.
   request.body = undefined;
   const query = route.query?.read(request.query, '');
+  sealedConnectionOf(request.raw.socket)?.begun();
   const result = await route.handle({
     ...shared,
     exchange,
     body,
     query,
-    upload: upload === null ? null : bounded(upload, exchange, route.form?.maxBytes(shared.deps.config) ?? 0),
+    upload: boundedUpload(upload, exchange, route.form?.maxBytes(shared.deps.config)),
     params: paramsOf(request.params),
     request,
     reply,
@@ -133,6 +138,15 @@ function receipted(exchange: Exchange, reply: FastifyReply, result: unknown): un
 
 function isStream(value: unknown): value is Readable {
   return value instanceof Readable;
+}
+
+function boundedUpload(
+  upload: Readable | null,
+  exchange: Exchange,
+  maxBytes: number | undefined,
+): AsyncIterable<Buffer> | null {
+  // A sealed request counts where it is opened.
+  return upload === null || maxBytes === undefined ? upload : bounded(upload, exchange, maxBytes);
 }
 
 /** The bytes of a form, counted: a chunked body does not announce its length. */

@@ -7,7 +7,7 @@ import { framesOf, type Log } from '../base/log.ts';
 import { hasUnreadBody } from './admission/bodies.ts';
 import { STALE } from './connection-pins.ts';
 import { errorBodyFor } from './dialect.ts';
-import { errorHeaders, notAForm, toApiError } from './errors.ts';
+import { errorHeaders, notAForm, notSealed, problemOf, toApiError } from './errors.ts';
 import { clientClosed, endOfExchange, type Exchange } from './exchange.ts';
 import { CONNECTION_ENDING, PIPELINED, type OpenRequests } from './open-requests.ts';
 import { receiptHeaders } from './receipt-requests.ts';
@@ -53,6 +53,12 @@ export function sendError(
     reply.header('connection', 'close');
     open.endsConnection(request.raw.socket);
   }
+  // An unsealed answer must not tell why a sealed request did not open, not even by its time.
+  if (request.routeOptions.config.problems === true)
+    return reply
+      .code(error.status)
+      .header('content-type', 'application/problem+json')
+      .send(JSON.stringify(problemOf(error)));
   const body = JSON.stringify(errorBodyFor(request, error));
   const { receipt } = exchange;
   if (receipt?.begun === true) {
@@ -68,8 +74,10 @@ export function sendError(
 
 /** Fastify refuses a content type without a look at what the route takes: that is what the sender needs. */
 function asRouted({ routeOptions }: FastifyRequest, error: ApiError): ApiError {
-  const form = routeOptions.config.assay?.form !== undefined;
-  return form && error.code === 'unsupported_media_type' ? notAForm() : error;
+  const { form, sealed } = routeOptions.config.assay ?? {};
+  if (error.code !== 'unsupported_media_type') return error;
+  if (sealed === true) return notSealed();
+  return form === undefined ? error : notAForm();
 }
 
 /** Logs an unexpected error by its stack frames, never its message, which may quote content. */

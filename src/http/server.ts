@@ -3,7 +3,9 @@
 // http/send-error (the envelope), http/routing, http/drain.
 
 import { randomBytes, randomFillSync } from 'node:crypto';
+import type { RequestListener } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import { REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
 import { ConfigError } from '../base/errors.ts';
 import { isLoopback } from './address.ts';
 import { createAuth } from './admission/auth.ts';
@@ -23,6 +25,7 @@ import { createOpenRequests } from './open-requests.ts';
 import type { Call, Replay, Route, RouteContext } from './route.ts';
 import { createReplay } from './replay.ts';
 import { allowedMethods, registerRoutes, type Shared } from './routing.ts';
+import { createSealedHost } from './sealed-connections.ts';
 import { sendError } from './send-error.ts';
 
 const FORM = /^\s*(?:multipart\/form-data|application\/x-www-form-urlencoded)\b/i;
@@ -107,6 +110,9 @@ export async function createServer(
       maxQueue: config.limits.maxQueuePerModel,
     }),
     watchEngine: metrics.watch,
+    sealedHost: createSealedHost(config, connectionPins, (request, response) =>
+      bound.handler?.(request, response),
+    ),
   };
   registerRoutes(app, served, common);
   replays.send = createReplay(context, common);
@@ -182,9 +188,19 @@ function createAdmission(
         perCaller: limits.maxConcurrentAttestationsPerPeer,
         full: attestationsFull,
       }),
+      sealed: createPermits({
+        inAll: limits.maxSealedOpening,
+        perCaller: limits.maxSealedOpeningPerPeer,
+        full: serverFull,
+      }),
     },
     bodies: createBodyBudget(limits.maxBodyBytesInFlight, limits.maxBodyBytes),
   };
+}
+
+interface Bound {
+  listener: Listener | undefined;
+  handler: RequestListener | undefined;
 }
 
 /** Fastify with all our parts except the routes. The listener exists once fastify has asked for it. */
@@ -192,10 +208,10 @@ function createApp(
   deps: Call['deps'],
   context: HookContext,
   metrics: ServerMetrics,
-): { readonly app: FastifyInstance; readonly bound: { readonly listener: Listener | undefined } } {
+): { readonly app: FastifyInstance; readonly bound: Bound } {
   const { config, log } = deps;
   const { open, drain } = context;
-  const bound: { listener: Listener | undefined } = { listener: undefined };
+  const bound: Bound = { listener: undefined, handler: undefined };
   const answerError = (
     request: FastifyRequest,
     reply: Parameters<typeof sendError>[2],
@@ -203,6 +219,7 @@ function createApp(
   ): ReturnType<typeof sendError> => sendError({ log, open, drain }, request, reply, error);
   const app = fastify({
     serverFactory(handler) {
+      bound.handler = handler;
       bound.listener = createListener(deps, handler, {
         onResumption: () => metrics.resumptionsRefused.add([]),
         onBroken: () => metrics.brokenRequests.add([]),
@@ -253,14 +270,21 @@ function createApp(
       else done(null, payload);
     },
   );
+  app.addContentTypeParser(REQUEST_TYPE, (request, payload, done) => {
+    if (request.routeOptions.config.assay?.sealed === true) done(null, payload);
+    else done(unsupportedMediaType());
+  });
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
   app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {
-    // A form is bounded by what reads it, and is no JSON to scan.
-    const form = routeOptions.config.assay?.form !== undefined || FORM.test(headers['content-type'] ?? '');
+    const { form, sealed } = routeOptions.config.assay ?? {};
+    // A form is bounded by what reads it, and is no JSON to scan; a sealed request where it is opened.
+    const unscanned = form !== undefined || sealed === true || FORM.test(headers['content-type'] ?? '');
     next(
       null,
-      form ? body : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),
+      unscanned
+        ? body
+        : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),
     );
   });
   app.setErrorHandler((error, request, reply) => answerError(request, reply, error));

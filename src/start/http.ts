@@ -42,6 +42,8 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
       maxConcurrentRequests: config.limits.maxConcurrentRequests,
       maxConcurrentAttestations: config.limits.maxConcurrentAttestations,
       maxConcurrentAttestationsPerPeer: attestationsPerPeer(config),
+      maxSealedOpening: config.sealed.maxOpening,
+      maxSealedOpeningPerPeer: config.sealed.maxOpeningPerPeer,
       maxWaitingPerModel: config.models.maxWaiting,
       maxQueuePerModel: config.limits.maxQueuePerModel,
     },

@@ -21,7 +21,9 @@ import { createReceipts } from './receipts.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths } from './configured-paths.ts';
+import { openSealedBodies } from './sealed.ts';
 import { createAttester, createTee, dataDir, type Tee } from './tee.ts';
+import type { Sealed } from '../sealed/gateway.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { Models } from '../models/service.ts';
@@ -85,12 +87,14 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     signal,
   }));
   signal.throwIfAborted();
+  const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, clock, log));
   const attester = (parts.attester = createAttester({
     tee,
     identity,
     config,
     configDigest: configDigest(config),
     models: () => models.registry.attested(),
+    sealed,
     clock,
     log,
   }));
@@ -114,6 +118,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       tls: leaf.tls,
       models,
       attester,
+      sealed,
       files,
       images,
       receipts: await createReceipts(config, identity, { audit, clock, version: options.version }),
@@ -149,6 +154,7 @@ class Parts {
   models: Models<Engine> | undefined;
   attester: BatchingAttester | null = null;
   leaf: { close(): void } | undefined;
+  sealed: Sealed | null = null;
   audit: Audit | null = null;
   responses: OpenedResponses | null = null;
   files: Files | null = null;
@@ -173,6 +179,7 @@ class Parts {
   /** Ends the parts in an order in which none waits for one that is gone. */
   async #close(hard: boolean): Promise<void> {
     this.leaf?.close();
+    this.sealed?.close();
     await this.server?.close({ drainMs: hard ? 0 : this.#drainMs });
     this.#now.abort();
     await this.models?.close(this.#now.signal);

@@ -100,6 +100,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     config,
     configDigest: given.digest,
     models: () => attested,
+    sealed: null,
     clock,
     log,
   });

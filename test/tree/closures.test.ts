@@ -19,55 +19,55 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 78,
-    lines: 11_050,
+    lines: 11_000,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,
     files: 8,
-    lines: 720,
+    lines: 730,
     without:
       /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|model-fds)))/,
   },
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_640,
+    lines: 3_660,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_430,
+    lines: 5_440,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1950,
+    lines: 1_960,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
     files: 8,
-    lines: 740,
+    lines: 750,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
   server: {
     entry: PROCESSES.server,
-    files: 446,
-    lines: 61_500,
+    files: 470,
+    lines: 64_700,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 308,
-    lines: 43_600,
+    files: 324,
+    lines: 45_900,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -78,14 +78,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 100,
-    lines: 16_300,
+    files: 113,
+    lines: 18_100,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
+  },
+  'browser, sealing': {
+    entry: 'attestation/client/sealed-fetch.ts',
+    files: 79,
+    lines: 12_700,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 66,
-    lines: 11_300,
+    files: 67,
+    lines: 11_450,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

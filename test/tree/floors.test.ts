@@ -28,6 +28,7 @@ const SERVER_ROOMS: Readonly<Record<string, number>> = {
   'src/audit/': 2,
   'src/files/': 2,
   'src/receipts/': 2,
+  'src/sealed/': 2,
   'src/engine/seam/': 1,
   'src/models/convert/': 1,
   'src/attestd/': 0,
@@ -37,11 +38,13 @@ const SERVER_ROOMS: Readonly<Record<string, number>> = {
 const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/node/': 6,
   'attestation/index.ts': 5,
+  'attestation/client/': 5,
   'attestation/appraise/': 4,
   'attestation/simulated/': 4,
   'attestation/snp/': 3,
   'attestation/tdx/': 3,
   'attestation/receipts/': 3,
+  'attestation/sealed/': 3,
   'attestation/protocol/': 2,
   'attestation/x509/': 2,
   'attestation/eventlog/': 2,
@@ -70,8 +73,9 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
     'src/audit/',
     'src/files/',
     'src/receipts/',
+    'src/sealed/',
   ],
-  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/receipts/'],
+  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/receipts/', 'src/sealed/'],
 };
 
 /** These folders import the folders named and themselves, nothing else of ours. */
@@ -84,6 +88,7 @@ const ONLY: Readonly<Record<string, readonly string[]>> = {
   'src/config/': ['src/base/', 'attestation/'],
   'src/files/': ['src/base/'],
   'src/receipts/': ['src/base/', 'attestation/'],
+  'src/sealed/': ['src/base/', 'attestation/'],
   'src/grammar/': ['src/base/', 'src/engine/seam/'],
   // A program of its own: never the routes of serving, the engine's child or the commands.
   'src/workshop/': [
@@ -125,6 +130,7 @@ const FENCES: Readonly<Record<string, RegExp>> = {
   '@huggingface/jinja': /^src\/engine\/child\/template\//,
   undici: /^(attestation\/node\/|src\/models\/pull\/)/,
   '@peculiar/x509': /^src\/attester\//,
+  hpke: /^attestation\/sealed\/hpke\.ts$/,
   'cbor-x': /^src\/attester\/cbor-cross-check\.ts$/,
   fastify: /^src\/http\//,
   'smol-toml': /^src\/config\//,

@@ -43,6 +43,7 @@ const PROXY = {
   'allow-non-loopback': { type: 'boolean' },
   connections: { type: 'string' },
   'same-machine': { type: 'boolean' },
+  channel: { type: 'string' },
   'allow-origin': { type: 'string', multiple: true },
   log: { type: 'boolean' },
   'no-log': { type: 'boolean' },
@@ -51,6 +52,7 @@ const PROXY = {
 } as const;
 
 const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
+const SEAL = { ...ACCEPT, json: { type: 'boolean' } } as const;
 
 const JOB = {
   ...JUDGED,
@@ -87,6 +89,8 @@ export interface Accept {
   readonly measurements: readonly string[];
   readonly models: Readonly<Record<string, string>>;
   readonly dangers: Dangers;
+  /** For policies that flags say; a file says its own. */
+  readonly channel?: 'sealed' | undefined;
   /** A flag says what to accept, the simulated TEE aside. */
   readonly saysWhat: boolean;
 }
@@ -109,6 +113,7 @@ export type Command =
       readonly allowNonLoopback: boolean;
       readonly connections: number;
       readonly sameMachine: boolean;
+      readonly channel: 'exporter' | 'sealed';
       readonly allowOrigins: readonly string[];
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
@@ -116,6 +121,7 @@ export type Command =
       readonly receiptsFolder: string | undefined;
       readonly withContent: boolean;
     })
+  | (Target & { readonly kind: 'seal'; readonly json: boolean })
   | { readonly kind: 'evidence' }
   | {
       readonly kind: 'job';
@@ -160,6 +166,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'help', text: helpFor(rest) };
     case 'proxy':
       return proxyCommand(rest);
+    case 'seal':
+      return sealCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
       return { kind: 'evidence' };
@@ -191,6 +199,7 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
   const policy: AppraisalPolicy = {
     measurements: accept.measurements,
     models: Object.keys(accept.models).length === 0 ? undefined : accept.models,
+    channel: accept.channel,
   };
   return parsePolicy(policy, accept.dangers);
 }
@@ -213,9 +222,16 @@ function proxyCommand(argv: readonly string[]): Command {
   const listen = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+):(\d{1,5})$/.exec(values.listen ?? '127.0.0.1:8080');
   const port = Number(listen?.[2]);
   if (listen?.[1] === undefined || port > 65_535) throw wrong('--listen is HOST:PORT');
+  const channel = values.channel ?? 'exporter';
+  if (channel !== 'exporter' && channel !== 'sealed') throw wrong('--channel is exporter or sealed');
+  if (channel === 'sealed' && values['same-machine'] === true)
+    throw wrong('--same-machine speaks of connections, and does not go with --channel sealed');
+  const { accept, ...aim } = target(values, positionals, 'proxy');
   return {
     kind: 'proxy',
-    ...target(values, positionals, 'proxy'),
+    ...aim,
+    accept: channel === 'sealed' ? { ...accept, channel } : accept,
+    channel,
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
     allowNonLoopback: values['allow-non-loopback'] ?? false,
@@ -226,6 +242,12 @@ function proxyCommand(argv: readonly string[]): Command {
     receiptsFolder: values.receipts,
     withContent: contentKept(values.receipts, values['with-content']),
   };
+}
+
+function sealCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, SEAL);
+  const { accept, ...aim } = target(values, positionals, 'seal');
+  return { kind: 'seal', ...aim, accept: { ...accept, channel: 'sealed' }, json: values.json ?? false };
 }
 
 function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {

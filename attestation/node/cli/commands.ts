@@ -49,6 +49,10 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       const { commandProxy } = await import('./proxy.ts');
       return commandProxy(command, world);
     }
+    case 'seal': {
+      const { commandSeal } = await import('./seal.ts');
+      return commandSeal(command, world);
+    }
     case 'evidence':
       return commandEvidence(world);
     case 'job': {

@@ -24,6 +24,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
 
   assay-verify https://HOST[:PORT] [options]       verify, print what was found, exit
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
+  assay-verify seal https://HOST[:PORT] [options]  verify the key of sealed bodies, print it for clients that seal
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
   assay-verify job RECORD [--evidence FILE] [...]  the signed record of a workshop's job (docs/workshop.md), offline
   assay-verify receipt FILE [options]              the signed receipt of an answer (docs/receipts.md), offline
@@ -64,12 +65,24 @@ const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then 
                            Without it no page may: programs send no Origin
   --allow-non-loopback     listen where other machines can connect: their prompts cross the network in the clear
   --connections N          most connections to the server; default 64
+  --channel sealed         seal each request to the proven key, for networks that end TLS (docs/sealed.md): they see
+                           sizes and times. A policy file must say "channel": "sealed" as well
   --same-machine           refuse later connections to another machine than the first
   --log, --no-log          one line per request on stderr: method, path, status, code, time; nothing of its content.
                            Default: when stderr is a terminal
   --receipts DIR           ask for receipts, let no answer end that they do not cover, keep each as an archive in DIR
   --with-content           keep the texts of requests and answers in these archives as well
   --timeout SECONDS        for a connection and for its evidence, each; default 30
+
+${ACCEPT}
+${EXIT}`;
+
+const SEAL = `assay-verify seal https://HOST[:PORT] [options]: judges evidence for sealed bodies (docs/sealed.md), once
+
+  --json                   {key, key_id, receipt_key, models, issued_at, expires} on stdout, when it was accepted:
+                           for clients in other languages, which seal by themselves
+  --timeout SECONDS        for the connection; default 30
+  A policy file must say "channel": "sealed".
 
 ${ACCEPT}
 ${EXIT}`;
@@ -171,6 +184,7 @@ exit: 0, or 30 for wrong usage
 const TEXTS: Readonly<Record<string, string>> = {
   verify: VERIFY,
   proxy: PROXY,
+  seal: SEAL,
   evidence: EVIDENCE,
   job: JOB,
   receipt: RECEIPT,

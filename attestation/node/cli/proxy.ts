@@ -34,6 +34,7 @@ export async function commandProxy(command: Proxy, world: CliWorld): Promise<Exi
           : { folder: command.receiptsFolder, withContent: command.withContent },
       connections: command.connections,
       sameMachine: command.sameMachine,
+      channel: command.channel,
       connectTimeoutMs: command.timeoutMs,
       attestTimeoutMs: command.timeoutMs,
       now: world.now,

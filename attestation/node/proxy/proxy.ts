@@ -7,7 +7,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import type { AttestationResult } from '../../appraise/appraise.ts';
+import type { Verified } from '../../appraise/appraise.ts';
 import { malformed, refused } from '../../transcript/errors.ts';
 import { parsePolicy } from '../../appraise/policy.ts';
 import {
@@ -23,6 +23,7 @@ import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts
 import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
 import { endToEnd, withoutFields } from './headers.ts';
 import { type ProxyReceiptOptions, ProxyReceipts, type ReceiptedRequest } from './receipts.ts';
+import { sealedUpstream, type Upstream } from './upstream.ts';
 
 /** Settings of {@link startProxy}. */
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model' | 'receipts'> {
@@ -33,6 +34,8 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model' | 'rece
   readonly host: string;
   /** 0 picks a free one. */
   readonly port: number;
+  /** `sealed`: requests are sealed to the proven key, for networks that end TLS; the policy says so, too. */
+  readonly channel?: 'exporter' | 'sealed' | undefined;
   /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
   readonly allowNonLoopback?: boolean | undefined;
   /**
@@ -64,7 +67,7 @@ export interface RunningProxy {
   /** `http://127.0.0.1:8080` */
   readonly url: string;
   /** The newest verified connection's evidence. */
-  readonly result: () => AttestationResult;
+  readonly result: () => Verified;
   /** Requests that are not over. */
   readonly inFlight: () => number;
   readonly close: () => Promise<void>;
@@ -91,18 +94,25 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
     );
   }
   const upstream = new URL(options.upstream);
-  if (upstream.protocol !== 'https:')
+  const sealed = options.channel === 'sealed';
+  if (upstream.protocol !== 'https:' && !sealed)
     throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
-  const policy = parsePolicy(options.policy);
-  const { origin } = upstream;
-  const pool = new AttestedPool(origin, poolOptions(options, policy, origin));
+  if (sealed && options.receipts !== undefined)
+    throw malformed('wrong_usage', 'receipts are kept over attested connections alone, not over sealed bodies');
+  const pool = sealed ? sealedUpstreamOf(options, upstream) : attestedUpstream(options, upstream);
   const receipts =
-    options.receipts === undefined ? undefined : new ProxyReceipts({ ...options.receipts, policy, origin });
+    options.receipts === undefined
+      ? undefined
+      : new ProxyReceipts({
+          ...options.receipts,
+          policy: parsePolicy(options.policy),
+          origin: upstream.origin,
+        });
   const first = await pool.attest();
   const clients = new Clients();
   const log = options.onRequest ?? (() => undefined);
-  const route: Route = { pool, upstream, door, clients, receipts, log };
+  const route: Route = { pool, door, clients, receipts, log };
   const server = createProxyServer(route);
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
@@ -125,9 +135,36 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   };
 }
 
+function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
+  const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
+  return sealedUpstream(origin, { policy, memory, endorsements, now, connectTimeoutMs });
+}
+
+function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
+  const pool = new AttestedPool(origin, poolOptions(options, parsePolicy(options.policy), origin));
+  return {
+    get result() {
+      return pool.result;
+    },
+    attest: () => pool.attest(),
+    async send({ headers, ...request }) {
+      const fields = ['host', host, ...headers];
+      let evidence: Parameters<EvidenceSeen>[0] = () => undefined;
+      const seen = new SeenPool(pool, (shown) => (evidence = shown));
+      const answer = await seen.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
+      return {
+        evidence: () => evidence(),
+        statusCode: answer.statusCode,
+        headers: answer.headers as unknown as (string | Buffer)[],
+        body: answer.body,
+      };
+    },
+    destroy: () => pool.destroy(),
+  };
+}
+
 interface Route {
-  readonly pool: AttestedPool;
-  readonly upstream: URL;
+  readonly pool: Upstream;
   readonly door: Door;
   readonly clients: Clients;
   readonly receipts: ProxyReceipts | undefined;
@@ -271,7 +308,7 @@ class Exchange {
     this.#response.end();
   }
 
-  async pass({ pool, upstream, receipts }: Route): Promise<void> {
+  async pass({ pool, receipts }: Route): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const gone = new AbortController();
@@ -283,23 +320,19 @@ class Exchange {
       request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
     try {
       const receipted = await receipts?.open(request);
-      let evidenceOf: Parameters<EvidenceSeen>[0] = () => undefined;
-      const sent = receipted?.body ?? (hasBody ? request : null);
       const fieldsSent = withoutFields(endToEnd(request.rawHeaders), (name) => isReplaced(name, receipted));
-      const answer = await new SeenPool(pool, (evidence) => (evidenceOf = evidence)).request({
-        origin: pool.origin,
+      const answer = await pool.send({
         path: request.url ?? '/',
         // Node has parsed it; undici refuses what is not a token.
         method: request.method ?? 'GET',
-        headers: ['host', upstream.host, ...fieldsSent, ...Object.entries(receipted?.headers ?? {}).flat()],
-        body: sent,
+        headers: [...fieldsSent, ...Object.entries(receipted?.headers ?? {}).flat()],
+        body: receipted?.body ?? (hasBody ? request : null),
         signal: gone.signal,
-        responseHeaders: 'raw',
       });
-      const fields = endToEnd(answer.headers as unknown as (string | Buffer)[]);
+      const fields = endToEnd(answer.headers);
       const { statusCode: status, body } = answer;
       const header = (name: string): string | null => fieldOf(fields, name);
-      const checked = receipted?.check({ status, header, body }, evidenceOf());
+      const checked = receipted?.check({ status, header, body }, answer.evidence());
       const dropped = (name: string): boolean =>
         isCorsField(name) || (checked !== undefined && name === 'content-length');
       const kept = [...withoutFields(fields, dropped), ...corsFields(this.#page)];

@@ -67,7 +67,7 @@ function setUp(options: Partial<BatcherOptions> = {}) {
       tlsSpki: digest('spki'),
       config: digest('config'),
       receiptKey: digest('receipt'),
-      hpkeKey: digest('hpke'),
+      hpkeKey: () => digest('hpke'),
     },
     models: () => models,
     now: clock.now,

@@ -43,7 +43,7 @@ beforeAll(async () => {
       tlsSpki: identity.tls.spkiSha256,
       config: digest('config'),
       receiptKey: identity.receipt.publicKey,
-      hpkeKey: identity.hpke.publicKey,
+      hpkeKey: () => new Uint8Array(32).fill(9),
     },
     models: () => [attestedModel('m', [{ role: 'weights', sha256: digest('m'), size: 1 }])],
     now: () => now.getTime(),

@@ -1,0 +1,183 @@
+// The evidence of one origin for sealed bodies (docs/sealed.md §2): asked for, judged, held until it is too
+// old or the key no longer opens. Only fresh evidence says what a key is: no error of a network does. Sealed
+// time is the guest's `issued_at` plus what has passed on a clock of this process that only runs on.
+
+import { isSealedResult, verify, type SealedResult } from '../appraise/appraise.ts';
+import type { HardwareOptions } from '../appraise/hardware.ts';
+import type { Policy } from '../appraise/policy.ts';
+import { fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
+import { MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
+import { AttestationError, refused } from '../transcript/errors.ts';
+
+/** Fresh evidence has another key. `boot: same`: the key rotated; `other`: a restart, or another guest. */
+export interface Rotated {
+  readonly origin: string;
+  readonly boot: 'same' | 'other';
+  readonly result: SealedResult;
+}
+
+export interface HeldEvidence {
+  readonly result: SealedResult;
+  /** Claim 7. */
+  readonly publicKey: Uint8Array;
+}
+
+interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+  readonly policy: Policy;
+  readonly send: typeof globalThis.fetch;
+  readonly now: () => number;
+  readonly monotonic: () => number;
+  readonly onRotated: (rotated: Rotated) => void;
+}
+
+/** These requests carry no cookie of the page, follow no redirect and use no cache. */
+export const OUTSIDE = { credentials: 'omit', redirect: 'error', cache: 'no-store' } as const;
+
+export class EvidenceHolder {
+  readonly origin: string;
+  readonly #options: HolderOptions;
+  #held: HeldEvidence | undefined;
+  #asking: Promise<HeldEvidence> | undefined;
+  #stale = false;
+  #heldAt = 0;
+  /** Sealed time in seconds at `#setAt` of the monotonic clock. */
+  #time = 0;
+  #setAt = 0;
+
+  constructor(origin: string, options: HolderOptions) {
+    this.origin = origin;
+    this.#options = options;
+  }
+
+  get held(): HeldEvidence | undefined {
+    return this.#held;
+  }
+
+  /** Milliseconds of a clock that only runs on. */
+  get monotonic(): number {
+    return this.#options.monotonic();
+  }
+
+  /** Sealed time now, seconds. */
+  get seconds(): number {
+    return Math.floor(this.#time + (this.monotonic - this.#setAt) / 1000);
+  }
+
+  /** Sets the time that a sealed `sealed_clock` said. */
+  setSeconds(seconds: number): void {
+    this.#time = seconds;
+    this.#setAt = this.monotonic;
+  }
+
+  /** The guest says a model is another than this evidence showed: the next request asks anew. */
+  spoil(): void {
+    this.#stale = true;
+  }
+
+  async current(signal: AbortSignal): Promise<HeldEvidence> {
+    const age = this.monotonic - this.#heldAt;
+    const fresh =
+      this.#held !== undefined && !this.#stale && age < this.#options.policy.maxEvidenceAge * 1000;
+    return fresh && this.#held !== undefined ? this.#held : this.renew(signal);
+  }
+
+  /** One at a time: calls that ask meanwhile share it. */
+  renew(signal: AbortSignal): Promise<HeldEvidence> {
+    this.#asking ??= this.#ask().finally(() => (this.#asking = undefined));
+    return unlessAborted(this.#asking, signal);
+  }
+
+  async #ask(): Promise<HeldEvidence> {
+    requireSealable(this.origin);
+    await requireCrypto();
+    const { policy, now, endorsements, keys, memory, onRotated, send } = this.#options;
+    const nonce = crypto.getRandomValues(new Uint8Array(32));
+    const asked = `${this.origin}/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`;
+    const response = await send(asked, OUTSIDE).catch((error: unknown) => {
+      throw new AttestationError('internal', 'connection_failed', 'the evidence could not be asked for', {
+        cause: error,
+      });
+    });
+    if (response.status !== 200)
+      throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
+    const document = parseDocument(fromUtf8(await bounded(response), 'document'));
+    const result = await verify(document, {
+      channel: 'sealed',
+      nonce,
+      policy,
+      now: now(),
+      endorsements,
+      keys,
+      memory,
+    });
+    if (!isSealedResult(result))
+      throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');
+    const before = this.#held;
+    this.#held = { result, publicKey: fromHex(result.hpkeKey) };
+    this.#heldAt = this.monotonic;
+    this.#stale = false;
+    this.setSeconds(result.issuedAt);
+    if (before !== undefined && before.result.hpkeKey !== result.hpkeKey)
+      onRotated({ origin: this.origin, boot: bootOf(before.result, result), result });
+    return this.#held;
+  }
+}
+
+/** By claim 6, which lives as long as the process that signs with it. */
+export function bootOf(before: SealedResult, after: SealedResult): Rotated['boot'] {
+  return before.receiptKey === after.receiptKey ? 'same' : 'other';
+}
+
+function requireSealable(origin: string): void {
+  const { protocol, hostname } = new URL(origin);
+  const loopback = /^(localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname);
+  if (protocol === 'https:' || (protocol === 'http:' && loopback)) return;
+  throw refused('plain_http', `${origin} is neither https nor loopback`, {
+    expected: 'https:',
+    actual: protocol,
+  });
+}
+
+async function requireCrypto(): Promise<void> {
+  try {
+    await crypto.subtle.generateKey('X25519', false, ['deriveBits']);
+    await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']);
+  } catch (error) {
+    throw new AttestationError('unsupported', 'sealed_unsupported', 'this runtime cannot seal', {
+      hint: 'a secure context, and X25519 and Ed25519 in WebCrypto, are needed',
+      cause: error,
+    });
+  }
+}
+
+async function bounded(response: Response): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  const reader = response.body?.getReader();
+  for (;;) {
+    const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
+    if (done) break;
+    length += value.length;
+    if (length > MAX_DOCUMENT_BYTES) {
+      await reader?.cancel();
+      throw refused('attestation_response', 'the evidence is larger than is read');
+    }
+    pieces.push(value);
+  }
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return bytes;
+}
+
+function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => reject(signal.reason as Error);
+    if (signal.aborted) leave();
+    signal.addEventListener('abort', leave, { once: true });
+    made.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave));
+  });
+}

@@ -1,0 +1,26 @@
+// The form of sealed bodies for the end that opens them (docs/sealed.md §4, §5): an entry of its own for the
+// server, and for gateways and clients of others.
+
+export {
+  ContentReader,
+  decodeRequestHead,
+  encodeResponseHead,
+  type DecodedHead,
+  type HttpField,
+  type RequestHead,
+  type ResponseHead,
+} from './bhttp.ts';
+export {
+  AAD,
+  ByteReader,
+  framed,
+  MAX_CHUNK_BYTES,
+  nextChunk,
+  type Bytes,
+  type SealedChunk,
+} from './chunks.ts';
+export { generateRecipient, type OpeningContext, type RecipientKey, type SealingContext } from './hpke.ts';
+export { paddedLength } from './padding.ts';
+export { keyIdOf, openRequest, type OpenedRequest, REQUEST_TYPE, RESPONSE_TYPE } from './request.ts';
+export { chunkNonce, RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
+export { writeVarint } from './varint.ts';
