@@ -37,6 +37,7 @@ const VERIFY = {
   table: { type: 'boolean' },
   save: { type: 'string' },
 } as const;
+const SCORE = { ...ACCEPT, json: { type: 'boolean' } } as const;
 const PROXY = {
   ...ACCEPT,
   listen: { type: 'string' },
@@ -104,6 +105,7 @@ export type Command =
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
     })
+  | (Target & { readonly kind: 'score'; readonly json: boolean })
   | { readonly kind: 'evidence' }
   | {
       readonly kind: 'job';
@@ -136,6 +138,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'help', text: helpFor(rest) };
     case 'proxy':
       return proxyCommand(rest);
+    case 'score':
+      return scoreCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
       return { kind: 'evidence' };
@@ -198,6 +202,11 @@ function proxyCommand(argv: readonly string[]): Command {
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
   };
+}
+
+function scoreCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, SCORE);
+  return { kind: 'score', ...target(values, positionals, 'score'), json: values.json ?? false };
 }
 
 function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {

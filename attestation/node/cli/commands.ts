@@ -49,6 +49,10 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       const { commandProxy } = await import('./proxy.ts');
       return commandProxy(command, world);
     }
+    case 'score': {
+      const { commandScore } = await import('./score.ts');
+      return commandScore(command, world);
+    }
     case 'evidence':
       return commandEvidence(world);
     case 'job': {
