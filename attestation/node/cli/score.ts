@@ -41,7 +41,7 @@ export async function commandScore(command: Score, world: CliWorld): Promise<Exi
   }
 }
 
-/** 10: a factor failed, or the policy refuses a connection; 11: nothing did, and no policy says what to accept. */
+/** 10: a factor failed, or the policy refuses a connection; 11: none did, and there is no policy. */
 export function exitOf(seen: Observations, graded: readonly Graded[]): ExitCode {
   if (graded.some(({ grade }) => grade === 'fail')) return 10;
   if (isObserving(seen)) return 11;
@@ -53,7 +53,7 @@ function isAccepted({ first, second }: Observations): boolean {
   return 'result' in first.outcome && 'result' in second.outcome;
 }
 
-/** Nothing to grade is no grade: 20, also where verifying would say 10. */
+/** Without evidence there is no grade: 20, also where verifying would say 10. */
 function notGraded({ origin, json }: Score, error: AttestationError, world: CliWorld): ExitCode {
   const { kind, code, message, hint } = error;
   if (json)

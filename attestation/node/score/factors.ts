@@ -1,6 +1,6 @@
-// The factors that `assay-verify score` grades (docs/score.md), as data: those that public graders of attested
-// providers use, each with the rules of the verifier that decide it. Factors without rules are judged by what
-// is seen of the connections (judges.ts).
+// The factors that `assay-verify score` grades (docs/score.md), as data: those that public graders of
+// attested providers use, each with the rules of the verifier that decide it. Factors without rules are
+// judged by what is seen of the connections (judges.ts).
 
 import { RULES } from '../../appraise/rules.ts';
 import { SNP_RULES as S } from '../../snp/rules.ts';
@@ -10,14 +10,14 @@ import type { Rule } from '../../transcript/checks.ts';
 /** The rules a factor rests on. */
 export interface FactorRules {
   /** Each must have passed, of the vendor whose evidence it is. */
-  readonly snp?: readonly Rule[];
-  readonly tdx?: readonly Rule[];
-  /** The same, whoever's evidence it is. */
-  readonly all?: readonly Rule[];
+  readonly snp?: readonly Rule[] | undefined;
+  readonly tdx?: readonly Rule[] | undefined;
+  /** The same, of either vendor. */
+  readonly all?: readonly Rule[] | undefined;
   /** Rules a policy need not ask for: one that failed fails the factor, one that was skipped does not. */
-  readonly also?: readonly Rule[];
-  /** True: where a rule was skipped because nobody asked, the factor does not apply. Else it fails. */
-  readonly optional?: true;
+  readonly also?: readonly Rule[] | undefined;
+  /** True: where a rule was skipped because the policy does not ask, the factor does not apply. Else it fails. */
+  readonly optional?: true | undefined;
 }
 
 export interface Factor {
@@ -25,9 +25,9 @@ export interface Factor {
   readonly group: 'hardware' | 'software' | 'model' | 'connection' | 'service';
   /** The statement that a pass makes. */
   readonly title: string;
-  readonly rules?: FactorRules;
-  /** True: seen on the connection alone, so that simulated hardware changes nothing about it. */
-  readonly withoutHardware?: true;
+  readonly rules?: FactorRules | undefined;
+  /** True: seen on the connection alone, so that simulated hardware does not change it. */
+  readonly withoutHardware?: true | undefined;
 }
 
 const TD_SOFTWARE = [

@@ -18,7 +18,7 @@ import type { Sighting } from './probes.ts';
 export type Grade = 'pass' | 'fail' | 'not applicable';
 
 /** One piece of what a grade rests on. */
-export interface Seen {
+export interface FactorEvidence {
   /** Where: the id of a rule, `claims`, `document`, `connections`, `policy`. */
   readonly at: string;
   readonly found: string;
@@ -26,7 +26,7 @@ export interface Seen {
 
 export interface Finding {
   readonly grade: Grade;
-  readonly evidence: readonly Seen[];
+  readonly evidence: readonly FactorEvidence[];
 }
 
 /** Judges a factor; `rules` are its own. */
@@ -76,7 +76,7 @@ function onConnection(attempt: Attempt, rules: FactorRules, where: string): Find
   const transcript = transcriptOf(attempt);
   const of = (rule: Rule): readonly Check[] =>
     transcript.filter(({ id, title }) => id === rule.id && title === rule.title);
-  const seenOf = (check: Check): Seen => ({ at: `${check.id}${where}`, found: detailOf(check) });
+  const seenOf = (check: Check): FactorEvidence => ({ at: `${check.id}${where}`, found: detailOf(check) });
   const checks = needed.flatMap(of);
   const failed = [...checks, ...(rules.also ?? []).flatMap(of)].filter(({ status }) => status === 'fail');
   const doubtful = checks.filter(({ status, authenticated }) => status === 'pass' && authenticated === false);
@@ -267,7 +267,7 @@ const sealedKey: Judge = (seen, rules) => {
     : fail('claims', 'hpke_key is no X25519 key that a secret can be agreed with');
 };
 
-/** Points of small order give an all-zero secret whoever computes it (RFC 7748 §6.1); OpenSSL refuses them. */
+/** Points of small order give an all-zero secret (RFC 7748 §6.1); OpenSSL refuses to agree on one. */
 function isUsableX25519(key: Uint8Array): boolean {
   try {
     const publicKey = createPublicKey({

@@ -35,19 +35,19 @@ export interface Observations {
   readonly resumption: Sighting;
   readonly oldTls: Sighting;
   readonly plainHttp: Sighting;
-  /** Undefined where the connection was not accepted: what answers there is nobody's word. */
+  /** Undefined where the connection was not accepted: an answer there has no known author. */
   readonly receipts: Receipts | undefined;
   readonly sealed: Sealed | undefined;
 }
 
-/** The answer to GET /v1/receipts/{an id that nobody has}. */
+/** The answer to GET /v1/receipts/{a random id}. */
 export interface Receipts {
   /** Whether there is such a route. */
   readonly route: boolean;
   readonly seen: string;
 }
 
-/** What came of asking for evidence of the sealed channel. */
+/** The result of asking for evidence of the sealed channel. */
 export interface Sealed {
   /** Every rule passed but that of the exporter, which this channel has not. */
   readonly verified: boolean;
@@ -59,12 +59,12 @@ export interface ObserveOptions extends ConnectOptions {
 }
 
 /**
- * Looks at a server. Throws the AttestationError of the first connection when there is nothing to grade: no
+ * Looks at a server. Throws the AttestationError of the first connection when no grade is possible: no
  * connection, no evidence, or none that can be read.
  */
 export async function observe(origin: URL, options: ObserveOptions): Promise<Observations> {
   const { policy, releases } = options;
-  const found: { receipts?: Receipts; sealed?: Sealed } = {};
+  const found: { receipts?: Receipts | undefined; sealed?: Sealed | undefined } = {};
   const first = await attempt(origin, options, async (socket, received) => {
     found.receipts = await askReceipts(socket, origin, options);
     found.sealed = await askSealed(socket, origin, { ...options, received });

@@ -1,6 +1,6 @@
-// What a server does when it is offered what an attested client never uses: plain http, TLS before 1.3, an
-// old session. No probe sends content: the one request is GET /v1/attestation with a random nonce. A probe
-// that could not be made is never a refusal.
+// Offers a server the things that an attested client never uses, and sees whether it takes them: plain http,
+// TLS before 1.3, an old session. No probe sends content: the one request is GET /v1/attestation with a
+// random nonce. A probe that could not be made is never a refusal.
 
 import { once } from 'node:events';
 import { connect, isIP, type Socket } from 'node:net';
@@ -8,14 +8,14 @@ import { connect as tlsConnect, type ConnectionOptions, type TLSSocket } from 'n
 import { toHex } from '../../encoding/bytes.ts';
 import { readResponse } from '../response.ts';
 
-/** What a probe saw. `refused`: the server did not take what was offered. */
+/** The finding of a probe. `refused`: the server did not take what was offered. */
 export interface Sighting {
   readonly refused: boolean;
   /** In words, for a person. */
   readonly seen: string;
 }
 
-export interface ProbeOptions {
+export interface ProbingOptions {
   /** Milliseconds, for each connection and each answer. */
   readonly timeoutMs: number;
   readonly randomBytes: (length: number) => Uint8Array;
@@ -25,7 +25,7 @@ const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_BODY_BYTES = 1024 * 1024;
 
 /** A session of one connection, offered on the next. */
-export async function probeResumption(origin: URL, options: ProbeOptions): Promise<Sighting> {
+export async function probeResumption(origin: URL, options: ProbingOptions): Promise<Sighting> {
   const sessions: Buffer[] = [];
   const first = await handshake(origin, { minVersion: 'TLSv1.3' }, options, (socket) =>
     socket.on('session', (session: Buffer) => sessions.push(session)),
@@ -65,7 +65,7 @@ export async function probeResumption(origin: URL, options: ProbeOptions): Promi
 }
 
 /** TLS 1.2 and below, all of them at once. */
-export async function probeOldTls(origin: URL, options: ProbeOptions): Promise<Sighting> {
+export async function probeOldTls(origin: URL, options: ProbingOptions): Promise<Sighting> {
   // Without the level, OpenSSL itself would not offer 1.0 and 1.1, and would refuse in the server's place.
   const old = { minVersion: 'TLSv1', maxVersion: 'TLSv1.2', ciphers: 'DEFAULT:@SECLEVEL=0' } as const;
   const { socket, why, refusal } = await handshake(origin, old, options);
@@ -77,7 +77,7 @@ export async function probeOldTls(origin: URL, options: ProbeOptions): Promise<S
 }
 
 /** An HTTP request without TLS on the same port. */
-export async function probePlainHttp(origin: URL, options: ProbeOptions): Promise<Sighting> {
+export async function probePlainHttp(origin: URL, options: ProbingOptions): Promise<Sighting> {
   const socket = connect({ host: hostOf(origin), port: portOf(origin) });
   socket.on('error', ignore);
   if (!(await connected(socket, options.timeoutMs))) return unseen('no TCP connection');
@@ -95,7 +95,7 @@ export async function probePlainHttp(origin: URL, options: ProbeOptions): Promis
 }
 
 interface Shaken {
-  readonly socket?: TLSSocket;
+  readonly socket?: TLSSocket | undefined;
   /** Why there is none. */
   readonly why: string;
   /** The peer took the TCP connection. */
@@ -107,7 +107,7 @@ interface Shaken {
 function handshake(
   origin: URL,
   offer: ConnectionOptions,
-  { timeoutMs }: ProbeOptions,
+  { timeoutMs }: ProbingOptions,
   prepare: (socket: TLSSocket) => void = ignore,
 ): Promise<Shaken> {
   const host = hostOf(origin);
@@ -171,7 +171,7 @@ async function connected(socket: Socket, timeoutMs: number): Promise<boolean> {
   }
 }
 
-function request(origin: URL, { randomBytes }: ProbeOptions): string {
+function request(origin: URL, { randomBytes }: ProbingOptions): string {
   return [
     `GET /v1/attestation?nonce=${toHex(randomBytes(32))} HTTP/1.1`,
     `Host: ${origin.host}`,

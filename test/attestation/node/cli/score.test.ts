@@ -17,7 +17,7 @@ import {
   startAttestedServer,
 } from '../../../fixtures/attestation/attested-server.ts';
 import { cli, POLICY } from '../../../fixtures/attestation/cli.ts';
-import { EXEMPLARY, fullPolicy, type Score, scored } from '../../../fixtures/attestation/scored.ts';
+import { EXEMPLARY, fullPolicy, scored } from '../../../fixtures/attestation/scored.ts';
 
 const ARGS = ['--policy', 'p.json', '--allow-simulated'];
 const FILES = { 'p.json': fullPolicy() };
@@ -75,7 +75,7 @@ describe('a server', () => {
     const { score } = await scored();
     const page = readFileSync(fileURLToPath(new URL('../../../../docs/score.md', import.meta.url)), 'utf8');
     const listed = [...page.split('## As JSON')[1]!.matchAll(/^\| `(\w+)` \|/gm)].map(([, key]) => key);
-    expect(Object.keys(score).toSorted()).toEqual(listed.toSorted());
+    expect(new Set(Object.keys(score))).toEqual(new Set(listed));
     for (const factor of score.factors) {
       expect(Object.keys(factor).toSorted()).toEqual([
         'evidence',

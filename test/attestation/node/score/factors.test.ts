@@ -1,5 +1,5 @@
-// docs/score.md and the code list the same factors, in the same order, each under its group, with what passing
-// and failing mean and where it is seen.
+// docs/score.md and the code list the same factors, in the same order, each under its group, with what
+// passing and failing mean and where it is seen.
 
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

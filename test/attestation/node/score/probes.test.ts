@@ -1,5 +1,5 @@
-// What the probes say of servers that take what they offer, that refuse it, and that are not there: only a
-// refusal that was seen is one.
+// The findings of the probes about servers that take what they offer, that refuse it, and that are not there:
+// only a refusal that was seen is one.
 
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { randomBytes } from 'node:crypto';
@@ -20,9 +20,9 @@ import { EXEMPLARY } from '../../../fixtures/attestation/scored.ts';
 const OPTIONS = { timeoutMs: 400, randomBytes: (length: number) => new Uint8Array(randomBytes(length)) };
 const PATIENT = { ...OPTIONS, timeoutMs: 10_000 };
 
-const open: { server: Server; sockets: Socket[] }[] = [];
+const OPEN: { server: Server; sockets: Socket[] }[] = [];
 afterEach(async () => {
-  for (const { server, sockets } of open.splice(0)) {
+  for (const { server, sockets } of OPEN.splice(0)) {
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => server.close(resolve));
   }
@@ -39,7 +39,7 @@ async function port(handle: (socket: Socket) => void): Promise<URL> {
   await new Promise<void>((resolve) => {
     server.listen(0, '127.0.0.1', resolve);
   });
-  open.push({ server, sockets });
+  OPEN.push({ server, sockets });
   return new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
 }
 
@@ -47,7 +47,7 @@ function answering(bytes: string): (socket: Socket) => void {
   return (socket) => socket.once('data', () => socket.end(bytes));
 }
 
-const nowhere = new URL('https://127.0.0.1:1');
+const NOWHERE = new URL('https://127.0.0.1:1');
 
 describe.each<[string, (origin: URL, options: typeof OPTIONS) => Promise<Sighting>]>([
   ['resumption', probeResumption],
@@ -55,7 +55,7 @@ describe.each<[string, (origin: URL, options: typeof OPTIONS) => Promise<Sightin
   ['plain http', probePlainHttp],
 ])('%s', (_, probe) => {
   test('no server is no refusal', async () => {
-    expect(await probe(nowhere, PATIENT)).toMatchObject({
+    expect(await probe(NOWHERE, PATIENT)).toMatchObject({
       refused: false,
       seen: expect.stringContaining('not seen'),
     });
@@ -123,7 +123,7 @@ describe('an earlier session', () => {
   });
 
   test('is offered, and a full handshake is made', async () => {
-    // Behind one address, two servers whose tickets open nothing at each other.
+    // Behind one address, two servers that cannot open the tickets of each other.
     const servers = [await startAttestedServer(), await startAttestedServer()];
     let taken = 0;
     const both = await port((socket) => {
