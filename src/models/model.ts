@@ -101,6 +101,8 @@ export interface RegisteredModel {
   readonly vision?: boolean | undefined;
   /** Of an adapter: the id of its base. */
   readonly parent?: string | undefined;
+  /** Adapters that are applied, in order, with the factors of their deltas. */
+  readonly adapters?: readonly { readonly sha256: string; readonly scale: number }[] | undefined;
   readonly derived?: Derivation | undefined;
   /** The job of a workshop that made its files. */
   readonly job?: JobOrigin | undefined;

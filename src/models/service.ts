@@ -60,10 +60,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
   readonly #uses = new AdapterUses();
-  /**
-   * Each running pull has a follower of the service, so that registration does not depend on a watching
-   * client.
-   */
+  /** Each running pull has a follower of the service, so that registration needs no watching client. */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {

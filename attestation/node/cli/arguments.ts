@@ -2,10 +2,10 @@
 // are refused with the usage. Turns flags into a policy; flags that weaken it exist here and
 // nowhere in a policy file.
 
-import { parseArgs, type ParseArgsConfig } from 'node:util';
-import { malformed } from '../../transcript/errors.ts';
+import type { ParseArgsConfig } from 'node:util';
 import { canonicalOrigin } from '../proxy/guard.ts';
 import { helpFor } from './help.ts';
+import { ANY, boundedCount, parse, wrong } from './options.ts';
 import {
   allowAnyModel,
   allowSimulated,
@@ -47,18 +47,27 @@ const PROXY = {
   'allow-origin': { type: 'string', multiple: true },
   log: { type: 'boolean' },
   'no-log': { type: 'boolean' },
+  receipts: { type: 'string' },
+  'with-content': { type: 'boolean' },
 } as const;
 
+const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
+
 const JOB = {
-  policy: ACCEPT.policy,
-  'reference-values': ACCEPT['reference-values'],
-  measurement: ACCEPT.measurement,
-  model: ACCEPT.model,
-  'any-model': ACCEPT['any-model'],
-  'allow-simulated': ACCEPT['allow-simulated'],
+  ...JUDGED,
   evidence: { type: 'string' },
   key: { type: 'string', multiple: true },
   json: { type: 'boolean' },
+} as const satisfies ParseArgsConfig['options'];
+
+const RECEIPT = {
+  ...JUDGED,
+  evidence: { type: 'string' },
+  request: { type: 'string' },
+  response: { type: 'string' },
+  at: { type: 'string' },
+  json: { type: 'boolean' },
+  explain: { type: 'boolean' },
 } as const satisfies ParseArgsConfig['options'];
 
 /**
@@ -104,6 +113,9 @@ export type Command =
       readonly allowOrigins: readonly string[];
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
+      /** Receipts are asked for, checked and kept here, their texts where `withContent`. */
+      readonly receiptsFolder: string | undefined;
+      readonly withContent: boolean;
     })
   | (Target & { readonly kind: 'score'; readonly json: boolean })
   | { readonly kind: 'evidence' }
@@ -115,6 +127,18 @@ export type Command =
       readonly keys: readonly string[];
       readonly accept: Accept;
       readonly json: boolean;
+    }
+  | {
+      readonly kind: 'receipt';
+      readonly file: string;
+      readonly evidenceFile: string | undefined;
+      readonly requestFile: string | undefined;
+      readonly responseFile: string | undefined;
+      /** Milliseconds since 1970. */
+      readonly at: number | undefined;
+      readonly accept: Accept;
+      readonly json: boolean;
+      readonly explain: boolean;
     }
   | { readonly kind: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
   | { readonly kind: 'bundle'; readonly cacheFolder: string }
@@ -145,6 +169,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'evidence' };
     case 'job':
       return jobCommand(rest);
+    case 'receipt':
+      return receiptCommand(rest);
     case 'policy':
       return policyCommand(rest);
     case 'measure':
@@ -197,10 +223,12 @@ function proxyCommand(argv: readonly string[]): Command {
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
     allowNonLoopback: values['allow-non-loopback'] ?? false,
-    connections: count(values.connections ?? '64', '--connections', 1024),
+    connections: boundedCount(values.connections ?? '64', '--connections', 1024),
     sameMachine: values['same-machine'] ?? false,
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
+    receiptsFolder: values.receipts,
+    withContent: contentKept(values.receipts, values['with-content']),
   };
 }
 
@@ -248,6 +276,31 @@ function jobCommand(argv: readonly string[]): Command {
   return { kind: 'job', record, evidenceFile, keys, accept, json };
 }
 
+function contentKept(folder: string | undefined, content: boolean | undefined): boolean {
+  if (content === true && folder === undefined) throw wrong('--with-content goes with --receipts DIR');
+  return content ?? false;
+}
+
+function receiptCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, RECEIPT);
+  const [file, ...more] = positionals;
+  if (file === undefined || more.length > 0) throw wrong('receipt takes one file');
+  if (values.json === true && values.explain === true) throw wrong('--json and --explain do not go together');
+  const at = values.at === undefined ? undefined : new Date(values.at).getTime();
+  if (Number.isNaN(at)) throw wrong('--at is a time as 2026-01-31T12:00:00Z');
+  return {
+    kind: 'receipt',
+    file,
+    evidenceFile: values.evidence,
+    requestFile: values.request,
+    responseFile: values.response,
+    at,
+    accept: acceptOf(values),
+    json: values.json ?? false,
+    explain: values.explain ?? false,
+  };
+}
+
 function bundleCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { cache: { type: 'string' } });
   if (values.cache === undefined || positionals.length > 0)
@@ -286,7 +339,7 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
   return {
     origin,
     accept: acceptOf(values),
-    timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
+    timeoutMs: boundedCount(values.timeout ?? '30', '--timeout', 3600) * 1000,
     cacheFolder: values.cache,
     bundleFile: values.bundle,
   };
@@ -313,38 +366,6 @@ function modelPair(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-function count(text: string, name: string, maximum: number): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > maximum)
-    throw wrong(`${name} is ${text}, expected 1 to ${maximum}`);
-  return value;
-}
-
-const ANY = 'any';
-
 function simulatedDanger(root: string): Dangers[typeof allowSimulated] {
   return root === ANY ? true : { root };
-}
-
-function parse<const O extends NonNullable<ParseArgsConfig['options']>>(argv: readonly string[], options: O) {
-  // An option whose value may be left out, which parseArgs does not know.
-  const args = argv.map((word) => (word === '--allow-simulated' ? `--allow-simulated=${ANY}` : word));
-  try {
-    const parsed = parseArgs({ args, options, strict: true, allowPositionals: true, tokens: true });
-    const seen = new Set<string>();
-    for (const token of parsed.tokens) {
-      if (token.kind !== 'option') continue;
-      if (seen.has(token.name) && options[token.name]?.multiple !== true)
-        throw wrong(`--${token.name} is given twice`);
-      seen.add(token.name);
-    }
-    return parsed;
-  } catch (error) {
-    if (error instanceof TypeError) throw wrong(error.message.split('. ')[0] ?? error.message);
-    throw error;
-  }
-}
-
-function wrong(message: string): Error {
-  return malformed('wrong_usage', message, { hint: 'see assay-verify --help' });
 }

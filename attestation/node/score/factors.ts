@@ -16,7 +16,7 @@ export interface FactorRules {
   readonly all?: readonly Rule[] | undefined;
   /** Rules a policy need not ask for: one that failed fails the factor, one that was skipped does not. */
   readonly also?: readonly Rule[] | undefined;
-  /** True: where a rule was skipped because the policy does not ask, the factor does not apply. Else it fails. */
+  /** True: where the policy asks for none and a rule is skipped, the factor does not apply. Else it fails. */
   readonly optional?: true | undefined;
 }
 

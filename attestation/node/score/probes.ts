@@ -117,7 +117,7 @@ function handshake(
       port: portOf(origin),
       servername: isIP(host) === 0 ? host : undefined,
       ALPNProtocols: ['http/1.1'],
-      // A probe sends no secret, and its findings are about what the server takes, not about who it is.
+      // A probe sends no secret, and its findings are about the handshake, not about the peer.
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,
       ...offer,

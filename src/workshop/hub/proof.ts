@@ -1,4 +1,4 @@
-// What a publication sends beside the outputs of a job: the job's signed record and the evidence that binds its
+// Sent by a publication beside the outputs of a job: the job's signed record and the evidence that binds its
 // key, so that those that fetch the files can judge where they came from. Refuses files that are none of the
 // record's outputs.
 

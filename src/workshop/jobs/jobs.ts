@@ -348,13 +348,13 @@ export class Jobs {
     const { clock, log, signer, ownTool } = this.#options;
     const { report, ...end } = ending;
     const tool = report?.tool ?? toolOf(live.job) ?? ownTool;
-    const { plan } = live.job;
+    const ran = report === undefined ? live.job : { ...live.job, ...ranAs(report) };
+    const { plan } = ran;
     let job: StoredJob = {
-      ...live.job,
+      ...ran,
       plan: { ...plan, parameters: { ...plan.parameters, ...report?.origins } },
       progress: live.progress,
       stage: live.stage,
-      ...(report && ranAs(report)),
       outputs: [],
       result: null,
       ...end,

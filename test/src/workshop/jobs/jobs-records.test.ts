@@ -4,17 +4,26 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { beforeEach, expect, test } from 'vitest';
-import { openJobRecord } from '../../../../attestation/receipts/job.ts';
+import { type JobRecord, openJobRecord } from '../../../../attestation/receipts/job.ts';
 import type { JobKind } from '../../../../src/workshop/kind.ts';
 import type { Jobs } from '../../../../src/workshop/jobs/jobs.ts';
 import { RESULT, scriptKind } from '../../../fixtures/workshop/kinds.ts';
 import { GOOD, NEVER, useOpenedJobs } from '../../../fixtures/workshop/opened-jobs.ts';
 
 const fixture = useOpenedJobs();
-const sha256 = createHash('sha256').update('weights').digest();
-const input = { name: 'model', sha256: new Uint8Array(sha256) };
-const reading = (name: string, script: string, second?: string) =>
-  scriptKind(name, script, {
+const WEIGHTS = 'weights';
+const INPUT = { name: 'model', sha256: new Uint8Array(createHash('sha256').update(WEIGHTS).digest()) };
+const SH = { name: 'sh', version: '1' };
+/** Says its stage, and runs on. */
+const UP = `echo '{"progress":0.1,"stage":"up"}'; sleep 1000`;
+
+beforeEach(() => {
+  mkdirSync(fixture.path('root'));
+  writeFileSync(fixture.path('root', 'weights.bin'), WEIGHTS);
+});
+
+function reading(name: string, script: string, second?: string): JobKind {
+  return scriptKind(name, script, {
     plan: () => ({
       inputs: ['weights.bin', second]
         .filter((given) => given !== undefined)
@@ -27,33 +36,33 @@ const reading = (name: string, script: string, second?: string) =>
       parameters: { a: 1 },
     }),
   });
-const UP = `echo '{"progress":0.1,"stage":"up"}'; sleep 1000`;
-const sh = { name: 'sh', version: '1' };
-beforeEach(() => {
-  mkdirSync(fixture.path('root'));
-  writeFileSync(fixture.path('root', 'weights.bin'), 'weights');
-});
-const openAll = (...kinds: readonly JobKind[]) =>
-  fixture.open(kinds, { roots: [fixture.path('root')], limits: { running: 1 } });
-const recordOf = async (jobs: Jobs, id: string) =>
-  openJobRecord(new Uint8Array((await jobs.record('me', id)) ?? []));
-const untilUp = async (jobs: Jobs, id: string): Promise<void> => {
+}
+
+function openAll(...kinds: readonly JobKind[]): Promise<Jobs> {
+  return fixture.open(kinds, { roots: [fixture.path('root')], limits: { running: 1 } });
+}
+
+async function recordOf(jobs: Jobs, id: string): Promise<JobRecord> {
+  return openJobRecord(new Uint8Array((await jobs.record('me', id)) ?? []));
+}
+
+async function untilUp(jobs: Jobs, id: string): Promise<void> {
   while (jobs.get('me', id).stage !== 'up') await new Promise((resolve) => setImmediate(resolve));
-};
+}
 
 test('done and failed: inputs, tool and parameters; outputs of the first alone', async () => {
   const good = reading('good', `echo x > /job/out/a; ${RESULT}`);
   const bad = reading('bad', `echo x > /job/out/a; exit 1`);
   const jobs = await openAll(good, bad);
   const [done, failed] = [await fixture.ended(jobs, good), await fixture.ended(jobs, bad)];
-  expect(await recordOf(jobs, done.id)).toMatchObject({ state: 'done', inputs: [input], tool: sh });
+  expect(await recordOf(jobs, done.id)).toMatchObject({ state: 'done', inputs: [INPUT], tool: SH });
   expect((await recordOf(jobs, done.id)).outputs).toHaveLength(1);
   expect(await recordOf(jobs, failed.id)).toMatchObject({
     state: 'failed',
     code: 'job_failed',
-    inputs: [input],
+    inputs: [INPUT],
     outputs: [],
-    tool: sh,
+    tool: SH,
     parameters: new Map([['a', 1]]),
   });
 });
@@ -72,7 +81,7 @@ test('failed before its program ran: the inputs that were read by then, and the 
   expect(await recordOf(jobs, id)).toMatchObject({
     state: 'failed',
     code: 'path_not_allowed',
-    inputs: [input],
+    inputs: [INPUT],
     tool: { name: 'test' },
   });
 });
@@ -87,7 +96,7 @@ test('cancelled while it ran: inputs and tool; while it waited: neither', async 
   await untilUp(jobs, first.id);
   await jobs.cancel('me', second.id);
   await jobs.cancel('me', first.id);
-  expect(await recordOf(jobs, first.id)).toMatchObject({ state: 'cancelled', inputs: [input], tool: sh });
+  expect(await recordOf(jobs, first.id)).toMatchObject({ state: 'cancelled', inputs: [INPUT], tool: SH });
   expect(await recordOf(jobs, second.id)).toMatchObject({
     state: 'cancelled',
     code: 'job_cancelled',
@@ -110,7 +119,7 @@ test('interrupted, by a shutdown or a kill: inputs, tool and barriers as they we
   expect(first).toMatchObject({
     state: 'interrupted',
     code: 'job_interrupted',
-    inputs: [input],
+    inputs: [INPUT],
     outputs: [],
   });
   await fixture.closeLast();
@@ -118,7 +127,7 @@ test('interrupted, by a shutdown or a kill: inputs, tool and barriers as they we
   rmSync(of!);
   const again = await openAll(kind);
   const record = await recordOf(again, id);
-  expect(record).toMatchObject({ state: 'interrupted', inputs: [input], outputs: [], tool: sh });
+  expect(record).toMatchObject({ state: 'interrupted', inputs: [INPUT], outputs: [], tool: SH });
   expect(record).toMatchObject({
     tool: first.tool,
     barriers: first.barriers,

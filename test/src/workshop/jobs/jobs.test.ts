@@ -1,12 +1,9 @@
 // Jobs from their submission to their record, with real jails and shell scripts as programs.
 
-import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openJobRecord } from '../../../../attestation/receipts/job.ts';
-import type { JobKind } from '../../../../src/workshop/kind.ts';
-import type { Jobs } from '../../../../src/workshop/jobs/jobs.ts';
 import { isOver } from '../../../../src/workshop/jobs/state.ts';
 import { LIMITS, RECEIPT, RESULT, scriptKind } from '../../../fixtures/workshop/kinds.ts';
 import { GOOD, NEVER, useOpenedJobs } from '../../../fixtures/workshop/opened-jobs.ts';
