@@ -32,7 +32,7 @@ import type { InputSources } from './jobs/inputs.ts';
 import { allKinds } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
-import { openPublishing } from './publishing.ts';
+import { DEFAULT_HUB, openPublishing } from './publishing.ts';
 import { openPulling } from './pulling.ts';
 import type { HubInputs } from './pulls/inputs.ts';
 import { assertPickles } from './python/pickles.ts';
@@ -158,6 +158,11 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
         kinds,
         jobs,
         python,
+        hub: {
+          endpoint: config.models.hub ?? DEFAULT_HUB,
+          pull: workshop.pull,
+          publish: workshop.publish,
+        },
         publications: publishing.publications,
         assets: { dataFolder: dataDir(config), signature },
       }),

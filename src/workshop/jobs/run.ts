@@ -83,7 +83,8 @@ export function markOf(instance: string, id: string): string {
 export async function runJob(context: JobContext, run: JobRun, report: RunReport): Promise<RunResult> {
   const { folder, build, sources } = context;
   const { id, kind, plan, signal } = run;
-  assertConfined(kind, build);
+  const bar = barTo(kind, context);
+  if (bar !== null) throw bar;
   const uid = uidOf(build, run.place);
   const { output, staging } = await folder.prepare(id, uid);
   const limits = capped({ ...kind.limits, ...plan.limits }, context.caps);
@@ -162,14 +163,23 @@ function capped(limits: JobLimits, caps: JobContext['caps']): JobLimits {
   };
 }
 
-/** 503 confinement_missing: fail closed. */
-export function assertConfined(kind: JobKind, { barriers }: Pick<JailBuild, 'barriers'>): void {
-  const missing = kind.requires.filter((each) => !barriers.includes(each));
-  if (missing.length > 0)
-    throw new ApiError(
-      'confinement_missing',
-      `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`,
+/** 403 network_disabled, 503 confinement_missing: no job of the kind runs here, fail closed. Null: it may. */
+export function barTo(
+  kind: Pick<JobKind, 'name' | 'network' | 'requires'>,
+  { network, build: { barriers } }: Pick<JobContext, 'network' | 'build'>,
+): ApiError | null {
+  if (kind.network && !network)
+    return new ApiError(
+      'network_disabled',
+      'this kind of job needs the network, which is off (workshop.network)',
     );
+  const missing = kind.requires.filter((each) => !barriers.includes(each));
+  return missing.length === 0
+    ? null
+    : new ApiError(
+        'confinement_missing',
+        `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`,
+      );
 }
 
 interface Started {
