@@ -5,11 +5,13 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Barrier, JobKind, JobLimits, JobOutputFile, JobPlan, JobProgram } from '../kind.ts';
 import { type Jailed, type JailBuild, type JailEnd, startInJail, uidOf } from '../jail/jail.ts';
+import { bytesBelow } from '../jail/watch.ts';
 import { type InputOptions, type InputSources, resolveInput } from './inputs.ts';
 import type { JobInputFiles, Recorded } from './shown.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
+import { noRoom } from './room.ts';
 import { assertRecordable, type RunTool } from './record.ts';
 import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
@@ -103,16 +105,36 @@ export async function runJob(context: JobContext, run: JobRun, report: RunReport
     report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
     await run.onKnown();
     signal.throwIfAborted();
+    const outputBytes = await folder.room.promise(output, limits.outputBytes);
     const wallMs = Math.max(1, limits.wallMs - Math.floor(performance.now() - started));
-    const jailed = { program, inputs, output, limits: { ...limits, wallMs } };
-    const result = await inJail(context, { ...run, onProgress: onFetched }, jailed);
+    const jailed = { program, inputs, output, limits: { ...limits, wallMs, outputBytes } };
+    const result = await withinRoom(inJail(context, { ...run, onProgress: onFetched }, jailed), {
+      isLess: outputBytes < limits.outputBytes,
+      isFull: async () => (await bytesBelow(output)) >= outputBytes - BLOCK,
+    });
     for (const input of inputs) await input.check();
     return { outputs: await collectOutputs(output, signal), result };
   } finally {
+    folder.room.release(output);
     for (const input of inputs) input.release?.();
   }
 }
 
+/** Of a job that may write less than its kind would: why it failed is the disk, where it wrote all it may. */
+async function withinRoom<T>(
+  running: Promise<T>,
+  { isLess, isFull }: { readonly isLess: boolean; readonly isFull: () => Promise<boolean> },
+): Promise<T> {
+  try {
+    return await running;
+  } catch (error) {
+    if (isLess && error instanceof ApiError && (await isFull())) throw noRoom();
+    throw error;
+  }
+}
+
+/** Of a file system. */
+const BLOCK = 4096;
 /** Of a job with inputs of a hub: the part of its progress that is for fetching them. */
 const FETCHING = 0.25;
 
