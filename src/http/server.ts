@@ -243,9 +243,9 @@ function createApp(
       if (fields !== undefined && body !== undefined)
         // Left open by a refusal, so that its answer arrives.
         void fields(type, payload.iterator({ destroyOnReturn: false }), body.schema)
-          .finally(() => dropRest(payload))
           .then((read) => [null, read] as const)
           .catch((error: unknown) => [toApiError(error), undefined] as const)
+          .then((read) => dropRest(payload).then(() => read))
           // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
           .then(([error, read]) => done(error, read));
       else if (form === undefined || !/^multipart/i.test(type)) done(unsupportedMediaType());

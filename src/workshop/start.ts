@@ -37,6 +37,7 @@ import { openPulling } from './pulling.ts';
 import type { HubInputs } from './pulls/inputs.ts';
 import { assertPickles } from './python/pickles.ts';
 import { PythonEnvironment } from './python/environment.ts';
+import type { HubStatus } from './python/finetune-status.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
 
@@ -158,11 +159,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
         kinds,
         jobs,
         python,
-        hub: {
-          endpoint: config.models.hub ?? DEFAULT_HUB,
-          pull: workshop.pull,
-          publish: workshop.publish,
-        },
+        hub: hubStatus(given),
         publications: publishing.publications,
         assets: { dataFolder: dataDir(config), signature },
       }),
@@ -174,6 +171,10 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   signal.throwIfAborted();
   const url = await listen(server, config);
   return { url, identity, tee, jail };
+}
+
+function hubStatus({ config, workshop: { pull, publish } }: WorkshopConfig): HubStatus {
+  return { endpoint: config.models.hub ?? DEFAULT_HUB, pull, publish };
 }
 
 /** Of the release build; absent: the catalogue says that it is not signed. */

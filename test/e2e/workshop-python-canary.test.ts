@@ -184,7 +184,7 @@ describe.skipIf(!HAVE_PYTHON)('data of callers', () => {
         body: { model_name: 'tiny', dataset_source, num_epochs: 1000, ...FAST, max_steps: 100_000 },
       });
       const path = `/api/jobs/${String(json['job_id'])}`;
-      await until(workshop, path, ({ stage }) => /^step/.test(String(stage)), KEY);
+      await until(workshop, path, ({ stage }) => String(stage).startsWith('step'), KEY);
       expect(existsSync(join(workshop.folder, 'data/workshop/jobs', String(json['job_id']), 'in'))).toBe(
         true,
       );

@@ -140,10 +140,7 @@ export interface CrossPaths {
 }
 
 /** The answer of `GET /api/convert/cross/paths`. `barred`: why no such job runs on this machine. */
-export async function crossPaths(
-  environment: PythonEnvironment,
-  barred: string | null,
-): Promise<CrossPaths> {
+export async function crossPaths(environment: PythonEnvironment, barred: string | null): Promise<CrossPaths> {
   const { state, missing, command, reason } = await environment.status();
   const paths = CROSS_PATH_IDS.map((id): CrossPath => {
     const { from, to, extensions, packages, note } = CROSS_PATHS[id];

@@ -18,11 +18,7 @@ const words = text({ max: 4096 });
 /** As Part of finetune-status. */
 const part = object({ available: flag(), version: nullable(words), note: optional(words) });
 
-export function pythonRoutes(
-  environment: PythonEnvironment,
-  jobs: Jobs,
-  hub: HubStatus,
-): readonly Route[] {
+export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs, hub: HubStatus): readonly Route[] {
   return [
     route({
       ...COMMON,
@@ -48,7 +44,8 @@ export function pythonRoutes(
     route({
       ...COMMON,
       path: '/api/finetune/status',
-      summary: 'What training needs and what of it is there: Unsloth, the libraries of the hub, the hub itself.',
+      summary:
+        'What training needs and what of it is there: Unsloth, the libraries of the hub, the hub itself.',
       answer: object({
         ready: flag(),
         backend: words,

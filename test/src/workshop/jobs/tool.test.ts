@@ -2,21 +2,31 @@
 // file, also one that leaves its size and time of change as they were.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { cpSync, mkdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import type * as Fs from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { encodeCbor } from '@assay/attestation';
+import type * as Shown from '../../../../src/workshop/jobs/shown.ts';
 import { digestOfFile } from '../../../../src/workshop/jobs/shown.ts';
 import { toolDigest } from '../../../../src/workshop/jobs/tool.ts';
 import { scratch } from '../../../fixtures/workshop/kinds.ts';
 
 vi.mock('node:fs', async (original) => {
-  const fs = await original<typeof import('node:fs')>();
+  const fs = await original<typeof Fs>();
   return { ...fs, readFileSync: vi.fn(fs.readFileSync) };
 });
 vi.mock('../../../../src/workshop/jobs/shown.ts', async (original) => {
-  const shown = await original<typeof import('../../../../src/workshop/jobs/shown.ts')>();
+  const shown = await original<typeof Shown>();
   return { ...shown, digestOfFile: vi.fn(shown.digestOfFile) };
 });
 
