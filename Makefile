@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle
+.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -81,6 +81,7 @@ ifeq ($(CI),true)
 	@python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-venv; } >/dev/null 2>&1 || echo '! venv cannot be installed: there is no Python environment'
 	@$(TSX) scripts/native/main.ts & native=$$!; { $(call oracle,--seconds 1500) || echo '! tests of the Python tools and beside the official converter are skipped'; } & python=$$!; $(TSX) scripts/real-models/main.ts; models=$$?; wait $$python; wait $$native; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
+	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
@@ -107,6 +108,9 @@ drift: build ## regenerate generated files and compare
 # outside of the tree. An environment that is whole stays.
 convert-oracle: $(TESTS_INSTALLED) ## the official converter and transformers, as the oracle of the tests of ours
 	@$(call oracle)
+
+prove: $(INSTALLED) ## search the models of the protocol for attacks with Verifpal (cargo compiles it once; docs/proofs.md); MODEL=name, TRACES=1
+	@$(TSX) scripts/prove/main.ts $(MODEL) $(if $(TRACES),--traces)
 
 fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
 	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/src -t 'property'

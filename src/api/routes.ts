@@ -16,6 +16,7 @@ import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
 import { metricsRoute } from './metrics.ts';
+import { receiptRoute } from './receipts.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
@@ -47,6 +48,7 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     ...FILE_ROUTES,
     ...batchRoutes(context, replayed),
     attestation,
+    receiptRoute,
     health(context),
     metricsRoute(context),
   ];

@@ -40,6 +40,8 @@ export interface RequestRecord {
   readonly completionTokens: number;
   /** SHA-256 of the evidence handed out, on /v1/attestation. */
   readonly evidenceSha256: string | null;
+  /** SHA-256 of the answer's receipt; null without one. */
+  readonly receiptSha256?: string | null | undefined;
   readonly milliseconds: number;
   /** The client left, or the server ended the stream with an error. */
   readonly aborted: boolean;
@@ -78,6 +80,8 @@ export interface EgressRecord {
 export interface Audit {
   /** Never blocks and never throws; the record is on disk after the next flush. */
   append(record: RequestRecord): void;
+  /** Hash of the newest line, lower-case hex. */
+  readonly hash: string;
   /** Resolves once it is on disk and signed; rejects when the log cannot be written. */
   egress(record: EgressRecord): Promise<void>;
   flush(): Promise<void>;
@@ -181,6 +185,10 @@ class AuditLog implements Audit {
     if (this.#failure === undefined) return;
     if (isFull(this.#failure)) throw this.#failure;
     throw new Error(`the audit log in ${this.#options.folder} cannot be written`, { cause: this.#failure });
+  }
+
+  get hash(): string {
+    return this.#hash;
   }
 
   append(record: RequestRecord): void {
@@ -353,6 +361,7 @@ function requestLine(record: RequestRecord): Readonly<Record<string, unknown>> {
     prompt_tokens: record.promptTokens,
     completion_tokens: record.completionTokens,
     evidence_sha256: record.evidenceSha256,
+    receipt_sha256: record.receiptSha256 ?? null,
     milliseconds: Math.round(record.milliseconds),
     aborted: record.aborted,
   };

@@ -129,6 +129,7 @@ export const API_CODES = {
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
   no_such_batch: caller(404, 'there is no such batch, or it is of another key'),
+  no_such_receipt: caller(404, 'there is no such receipt, it is too old, or it is of another key'),
   no_such_job: caller(404, 'there is no such job or output, or it is of another key'),
   hub_not_found: caller(404, 'the hub has no such repository or file'),
   method_not_allowed: caller(405, 'see `Allow`'),

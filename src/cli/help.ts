@@ -199,17 +199,18 @@ Packs a model as a disk (EROFS and dm-verity) and prints what the measured confi
   },
   audit: {
     about: 'verify an audit log',
-    help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+    help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--receipt FILE] [--json]
 
   verify  checks the hash chain of the audit log and the signed head of every run
 `,
     actions: {
-      verify: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+      verify: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--receipt FILE] [--json]
 
 Checks the hash chain of the audit log and the signed head of every run. Exit 0 intact, 1 not.
 
   FOLDER             default: the one of the configuration
   --receipt-key HEX  claim 6 of an attestation of the run; may be repeated
+  --receipt FILE     also find the record that names this receipt (docs/receipts.md); exit 1 where none does
   --json             the verdict as JSON
 ${CONFIG_HELP}`,
     },

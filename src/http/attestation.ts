@@ -97,7 +97,12 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    connectionPins.shown(socket, document.models);
+    const digest = (bytes: Uint8Array): Uint8Array =>
+      new Uint8Array(createHash('sha256').update(bytes).digest());
+    connectionPins.shown(socket, document.models, {
+      claims: digest(document.claims),
+      report: digest(document.report),
+    });
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;

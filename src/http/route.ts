@@ -9,7 +9,8 @@ import type { ApiError } from '../base/errors.ts';
 import type { Access, Auth, Principal } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
-import type { ConnectionPins } from './connection-pins.ts';
+import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
+import type { KeptReceipt } from '../receipts/kept.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
@@ -75,6 +76,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
     ((contentType: string, body: AsyncIterable<Buffer>, schema: JsonSchema) => Promise<unknown>) | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
+  /** Its answers have receipts. */
+  readonly computes?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */
   readonly apart?: boolean | undefined;
   /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
@@ -107,8 +110,12 @@ export interface ReplayRequest {
   readonly bodyBytes: number;
   readonly heapBytes: number;
   readonly principal: Principal;
+  /** The bytes of the value, which its receipt commits to. */
+  readonly raw: Uint8Array;
   /** The models its sender was shown: SHA-256 by id. */
   readonly shown: ReadonlyMap<string, string>;
+  /** The evidence of its sender's connection. */
+  readonly evidence: ShownEvidence | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -119,6 +126,8 @@ export interface Replayed {
   readonly body: string;
   readonly usage: Exchange['usage'];
   readonly error: ApiError | null;
+  /** Null where none was made. */
+  readonly receipt: KeptReceipt | null;
 }
 
 /** Rejects only with the reason of its signal. */

@@ -90,6 +90,7 @@ export async function createServer(
   });
   const context = {
     ...admission,
+    connectionPins,
     deps,
     open,
     drain,
@@ -275,6 +276,7 @@ function parseBody({ exchange, headers }: FastifyRequest, bytes: Buffer): unknow
   const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(headers['content-type'] ?? '')?.[1];
   if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
   exchange.bodyBytes = bytes.length;
+  exchange.receipt?.received(bytes);
   return bytes.length === 0 ? undefined : readBody(exchange, bytes);
 }
 

@@ -167,6 +167,7 @@ export function describeAdapter(options: AdapterDescription): RegistryEntry {
     sizeBytes: own.sizeBytes + file.size,
     residency,
     parent: own.id,
+    adapters: [{ sha256: file.sha256, scale }],
     derived: undefined,
     details: {
       architecture: info.architecture,

@@ -10,7 +10,8 @@ import type { QuantizeName } from '../engine/seam/quantize.ts';
 import { deriveAdapter } from './derive-adapter.ts';
 import { derivationKey, derivationOf, deriveFile, measureSources, partsOf } from './derive.ts';
 import type { ModelFolder, SourceDigest } from './model-folder.ts';
-import type { Derivation, FolderFiles, FolderKind } from './model.ts';
+import type { FolderFiles, FolderKind } from '../base/job-proof.ts';
+import type { Derivation } from './model.ts';
 import { Derivations, type DerivedRecord } from './store/derivations.ts';
 import type { ModelStore, StoredBlob } from './store/store.ts';
 

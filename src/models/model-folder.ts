@@ -10,7 +10,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { codeOf } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
-import type { FolderKind } from './model.ts';
+import type { FolderKind } from '../base/job-proof.ts';
 
 export interface FolderSource {
   /** Path below the folder, with `/`. */

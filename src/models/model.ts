@@ -1,6 +1,7 @@
 // A registered model: its files, its summary, its defaults. Types only, shared by
 // registry, measuring and loading.
 
+import type { FolderFiles, JobProof } from '../base/job-proof.ts';
 import type { ProjectorFacts } from './gguf/projector.ts';
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
@@ -100,6 +101,8 @@ export interface RegisteredModel {
   readonly vision?: boolean | undefined;
   /** Of an adapter: the id of its base. */
   readonly parent?: string | undefined;
+  /** Adapters that are applied, in order, with the factors of their deltas. */
+  readonly adapters?: readonly { readonly sha256: string; readonly scale: number }[] | undefined;
   readonly derived?: Derivation | undefined;
   /** The job of a workshop that made its files. */
   readonly job?: JobOrigin | undefined;
@@ -116,23 +119,6 @@ export interface JobOrigin {
   /** Why that key is trusted: the configuration names it, or accepted evidence binds it. */
   readonly by: 'key' | 'evidence';
 }
-
-/** The proof a registration brings of which job made its files. */
-export interface JobProof {
-  /** The record, base64. */
-  readonly record: string;
-  /** An archive of evidence, JSON. */
-  readonly evidence?: string | undefined;
-}
-
-/** The files of a folder that a model or an adapter was made of here, by the names they have in it. */
-export interface FolderFiles {
-  readonly kind: FolderKind;
-  readonly files: readonly { readonly name: string; readonly sha256: string }[];
-}
-
-/** Which files of a folder are read: of a model, of one that sees, of a PEFT adapter. */
-export type FolderKind = 'model' | 'vision' | 'adapter';
 
 /** One file of a model, with its path. */
 export interface ModelFile extends RegisteredBlob {

@@ -5,7 +5,8 @@
 
 import { ApiError } from '../base/errors.ts';
 import { isRead } from './model-folder.ts';
-import type { FolderFiles, JobOrigin, JobProof, RegistryEntry } from './model.ts';
+import type { FolderFiles, JobProof } from '../base/job-proof.ts';
+import type { JobOrigin, RegistryEntry } from './model.ts';
 
 /** A record that holds, of a job that is done. */
 export interface JudgedJob {

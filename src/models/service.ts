@@ -12,7 +12,8 @@ import { describeSource, type ModelToAdd } from './model-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel } from './load.ts';
-import type { FileIdentity, JobProof, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
+import type { JobProof } from '../base/job-proof.ts';
+import type { FileIdentity, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
 import { admittedEntry, checkShown } from './provenance.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import { plainPullName } from './pull/name.ts';
@@ -59,10 +60,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
   readonly #uses = new AdapterUses();
-  /**
-   * Each running pull has a follower of the service, so that registration does not depend on a watching
-   * client.
-   */
+  /** Each running pull has a follower of the service, so that registration needs no watching client. */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {

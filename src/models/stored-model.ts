@@ -11,15 +11,8 @@ import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
-import type {
-  Derivation,
-  JobProof,
-  KvCacheType,
-  ModelDefaults,
-  ModelFile,
-  RegistryEntry,
-  Residency,
-} from './model.ts';
+import type { JobProof } from '../base/job-proof.ts';
+import type { Derivation, KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
 import type { ManifestBlob, ManifestDerivation, ModelManifest, ModelOrigin } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
@@ -54,7 +47,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
   };
 }
 
-/** What was shown of the job that made its files. */
+/** The job that made its files, as it was shown. */
 export function proofOf({ job }: ModelManifest): JobProof | undefined {
   return job === undefined ? undefined : { record: job.record, evidence: job.evidence };
 }

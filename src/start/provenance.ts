@@ -11,7 +11,7 @@ import type { Clock } from '../base/clock.ts';
 import { ApiError, ConfigError } from '../base/errors.ts';
 import { MAX_EVIDENCE } from '../base/job-proof.ts';
 import type { Config } from '../config/read.ts';
-import type { JobProof } from '../models/model.ts';
+import type { JobProof } from '../base/job-proof.ts';
 import type { JudgedJob, Provenance } from '../models/provenance.ts';
 import { refusedValue } from './configured-paths.ts';
 

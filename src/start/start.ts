@@ -17,6 +17,7 @@ import { createServerLeaf, listen, openRequestAudit, serverConfig } from './http
 import { createModelMetrics } from './metrics.ts';
 import type { Files } from '../files/open.ts';
 import { createFiles } from './files.ts';
+import { createReceipts } from './receipts.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths } from './configured-paths.ts';
@@ -115,6 +116,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       attester,
       files,
       images,
+      receipts: await createReceipts(config, identity, { audit, clock, version: options.version }),
       log,
       version: options.version,
       metricSources: [metrics.families],

@@ -139,7 +139,7 @@ test.each<[string, Outputs]>([
       body: { parent: 'base', job: { by: 'key', receipt_key: KEY.hex, kind: 'finetune/train' } },
     });
     expect(await textOf(id)).not.toBe(await textOf('base'));
-    // Again: without a record nothing is said of it, with one nothing changes.
+    // Again: without a record it has no job, with one it stays as it is.
     expect(await load(name)).toMatchObject(refused('job_record_required'));
     expect(await load(name, record)).toMatchObject({ body: { status: 'already_loaded' } });
   },

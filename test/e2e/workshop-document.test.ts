@@ -15,7 +15,7 @@ import { startUploadHub, TOKEN, type UploadHub } from '../fixtures/workshop/uplo
 
 const KEY = 'key-of-mine';
 /** Done in workshop-python.test.ts. */
-const BY_PYTHON = ['POST /api/convert/cross', 'POST /api/litert/convert/pytorch-to-tflite', 'POST /api/litert/convert/pytorch_to_tflite', 'POST /api/finetune/train', 'GET /api/finetune/jobs/{id}']; // prettier-ignore
+const BY_PYTHON = ['POST /api/convert/cross', 'POST /api/litert/convert/pytorch-to-tflite', 'POST /api/assets/litert/convert', 'POST /api/finetune/train', 'GET /api/finetune/jobs/{id}']; // prettier-ignore
 const SUCCEEDED = new Set<string>();
 let hub: UploadHub;
 let workshop: Workshop;
@@ -159,7 +159,7 @@ test('without the Python environment its kinds are refused', async () => {
   for (const [path, body] of [
     ['/api/convert/cross', { path: 'pytorch_to_onnx', input_path: 'tiny' }],
     ['/api/litert/convert/pytorch-to-tflite', { model_path: 'tiny' }],
-    ['/api/litert/convert/pytorch_to_tflite', { model_path: 'tiny' }],
+    ['/api/assets/litert/convert', { model_path: 'tiny' }],
     ['/api/finetune/train', { model_name: 'tiny', dataset_source: 'text.txt' }],
   ] as const)
     expect((await ask('POST', path, { body })).json).toMatchObject({ error: { code: 'tool_unavailable' } });

@@ -18,15 +18,15 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 77,
-    lines: 10_950,
+    files: 78,
+    lines: 11_050,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,
     files: 8,
-    lines: 700,
+    lines: 720,
     without:
       /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|model-fds)))/,
   },
@@ -40,46 +40,46 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_410,
+    lines: 5_430,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1850,
+    lines: 1950,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
     files: 8,
-    lines: 730,
+    lines: 740,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
   server: {
     entry: PROCESSES.server,
-    files: 414,
-    lines: 57_900,
+    files: 446,
+    lines: 61_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 284,
-    lines: 40_700,
+    files: 308,
+    lines: 43_600,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 42,
-    lines: 5_810,
+    files: 43,
+    lines: 5_950,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {
     entry: PROCESSES.client,
-    files: 80,
-    lines: 13_750,
+    files: 100,
+    lines: 16_300,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   browser: {

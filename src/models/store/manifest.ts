@@ -17,7 +17,7 @@ import {
 } from '../../base/shape.ts';
 import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
 import { checked, parseStored } from '../../base/stored-json.ts';
-import type { FolderFiles, JobProof } from '../model.ts';
+import type { FolderFiles, JobProof } from '../../base/job-proof.ts';
 import { manifestFileName } from './names.ts';
 
 /** Of one model: a verifier reads no more (docs/protocol.md). */

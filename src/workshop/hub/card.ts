@@ -18,8 +18,8 @@ export interface CardFacts {
 
 export const CARD = 'README.md';
 /** The record of the job that made the files, and the evidence that binds its key, as they lie beside them. */
-export const RECORD = 'assay-job.cose';
-export const EVIDENCE = 'assay-job-evidence.json';
+export const RECORD_FILE = 'assay-job.cose';
+export const EVIDENCE_FILE = 'assay-job-evidence.json';
 const MAX_ROWS = 1000;
 
 export function modelCard(kind: RepoKind, facts: CardFacts, files: readonly MeasuredFile[]): string {
@@ -41,8 +41,8 @@ export function modelCard(kind: RepoKind, facts: CardFacts, files: readonly Meas
       ? []
       : [
           '',
-          `The signed record of the job that made them is \`${RECORD}\`, of the SHA-256 \`${facts.recordSha256}\`;`,
-          `\`assay-verify job ${RECORD}\` judges it.`,
+          `The signed record of the job that made them is \`${RECORD_FILE}\`, of the SHA-256 \`${facts.recordSha256}\`;`,
+          `\`assay-verify job ${RECORD_FILE}\` judges it.`,
         ];
   return [
     '---',

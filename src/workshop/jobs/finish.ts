@@ -35,7 +35,7 @@ export async function writtenEnd(job: StoredJob, { folder, signer, tool, log }: 
       error: job.error ?? unrecorded(error),
     };
     try {
-      // Without evidence, and of a job that is not done: nothing is admitted by it.
+      // Without evidence, and of a job that is not done: it admits no model.
       return await write(failed, { ...signer, attester: null }, true);
     } catch {
       try {

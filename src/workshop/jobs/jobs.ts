@@ -13,7 +13,7 @@ import { LogTail } from './lines.ts';
 import type { RunTool, Signer } from './record.ts';
 import { cancelled, interrupted, noSuchJob, notOver } from './endings.ts';
 import { writtenEnd } from './finish.ts';
-import { barTo, known, markOf, type JobContext, type RunReport, runJob, toolOf } from './run.ts';
+import { barTo, markOf, type JobContext, ranAs, type RunReport, runJob, toolOf } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
@@ -320,7 +320,7 @@ export class Jobs {
         },
         onLog: (line: string): void => tail.add(line),
         onKnown: async (): Promise<void> => {
-          live.job = { ...live.job, ...known(report) };
+          live.job = { ...live.job, ...ranAs(report) };
           this.#jobs.set(id, live.job);
           await this.#folder.write(live.job);
         },
@@ -352,13 +352,13 @@ export class Jobs {
     const { clock, log, signer, ownTool } = this.#options;
     const { report, ...end } = ending;
     const tool = report?.tool ?? toolOf(live.job) ?? ownTool;
-    const { plan } = live.job;
+    const ran = report === undefined ? live.job : { ...live.job, ...ranAs(report) };
+    const { plan } = ran;
     let job: StoredJob = {
-      ...live.job,
+      ...ran,
       plan: { ...plan, parameters: { ...plan.parameters, ...report?.origins } },
       progress: live.progress,
       stage: live.stage,
-      ...(report === undefined ? {} : known(report)),
       outputs: [],
       result: null,
       ...end,

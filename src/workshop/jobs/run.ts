@@ -52,7 +52,7 @@ export interface RunReport {
 }
 
 /** The report as the state of the job has it. */
-export function known({
+export function ranAs({
   inputs,
   tool,
   barriers,

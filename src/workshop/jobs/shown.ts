@@ -138,7 +138,7 @@ async function digestOf(file: FileHandle, signal: AbortSignal): ReturnType<typeo
   let size = 0;
   const buffer = Buffer.allocUnsafe(1024 * 1024);
   for (;;) {
-    // No stream with the signal: one that is made after an abort throws where nobody catches it.
+    // No stream with the signal: one that is made after an abort throws where no handler is.
     signal.throwIfAborted();
     const { bytesRead } = await file.read(buffer, 0, buffer.length, size);
     if (bytesRead === 0) break;

@@ -168,8 +168,11 @@ async function run(
   { signal, temporary, onLine }: RunOptions,
 ): Promise<void> {
   signal.throwIfAborted();
-  const env = temporary === undefined ? process.env : { ...process.env, TMPDIR: temporary };
-  const child = spawn(command, arguments_, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env });
+  const [program, ...given] = temporary === undefined ? [command] : ['env', `TMPDIR=${temporary}`, command];
+  const child = spawn(program, [...given, ...arguments_], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
   const end = (): void => endGroup(child.pid);
   signal.addEventListener('abort', end, { once: true });
   const said: string[] = [];

@@ -6,7 +6,8 @@ import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSyn
 import { dirname, join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { readConfig } from '../../../src/config/read.ts';
-import type { JobProof, ModelFormat } from '../../../src/models/model.ts';
+import type { JobProof } from '../../../src/base/job-proof.ts';
+import type { ModelFormat } from '../../../src/models/model.ts';
 import type { Provenance } from '../../../src/models/provenance.ts';
 import type { PullService } from '../../../src/models/pull/pull.ts';
 import { createProvenance } from '../../../src/start/provenance.ts';
@@ -26,7 +27,6 @@ type Outputs = Readonly<Record<string, Uint8Array>>;
 const fixture = useModelService();
 const KEY = jobKey();
 const provenance = trusting('required = true');
-const imagesAllowed = true;
 
 function trusting(more: string): Provenance {
   const text = `[provenance]\nkeys = ["${KEY.hex}"]\n${more}\n`;
@@ -53,8 +53,10 @@ interface Way {
   readonly outputs: Outputs;
 }
 
-const below = (folder: string, files: ReadonlyMap<string, Buffer>): Outputs =>
-  Object.fromEntries([...files].map(([name, bytes]) => [`${folder}/${name}`, bytes]));
+function below(folder: string, files: ReadonlyMap<string, Buffer>): Outputs {
+  return Object.fromEntries([...files].map(([name, bytes]) => [`${folder}/${name}`, bytes]));
+}
+
 const parts = await splitGguf(readFileSync(chat.path), 2);
 const PARTS = Object.fromEntries(parts.map((bytes, i) => [`chat-0000${i + 1}-of-00002.gguf`, bytes]));
 
@@ -100,7 +102,7 @@ const REQUIRED = { code: 'job_record_required', status: 400 };
 
 beforeEach(async () => {
   await fixture.models.close(AbortSignal.abort());
-  await fixture.setUp({ provenance, imagesAllowed });
+  await fixture.setUp({ provenance, imagesAllowed: true });
 });
 
 describe.each(Object.entries(WAYS))('%s', (_name, way) => {
@@ -108,11 +110,11 @@ describe.each(Object.entries(WAYS))('%s', (_name, way) => {
     write(way.outputs);
     await register(way, proof({ ...way.outputs, 'other.bin': Buffer.from('x') }));
     expect(fixture.models.get('it')?.job).toMatchObject({ by: 'key', kind: 'finetune/train' });
-    expect(await fixture.restart({ provenance, imagesAllowed })).toEqual([]);
+    expect(await fixture.restart({ provenance, imagesAllowed: true })).toEqual([]);
     expect(fixture.models.get('it')?.job).toMatchObject({ by: 'key' });
     // A node that no longer trusts the key does not serve it.
     const other = { required: true, judge: () => Promise.reject(new Error('not trusted')) };
-    expect(await fixture.restart({ provenance: other, imagesAllowed })).toMatchObject([{ file: 'it' }]);
+    expect(await fixture.restart({ provenance: other, imagesAllowed: true })).toMatchObject([{ file: 'it' }]);
     expect(fixture.models.get('it')).toBeUndefined();
   });
 
@@ -128,7 +130,7 @@ describe.each(Object.entries(WAYS))('%s', (_name, way) => {
       await expect(register(way, proof(others)), name).rejects.toMatchObject(REFUSED);
     }
     expect(fixture.models.get('it')).toBeUndefined();
-    expect(await fixture.restart({ provenance, imagesAllowed })).toEqual([]);
+    expect(await fixture.restart({ provenance, imagesAllowed: true })).toEqual([]);
     expect(fixture.models.list()).toEqual([]);
   });
 });

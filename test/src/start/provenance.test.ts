@@ -132,7 +132,7 @@ describe('admitting a model', () => {
       await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
         code: 'job_record_refused',
       });
-    // What was converted needs the names of its files.
+    // A converted folder needs the names of its files.
     await expect(admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).rejects.toMatchObject({
       code: 'job_record_refused',
     });

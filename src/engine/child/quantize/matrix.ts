@@ -248,7 +248,7 @@ function addRow({ squares, counts }: Sum, plane: number, at: bigint, columns: nu
 /**
  * A column that the text never reaches counts for a little: a block of none has no scale. A plane that it
  * never reaches, as an expert that was given no token, weighs all columns alike. Of a matrix that was given
- * only what is nothing is raised, so that the result is what llama.cpp makes of it.
+ * only zeros are raised, so that the result is what llama.cpp makes of it.
  */
 export function meanOf({ squares, counts }: Sum, isGiven = false): Float32Array {
   const columns = squares.length / counts.length;

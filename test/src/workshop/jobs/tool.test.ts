@@ -70,23 +70,23 @@ test('types, maps and links do not count', async () => {
 
 test.each(Object.keys(FILES) as (keyof typeof FILES)[])('%s: every change is seen', async (name) => {
   const path = join(program, name);
+  // Whole seconds: not every file system gives back the fraction it was given.
+  const time = new Date('2026-01-02T03:04:05Z');
+  utimesSync(path, time, time);
   const before = await digest();
   expect(await digest()).toBe(before);
-  const { atime, mtime } = statSync(path);
   const altered = Buffer.from(FILES[name]);
   altered[0] = (altered[0] ?? 0) ^ 1;
 
   writeFileSync(path, altered);
-  utimesSync(path, atime, mtime);
-  const { size, mtimeMs } = statSync(path);
-  // A double has parts of a millisecond that a date has not.
-  expect([size, Math.round(mtimeMs)]).toEqual([altered.length, mtime.getTime()]);
+  utimesSync(path, time, time);
+  expect(statSync(path)).toMatchObject({ size: altered.length, mtimeMs: time.getTime() });
   const inPlace = await digest();
   expect(inPlace).not.toBe(before);
 
   writeFileSync(`${path}.new`, FILES[name]);
   renameSync(`${path}.new`, path);
-  utimesSync(path, atime, mtime);
+  utimesSync(path, time, time);
   expect(await digest()).toBe(before);
 });
 
