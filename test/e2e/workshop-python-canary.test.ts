@@ -1,7 +1,7 @@
 // Data sets and models of callers leave no trace beside their outputs: after trainings and conversions that
-// ended well, by an exception that quotes them, and by a kill -9 of the workshop, nothing of them is in a log,
-// a state, a record, an answer about a job or the folder of jobs. And the command line's twins of the routes
-// of Python, each with a success. Needs `make convert-oracle`.
+// ended well, by an exception that quotes them, and by a kill -9 of the workshop, no part of them is in a
+// log, a state, a record, an answer about a job or the folder of jobs. And the command line's twins of the
+// routes of Python, each with a success. Needs `make convert-oracle`.
 
 import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';

@@ -66,14 +66,16 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   workshop: {
     entry: PROCESSES.workshop,
+    // Of these, 50 lines are the room that outputs are promised, 30 the rest of a refused form.
     files: 308,
-    lines: 43_600,
+    lines: 43_750,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 43,
-    lines: 5_950,
+    // `gguf/quantised` among them: a model is refused before its matrix is collected.
+    files: 44,
+    lines: 6_000,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

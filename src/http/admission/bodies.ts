@@ -154,13 +154,16 @@ const DROPPED_BYTES = 16 * 1024 * 1024;
 const DROPPED_MS = 5000;
 
 /**
- * Reads the rest of a refused body and keeps nothing of it: most clients read the answer once they have sent
+ * Reads the rest of a refused body and drops it: most clients read the answer once they have sent
  * all, and a connection that is closed before that loses it. Resolves at its end, and for a body that is
  * larger or slower than is waited for, at that bound.
  */
 export function dropRest(
   body: Readable,
-  { bytes = DROPPED_BYTES, ms = DROPPED_MS }: { readonly bytes?: number; readonly ms?: number } = {},
+  {
+    bytes = DROPPED_BYTES,
+    ms = DROPPED_MS,
+  }: { readonly bytes?: number | undefined; readonly ms?: number | undefined } = {},
 ): Promise<void> {
   if (body.readableEnded || body.destroyed) return Promise.resolve();
   return new Promise((resolve) => {
@@ -173,7 +176,7 @@ export function dropRest(
       clearTimeout(timer);
       body.off('data', take);
       for (const event of ['end', 'close', 'error']) body.off(event, over);
-      // The rest is dropped as well; nobody waits for it.
+      // The rest is dropped as well, without a wait for it.
       body.resume();
       resolve();
     };

@@ -119,7 +119,7 @@ export class Jobs {
     return live.job;
   }
 
-  /** The words in which `submit` refuses all jobs of a kind, but for a missing program; null: it takes them. */
+  /** How `submit` refuses all jobs of a kind, but for a missing program; null: it takes them. */
   barred(name: string): string | null {
     const kind = this.#options.kinds.get(name);
     return kind === undefined

@@ -20,13 +20,13 @@ export class OutputRoom {
     this.#freeBytes = freeBytes;
   }
 
-  /** At most `wanted` bytes for a job's output folder, until `release`. 507 storage_full where there are too few. */
+  /** At most `wanted` bytes for a job's output folder, until `release`. 507 storage_full where there is none. */
   async promise(output: string, wanted: number): Promise<number> {
     let open = 0;
     for (const [other, bytes] of this.#promised) open += Math.max(0, bytes - (await bytesBelow(other)));
     const free = await this.#freeBytes();
     const bytes = Math.min(wanted, Math.floor((SHARE * (free - open)) / BLOCK) * BLOCK);
-    if (bytes <= 0) throw noRoom();
+    if (bytes <= 0) throw noOutputRoom();
     this.#promised.set(output, bytes);
     return bytes;
   }
@@ -36,7 +36,7 @@ export class OutputRoom {
   }
 }
 
-export function noRoom(): ApiError {
+export function noOutputRoom(): ApiError {
   return storageFull('there is no room for the output of the job');
 }
 

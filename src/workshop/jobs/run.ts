@@ -11,7 +11,7 @@ import type { JobInputFiles, Recorded } from './shown.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
-import { noRoom } from './room.ts';
+import { noOutputRoom } from './room.ts';
 import { assertRecordable, type RunTool } from './record.ts';
 import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
@@ -128,7 +128,7 @@ async function withinRoom<T>(
   try {
     return await running;
   } catch (error) {
-    if (isLess && error instanceof ApiError && (await isFull())) throw noRoom();
+    if (isLess && error instanceof ApiError && (await isFull())) throw noOutputRoom();
     throw error;
   }
 }

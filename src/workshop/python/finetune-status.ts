@@ -33,7 +33,7 @@ export interface FinetuneStatus {
   readonly hub: HubStatus & { readonly note: string };
   readonly export_formats: readonly string[];
   readonly missing: readonly string[];
-  /** Makes what is missing; null where nothing is. */
+  /** Makes what is missing; null where none is. */
   readonly command: string | null;
   /** Null where `ready`. */
   readonly reason: string | null;

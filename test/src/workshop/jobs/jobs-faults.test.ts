@@ -125,7 +125,7 @@ test.skipIf(process.getuid?.() !== 0)(
 );
 
 describe('a job on a small disk', () => {
-  /** What a caller beside it can still store, in KiB, once the job is over. */
+  /** In KiB: a caller beside it can still store so much once the job is over. */
   const ROOM_LEFT = 512;
 
   test.skipIf(!canMount())('is ended while there is room for others, and says why', async () => {
@@ -163,7 +163,7 @@ describe('a job on a small disk', () => {
     expect(await room.promise(one, 500_000)).toBe(500_000);
     expect(await room.promise(two, 500_000)).toBe(372_736);
     room.release(two);
-    // What the first one wrote is promised no longer, and free no longer.
+    // The bytes that the first one wrote are neither promised nor free.
     writeFileSync(join(one, 'a'), Buffer.alloc(409_600));
     free -= 409_600;
     expect(await room.promise(two, 500_000)).toBe(372_736);

@@ -1,4 +1,4 @@
-// What seed 004 documents of the workshop's routes: every path, field, default and member of an answer, as
+// Seed 004 about the workshop's routes: every path, field, default and member of an answer, as
 // one table, against the routes and kinds themselves. Members are those of the original
 // (shared/reference/models.md §7); where ours differs, the row says why.
 

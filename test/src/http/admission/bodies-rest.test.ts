@@ -12,7 +12,7 @@ test('resolves at the end of the body, of which nothing is kept', async () => {
   body.end();
   await dropped;
   expect([body.readableEnded, body.readableLength]).toEqual([true, 0]);
-  // Whoever asks once more is not kept waiting.
+  // To ask once more takes no time.
   await dropRest(body);
 });
 
