@@ -32,6 +32,7 @@ const python = new PythonEnvironment({ folder: '/nowhere' });
 const ofWorkshop = allWorkshopRoutes({
   kinds: allKinds(python),
   jobs: Object.create(Jobs.prototype) as Jobs,
+  hub: { endpoint: '', pull: false, publish: false },
   python,
   publications: Object.create(Publications.prototype) as Publications,
   assets: { dataFolder: '/nowhere', signature: undefined },

@@ -9,7 +9,7 @@ import { REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
 import { ConfigError } from '../base/errors.ts';
 import { isLoopback } from './address.ts';
 import { createAuth } from './admission/auth.ts';
-import { createBodyBudget, readBody, scannedAsItComes } from './admission/bodies.ts';
+import { createBodyBudget, dropRest, readBody, scannedAsItComes } from './admission/bodies.ts';
 import { createLimiter } from './admission/limits.ts';
 import { ModelPermits } from './admission/model-permits.ts';
 import { attestationsFull, createPermits, serverFull, shareOf } from './admission/permits.ts';
@@ -259,11 +259,11 @@ function createApp(
       const { form, fields, body } = request.routeOptions.config.assay ?? {};
       const type = request.headers['content-type'] ?? '';
       if (fields !== undefined && body !== undefined)
-        // Left open by a refusal, so that its answer arrives: the rest of the body is read and dropped.
+        // Left open by a refusal, so that its answer arrives.
         void fields(type, payload.iterator({ destroyOnReturn: false }), body.schema)
-          .finally(() => payload.resume())
           .then((read) => [null, read] as const)
           .catch((error: unknown) => [toApiError(error), undefined] as const)
+          .then((read) => dropRest(payload).then(() => read))
           // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
           .then(([error, read]) => done(error, read));
       else if (form === undefined || !/^multipart/i.test(type)) done(unsupportedMediaType());

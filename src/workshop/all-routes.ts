@@ -10,6 +10,7 @@ import { publishRoutes } from './hub/routes.ts';
 import type { Jobs } from './jobs/jobs.ts';
 import type { JobKind } from './kind.ts';
 import type { PythonEnvironment } from './python/environment.ts';
+import type { HubStatus } from './python/finetune-status.ts';
 import { pythonRoutes } from './python/routes.ts';
 import { workshopRoutes } from './routes.ts';
 
@@ -17,16 +18,17 @@ export interface WorkshopParts {
   readonly kinds: ReadonlyMap<string, JobKind>;
   readonly jobs: Jobs;
   readonly python: PythonEnvironment;
+  readonly hub: HubStatus;
   readonly publications: Publications;
   readonly assets: AssetOptions;
 }
 
 export function allWorkshopRoutes(parts: WorkshopParts): readonly Route[] {
-  const { kinds, jobs, python, publications, assets } = parts;
+  const { kinds, jobs, python, hub, publications, assets } = parts;
   return [
     ...workshopRoutes(jobs, kinds.values()),
-    pipelineStatus(new Set(kinds.keys())),
-    ...pythonRoutes(python, jobs),
+    pipelineStatus(() => new Set([...kinds.keys()].filter((name) => jobs.barred(name) === null))),
+    ...pythonRoutes(python, jobs, hub),
     ...publishRoutes(publications),
     ...assetRoutes(assets),
     ...FILE_ROUTES,

@@ -32,11 +32,12 @@ import type { InputSources } from './jobs/inputs.ts';
 import { allKinds } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
-import { openPublishing } from './publishing.ts';
+import { DEFAULT_HUB, openPublishing } from './publishing.ts';
 import { openPulling } from './pulling.ts';
 import type { HubInputs } from './pulls/inputs.ts';
 import { assertPickles } from './python/pickles.ts';
 import { PythonEnvironment } from './python/environment.ts';
+import type { HubStatus } from './python/finetune-status.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
 
@@ -159,6 +160,7 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
         kinds,
         jobs,
         python,
+        hub: hubStatus(given),
         publications: publishing.publications,
         assets: { dataFolder: dataDir(config), signature },
       }),
@@ -170,6 +172,10 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
   signal.throwIfAborted();
   const url = await listen(server, config);
   return { url, identity, tee, jail };
+}
+
+function hubStatus({ config, workshop: { pull, publish } }: WorkshopConfig): HubStatus {
+  return { endpoint: config.models.hub ?? DEFAULT_HUB, pull, publish };
 }
 
 /** Of the release build; absent: the catalogue says that it is not signed. */

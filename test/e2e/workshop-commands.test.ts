@@ -3,6 +3,8 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
@@ -193,6 +195,34 @@ describe('Ctrl-C', () => {
     },
     60_000,
   );
+
+  test('a second one leaves at once: the job may go on, and the command says how to return', async () => {
+    // A workshop that never answers a cancel, as one whose jail takes its time.
+    const slow = createServer((request, response) => {
+      if (request.url?.endsWith('/cancel') === true) return;
+      response.setHeader('content-type', 'application/json');
+      const id = `job-${'0'.repeat(32)}`;
+      const status = request.method === 'POST' ? 'queued' : 'running';
+      response.end(JSON.stringify({ success: true, job_id: id, id, status, progress: 0.5, stage: 'up' }));
+    });
+    await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`;
+    try {
+      const spawned = spawnAssay(['workshop', 'jobs', 'wait', `job-${'0'.repeat(32)}`, '--url', url], {
+        cwd: workshop.folder,
+        env: ENVIRONMENT,
+      });
+      await spawned.said(/50 % up/);
+      spawned.child.kill('SIGINT');
+      await spawned.said(/cancelling job-0{32}; once more leaves it/);
+      spawned.child.kill('SIGTERM');
+      expect(await spawned.ended).toEqual([130, null]);
+      expect(spawned.err()).toMatch(/left; it may go on: assay workshop jobs wait job-0{32}\n$/);
+    } finally {
+      slow.closeAllConnections();
+      await new Promise<void>((resolve) => slow.close(() => resolve()));
+    }
+  }, 60_000);
 
   test('a lost terminal leaves the job, and jobs wait returns to it', async () => {
     const spawned = begun('imatrix', 'chat.gguf', 'long.txt');

@@ -33,6 +33,9 @@ beforeAll(async () => {
   const { 'demo-chat': chat } = await ensureDemoModels(['demo-chat']);
   await copyFile(chat.path, join(root, 'chat.gguf'));
   await writeFile(join(root, 'tiny.gguf'), tiny);
+  // Cannot be run: were its importance matrix collected first, that would be said instead.
+  const quantised = { 'blk.0.ffn_up.weight': { type: 'Q8_0' }, 'output_norm.weight': undefined } as const;
+  await writeFile(join(root, 'quantised.gguf'), tinyGguf({ tensors: quantised }));
   await writeFile(join(root, 'lora.gguf'), adapterFile(pairs, { alpha: 8 }));
   await writeFile(join(root, 'text.txt'), TEXT);
   await writeFile(join(root, 'none.gguf'), 'no GGUF');
@@ -191,6 +194,15 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
     ['quantize', { input_path: 'tiny.gguf', imatrix_path: 'tiny.gguf' }, 400, 'invalid_gguf'],
   ] as const)('%s refuses %j', async (route, fields, status, code) => {
     expect(await post(`/api/gguf/${route}`, fields)).toMatchObject({ status, body: { error: { code } } });
+  });
+
+  test('a quantised model is refused before its importance matrix is collected', async () => {
+    const asked = { input_path: 'quantised.gguf', quant_type: 'IQ2_XXS' };
+    const { status, body } = await post('/api/gguf/quantize', asked);
+    expect([status, body['detail']]).toEqual([
+      400,
+      expect.stringContaining('a tensor of the model is Q8_0 already'),
+    ]);
   });
 
   test('pipeline/status says what there is; the catalogue says what is downloaded', async () => {

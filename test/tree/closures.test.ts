@@ -72,8 +72,9 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 43,
-    lines: 5_950,
+    // `gguf/quantised` among them: a model is refused before its matrix is collected.
+    files: 44,
+    lines: 6_000,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {

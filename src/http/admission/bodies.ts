@@ -149,3 +149,40 @@ export function hasBody({ method, headers }: IncomingMessage): boolean {
 function full(): ApiError {
   return overloaded('server_overloaded', 'the server holds as many bytes of request bodies as it may');
 }
+
+const DROPPED_BYTES = 16 * 1024 * 1024;
+const DROPPED_MS = 5000;
+
+/**
+ * Reads the rest of a refused body and drops it: most clients read the answer once they have sent
+ * all, and a connection that is closed before that loses it. Resolves at its end, and for a body that is
+ * larger or slower than is waited for, at that bound.
+ */
+export function dropRest(
+  body: Readable,
+  {
+    bytes = DROPPED_BYTES,
+    ms = DROPPED_MS,
+  }: { readonly bytes?: number | undefined; readonly ms?: number | undefined } = {},
+): Promise<void> {
+  if (body.readableEnded || body.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    let left = bytes;
+    const take = (piece: Buffer): void => {
+      left -= piece.length;
+      if (left < 0) over();
+    };
+    const over = (): void => {
+      clearTimeout(timer);
+      body.off('data', take);
+      for (const event of ['end', 'close', 'error']) body.off(event, over);
+      // The rest is dropped as well, without a wait for it.
+      body.resume();
+      resolve();
+    };
+    const timer = setTimeout(over, ms).unref();
+    for (const event of ['end', 'close', 'error']) body.on(event, over);
+    body.on('data', take);
+    body.resume();
+  });
+}

@@ -71,6 +71,9 @@ export function verifyCatalog(
   return verify(null, catalogBytes(entries), publicKey, Buffer.from(signature, 'hex'));
 }
 
+/** Below the data folder; its files have their digests as names. */
+export const ASSET_DIR = 'blobs';
+
 export type Asset = Omit<CatalogEntry, 'kind'> & { readonly downloaded: boolean };
 
 export interface CatalogAnswer {
@@ -79,7 +82,8 @@ export interface CatalogAnswer {
   readonly benchmarks: readonly Asset[];
   readonly total_models: number;
   readonly downloaded_models: number;
-  readonly asset_dir: string;
+  /** Of the data folder; where that lies is not told. */
+  readonly asset_dir: typeof ASSET_DIR;
   /** SHA-256 of the bytes that are signed. */
   readonly catalog_sha256: string;
   /** False: the build was given no key, or a signature that is not one of these entries. */
@@ -88,7 +92,6 @@ export interface CatalogAnswer {
 }
 
 export interface CatalogOptions {
-  readonly assetDir: string;
   /** Whether the store has a blob of this SHA-256 and size. */
   readonly isStored: (sha256: string, size: number) => boolean | Promise<boolean>;
   readonly signature?: CatalogSignature | undefined;
@@ -96,7 +99,7 @@ export interface CatalogOptions {
 
 /** GET /api/assets/catalog. */
 export async function catalogAnswer(
-  { assetDir, isStored, signature }: CatalogOptions,
+  { isStored, signature }: CatalogOptions,
   entries: readonly CatalogEntry[] = CATALOG_ENTRIES,
 ): Promise<CatalogAnswer> {
   const assets = async (wanted: CatalogEntry['kind']): Promise<readonly Asset[]> => {
@@ -114,7 +117,7 @@ export async function catalogAnswer(
     benchmarks: await assets('benchmark'),
     total_models: models.length,
     downloaded_models: models.filter(({ downloaded }) => downloaded).length,
-    asset_dir: assetDir,
+    asset_dir: ASSET_DIR,
     catalog_sha256: catalogDigest(entries),
     signed: isSigned,
     signature: isSigned ? signature : null,

@@ -5,10 +5,10 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
-import { flag, integer, list as listOf, nullable, object, text } from '../../base/shape.ts';
+import { choice, flag, integer, list as listOf, nullable, object, text } from '../../base/shape.ts';
 import { type Route, route } from '../../http/route.ts';
 import { blobFileName } from '../../models/store/names.ts';
-import { catalogAnswer, type CatalogSignature, signatureAnswer } from './catalog.ts';
+import { ASSET_DIR, catalogAnswer, type CatalogSignature, signatureAnswer } from './catalog.ts';
 import { assetAnswer } from './entry.ts';
 import { isMade, madeText } from './texts.ts';
 
@@ -26,20 +26,19 @@ const count = integer({ min: 0, max: 100_000 });
 const assets = listOf(assetAnswer, { max: 1000 });
 
 const about = {
-  asset_dir: text({ max: 4096 }),
+  asset_dir: choice([ASSET_DIR], 'The folder of the models in the data folder, whose place is not told.'),
   catalog_sha256: text({ max: 64 }),
   signed: flag('Whether the build has a signature of these entries.'),
   signature: nullable(signatureAnswer),
 };
 
 export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly Route[] {
-  const assetDir = join(dataFolder, 'blobs');
   const isStored = async (sha256: string, size: number): Promise<boolean> => {
     if (isMade(sha256)) return true;
-    const found = await stat(join(assetDir, blobFileName(sha256))).catch(() => undefined);
+    const found = await stat(join(dataFolder, ASSET_DIR, blobFileName(sha256))).catch(() => undefined);
     return found?.isFile() === true && found.size === size;
   };
-  const answer = (): ReturnType<typeof catalogAnswer> => catalogAnswer({ assetDir, isStored, signature });
+  const answer = (): ReturnType<typeof catalogAnswer> => catalogAnswer({ isStored, signature });
   const common = { method: 'GET', access: 'key', limited: true, tag: 'Assets' } as const;
   return [
     route({

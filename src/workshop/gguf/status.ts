@@ -39,7 +39,8 @@ const statusAnswer = object({
   capabilities: object(Object.fromEntries(CAPABILITIES.map((each) => [each, flag()]))),
 });
 
-export function pipelineStatus(kinds: ReadonlySet<string>): Route {
+/** `kinds`: those whose jobs run on this machine. */
+export function pipelineStatus(kinds: () => ReadonlySet<string>): Route {
   return route({
     method: 'GET',
     path: '/api/gguf/pipeline/status',
@@ -48,7 +49,7 @@ export function pipelineStatus(kinds: ReadonlySet<string>): Route {
     summary: 'The tools, quantisation types and architectures of this workshop.',
     tag: 'Jobs',
     answer: statusAnswer,
-    handle: () => Promise.resolve(status(kinds)),
+    handle: () => Promise.resolve(status(kinds())),
   });
 }
 

@@ -224,7 +224,8 @@ class Watch {
     const memory = this.#cgroup?.ranOutOfMemory() === true;
     for (let round = 0; round < 50 && this.#cgroup?.remove() === false; round++) await pause();
     if (left > 0) throw new Error('processes of a job cannot be ended');
-    if ((await bytesBelow(this.#order.output)) > this.#order.limits.outputBytes) this.#why ??= 'output';
+    // A program that wrote just as much was cut short, whatever it says.
+    if ((await bytesBelow(this.#order.output)) >= this.#order.limits.outputBytes) this.#why ??= 'output';
     if (this.#why !== undefined) return { kind: 'ended', why: this.#why };
     if (memory) return { kind: 'ended', why: 'memory' };
     if (code === null) return { kind: 'ended', why: signal === 'SIGXCPU' ? 'time' : 'signal' };

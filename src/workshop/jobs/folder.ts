@@ -14,6 +14,7 @@ import {
   syncFolder,
   writeAtomically,
 } from '../../base/durable-files.ts';
+import { OutputRoom } from './room.ts';
 import { readJob, type StoredJob } from './state.ts';
 
 const MAX_STATE_BYTES = 8 * 1024 * 1024;
@@ -30,9 +31,11 @@ export function newJobId(prefix: string, now: number): string {
 
 export class JobFolder {
   readonly path: string;
+  readonly room: OutputRoom;
 
   constructor(path: string) {
     this.path = path;
+    this.room = new OutputRoom(path);
   }
 
   /** The jobs there are, oldest first. Folders without a state are removed. */

@@ -13,7 +13,7 @@ import { LogTail } from './lines.ts';
 import type { RunTool, Signer } from './record.ts';
 import { cancelled, interrupted, noSuchJob, notOver } from './endings.ts';
 import { writtenEnd } from './finish.ts';
-import { assertConfined, markOf, type JobContext, ranAs, type RunReport, runJob, toolOf } from './run.ts';
+import { barTo, markOf, type JobContext, ranAs, type RunReport, runJob, toolOf } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
@@ -76,14 +76,10 @@ export class Jobs {
     const { clock, limits, context } = this.#options;
     if (this.#closed)
       throw new ApiError('server_shutting_down', 'the workshop is shutting down', { retryAfterSeconds: 5 });
-    if (kind.network && !context.network)
-      throw new ApiError(
-        'network_disabled',
-        'this kind of job needs the network, which is off (workshop.network)',
-      );
+    const bar = barTo(kind, context);
+    if (bar !== null) throw bar;
     const missing = await kind.missing();
     if (missing !== null) throw new ApiError('tool_unavailable', missing);
-    assertConfined(kind, context.build);
     for (const ref of plan.inputs) await assertInput(ref, { owner, sources: context.sources });
     this.#admit(owner, limits.queued);
     const job: StoredJob = {
@@ -121,6 +117,14 @@ export class Jobs {
     if (live.abort.signal.aborted) await this.#cancelWaiting(live);
     this.#next();
     return live.job;
+  }
+
+  /** How `submit` refuses all jobs of a kind, but for a missing program; null: it takes them. */
+  barred(name: string): string | null {
+    const kind = this.#options.kinds.get(name);
+    return kind === undefined
+      ? 'there is no such kind of job'
+      : (barTo(kind, this.#options.context)?.message ?? null);
   }
 
   list(owner: string): readonly StoredJob[] {

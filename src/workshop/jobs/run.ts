@@ -5,11 +5,13 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Barrier, JobKind, JobLimits, JobOutputFile, JobPlan, JobProgram } from '../kind.ts';
 import { type Jailed, type JailBuild, type JailEnd, startInJail, uidOf } from '../jail/jail.ts';
+import { bytesBelow } from '../jail/watch.ts';
 import { type InputOptions, type InputSources, resolveInput } from './inputs.ts';
 import type { JobInputFiles, Recorded } from './shown.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
+import { noOutputRoom } from './room.ts';
 import { assertRecordable, type RunTool } from './record.ts';
 import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
@@ -83,7 +85,8 @@ export function markOf(instance: string, id: string): string {
 export async function runJob(context: JobContext, run: JobRun, report: RunReport): Promise<RunResult> {
   const { folder, build, sources } = context;
   const { id, kind, plan, signal } = run;
-  assertConfined(kind, build);
+  const bar = barTo(kind, context);
+  if (bar !== null) throw bar;
   const uid = uidOf(build, run.place);
   const { output, staging } = await folder.prepare(id, uid);
   const limits = capped({ ...kind.limits, ...plan.limits }, context.caps);
@@ -102,16 +105,36 @@ export async function runJob(context: JobContext, run: JobRun, report: RunReport
     report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
     await run.onKnown();
     signal.throwIfAborted();
+    const outputBytes = await folder.room.promise(output, limits.outputBytes);
     const wallMs = Math.max(1, limits.wallMs - Math.floor(performance.now() - started));
-    const jailed = { program, inputs, output, limits: { ...limits, wallMs } };
-    const result = await inJail(context, { ...run, onProgress: onFetched }, jailed);
+    const jailed = { program, inputs, output, limits: { ...limits, wallMs, outputBytes } };
+    const result = await withinRoom(inJail(context, { ...run, onProgress: onFetched }, jailed), {
+      isLess: outputBytes < limits.outputBytes,
+      isFull: async () => (await bytesBelow(output)) >= outputBytes - BLOCK,
+    });
     for (const input of inputs) await input.check();
     return { outputs: await collectOutputs(output, signal), result };
   } finally {
+    folder.room.release(output);
     for (const input of inputs) input.release?.();
   }
 }
 
+/** Of a job that may write less than its kind would: why it failed is the disk, where it wrote all it may. */
+async function withinRoom<T>(
+  running: Promise<T>,
+  { isLess, isFull }: { readonly isLess: boolean; readonly isFull: () => Promise<boolean> },
+): Promise<T> {
+  try {
+    return await running;
+  } catch (error) {
+    if (isLess && error instanceof ApiError && (await isFull())) throw noOutputRoom();
+    throw error;
+  }
+}
+
+/** Of a file system. */
+const BLOCK = 4096;
 /** Of a job with inputs of a hub: the part of its progress that is for fetching them. */
 const FETCHING = 0.25;
 
@@ -162,14 +185,23 @@ function capped(limits: JobLimits, caps: JobContext['caps']): JobLimits {
   };
 }
 
-/** 503 confinement_missing: fail closed. */
-export function assertConfined(kind: JobKind, { barriers }: Pick<JailBuild, 'barriers'>): void {
-  const missing = kind.requires.filter((each) => !barriers.includes(each));
-  if (missing.length > 0)
-    throw new ApiError(
-      'confinement_missing',
-      `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`,
+/** 403 network_disabled, 503 confinement_missing: no job of the kind runs here, fail closed. Null: it may. */
+export function barTo(
+  kind: Pick<JobKind, 'name' | 'network' | 'requires'>,
+  { network, build: { barriers } }: Pick<JobContext, 'network' | 'build'>,
+): ApiError | null {
+  if (kind.network && !network)
+    return new ApiError(
+      'network_disabled',
+      'this kind of job needs the network, which is off (workshop.network)',
     );
+  const missing = kind.requires.filter((each) => !barriers.includes(each));
+  return missing.length === 0
+    ? null
+    : new ApiError(
+        'confinement_missing',
+        `this machine lacks a barrier that ${kind.name} requires: ${missing.join(', ')}`,
+      );
 }
 
 interface Started {

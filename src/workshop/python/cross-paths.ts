@@ -1,6 +1,6 @@
 // The paths between formats of models: what each takes, what it needs of the environment, and what is true
 // of it here. A path without a backend that installs from the registry says why. `available` is asked of
-// the environment each time.
+// the environment and of the jail each time: a job of the path would be taken.
 
 import { ApiError } from '../../base/errors.ts';
 import type { PythonEnvironment } from './environment.ts';
@@ -139,22 +139,24 @@ export interface CrossPaths {
   readonly available_count: number;
 }
 
-/** The answer of `GET /api/convert/cross/paths`. */
-export async function crossPaths(environment: PythonEnvironment): Promise<CrossPaths> {
+/** The answer of `GET /api/convert/cross/paths`. `barred`: why no such job runs on this machine. */
+export async function crossPaths(environment: PythonEnvironment, barred: string | null): Promise<CrossPaths> {
   const { state, missing, command, reason } = await environment.status();
   const paths = CROSS_PATH_IDS.map((id): CrossPath => {
     const { from, to, extensions, packages, note } = CROSS_PATHS[id];
     const absent = packages === undefined ? [] : absentOf(packages, state === 'ready' ? undefined : missing);
-    const available = packages !== undefined && state === 'ready';
+    const there = packages !== undefined && state === 'ready';
+    const available = there && barred === null;
     const why =
       absent.length > 0 ? `needs ${absent.join(', ')}` : (reason ?? 'the environment is incomplete');
+    const words = there || packages === undefined ? note : `${note}. ${why}: run "${command}"`;
     return {
       id,
       from_format: from,
       to_format: to,
       source_extensions: extensions,
       available,
-      note: available || packages === undefined ? note : `${note}. ${why}: run "${command}"`,
+      note: packages === undefined || barred === null ? words : `${words}. ${barred}`,
     };
   });
   return { paths, total: paths.length, available_count: paths.filter(({ available }) => available).length };

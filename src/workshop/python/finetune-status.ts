@@ -1,5 +1,6 @@
-// The means of training on this machine: the answer of `GET /api/finetune/status`. CUDA counts only where a
-// driver is, Unsloth is not part of the environment, and both are said rather than assumed.
+// The means of training on this machine, and what of the hub's ecosystem is there: the answer of `GET
+// /api/finetune/status`. CUDA counts only where a driver is, Unsloth is not part of the environment, and the
+// hub is not asked: all of it is said rather than assumed.
 
 import { existsSync } from 'node:fs';
 import type { PythonEnvironment } from './environment.ts';
@@ -14,6 +15,7 @@ interface Part {
 }
 
 export interface FinetuneStatus {
+  /** A training would be taken: all packages are there, and the jail has the barriers it requires. */
   readonly ready: boolean;
   readonly backend: string;
   readonly cuda: Part;
@@ -23,28 +25,50 @@ export interface FinetuneStatus {
   readonly peft: Part;
   readonly trl: Part;
   readonly bitsandbytes: Part;
+  readonly huggingface_hub: Part;
+  readonly datasets: Part;
+  readonly accelerate: Part;
+  readonly tokenizers: Part;
+  readonly safetensors: Part;
+  readonly hub: HubStatus & { readonly note: string };
   readonly export_formats: readonly string[];
   readonly missing: readonly string[];
-  /** Null where `ready`. */
+  /** Makes what is missing; null where none is. */
   readonly command: string | null;
+  /** Null where `ready`. */
+  readonly reason: string | null;
+}
+
+/** The hub of this workshop, and whether models and data sets come from it and results go there. */
+export interface HubStatus {
+  readonly endpoint: string;
+  readonly pull: boolean;
+  readonly publish: boolean;
+}
+
+export interface FinetuneMeans {
+  readonly hub: HubStatus;
+  /** Why no training runs on this machine, whatever is installed. */
+  readonly barred: string | null;
+  readonly driver?: string | undefined;
 }
 
 export const EXPORTS = ['lora', 'safetensors', 'gguf', 'gguf_adapter'] as const;
 
 export async function finetuneStatus(
   environment: PythonEnvironment,
-  { driver = NVIDIA_DRIVER }: { readonly driver?: string | undefined } = {},
+  { hub, barred, driver = NVIDIA_DRIVER }: FinetuneMeans,
 ): Promise<FinetuneStatus> {
-  const { state, missing, command } = await environment.status();
+  const { state, missing, command, reason } = await environment.status();
   const absent = new Map(missing.map(({ name, found }) => [name, found]));
   const part = (name: string): Part =>
     absent.has(name)
       ? { available: false, version: absent.get(name) ?? null }
       : { available: true, version: environment.version(name) };
   const cuda = existsSync(driver);
-  const ready = state === 'ready';
+  const whole = state === 'ready';
   return {
-    ready,
+    ready: whole && barred === null,
     backend: 'peft + trl',
     cuda: {
       available: cuda,
@@ -65,8 +89,18 @@ export async function finetuneStatus(
       version: null,
       note: 'not in the environment: weights are trained over as 32-bit floats',
     },
+    huggingface_hub: part('huggingface-hub'),
+    datasets: part('datasets'),
+    accelerate: part('accelerate'),
+    tokenizers: part('tokenizers'),
+    safetensors: part('safetensors'),
+    hub: {
+      ...hub,
+      note: 'as configured: the hub is not asked. The workshop itself speaks to it; jobs have no network',
+    },
     export_formats: EXPORTS,
     missing: TOOL_PACKAGES.finetune.filter((name) => absent.has(name)),
-    command: ready ? null : command,
+    command: whole ? null : command,
+    reason: whole ? barred : (reason ?? 'the environment is incomplete'),
   };
 }

@@ -9,7 +9,7 @@ import { jobAnswer, wireJob } from '../job-wire.ts';
 import type { Jobs } from '../jobs/jobs.ts';
 import { CROSS_PATH_IDS, crossPaths } from './cross-paths.ts';
 import type { PythonEnvironment } from './environment.ts';
-import { finetuneStatus } from './finetune-status.ts';
+import { finetuneStatus, type HubStatus } from './finetune-status.ts';
 
 const MAX_JOBS = 1000;
 const count = integer({ min: 0, max: 100_000 });
@@ -18,7 +18,7 @@ const words = text({ max: 4096 });
 /** As Part of finetune-status. */
 const part = object({ available: flag(), version: nullable(words), note: optional(words) });
 
-export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readonly Route[] {
+export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs, hub: HubStatus): readonly Route[] {
   return [
     route({
       ...COMMON,
@@ -39,12 +39,13 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
         total: count,
         available_count: count,
       }),
-      handle: () => crossPaths(environment),
+      handle: () => crossPaths(environment, jobs.barred('convert/cross')),
     }),
     route({
       ...COMMON,
       path: '/api/finetune/status',
-      summary: 'What training needs and what of it is there.',
+      summary:
+        'What training needs and what of it is there: Unsloth, the libraries of the hub, the hub itself.',
       answer: object({
         ready: flag(),
         backend: words,
@@ -55,11 +56,18 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
         peft: part,
         trl: part,
         bitsandbytes: part,
+        huggingface_hub: part,
+        datasets: part,
+        accelerate: part,
+        tokenizers: part,
+        safetensors: part,
+        hub: object({ endpoint: words, pull: flag(), publish: flag(), note: words }),
         export_formats: list(words, { max: 16 }),
         missing: list(words, { max: 64 }),
         command: nullable(words),
+        reason: nullable(words),
       }),
-      handle: () => finetuneStatus(environment),
+      handle: () => finetuneStatus(environment, { hub, barred: jobs.barred('finetune/train') }),
     }),
     route({
       ...COMMON,

@@ -11,10 +11,12 @@ import { openQuantizer } from '../../engine/quantize.ts';
 import type { Converters } from '../../engine/seam/converters.ts';
 import { deriveFile } from '../../models/derive.ts';
 import { inspectModel } from '../../models/inspect.ts';
+import { readHeader } from '../../models/gguf/header.ts';
 import { fileSource } from '../../models/gguf/read.ts';
 import { typeOfIsq } from '../../models/isq.ts';
 import { openModelFolder } from '../../models/model-folder.ts';
 import { readImatrix } from '../gguf/imatrix.ts';
+import { assertNotQuantised } from '../gguf/quantised.ts';
 import { FILE_WORK } from './gguf-files.ts';
 import { type ProgramRequest, readRequest, reporter, speakOf } from './speak.ts';
 
@@ -42,6 +44,7 @@ async function quantize(request: ProgramRequest): Promise<object> {
   const matrix = request.text('imatrix') === 'given' ? await open(request.input('imatrix')) : undefined;
   try {
     await inspectModel(source);
+    if (matrix === undefined) assertNotQuantised(await readHeader(await fileSource(source)), type);
     const given =
       matrix === undefined
         ? undefined

@@ -26,7 +26,8 @@ interface Row {
 }
 
 const CASES: Readonly<Record<string, Row>> = {
-  llama: { types: ['f32', 'f16', 'bf16'], within: 5e-6 },
+  // Its vocabulary is slow to convert; of weights in BF16 the Qwen cases and gemma3 have the other two types.
+  llama: { types: ['f16'], within: 5e-6 },
   'llama-spm': { types: ['f32', 'f16', 'bf16'], within: 5e-6 },
   mistral: { types: ['f32', 'f16', 'bf16'], within: 5e-6 },
   smollm: { types: ['bf16'], within: 5e-6 },
@@ -40,8 +41,12 @@ const CASES: Readonly<Record<string, Row>> = {
 
 const MINUTES = 60_000;
 
+function pathOf(type: OutputType): string {
+  return join(work, `${type}.gguf`);
+}
+
 function convert(folder: string, type: OutputType): string {
-  const path = join(work, `${type}.gguf`);
+  const path = pathOf(type);
   convertTo(path, folder, { type, name: 'Tiny Model' });
   return path;
 }
@@ -79,7 +84,7 @@ describe.skipIf(!haveOracle)('the official converter', () => {
         ]);
       // The source's own values in the type that loses none of them; BF16 is multiplied in
       // BF16, so what can be is F32.
-      const path = convert(oracle.folder, 'f32');
+      const path = types.includes('f32') ? pathOf('f32') : convert(oracle.folder, 'f32');
       const ours = await computed(path, oracle.tokens, oracle.embedding);
       expect(ours.length).toBe(oracle.values.length);
       let scale = 0;

@@ -144,7 +144,7 @@ describe.each(MODES)('a jail of mode %s', (mode) => {
     const one = await run(build, 'head -c 64m /dev/zero > /job/out/big || exit 9', {
       outputBytes: 1024 * 1024,
     });
-    expect(one.end).toEqual({ kind: 'exit', code: 9 });
+    expect(one.end).toEqual({ kind: 'ended', why: 'output' });
     expect(readdirSync(one.output)).toEqual(['big']);
     const many = await run(
       build,

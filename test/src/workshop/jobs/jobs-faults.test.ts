@@ -18,6 +18,8 @@ import { JobFolder } from '../../../../src/workshop/jobs/folder.ts';
 import { resolveInput } from '../../../../src/workshop/jobs/inputs.ts';
 import type { Jobs } from '../../../../src/workshop/jobs/jobs.ts';
 import type { JobKind } from '../../../../src/workshop/kind.ts';
+import { OutputRoom } from '../../../../src/workshop/jobs/room.ts';
+import { canMount } from '../../../fixtures/small-disk.ts';
 import { LIMITS, openJobs, RESULT, scratch, scriptKind } from '../../../fixtures/workshop/kinds.ts';
 
 const NEVER = new AbortController().signal;
@@ -121,6 +123,56 @@ test.skipIf(process.getuid?.() !== 0)(
     }
   },
 );
+
+describe('a job on a small disk', () => {
+  /** In KiB: a caller beside it can still store so much once the job is over. */
+  const ROOM_LEFT = 512;
+
+  test.skipIf(!canMount())('is ended while there is room for others, and says why', async () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'jobs', folder.path]);
+    try {
+      const kind = (script: string): JobKind => scriptKind('greedy', script);
+      const one = kind(`cat /dev/zero > /job/out/a; ${RESULT}`);
+      const many = kind(
+        `i=0; while :; do dd if=/dev/zero of=/job/out/$((i=i+1)) bs=64k count=1 2>/dev/null || sleep 0.1; done`,
+      );
+      for (const each of [one, many]) {
+        const jobs = await open([each]);
+        const ending = await ended(jobs, each);
+        expect(ending).toMatchObject({
+          state: 'failed',
+          error: { code: 'storage_full', message: 'there is no room for the output of the job' },
+          outputs: [],
+          recorded: true,
+        });
+        writeFileSync(join(folder.path, 'beside'), Buffer.alloc(ROOM_LEFT * 1024));
+        rmSync(join(folder.path, 'beside'));
+        await OPENED.pop()?.close();
+        rmSync(join(folder.path, 'jobs'), { recursive: true });
+      }
+    } finally {
+      execFileSync('umount', ['-l', folder.path]);
+    }
+  });
+
+  test('promises: three quarters of what is free and promised to no other', async () => {
+    let free = 1_000_000;
+    const room = new OutputRoom(folder.path, () => Promise.resolve(free));
+    const [one, two] = [join(folder.path, 'one'), join(folder.path, 'two')];
+    for (const each of [one, two]) mkdirSync(each);
+    expect(await room.promise(one, 500_000)).toBe(500_000);
+    expect(await room.promise(two, 500_000)).toBe(372_736);
+    room.release(two);
+    // The bytes that the first one wrote are neither promised nor free.
+    writeFileSync(join(one, 'a'), Buffer.alloc(409_600));
+    free -= 409_600;
+    expect(await room.promise(two, 500_000)).toBe(372_736);
+    room.release(one);
+    room.release(two);
+    free = 5000;
+    await expect(room.promise(one, 500_000)).rejects.toMatchObject({ code: 'storage_full' });
+  });
+});
 
 test('who waited for the end leaves no listener behind', async () => {
   const { signal } = new AbortController();

@@ -2,12 +2,33 @@
 // file, also one that leaves its size and time of change as they were.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { cpSync, mkdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import type * as Fs from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { encodeCbor } from '@assay/attestation';
+import type * as Shown from '../../../../src/workshop/jobs/shown.ts';
+import { digestOfFile } from '../../../../src/workshop/jobs/shown.ts';
 import { toolDigest } from '../../../../src/workshop/jobs/tool.ts';
 import { scratch } from '../../../fixtures/workshop/kinds.ts';
+
+vi.mock('node:fs', async (original) => {
+  const fs = await original<typeof Fs>();
+  return { ...fs, readFileSync: vi.fn(fs.readFileSync) };
+});
+vi.mock('../../../../src/workshop/jobs/shown.ts', async (original) => {
+  const shown = await original<typeof Shown>();
+  return { ...shown, digestOfFile: vi.fn(shown.digestOfFile) };
+});
 
 const NEVER = new AbortController().signal;
 /** Read at once, and as a stream. */
@@ -67,6 +88,19 @@ test.each(Object.keys(FILES) as (keyof typeof FILES)[])('%s: every change is see
   renameSync(`${path}.new`, path);
   utimesSync(path, time, time);
   expect(await digest()).toBe(before);
+});
+
+test('files that did not change are read once', async () => {
+  const before = await digest();
+  const [read, opened] = [vi.mocked(readFileSync), vi.mocked(digestOfFile)];
+  read.mockClear();
+  opened.mockClear();
+  expect(await digest()).toBe(before);
+  expect([read.mock.calls, opened.mock.calls]).toEqual([[], []]);
+  // Of another file only that one is read.
+  writeFileSync(join(program, 'a.js'), 'two');
+  expect(await digest()).not.toBe(before);
+  expect([read.mock.calls.length, opened.mock.calls.length]).toEqual([1, 0]);
 });
 
 test('a file that is added or gone changes it', async () => {

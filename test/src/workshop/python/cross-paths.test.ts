@@ -44,7 +44,7 @@ test('every package a path needs is in the lock', () => {
 
 test('without the environment: none is available, and each that could be says the command', async () => {
   const environment = new PythonEnvironment({ folder: '/nowhere/python', candidates: [], ...ON_LINUX });
-  const { paths, total, available_count } = await crossPaths(environment);
+  const { paths, total, available_count } = await crossPaths(environment, null);
   expect([total, available_count]).toEqual([14, 0]);
   for (const { id, note } of paths)
     if (WITHOUT.includes(id)) expect(note, id).toMatch(/^not here: /);
@@ -61,10 +61,17 @@ test('with it: all that have a backend', async () => {
       ...ON_LINUX,
     });
     await environment.create({ neededBytes: 1 });
-    const { paths, available_count } = await crossPaths(environment);
+    const { paths, available_count } = await crossPaths(environment, null);
     expect(available_count).toBe(10);
     expect(paths.filter(({ available }) => !available).map(({ id }) => id)).toEqual(WITHOUT);
     for (const { id, note } of paths) expect(note).toBe(CROSS_PATHS[id].note);
+    // A job of none of them would be taken where the jail is too weak for it.
+    const barred = await crossPaths(environment, 'no barrier');
+    expect(barred.available_count).toBe(0);
+    for (const { id, available, note } of barred.paths) {
+      expect(available).toBe(false);
+      expect(note).toBe(WITHOUT.includes(id) ? CROSS_PATHS[id].note : `${CROSS_PATHS[id].note}. no barrier`);
+    }
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -42,9 +42,12 @@ describe('status', () => {
     expect(await environment.missing(['first_package'])).toBe(
       `first-package not installed: run "${SETUP_COMMAND}"`,
     );
-    expect(await finetuneStatus(environment, { driver: '/nowhere' })).toMatchObject({
+    const hub = { endpoint: 'https://hub.example', pull: true, publish: false };
+    expect(await finetuneStatus(environment, { hub, barred: null, driver: '/nowhere' })).toMatchObject({
       ready: false,
       command: SETUP_COMMAND,
+      reason: 'the environment has not been made',
+      hub,
       unsloth: { available: false },
       cuda: { available: false },
     });

@@ -41,7 +41,7 @@ function builtIn(files: Files, name?: string): Buffer {
 }
 
 describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
-  const { work, run } = useTools({ models: true });
+  const { work, run } = useTools({ make: 'models' });
   beforeAll(() => writeFileSync(join(work, 'tiny.gguf'), tinyGguf()));
 
   function convert(path: CrossPathId, model: string, more: object = {}): Promise<Said> {

@@ -1,12 +1,14 @@
 """Conversions between formats. Each path checks its own result: what it wrote is run beside the original on the same numbers, and a
 result that computes something else is no result. Where the original cannot be run, `checked` is false and `max_difference` null."""
 
+import math
 from pathlib import Path
 
 from . import models, safe  # noqa: F401, I001
 import numpy as np
 import torch
 
+from .archives import assert_keras
 from .checks import compared, outputs_of
 from .files import named, named_output
 from .onnx_files import example_of, onnx_session, read_onnx, try_run
@@ -79,6 +81,7 @@ def keras_to_onnx(job: Job) -> dict:
     with source.open("rb") as file:
         if file.read(2) != b"PK":
             raise Refused("unsupported_model_format", "it is no Keras 3 archive (.keras)")
+    assert_keras(job.input("model"))
     try:
         model = keras.models.load_model(source, compile=False, safe_mode=True)
     except Exception as error:
@@ -87,6 +90,8 @@ def keras_to_onnx(job: Job) -> dict:
     if not isinstance(shapes, tuple) or len(model.inputs) != 1:
         raise Refused("unsupported_model_format", "only Keras models of one input are converted")
     shape = [1 if axis == 0 else length or 16 for axis, length in enumerate(shapes)]
+    if math.prod(shape) > models.MAX_INPUT:
+        raise Refused("unsupported_model_format", "the input of the model has too many values")
     example = np.random.default_rng(0).random(shape, dtype=np.float32).astype(model.inputs[0].dtype)
     job.progress(0.3, "export")
     predicted = model.predict(example, verbose=0)

@@ -105,16 +105,20 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
+    number, unpacked = 0, 0
     try:
         with pyarrow.parquet.ParquetFile(path, memory_map=False) as table:
             columns = [name for name in table.schema_arrow.names if name in FIELDS]
             if table.metadata.num_rows > MAX_LINES:
                 raise Refused("invalid_value", f"the data set has more than {MAX_LINES} lines", FIELD)
+            groups = [table.metadata.row_group(index) for index in range(table.metadata.num_row_groups)]
+            if any(group.total_byte_size > MAX_BYTES for group in groups):
+                raise refused(1, "a group of rows unpacks to more than is read")
             if not columns:
                 raise refused(1, "it has none of the columns of a data set")
             for batch in table.iter_batches(batch_size=64, columns=columns):
-                if batch.nbytes > MAX_BYTES:
+                unpacked += batch.nbytes
+                if unpacked > MAX_BYTES:
                     raise refused(number + 1, "it is too large")
                 for row in batch.to_pylist():
                     number += 1

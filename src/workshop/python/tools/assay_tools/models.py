@@ -11,6 +11,7 @@ from pathlib import Path
 from . import safe  # noqa: I001
 import torch
 
+from .archives import assert_tensors_fit, assert_unpacks
 from .protocol import Job, Refused
 
 MAX_CONFIG = 16 * 1024 * 1024
@@ -84,6 +85,7 @@ def from_pickle(path: Path, job: Job) -> Loaded:
 
 
 def from_program(path: Path) -> Loaded:
+    assert_unpacks(path)
     try:
         program = torch.export.load(path)
     except Refused:
@@ -95,6 +97,7 @@ def from_program(path: Path) -> Loaded:
     args, kwargs = program.example_inputs
     if kwargs or not args or not all(isinstance(each, torch.Tensor) for each in args):
         raise Refused("unsupported_model_format", "the exported program takes something that is no tensor by position")
+    assert_tensors_fit(path, [*args, *program.state_dict.values(), *(each for each in program.constants.values() if isinstance(each, torch.Tensor))])
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
     module = program.module()
     try:

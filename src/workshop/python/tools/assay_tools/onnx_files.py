@@ -14,12 +14,15 @@ def read_onnx(path: Path):
 
     try:
         model = onnx.load(path, load_external_data=False)
+        nodes, tensors = parts_of(model)
+        # Before the checker, which looks for these files and says that it is no model where it finds none.
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+            raise Refused("unsupported_model_format", "the model keeps its weights in other files: give one file with all of it")
         onnx.checker.check_model(model)
+    except Refused:
+        raise
     except Exception as error:
         raise Refused("unsupported_model_format", f"{safe.label(path)}: it is no ONNX model") from error
-    nodes, tensors = parts_of(model)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
-        raise Refused("unsupported_model_format", "the model keeps its weights in other files: give one file with all of it")
     if any(node.domain not in ("", "ai.onnx") for node in nodes):
         raise Refused("unsupported_model_format", "the model has operators that are not ONNX's own")
     return model

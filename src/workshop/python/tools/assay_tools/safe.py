@@ -1,5 +1,6 @@
 """Closes the ways in which a file of a model runs code while it is read. `import safe` before anything reads a file:
 * `torch.load` reads tensors alone, whoever calls it: `torch.export.load` asks for whole pickles (torch 2.13, pt2_archive/_package.py);
+  and no archive that unpacks to far more than it is;
 * `sympy.sympify` evaluates its text as Python, and exported programs carry such texts: only arithmetic is let through.
 The jail is the second barrier, not the first."""
 
@@ -11,6 +12,7 @@ from pathlib import Path
 import sympy
 import torch
 
+from .archives import assert_tensors_fit, assert_unpacks
 from .protocol import Job, Refused
 
 PICKLED = "it holds more than tensors (a pickle that would run code is refused, never run; the operator may allow it in the jail: workshop.pickles)"
@@ -33,6 +35,7 @@ _load, _sympify = torch.load, sympy.sympify
 def _tensors_only(*args, **kwargs):
     kwargs["weights_only"] = True
     kwargs.pop("pickle_module", None)
+    assert_unpacks(args[0] if args else kwargs["f"])
     return _load(*args, **kwargs)
 
 
@@ -85,6 +88,7 @@ def pickles_allowed(job: Job) -> bool:
 
 def read_pickle(path: Path):
     """Runs whatever the file says. Only where `pickles_allowed`."""
+    assert_unpacks(path)
     try:
         return _load(path, map_location="cpu", weights_only=False)
     except Exception as error:
@@ -112,6 +116,7 @@ def read_state_dict(path: Path, *, pickles: bool = False) -> dict[str, torch.Ten
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise Refused("unsupported_model_format", f"{label(path)}: its state dict has something that is no tensor")
+    assert_tensors_fit(path, loaded.values())
     return loaded
 
 
