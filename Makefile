@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -50,6 +50,9 @@ audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, espeak-ng and opu
 	@{ command -v espeak-ng && command -v opusenc; } >/dev/null || { apt-get -qq update && apt-get -qq install -y espeak-ng opus-tools; }
 	@$(TSX) scripts/audio-peer.ts
 
+python-clients: $(TESTS_INSTALLED) ## the official Python SDK and LangChain into the cache, with what clients/python needs
+	@$(TSX) scripts/python-clients.ts
+
 bench-audio: models $(TESTS_INSTALLED) ## transcription beside pywhispercpp, the same file, threads and sound
 	@$(TSX) scripts/bench-audio.ts
 
@@ -75,6 +78,7 @@ ifeq ($(CI),true)
 	@command -v g++ >/dev/null || { apt-get -qq update && apt-get -qq install -y g++; } >/dev/null 2>&1 || echo '! a C++ compiler cannot be installed: native parts are not built'
 	@$(TSX) scripts/native/main.ts & $(TSX) scripts/real-models/main.ts; models=$$?; wait $$!; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
+	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
