@@ -53,6 +53,9 @@ audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, espeak-ng and opu
 python-clients: $(TESTS_INSTALLED) ## the official Python SDK and LangChain into the cache, with what clients/python needs
 	@$(TSX) scripts/python-clients.ts
 
+bench-clients: $(TESTS_INSTALLED) ## what sealing a request costs in Python and Go
+	@$(TSX) scripts/bench-clients.ts
+
 bench-audio: models $(TESTS_INSTALLED) ## transcription beside pywhispercpp, the same file, threads and sound
 	@$(TSX) scripts/bench-audio.ts
 

@@ -9,20 +9,25 @@ import { clientsPython } from '../../scripts/python-clients.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const python = clientsPython();
-if (python === undefined) console.warn('\n! `make python-clients` was not run: clients/python is not tested\n');
+if (python === undefined)
+  console.warn('\n! `make python-clients` was not run: clients/python is not tested\n');
 const RECEIPTS = process.env['ASSAY_RECEIPT_VECTORS'] ?? join(top, 'test/vectors/receipts/receipts-v1.json');
 if (!existsSync(RECEIPTS))
   console.warn('\n! receipts-v1.json is not here: the clients do not run its vectors\n');
 
-test.skipIf(python === undefined)('vectors, tries and receipts [B22]', () => {
-  const { status, stderr } = spawnSync(python ?? '', ['-W', 'error', '-m', 'unittest', '-v'], {
-    cwd: join(top, 'clients/python'),
-    encoding: 'utf8',
-    env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
-  });
-  expect(stderr).toMatch(/\nOK/);
-  expect(status).toBe(0);
-  expect(Number(/Ran (\d+) tests/.exec(stderr)?.[1])).toBeGreaterThanOrEqual(30);
-  const skipped = Number(/skipped=(\d+)/.exec(stderr)?.[1] ?? 0);
-  expect(skipped).toBe(existsSync(RECEIPTS) ? 0 : 2);
-}, 120_000);
+test.skipIf(python === undefined)(
+  'vectors, tries and receipts [B22]',
+  () => {
+    const { status, stderr } = spawnSync(python ?? '', ['-W', 'error', '-m', 'unittest', '-v'], {
+      cwd: join(top, 'clients/python'),
+      encoding: 'utf8',
+      env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
+    });
+    expect(stderr).toMatch(/\nOK/);
+    expect(status).toBe(0);
+    expect(Number(/Ran (\d+) tests/.exec(stderr)?.[1])).toBeGreaterThanOrEqual(30);
+    const skipped = Number(/skipped=(\d+)/.exec(stderr)?.[1] ?? 0);
+    expect(skipped).toBe(existsSync(RECEIPTS) ? 0 : 2);
+  },
+  120_000,
+);
