@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack clean convert-oracle
+.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -71,17 +71,24 @@ demo: models ## server up, client verifies, streams a chat answer, prints the ve
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
-# A browser, the inputs of the image, published weights, native parts, tool servers and agents are large and not needed by most: only CI fetches them. Tests say when they are missing.
-optional: build
+# What convert-oracle makes; a clone that was ended half-way has another name.
+ORACLE := $(HOME)/.cache/assay
+BUNDLE := test/node_modules/node-llama-cpp/llama/gitRelease.bundle
+oracle = $(TSX) scripts/python-environment.ts --folder $(ORACLE)/python $(1) && { test -d $(ORACLE)/llama.cpp || { rm -rf $(ORACLE)/.llama.cpp && git clone -q $(BUNDLE) $(ORACLE)/.llama.cpp && mv $(ORACLE)/.llama.cpp $(ORACLE)/llama.cpp; }; }
+
+# A browser, the inputs of the image, published weights, native parts, the Python environment, tool servers and agents are large and not needed by most: only CI fetches them. Tests say when they are missing.
+optional: build $(TESTS_INSTALLED)
 ifeq ($(CI),true)
 	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
 	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
 	@command -v g++ >/dev/null || { apt-get -qq update && apt-get -qq install -y g++; } >/dev/null 2>&1 || echo '! a C++ compiler cannot be installed: native parts are not built'
-	@$(TSX) scripts/native/main.ts & $(TSX) scripts/real-models/main.ts; models=$$?; wait $$!; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
+	@python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-venv; } >/dev/null 2>&1 || echo '! venv cannot be installed: there is no Python environment'
+	@$(TSX) scripts/native/main.ts & native=$$!; { $(call oracle,--seconds 1500) || echo '! tests of the Python tools and beside the official converter are skipped'; } & python=$$!; $(TSX) scripts/real-models/main.ts; models=$$?; wait $$python; wait $$native; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
 	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
+	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
@@ -106,10 +113,11 @@ drift: build ## regenerate generated files and compare
 
 # The one Python environment (of the workshop's tools, too) with every wheel by its hash, and the sources of llama.cpp: six gigabytes,
 # outside of the tree. An environment that is whole stays.
-ORACLE := $(HOME)/.cache/assay
 convert-oracle: $(TESTS_INSTALLED) ## the official converter and transformers, as the oracle of the tests of ours
-	@$(TSX) scripts/python-environment.ts --folder $(ORACLE)/python
-	@test -d $(ORACLE)/llama.cpp || git clone -q test/node_modules/node-llama-cpp/llama/gitRelease.bundle $(ORACLE)/llama.cpp
+	@$(call oracle)
+
+prove: $(INSTALLED) ## search the models of the protocol for attacks with Verifpal (cargo compiles it once; docs/proofs.md); MODEL=name, TRACES=1
+	@$(TSX) scripts/prove/main.ts $(MODEL) $(if $(TRACES),--traces)
 
 fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
 	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/src -t 'property'
@@ -178,6 +186,9 @@ reproduce: build ## build the image twice, differently, and compare every byte
 
 pack: $(INSTALLED) ## the npm packages, out/*.tgz: the same bytes wherever they are made
 	@$(TSX) scripts/pack.ts
+
+client: build ## assay-verify as one executable that needs no Node, into out/client; PLATFORM="linux-x64 linux-arm64 win-x64"
+	@$(NODE) dist/image/client.js $(foreach platform,$(or $(PLATFORM),linux-x64),--platform $(platform))
 
 clean: ## remove what was built (not node_modules, not the cache of inputs)
 	rm -rf dist attestation/dist out coverage

@@ -26,6 +26,7 @@ export default defineConfig({
         find: /^@assay\/attestation\/policy-lint$/,
         replacement: at('./attestation/appraise/policy-lint.ts'),
       },
+      { find: /^@assay\/attestation\/receipt$/, replacement: at('./attestation/receipts/index.ts') },
       { find: /^@assay\/attestation\/sealed$/, replacement: at('./attestation/client/sealed-fetch.ts') },
       {
         find: /^@assay\/attestation\/sealed-envelope$/,

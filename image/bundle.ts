@@ -35,6 +35,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
+  '@assay/attestation/receipt': 'attestation/receipts/index.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
 };
 

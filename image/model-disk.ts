@@ -74,7 +74,12 @@ async function modelFiles(source: string): Promise<readonly ModelFile[]> {
     for (const { role, path } of paths) {
       const found = await stat(path);
       if (!found.isFile()) throw badInput(`${path} is not a regular file`);
-      files.push({ role, path, size: found.size, name: paths.length === 1 ? soleName(path) : basename(path) });
+      files.push({
+        role,
+        path,
+        size: found.size,
+        name: paths.length === 1 ? soleName(path) : basename(path),
+      });
     }
     return files;
   } catch (error) {

@@ -22,6 +22,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
+  '@assay/attestation/receipt': 'attestation/receipts/index.ts',
   '@assay/attestation/sealed': 'attestation/client/sealed-fetch.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',

@@ -13,6 +13,7 @@ const GENERATORS = [
   'scripts/reading-paths.ts',
   'scripts/reference.ts',
   'scripts/catalog.ts',
+  'scripts/proofs.ts',
 ];
 
 let failed = 0;

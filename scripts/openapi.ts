@@ -1,16 +1,22 @@
-// Writes docs/openapi.json and the generated tables of docs/api.md from the routes the server registers.
-// `--check` compares instead of writing; a difference is exit 1.
+// Writes docs/openapi.json and the generated tables of docs/api.md from the routes the server registers, and
+// docs/workshop-openapi.json and the table of docs/workshop.md from those of a workshop. `--check` compares
+// instead of writing; a difference is exit 1.
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { DEFAULT_CONFIG } from '../src/http/deps.ts';
 import { speaksMessages } from '../src/http/dialect.ts';
 import type { Route } from '../src/http/route.ts';
 import { messagesErrorAnswer } from '../src/api/messages/answer-schema.ts';
-import { errorAnswer } from '../src/api/response-schemas.ts';
-import { API_CODES, type Acts, type ApiCodeEntry } from '../src/base/api-codes.ts';
-import type { JsonSchema } from '../src/base/shape.ts';
+import { errorAnswer, errorObject } from '../src/api/response-schemas.ts';
+import { API_CODES, type Acts, type ApiCode, type ApiCodeEntry } from '../src/base/api-codes.ts';
+import { type JsonSchema, object, text as textOf } from '../src/base/shape.ts';
 import { allRoutes } from '../src/api/routes.ts';
+import { allWorkshopRoutes } from '../src/workshop/all-routes.ts';
+import { Publications } from '../src/workshop/hub/publications.ts';
+import { Jobs } from '../src/workshop/jobs/jobs.ts';
+import { allKinds } from '../src/workshop/kinds.ts';
+import { PythonEnvironment } from '../src/workshop/python/environment.ts';
 
 function at(path: string): string {
   return fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -21,6 +27,15 @@ const routes = allRoutes({
   startedAt: 0,
   isDraining: () => false,
 });
+const python = new PythonEnvironment({ folder: '/nowhere' });
+/** Declared, never called: no job and no publication is behind them. */
+const ofWorkshop = allWorkshopRoutes({
+  kinds: allKinds(python),
+  jobs: Object.create(Jobs.prototype) as Jobs,
+  python,
+  publications: Object.create(Publications.prototype) as Publications,
+  assets: { dataFolder: '/nowhere', signature: undefined },
+});
 const version = (JSON.parse(readFileSync(at('package.json'), 'utf8')) as { version: string }).version;
 
 function isUnder(value: unknown): value is Record<string, JsonSchema> {
@@ -30,10 +45,11 @@ function isUnder(value: unknown): value is Record<string, JsonSchema> {
 function operation(route: Route, alias: boolean): object {
   const query = route.query?.schema;
   const properties = isUnder(query?.['properties']) ? query['properties'] : {};
-  const inPath = [...route.path.matchAll(/:(\w+)/g)].map((match) => ({
-    name: match[1],
+  const inPath = [...route.path.matchAll(/:(\w+)|\*/g)].map(([, name]) => ({
+    name: name ?? 'name',
     in: 'path',
     required: true,
+    description: name === undefined ? 'May have plain slashes.' : undefined,
     schema: { type: 'string' },
   }));
   const inQuery = Object.entries(properties).map(([name, schema]) => ({
@@ -59,44 +75,62 @@ function operation(route: Route, alias: boolean): object {
     ...((route.body ?? route.form) !== undefined && { requestBody: requestBodyOf(route) }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
-      default: { $ref: `#/components/responses/${speaksMessages(route.path) ? 'MessagesError' : 'Error'}` },
+      202:
+        route.accepted === undefined
+          ? undefined
+          : jsonAnswer('It is not over; ask for it by its id.', route.accepted.schema),
+      default: { $ref: `#/components/responses/${errorOf(route.path)}` },
     },
     ...(route.errors !== undefined && { 'x-error-codes': route.errors }),
   };
 }
 
+function errorOf(path: string): string {
+  if (path.startsWith('/api/')) return 'ErrorWithDetail';
+  return speaksMessages(path) ? 'MessagesError' : 'Error';
+}
+
 /** The media types of an answer. */
 function contentOf(route: Route, json: object, events: object): object {
   if (route.text === true) return { 'text/plain': { schema: { type: 'string' } } };
-  if (route.bytes === true)
-    return { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } };
+  if (route.bytes !== undefined) return { [route.bytes]: { schema: { type: 'string', format: 'binary' } } };
   return { ...(route.streams !== 'always' && json), ...(route.streams !== undefined && events) };
 }
 
-/** The body that a route reads: JSON, or a form. */
-function requestBodyOf({ body, form }: Route): object {
-  const content =
-    form === undefined
-      ? { 'application/json': { schema: body?.schema } }
-      : { 'multipart/form-data': { schema: form.schema } };
+/** The body that a route reads: JSON, a form, or either. */
+function requestBodyOf({ body, form, fields }: Route): object {
+  if (form !== undefined)
+    return { required: true, content: { 'multipart/form-data': { schema: form.schema } } };
+  const types = ['application/json', ...(fields === undefined ? [] : FORMS)];
+  const content = Object.fromEntries(types.map((type) => [type, { schema: body?.schema }]));
   return { required: true, content };
 }
+
+const FORMS = ['application/x-www-form-urlencoded', 'multipart/form-data'];
 
 /** Either of these. */
 function securityOf({ path }: Route): readonly object[] {
   return speaksMessages(path) ? [{ bearer: [] }, { apiKey: [] }] : [{ bearer: [] }];
 }
 
-function openApi(): object {
+function pathsOf(routes: readonly Route[]): object {
   const paths: Record<string, Record<string, object>> = {};
   for (const route of routes) {
     for (const path of [route.path, ...(route.aliases ?? [])]) {
       // An id with plain slashes is the same route again; OpenAPI has no way to say it.
-      if (path.includes('*')) continue;
-      const key = path.replaceAll(/:(\w+)/g, '{$1}');
+      if (path !== route.path && path.includes('*')) continue;
+      const key = path.replaceAll(/:(\w+)/g, '{$1}').replace('*', '{name}');
       (paths[key] ??= {})[route.method.toLowerCase()] = operation(route, path !== route.path);
     }
   }
+  return paths;
+}
+
+function jsonAnswer(description: string, schema: JsonSchema): object {
+  return { description, content: { 'application/json': { schema } } };
+}
+
+function openApi(): object {
   return {
     openapi: '3.1.0',
     info: {
@@ -104,24 +138,57 @@ function openApi(): object {
       version,
       description: 'OpenAI-compatible inference with attestation. Generated from the routes of the server.',
     },
-    paths,
+    paths: pathsOf(routes),
     components: {
       securitySchemes: {
         bearer: { type: 'http', scheme: 'bearer' },
         apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },
       },
       responses: {
-        Error: {
-          description: 'Any refusal or failure.',
-          content: { 'application/json': { schema: errorAnswer.schema } },
-        },
-        MessagesError: {
-          description: 'Any refusal or failure below /v1/messages.',
-          content: { 'application/json': { schema: messagesErrorAnswer.schema } },
-        },
+        Error: jsonAnswer('Any refusal or failure.', errorAnswer.schema),
+        MessagesError: jsonAnswer('Any refusal or failure below /v1/messages.', messagesErrorAnswer.schema),
       },
     },
   };
+}
+
+/** Codes that any route of a workshop can give: of fields, of HTTP, of keys and limits, of its end. */
+const ANY_ROUTE: readonly ApiCode[] = ['missing_required_parameter', 'unknown_parameter', 'unsupported_parameter', 'invalid_type', 'invalid_value', 'empty_string', 'empty_array', 'string_above_max_length', 'string_below_min_length', 'array_above_max_length', 'integer_below_min_value', 'integer_above_max_value', 'decimal_below_min_value', 'decimal_above_max_value', 'invalid_request', 'invalid_url', 'invalid_body', 'invalid_json', 'invalid_form', 'json_too_deep', 'json_too_many_values', 'unknown_url', 'url_too_long', 'method_not_allowed', 'request_too_large', 'request_timeout', 'client_too_slow', 'client_closed_request', 'unsupported_media_type', 'unsupported_content_encoding', 'expectation_failed', 'headers_too_large', 'too_many_pipelined_requests', 'invalid_api_key', 'origin_not_allowed', 'rate_limit_exceeded', 'server_overloaded', 'server_shutting_down', 'connection_ending', 'internal_error', 'record_failed', 'timeout']; // prettier-ignore
+
+function workshopOpenApi(): object {
+  const errorWithDetail = object({ error: errorObject, detail: textOf({ max: 4096 }) });
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Assay workshop',
+      version,
+      description:
+        'Conversions and other jobs with signed records. Generated from the routes of the workshop. `x-error-codes` of a route are beside those of the document, which any route can give.',
+    },
+    'x-error-codes': ANY_ROUTE,
+    paths: pathsOf(ofWorkshop),
+    components: {
+      securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } },
+      responses: {
+        Error: jsonAnswer('Any refusal or failure.', errorAnswer.schema),
+        ErrorWithDetail: jsonAnswer('Any refusal or failure below /api/.', errorWithDetail.schema),
+      },
+    },
+  };
+}
+
+/** The fields of each, and its summary. */
+function workshopTable(): string {
+  const rows = ofWorkshop.map((route) => {
+    const { method, path, aliases = [], body, form, summary } = route;
+    const schema = body?.schema ?? form?.schema ?? {};
+    const required = new Set(Array.isArray(schema['required']) ? schema['required'] : []);
+    const names = Object.keys(isUnder(schema['properties']) ? schema['properties'] : {});
+    const fields = names.map((name) => `\`${name}\`${required.has(name) ? '' : '?'}`).join(', ');
+    const also = aliases.map((alias) => ` \`${alias}\``).join('');
+    return `| \`${method} ${path}\`${also} | ${fields} | ${summary} |`;
+  });
+  return ['| route | fields | |', '|---|---|---|', ...rows].join('\n');
 }
 
 function routeTable(): string {
@@ -184,7 +251,7 @@ function range(schema: JsonSchema): string {
   return said(schema['type'] ?? 'object');
 }
 
-function fillIn(document: string): string {
+function apiTables(): Readonly<Record<string, string>> {
   const tables: Record<string, string> = { routes: routeTable(), codes: codeTable() };
   for (const path of [
     '/v1/chat/completions',
@@ -196,19 +263,26 @@ function fillIn(document: string): string {
     '/v1/tokenize',
   ])
     tables[path] = parameterTable(path);
+  return tables;
+}
+
+function fillIn(path: string, tables: Readonly<Record<string, string>>): string {
+  const document = readFileSync(at(path), 'utf8');
   return document.replaceAll(/<!-- generated: (\S+) -->[\s\S]*?<!-- end -->/g, (_all, name: string) => {
-    if (tables[name] === undefined) throw new Error(`docs/api.md asks for an unknown table ${name}`);
+    if (tables[name] === undefined) throw new Error(`${path} asks for an unknown table ${name}`);
     return `<!-- generated: ${name} -->\n\n${tables[name]}\n\n<!-- end -->`;
   });
 }
 
 const wanted: [string, string][] = [
   ['docs/openapi.json', `${JSON.stringify(openApi(), null, 2)}\n`],
-  ['docs/api.md', fillIn(readFileSync(at('docs/api.md'), 'utf8'))],
+  ['docs/api.md', fillIn('docs/api.md', apiTables())],
+  ['docs/workshop-openapi.json', `${JSON.stringify(workshopOpenApi(), null, 2)}\n`],
+  ['docs/workshop.md', fillIn('docs/workshop.md', { routes: workshopTable() })],
 ];
 for (const [path, content] of wanted) {
   if (!process.argv.includes('--check')) writeFileSync(at(path), content);
-  else if (readFileSync(at(path), 'utf8') !== content) {
+  else if (!existsSync(at(path)) || readFileSync(at(path), 'utf8') !== content) {
     console.error(`${path} is not what the routes say; run scripts/openapi.ts`);
     process.exitCode = 1;
   }

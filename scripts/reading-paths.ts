@@ -23,14 +23,14 @@ const PATHS: readonly (readonly [string, string, readonly string[], RegExp])[] =
   ],
   [
     'How the server proves itself',
-    'src/api/attestation.ts',
+    'src/http/attestation.ts',
     [
-      'src/api/attestation.ts',
+      'src/http/attestation.ts',
       'src/attester/batcher.ts',
       'src/attester/hardware.ts',
       'src/models/measure.ts',
     ],
-    /^(src\/(attester|attestd|api\/attestation|models\/(measure|model|registry|load))|attestation\/(protocol|encoding)\/)/,
+    /^(src\/(attester|attestd|http\/attestation|models\/(measure|model|registry|load))|attestation\/(protocol|encoding)\/)/,
   ],
 ];
 

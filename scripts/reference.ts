@@ -33,6 +33,7 @@ const ENTRIES = [
     'appraise/policy-lint',
     'What of a policy is worth a second look; browser-safe.',
   ],
+  ['@assay/attestation/receipt', 'receipts/index', 'Signed receipts of answers: both ends; browser-safe.'],
   [
     '@assay/attestation/sealed',
     'client/sealed-fetch',

@@ -112,6 +112,11 @@ export function isSealedResult(value: unknown): value is SealedResult {
 }
 
 /**
+ * The verdict on a document for sealed bodies (docs/sealed.md §1): of a key, and of no connection.
+ * @example const { hpkeKey } = await verify(document, { channel: 'sealed', nonce, policy, now: Date.now() });
+ */
+export function verify(document: AttestationDocument, options: SealedVerifyOptions): Promise<SealedResult>;
+/**
  * The verdict on a document for this connection (docs/protocol.md §7). `now` is milliseconds since 1970.
  * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for
  * evidence that cannot be read
@@ -121,11 +126,6 @@ export function isSealedResult(value: unknown): value is SealedResult {
  * console.log(result.build, [...result.models.keys()]);
  */
 export function verify(document: AttestationDocument, options: VerifyOptions): Promise<AttestationResult>;
-/**
- * The verdict on a document for sealed bodies (docs/sealed.md §1): of a key, and of no connection.
- * @example const { hpkeKey } = await verify(document, { channel: 'sealed', nonce, policy, now: Date.now() });
- */
-export function verify(document: AttestationDocument, options: SealedVerifyOptions): Promise<SealedResult>;
 export async function verify(
   document: AttestationDocument,
   options: VerifyOptions | SealedVerifyOptions,

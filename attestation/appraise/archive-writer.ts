@@ -2,7 +2,7 @@
 // judged by. Only the command line keeps evidence; archive.ts, which judges it again, also loads in a page.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { toHex, utf8 } from '../encoding/bytes.ts';
+import { fromUtf8, toBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import type { JsonObject } from '../encoding/json.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
 import { documentToJson } from '../protocol/issue.ts';
@@ -27,9 +27,38 @@ export interface Witnessed {
   readonly code: AttestationCode | undefined;
 }
 
-/** One archive, as the JSON of a file. */
-export function archiveToJson(evidence: readonly Witnessed[]): JsonObject {
-  return { format: ARCHIVE_FORMAT, evidence: evidence.map(entryToJson), receipts: [] };
+/** A receipt to keep beside the evidence for its key; texts only where a user wants them kept. */
+export interface WitnessedReceipt {
+  readonly receipt: Uint8Array;
+  readonly salt: Uint8Array;
+  readonly request?: Uint8Array | undefined;
+  readonly response?: Uint8Array | undefined;
+}
+
+/** One archive, as the JSON of a file. Texts that are no UTF-8 are left out. */
+export function archiveToJson(
+  evidence: readonly Witnessed[],
+  receipts: readonly WitnessedReceipt[] = [],
+): JsonObject {
+  return {
+    format: ARCHIVE_FORMAT,
+    evidence: evidence.map(entryToJson),
+    receipts: receipts.map(receiptToJson),
+  };
+}
+
+function receiptToJson({ receipt, salt, request, response }: WitnessedReceipt): JsonObject {
+  const texts = [...textOf('request', request), ...textOf('response', response)];
+  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts]);
+}
+
+function textOf(name: string, bytes: Uint8Array | undefined): readonly (readonly [string, string])[] {
+  if (bytes === undefined) return [];
+  try {
+    return [[name, fromUtf8(bytes)]];
+  } catch {
+    return [];
+  }
 }
 
 function entryToJson(seen: Witnessed): JsonObject {

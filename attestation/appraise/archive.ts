@@ -1,7 +1,7 @@
 // Archives of evidence, `assay/archive/v1`: what a connection was shown, kept so that it can be judged again
 // years later, offline and at its own time. Nonce, exporter, TLS key and the time are the archiver's word
-// then: their rules are skips, and the outcome is an ArchivedResult, a type no connection accepts. Receipts
-// have a place in the format and are not judged as yet.
+// then: their rules are skips, and the outcome is an ArchivedResult, a type no connection accepts. Its
+// receipts are judged by receipt-verdict.ts.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
 import { type AttestationDocument, parseDocument } from '../protocol/document.ts';
@@ -79,11 +79,6 @@ function entriesOf(json: Json): readonly JsonObject[] {
     });
   const receipts = archive['receipts'] ?? [];
   if (!Array.isArray(receipts)) throw malformed('malformed_evidence', 'receipts is not a list');
-  if (receipts.length > 0)
-    throw unsupported(
-      'malformed_evidence',
-      `archive has ${receipts.length} receipts, which are not judged as yet`,
-    );
   const entries = shape.list(archive['evidence'], 'evidence', 1, MAX_ENTRIES);
   return entries.map((entry, i) => shape.object(entry, `evidence[${i}]`, ENTRY, []));
 }

@@ -50,7 +50,7 @@ export interface SealedFetch {
  * a refusal; what ends a request that was sent is a 502 of its own, with `x-should-retry: false`.
  *
  * @example
- * const client = new OpenAI({ baseURL, apiKey, fetch: sealedFetch({ policy }), dangerouslyAllowBrowser: true });
+ * const client = new OpenAI({ baseURL: 'https://host:8443/v1', apiKey, fetch: sealedFetch({ policy }) });
  */
 export function sealedFetch(options: SealedFetchOptions): SealedFetch {
   if (options.postQuantum === 'require')

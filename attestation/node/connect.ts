@@ -53,6 +53,8 @@ export interface AttestedConnection {
   /** Idle: the attestation response has been read to its end, and no byte beyond it. */
   readonly socket: TLSSocket;
   readonly result: AttestationResult;
+  /** The evidence that was accepted. */
+  readonly evidence: ReceivedEvidence;
 }
 
 /**
@@ -78,7 +80,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
   // itself.
   socket.on('error', ignore);
   try {
-    const result = await attest(socket, origin, options);
+    const { result, evidence } = await attest(socket, origin, options);
     if (!isAttestationResult(result))
       throw new AttestationError(
         'internal',
@@ -87,7 +89,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
       );
     if (socket.destroyed || !socket.writable)
       throw refused('attestation_response', 'peer closed the connection after its attestation');
-    return { socket, result };
+    return { socket, result, evidence };
   } catch (error) {
     socket.destroy();
     throw error;
@@ -149,7 +151,11 @@ function reason(error: Error & { readonly code?: unknown }): string {
   return typeof error.code === 'string' ? error.code : error.message;
 }
 
-async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): Promise<AttestationResult> {
+async function attest(
+  socket: TLSSocket,
+  origin: URL,
+  options: ConnectOptions,
+): Promise<Omit<AttestedConnection, 'socket'>> {
   requireFreshTls13(socket);
   const certificate = socket.getPeerX509Certificate();
   if (certificate === undefined)
@@ -161,8 +167,9 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
   const response = await obtainDocument(socket, origin, nonce, options);
   const document = parseDocument(fromUtf8(response.body, 'attestation document'));
   const peerSpki = new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' }));
-  options.onEvidence?.({ document, nonce, exporter, peerSpki });
-  return verify(document, {
+  const evidence = { document, nonce, exporter, peerSpki };
+  options.onEvidence?.(evidence);
+  const result = await verify(document, {
     nonce,
     exporter,
     peerSpki,
@@ -174,6 +181,7 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
     memory: options.memory,
     endorsements: options.endorsements,
   });
+  return { result, evidence };
 }
 
 /** [M11] [M12]: checked on the socket itself, before a byte of HTTP. */

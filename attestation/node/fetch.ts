@@ -13,7 +13,8 @@ import type { AttestationResult } from '../appraise/appraise.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
 import { type Policy, parsePolicy } from '../appraise/policy.ts';
-import { AttestedPool, poolOptions, type AttestedFetchOptions } from './pool.ts';
+import { AttestedPool, type EvidenceSeen, poolOptions, type AttestedFetchOptions, SeenPool } from './pool.ts';
+import { ReceiptedFetch, toUndiciForm } from './receipts/receipted-fetch.ts';
 
 /**
  * The result of {@link attestedFetch}: a `fetch` that sends no byte before the proof holds, with
@@ -39,6 +40,9 @@ export interface AttestedFetch {
 export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
   const policy = parsePolicy(options.policy);
   const pools = new Map<string, AttestedPool>();
+  const { receipts } = options;
+  const receipted =
+    receipts === undefined ? undefined : new ReceiptedFetch(receipts === 'verify' ? {} : receipts);
   let closed = false;
   const poolOf = (origin: string): AttestedPool => {
     if (closed) throw new TypeError('this attestedFetch is closed');
@@ -54,10 +58,13 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
     requireHttps(url);
     const merged = input instanceof Request ? requestInit(input, init) : init;
     requireAttestedModel(merged.body, policy, options.model);
-    const dispatcher = new OneOrigin(poolOf(url.origin));
+    const pool = poolOf(url.origin);
     const body = merged.body instanceof FormData ? { body: toUndiciForm(merged.body) } : {};
+    const sent = { ...(merged as unknown as UndiciInit), ...body };
     try {
-      return await undiciFetch(url, { ...(merged as unknown as UndiciInit), ...body, dispatcher });
+      if (receipted !== undefined)
+        return await receipted.fetch(url, sent, (seen) => new OneOrigin(pool, seen));
+      return await undiciFetch(url, { ...sent, dispatcher: new OneOrigin(pool) });
     } catch (error) {
       throw attestationCause(error) ?? error;
     }
@@ -83,10 +90,12 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
  */
 class OneOrigin extends Dispatcher {
   readonly #pool: AttestedPool;
+  readonly #sends: Dispatcher;
 
-  constructor(pool: AttestedPool) {
+  constructor(pool: AttestedPool, seen?: EvidenceSeen) {
     super();
     this.#pool = pool;
+    this.#sends = seen === undefined ? pool : new SeenPool(pool, seen);
   }
 
   override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
@@ -98,7 +107,7 @@ class OneOrigin extends Dispatcher {
         hint: 'only the origin that was asked for is attested; use the other one directly if it is the right one',
       });
     }
-    return this.#pool.dispatch(options, handler);
+    return this.#sends.dispatch(options, handler);
   }
 }
 
@@ -182,19 +191,6 @@ function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { rea
 function onlyOneModel(body: string): boolean {
   const first = body.indexOf('"model"');
   return first >= 0 && body.indexOf('"model"', first + 1) < 0 && !body.includes('\\u');
-}
-
-/**
- * undici's fetch sends a FormData of its own class only; Node's global one would become the
- * text `[object FormData]`.
- */
-function toUndiciForm(form: FormData): UndiciFormData {
-  const copy = new UndiciFormData();
-  for (const [name, value] of form) {
-    if (typeof value === 'string') copy.append(name, value);
-    else copy.append(name, value, value.name);
-  }
-  return copy;
 }
 
 /**

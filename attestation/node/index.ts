@@ -13,4 +13,6 @@ export {
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { attestedFetch, type AttestedFetch } from './fetch.ts';
 export { type AttestedFetchOptions, AttestedPool, type PoolOptions } from './pool.ts';
+export type { KeptAnswer, ReceiptEvidence, ReceiptOptions, ReceiptVerdict } from './receipts/options.ts';
+export { receiptOf } from './receipts/receipted-fetch.ts';
 export { startProxy, type ProxyOptions, type RunningProxy } from './proxy/proxy.ts';

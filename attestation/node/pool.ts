@@ -12,6 +12,7 @@ import { AttestationError, refused } from '../transcript/errors.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 import type { AppraisalPolicy, Policy } from '../appraise/policy.ts';
+import type { ReceiptOptions } from './receipts/options.ts';
 import { createKeyCache } from '../x509/signature.ts';
 
 /** Settings of {@link AttestedPool}; times are milliseconds. */
@@ -35,8 +36,13 @@ interface Slot {
   busy: boolean;
   retired: boolean;
   /** The evidence of the socket the client has now; undefined before the first and after it closed. */
-  verified: { readonly socket: TLSSocket; readonly result: AttestationResult } | undefined;
+  verified: AttestedConnection | undefined;
+  /** The same, kept when the socket has closed. */
+  last: AttestedConnection | undefined;
 }
+
+/** Told how to get the evidence of a request's connection, once its answer has begun. */
+export type EvidenceSeen = (evidence: () => Omit<AttestedConnection, 'socket'> | undefined) => void;
 
 interface Waiting {
   readonly options: Dispatcher.DispatchOptions;
@@ -167,6 +173,7 @@ export class AttestedPool extends Dispatcher {
     if (waiting === undefined) return;
     waiting.sent?.();
     slot.busy = true;
+    evidenceSeenOf(waiting.options)?.(() => slot.last);
     // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
     slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
     // A request that undici refuses before it queues it (a header it does not send) is followed by no
@@ -214,6 +221,7 @@ export class AttestedPool extends Dispatcher {
       busy: false,
       retired: false,
       verified: undefined,
+      last: undefined,
     };
     slot.client.on('drain', () => this.#free(slot));
     slot.client.on('disconnect', () => {
@@ -230,12 +238,14 @@ export class AttestedPool extends Dispatcher {
   }
 
   async #connect(slot: Slot): Promise<TLSSocket> {
-    const { socket, result } = await this.#verified();
+    const connection = await this.#verified();
+    const { socket } = connection;
     if (slot.retired) {
       socket.destroy();
       throw new errors.ClientClosedError('connection was retired');
     }
-    slot.verified = { socket, result };
+    slot.verified = connection;
+    slot.last = connection;
     return socket;
   }
 
@@ -273,6 +283,27 @@ export class AttestedPool extends Dispatcher {
       });
     }
   }
+}
+
+const EVIDENCE_SEEN = Symbol('evidence seen');
+
+export class SeenPool extends Dispatcher {
+  readonly #pool: AttestedPool;
+  readonly #seen: EvidenceSeen;
+
+  constructor(pool: AttestedPool, seen: EvidenceSeen) {
+    super();
+    this.#pool = pool;
+    this.#seen = seen;
+  }
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    return this.#pool.dispatch({ ...options, [EVIDENCE_SEEN]: this.#seen } as typeof options, handler);
+  }
+}
+
+function evidenceSeenOf(options: Dispatcher.DispatchOptions): EvidenceSeen | undefined {
+  return (options as { readonly [EVIDENCE_SEEN]?: EvidenceSeen | undefined })[EVIDENCE_SEEN];
 }
 
 /** C8: two genuine machines with the same software are still two, and a session may have to stay on one. */
@@ -318,7 +349,7 @@ function fail(handler: Dispatcher.DispatchHandler, reason: Error): void {
 
 /** Shared with the proxy: the options of a pool with every default filled in. */
 export function poolOptions(
-  options: AttestedFetchOptions,
+  options: Omit<AttestedFetchOptions, 'receipts'>,
   policy: Policy,
   origin: string,
 ): ConstructorParameters<typeof AttestedPool>[1] {
@@ -359,6 +390,8 @@ export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'en
    * first one's are refused.
    */
   readonly sameMachine?: boolean | undefined;
+  /** Ask for receipts, and let no answer end that they do not cover. Default: none is asked for. */
+  readonly receipts?: 'verify' | ReceiptOptions | undefined;
   /** Called for every connection that was verified, with its origin. */
   readonly onResult?: ((result: AttestationResult, origin: string) => void) | undefined;
   /** Milliseconds since 1970; default the system clock. */

@@ -6,6 +6,7 @@
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { type Cbor, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
 import { malformed } from '../transcript/errors.ts';
+import { isStrictPoint, isStrictSignature } from './ed25519.ts';
 
 const SIGNATURE_BYTES = 64;
 const EMPTY = new Uint8Array(0);
@@ -61,12 +62,16 @@ export function decodeSign1(form: SignedForm, bytes: Uint8Array): Sign1 {
   return { payload, signature };
 }
 
-/** Whether the key signed it. False also for bytes that are no key of the curve. */
+/**
+ * Whether the key signed it. False also for bytes that are no key of the curve, and for a key or signature
+ * that some library would judge otherwise (ed25519.ts).
+ */
 export async function sign1Verifies(
   form: SignedForm,
   signed: Sign1,
   publicKey: Uint8Array,
 ): Promise<boolean> {
+  if (!isStrictPoint(publicKey) || !isStrictSignature(signed.signature)) return false;
   try {
     const key = await crypto.subtle.importKey('raw', own(publicKey), 'Ed25519', false, ['verify']);
     const message = own(signedBytesOf(form, signed.payload));

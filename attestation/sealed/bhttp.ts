@@ -89,7 +89,10 @@ export function encodeRequestHead({ method, path, fields }: RequestHead): Uint8A
   return bytes;
 }
 
-/** A head that fills `bytes`. Throws `sealed_malformed`; no byte of it is quoted. */
+/**
+ * A head that fills `bytes`. Throws `sealed_malformed`; no byte of it is quoted.
+ * @example const { head } = decodeRequestHead(bytes);
+ */
 export function decodeRequestHead(bytes: Uint8Array): DecodedHead<RequestHead> {
   if (bytes.length > MAX_HEAD_BYTES) throw wrong(`the head has ${bytes.length} bytes`);
   try {
@@ -124,7 +127,10 @@ function readRequestHead(reader: Reader): DecodedHead<RequestHead> {
   return { head: { method, path, fields: fields.filter(([name]) => name !== PAD) }, indeterminate };
 }
 
-/** Indeterminate length. Throws `sealed_malformed` for a field that could not be read again. */
+/**
+ * Indeterminate length. Throws `sealed_malformed` for a field that could not be read again.
+ * @example const head = encodeResponseHead({ status: 204, fields: [] });
+ */
 export function encodeResponseHead({ status, fields }: ResponseHead): Uint8Array {
   return concatBytes(
     writeVarint(FRAMING.openResponse),

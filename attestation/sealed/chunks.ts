@@ -19,7 +19,10 @@ export interface SealedChunk {
   readonly final: boolean;
 }
 
-/** The bytes before a chunk that was sealed. */
+/**
+ * The bytes before a chunk that was sealed.
+ * @example const chunk = framed(bytes, false);
+ */
 export function framed(sealed: Uint8Array, final: boolean): Uint8Array {
   return concatBytes(writeVarint(final ? 0 : sealed.length), sealed);
 }
@@ -85,6 +88,9 @@ export class ByteReader {
 /**
  * The next chunk, of at most `most` bytes before it was sealed. Throws `sealed_malformed`, and
  * `sealed_truncated` when the stream ends first.
+ * @example
+ * const reader = new ByteReader((async function* () { yield bytes; })());
+ * const { sealed, final } = await nextChunk(reader);
  */
 export async function nextChunk(reader: ByteReader, most = MAX_CHUNK_BYTES): Promise<SealedChunk> {
   const length = await reader.varint();

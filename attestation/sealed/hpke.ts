@@ -48,7 +48,10 @@ const SUITES: Readonly<Record<Aead, CipherSuite>> = {
   'aes-128-gcm': new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_128_GCM),
 };
 
-/** A new key pair of this process. */
+/**
+ * A new key pair of this process.
+ * @example const { publicKey } = await generateRecipient();
+ */
 export async function generateRecipient(): Promise<RecipientKey> {
   return recipientOf(await SUITES['aes-256-gcm'].GenerateKeyPair(false), 'aes-256-gcm');
 }

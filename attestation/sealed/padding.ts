@@ -4,7 +4,10 @@
 /** No message is shorter than this. */
 export const MIN_PADDED_BYTES = 2048;
 
-/** The length a message of `length` bytes is filled to: at least 2048. */
+/**
+ * The length a message of `length` bytes is filled to: at least 2048.
+ * @example const padded = paddedLength(bytes.length);
+ */
 export function paddedLength(length: number): number {
   const bytes = Math.max(length, MIN_PADDED_BYTES);
   const exponent = Math.floor(Math.log2(bytes));

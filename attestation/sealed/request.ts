@@ -21,7 +21,10 @@ const REQUEST_LABEL = 'message/bhttp chunked request';
 /** Bytes before the encapsulated key. */
 const HEADER_BYTES = 7;
 
-/** The id of a key: it follows from the key alone, so it needs no signature (docs/sealed.md §3). */
+/**
+ * The id of a key: it follows from the key alone, so it needs no signature (docs/sealed.md §3).
+ * @example const id = keyIdOf(bytes);
+ */
 export function keyIdOf(publicKey: Uint8Array): number {
   return (sha256(publicKey)[0] ?? 0) % 128;
 }
@@ -115,6 +118,10 @@ export interface OpenedRequest {
 /**
  * Reads header and first chunk. Throws an AttestationError for whatever does not open: the caller gives one
  * answer to all of them.
+ * @example
+ * const recipient = await generateRecipient();
+ * const reader = new ByteReader((async function* () { yield bytes; })());
+ * const { first } = await openRequest(reader, () => recipient);
  */
 export async function openRequest(
   reader: ByteReader,

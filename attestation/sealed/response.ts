@@ -22,7 +22,13 @@ export interface ResponseKeys {
 /** Bytes of a response's own nonce, and of the secret: max(Nk, Nn). */
 export const RESPONSE_NONCE_BYTES = 32;
 
-/** `secret` is exported from the context of the request by this label, as long as the AEAD's key. */
+/**
+ * `secret` is exported from the context of the request by this label, as long as the AEAD's key.
+ * @example
+ * const recipient = await generateRecipient();
+ * const context = await recipient.receive(bytes, digest);
+ * const keys = await responseKeys(context, bytes, nonce);
+ */
 export async function responseKeys(
   context: Pick<SealingContext, 'export'>,
   enc: Uint8Array,
@@ -37,7 +43,10 @@ export async function responseKeys(
   };
 }
 
-/** The nonce of chunk `counter`, counted from 0. */
+/**
+ * The nonce of chunk `counter`, counted from 0.
+ * @example const iv = chunkNonce(nonce, 0);
+ */
 export function chunkNonce(nonce: Uint8Array, counter: number): Uint8Array {
   const own = Uint8Array.from(nonce);
   let rest = counter;

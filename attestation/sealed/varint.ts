@@ -3,7 +3,10 @@
 
 import { malformed } from '../transcript/errors.ts';
 
-/** The shortest encoding. */
+/**
+ * The shortest encoding.
+ * @example const length = writeVarint(bytes.length);
+ */
 export function writeVarint(value: number): Uint8Array {
   if (value < 0x40) return Uint8Array.of(value);
   if (value < 0x4000) return writeVarint2(value);

@@ -24,6 +24,20 @@ export const ATTESTATION_CODES = {
   malformed_record: 'a job record is not of the form its version gives, or its fields contradict each other',
   record_signature: 'a job record is not signed by the key it names',
   record_key: 'the evidence beside a job record binds another key than the one that signed it',
+  // receipts (see receipts.md §4)
+  receipt_missing: 'receipts were asked for, and the answer has none',
+  receipt_malformed: 'a receipt is not of the form its version gives, or its fields contradict each other',
+  receipt_version: 'a receipt is of a version this verifier does not know',
+  receipt_signature: 'a receipt is not signed by the key it names',
+  receipt_key: 'a receipt is signed by another key than the evidence binds',
+  receipt_evidence: 'a receipt names another connection, or another sealed request, than this one',
+  receipt_model: 'a receipt names another model, or other bytes of it, than the evidence shows',
+  receipt_request: 'a receipt is of another request than was sent',
+  receipt_nonce: 'a receipt answers another nonce than was sent, or none',
+  receipt_transcript: 'a receipt does not cover exactly what arrived',
+  receipt_usage: 'a receipt and the answer report different numbers of tokens',
+  receipt_truncated: 'an answer was broken off before its last receipt, or before its end',
+  receipt_sequence: 'a receipt does not follow the one before it in its chain',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
   malformed_launch:
@@ -180,7 +194,8 @@ export const ATTESTATION_CODES = {
   sealed_refused: 'the server does not open what was sealed to the key it proved: it was altered on the way',
   sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
   sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
-  sealed_unsupported: 'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
+  sealed_unsupported:
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

@@ -5,6 +5,8 @@ import { ApiError } from '../base/errors.ts';
 import { hostEngine } from '../engine/adapted.ts';
 import type { Engine } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
+import { modelNotFound } from '../http/errors.ts';
+import { Recorder } from '../http/recorder.ts';
 import type { Call } from '../http/route.ts';
 import type { RegisteredModelType } from '../models/model.ts';
 import type { ModelStatus } from '../models/seam.ts';
@@ -33,10 +35,6 @@ export function recordModel<M extends { readonly id: string; readonly sha256: st
   exchange.modelId = model.id;
   exchange.modelSha256 = model.sha256;
   return model;
-}
-
-export function modelNotFound(): ApiError {
-  return new ApiError('model_not_found', 'there is no model of that name', { param: 'model' });
 }
 
 /** Runs `work` with the model loaded; it stays loaded until the promise settles. */
@@ -68,7 +66,9 @@ export async function withEngine<T>(
     }
     call.watchEngine(host, hostEngine(lease.engine));
     call.exchange.signal.throwIfAborted();
-    return await work(sharedEngine(call, host, lease.engine));
+    const { receipt } = call.exchange;
+    const recorder = receipt === null ? null : new Recorder(receipt, lease.model, lease.engine);
+    return await work(sharedEngine(call, host, { engine: lease.engine, recorder }));
   } finally {
     lease.release();
   }
@@ -92,8 +92,18 @@ function callerOf({ principal }: Call['exchange']): string {
   return principal?.bucket ?? '';
 }
 
+interface Leased {
+  readonly engine: Engine;
+  /** Of the answer's receipt; null where none is made. */
+  readonly recorder: Recorder | null;
+}
+
 /** The engine as this request may use it: within the caller's share of the model's queue. */
-function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine: Engine): Engine {
+function sharedEngine(
+  { modelPermits, exchange }: Call,
+  modelId: string,
+  { engine, recorder }: Leased,
+): Engine {
   const caller = callerOf(exchange);
   let generating = 0;
   const asked = async <T>(ask: () => Promise<T>): Promise<T> => {
@@ -105,9 +115,13 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     pid: engine.pid,
     closed: engine.closed,
     generate(request, signal) {
-      const own = exchange.background ? { ...request, background: true } : request;
+      const own = {
+        ...request,
+        background: exchange.background ? true : request.background,
+        receipt: recorder !== null,
+      };
       const events = engine.generate(own, signal)[Symbol.asyncIterator]();
-      return accompanied(events, () => {
+      return accompanied(events, recorder?.generation(request), () => {
         const { slots } = engine.info;
         const along = generating > 0;
         const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
@@ -119,29 +133,41 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
         };
       });
     },
-    transcribe: hearing({ modelPermits, exchange }, modelId, engine),
+    transcribe: hearing({ modelPermits, exchange }, modelId, { engine, recorder }),
     tokenize: (...given) => asked(() => engine.tokenize(...given)),
     detokenize: (...given) => asked(() => engine.detokenize(...given)),
     pieces: (...given) => asked(() => engine.pieces(...given)),
-    embed: (...given) => asked(() => engine.embed(...given)),
-    rank: (...given) => asked(() => engine.rank(...given)),
+    embed: (...given) => asked(() => pooled(recorder, engine.embed(...given))),
+    rank: (...given) => asked(() => pooled(recorder, engine.rank(...given))),
     dropped: () => engine.dropped(),
     stats: () => engine.stats(),
     close: () => engine.close(),
   };
 }
 
+/** Notes that the work was done, or that the engine ended in it. */
+async function pooled<T>(recorder: Recorder | null, work: Promise<T>): Promise<T> {
+  try {
+    const done = await work;
+    recorder?.pooled();
+    return done;
+  } catch (error) {
+    if (error instanceof ApiError && error.code === 'engine_crashed') recorder?.pooled();
+    throw error;
+  }
+}
+
 /** A place of the queue for each sound, within the caller's share. */
 function hearing(
   { modelPermits, exchange }: Pick<Call, 'modelPermits' | 'exchange'>,
   modelId: string,
-  engine: Engine,
+  { engine, recorder }: Leased,
 ): Engine['transcribe'] {
   const { transcribe } = engine;
   if (transcribe === undefined) return undefined;
   return (request, signal) => {
     const events = transcribe.call(engine, request, signal)[Symbol.asyncIterator]();
-    return accompanied(events, () => {
+    return accompanied(events, recorder?.transcription(), () => {
       const { slots } = engine.info;
       const ended = modelPermits.generation(modelId, callerOf(exchange), { slots, count: 1, along: false });
       return (whole) => {
@@ -153,12 +179,13 @@ function hearing(
 }
 
 /**
- * The same events between `begin`, before the first is asked for, and what `begin` returns, called once: when
- * the last was given (`whole`), or at a failure or a reader that stops. Written out because a generator that
- * delegates to another one costs every token three promises.
+ * The same events, each given to `note`, between `begin`, before the first is asked for, and what `begin`
+ * returns, called once: when the last was given (`whole`), or at a failure or a reader that stops. Written
+ * out because a generator that delegates to another one costs every token three promises.
  */
 function accompanied<T>(
   events: AsyncIterator<T>,
+  note: ((event: T) => void) | undefined,
   begin: () => (whole: boolean) => void,
 ): AsyncIterableIterator<T> {
   let phase: 'new' | 'open' | 'over' = 'new';
@@ -170,6 +197,7 @@ function accompanied<T>(
   };
   const given = (result: IteratorResult<T>): IteratorResult<T> => {
     if (result.done === true) close(true);
+    else note?.(result.value);
     return result;
   };
   const failed = (error: unknown): never => {

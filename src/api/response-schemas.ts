@@ -371,30 +371,5 @@ export const healthAnswer = object({
   }),
 });
 
-export const attestationAnswer = object({
-  version: literal('1'),
-  tee_type: choice(['sev-snp', 'tdx', 'simulated']),
-  report: words,
-  report_data: words,
-  measurement: words,
-  timestamp: words,
-  nonce: words,
-  claims: words,
-  inclusion: object({ index: count, size: count, path: list(words, { max: 64 }) }),
-  models: list(
-    object({
-      id: words,
-      sha256: words,
-      kind: choice(['blob', 'manifest']),
-      blobs: list(object({ role: words, sha256: words, size: count }), { max: 1024 }),
-    }),
-    { max: MANY },
-  ),
-  rtmr: optional(list(words, { min: 4, max: 4 })),
-  event_log: optional(words),
-  endorsements: optional(record),
-});
-
-export const errorAnswer = object({
-  error: object({ message: words, type: words, param: nullable(words), code: words }),
-});
+export const errorObject = object({ message: words, type: words, param: nullable(words), code: words });
+export const errorAnswer = object({ error: errorObject });

@@ -1,7 +1,6 @@
 // Every route of the server, in the order of docs/api.md.
 
 import type { Route, RouteContext } from '../http/route.ts';
-import { attestation } from './attestation.ts';
 import { transcriptions, translations } from './audio/route.ts';
 import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';
@@ -12,11 +11,13 @@ import { storedResponseRoutes } from './responses/stored-routes.ts';
 import { batchRoutes } from './batches/route.ts';
 import { FILE_ROUTES } from '../file-routes/route.ts';
 import { messageRoutes } from './messages/route.ts';
+import { attestation } from '../http/attestation.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
 import { sealed } from './sealed.ts';
 import { metricsRoute } from './metrics.ts';
+import { receiptRoute } from './receipts.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
@@ -48,6 +49,7 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     ...FILE_ROUTES,
     ...batchRoutes(context, replayed),
     attestation,
+    receiptRoute,
     sealed,
     health(context),
     metricsRoute(context),

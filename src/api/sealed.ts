@@ -16,7 +16,7 @@ export const sealed = route({
   untimed: true,
   summary: 'A request sealed to the attested key; its answer is sealed, too.',
   tag: 'Attestation',
-  bytes: true,
+  bytes: RESPONSE_TYPE,
   errors: [
     'sealed_key',
     'sealed_malformed',

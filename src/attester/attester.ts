@@ -14,8 +14,11 @@ export interface AttestRequest {
   readonly exporter?: Uint8Array | undefined;
   /** Absent: all servable models. */
   readonly modelId?: string | undefined;
-  /** The client whose quote budget the call uses (key id or peer address); never logged. */
-  readonly clientId: string;
+  /**
+   * The client whose quote budget the call uses (key id or peer address); never logged. Null: the program's
+   * own, which no client's budget and no full queue delays.
+   */
+  readonly clientId: string | null;
   readonly signal: AbortSignal;
 }
 

@@ -72,6 +72,8 @@ interface Asked {
   readonly nonce: Uint8Array | undefined;
   readonly exporter: Uint8Array | undefined;
   readonly signal: AbortSignal;
+  /** Of this program: waits however long the queue is. */
+  readonly own: boolean;
 }
 
 /** Clients remembered for the per-minute budget; the least recently seen is forgotten first. */
@@ -104,10 +106,11 @@ class Batcher implements BatchingAttester {
 
   async attest(request: AttestRequest): Promise<AttestationDocument> {
     request.signal.throwIfAborted();
-    const wait = this.#budget.take(request.clientId);
+    const { clientId, nonce, exporter, signal } = request;
+    const wait = clientId === null ? 0 : this.#budget.take(clientId);
     if (wait > 0) throw limited('this client asks for attestations too often', Math.ceil(wait / 1000));
-    const { nonce, exporter, signal } = request;
-    return this.#enqueue({ subject: this.#subject(request.modelId), nonce, exporter, signal });
+    const subject = this.#subject(request.modelId);
+    return this.#enqueue({ subject, nonce, exporter, signal, own: clientId === null });
   }
 
   async attestCertificate(signal: AbortSignal): Promise<AttestationDocument> {
@@ -116,6 +119,7 @@ class Batcher implements BatchingAttester {
       nonce: undefined,
       exporter: undefined,
       signal,
+      own: true,
     });
   }
 
@@ -145,13 +149,14 @@ class Batcher implements BatchingAttester {
     return this.#everything;
   }
 
-  #enqueue({ subject, nonce, exporter, signal }: Asked): Promise<AttestationDocument> {
+  #enqueue({ subject, nonce, exporter, signal, own }: Asked): Promise<AttestationDocument> {
     const queue = this.#queue;
     const { source, maxQueue, batchMax } = this.#options;
     if (!source.available)
       return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
-    // A queue filled by strangers must not keep the certificate from being renewed.
-    if (nonce !== undefined && queue.length >= maxQueue) {
+    // A queue filled by strangers must keep neither the certificate from being renewed nor a job from its
+    // record.
+    if (!own && queue.length >= maxQueue) {
       const seconds = Math.ceil((Math.ceil(queue.length / batchMax) * this.#lastReportMs) / 1000);
       return Promise.reject(limited('too many attestations are waiting', seconds));
     }

@@ -40,6 +40,8 @@ export interface RequestRecord {
   readonly completionTokens: number;
   /** SHA-256 of the evidence handed out, on /v1/attestation. */
   readonly evidenceSha256: string | null;
+  /** SHA-256 of the answer's receipt; null without one. */
+  readonly receiptSha256?: string | null | undefined;
   readonly milliseconds: number;
   /** The client left, or the server ended the stream with an error. */
   readonly aborted: boolean;
@@ -56,8 +58,10 @@ export interface AuditOptions extends HeadOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** Bytes that leave for a hub, as a workshop publishes them: what and where to, no path and no token. */
+/** Bytes a workshop sends to a hub, or asks it for: what and where to, no path and no token. */
 export interface EgressRecord {
+  /** `out`: files are sent. `in`: the name of a repository is, and its files come. */
+  readonly direction: 'out' | 'in';
   /** `begin` is written before the first byte leaves. */
   readonly phase: 'begin' | 'done' | 'failed';
   readonly host: string;
@@ -76,6 +80,8 @@ export interface EgressRecord {
 export interface Audit {
   /** Never blocks and never throws; the record is on disk after the next flush. */
   append(record: RequestRecord): void;
+  /** Hash of the newest line, lower-case hex. */
+  readonly hash: string;
   /** Resolves once it is on disk and signed; rejects when the log cannot be written. */
   egress(record: EgressRecord): Promise<void>;
   flush(): Promise<void>;
@@ -179,6 +185,10 @@ class AuditLog implements Audit {
     if (this.#failure === undefined) return;
     if (isFull(this.#failure)) throw this.#failure;
     throw new Error(`the audit log in ${this.#options.folder} cannot be written`, { cause: this.#failure });
+  }
+
+  get hash(): string {
+    return this.#hash;
   }
 
   append(record: RequestRecord): void {
@@ -351,6 +361,7 @@ function requestLine(record: RequestRecord): Readonly<Record<string, unknown>> {
     prompt_tokens: record.promptTokens,
     completion_tokens: record.completionTokens,
     evidence_sha256: record.evidenceSha256,
+    receipt_sha256: record.receiptSha256 ?? null,
     milliseconds: Math.round(record.milliseconds),
     aborted: record.aborted,
   };

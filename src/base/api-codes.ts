@@ -117,7 +117,7 @@ export const API_CODES = {
   admin_disabled: operator(403, 'the admin routes are switched off'),
   model_not_allowed: operator(403, 'the key may not use that model'),
   origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
-  pull_disabled: operator(403, 'models are not fetched from a hub'),
+  pull_disabled: operator(403, 'nothing is fetched from a hub'),
   publish_disabled: operator(403, 'nothing is uploaded to a hub: `workshop.publish` is off'),
   network_disabled: operator(403, 'the job needs the network, and this workshop gives it none'),
   kind_disabled: operator(403, 'jobs of that kind are switched off on this workshop'),
@@ -131,6 +131,7 @@ export const API_CODES = {
   pull_state_not_found: caller(404, 'nothing of that name was pulled'),
   no_such_file: caller(404, 'there is no such stored file, or it is of another key'),
   no_such_batch: caller(404, 'there is no such batch, or it is of another key'),
+  no_such_receipt: caller(404, 'there is no such receipt, it is too old, or it is of another key'),
   no_such_job: caller(404, 'there is no such job or output, or it is of another key'),
   hub_not_found: caller(404, 'the hub has no such repository or file'),
   method_not_allowed: caller(405, 'see `Allow`'),
@@ -159,7 +160,7 @@ export const API_CODES = {
   job_cancelled: caller(409, 'the job was cancelled'),
   request_too_large: caller(
     413,
-    'the body is larger than `limits.max_body_bytes`, or a file than `files.max_file_bytes`',
+    'the body is larger than `limits.max_body_bytes`, a file than `files.max_file_bytes`, or what a job fetches than half of `workshop.pull_cache_bytes`',
   ),
   url_too_long: caller(414, 'a part of the path is too long'),
   unsupported_media_type: caller(

@@ -1,4 +1,4 @@
-// Bounds of what a registration brings to show which job made its files (docs/workshop.md, "Admission").
+// A registration's proof of which job made its files, and its bounds (docs/workshop.md, "Admission").
 
 import { choice, object, text } from './shape.ts';
 
@@ -17,3 +17,20 @@ export const jobOriginAnswer = object({
   receipt_key: words,
   by: choice(['key', 'evidence']),
 });
+
+/** The proof a registration brings of which job made its files. */
+export interface JobProof {
+  /** The record, base64. */
+  readonly record: string;
+  /** An archive of evidence, JSON. */
+  readonly evidence?: string | undefined;
+}
+
+/** The files of a folder that a model or an adapter was made of here, by the names they have in it. */
+export interface FolderFiles {
+  readonly kind: FolderKind;
+  readonly files: readonly { readonly name: string; readonly sha256: string }[];
+}
+
+/** Which files of a folder are read: of a model, of one that sees, of a PEFT adapter. */
+export type FolderKind = 'model' | 'vision' | 'adapter';

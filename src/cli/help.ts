@@ -56,12 +56,16 @@ Starts the workshop, a program of its own beside the server: every job in a jail
   quantize INPUT [TYPE]     GGUF to another type          cross PATH INPUT        to another format
   imatrix INPUT TEXT        importance matrix             litert INPUT            PyTorch to TFLite
   inspect | split INPUT     describe, split               paths | status          what there is
-  merge FIRST               parts to one file             catalog | jobs          assets, own jobs
+  merge FIRST               parts to one file             training | catalog      what training has, assets
   merge-lora BASE ADAPTER   adapter into its base         fetch JOB --out FOLDER  outputs and record
   publish model|gguf|dataset INPUT OWNER/NAME [--token-file FILE]
+  jobs [show|wait|cancel|remove JOB]
       --set FIELD=VALUE     another field of the route    --out FOLDER            outputs, record, evidence
       --url URL             default https://127.0.0.1:8444
       --key-file FILE       API key; else ASSAY_API_API_KEY --json                  the job as JSON
+      --detach              print the id of the job and leave; "jobs wait" returns to it
+
+A command waits for its job. Ctrl-C cancels the job (exit 130); a second time leaves it running. Exit 1: refused or failed.
 
 ${CONFIG_HELP}  --tee MODE              as of assay serve
   --data DIR              folder of jobs, files, audit log and simulated hierarchy
@@ -195,17 +199,18 @@ Packs a model as a disk (EROFS and dm-verity) and prints what the measured confi
   },
   audit: {
     about: 'verify an audit log',
-    help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+    help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--receipt FILE] [--json]
 
   verify  checks the hash chain of the audit log and the signed head of every run
 `,
     actions: {
-      verify: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+      verify: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--receipt FILE] [--json]
 
 Checks the hash chain of the audit log and the signed head of every run. Exit 0 intact, 1 not.
 
   FOLDER             default: the one of the configuration
   --receipt-key HEX  claim 6 of an attestation of the run; may be repeated
+  --receipt FILE     also find the record that names this receipt (docs/receipts.md); exit 1 where none does
   --json             the verdict as JSON
 ${CONFIG_HELP}`,
     },

@@ -1,14 +1,16 @@
 // `assay workshop ACTION …`: the jobs of a workshop that runs on this machine, by their routes. Starts
-// none: jobs have their jail, queue and record from the workshop alone. Ctrl-C ends the command, not the
-// job.
+// none: jobs have their jail, queue and record from the workshop alone. Ctrl-C cancels the job in the
+// workshop (workshop-follow).
 
+import { createHash } from 'node:crypto';
 import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs';
 import { readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { environment } from '../config/read.ts';
 import { CommandError, optionText, parseArguments, UsageError, type Parsed } from './arguments.ts';
 import { localClient, shownText, type LocalClient } from './local-client.ts';
+import { type WorkshopAnswer, Cancelled, followed, pathOf } from './workshop-follow.ts';
 
 interface Twin {
   readonly path: string;
@@ -17,6 +19,12 @@ interface Twin {
   /** How many of them there must be. */
   readonly needed: number;
 }
+
+const TRAIN: Twin = {
+  path: '/api/finetune/train',
+  fields: ['model_name', 'dataset_source'],
+  needed: 2,
+};
 
 const TWINS: Readonly<Record<string, Twin>> = {
   convert: { path: '/api/gguf/convert/hf-to-gguf', fields: ['model_dir', 'output_type'], needed: 1 },
@@ -28,7 +36,8 @@ const TWINS: Readonly<Record<string, Twin>> = {
   'merge-lora': { path: '/api/gguf/merge/lora', fields: ['base_path', 'lora_path'], needed: 2 },
   cross: { path: '/api/convert/cross', fields: ['path', 'input_path'], needed: 2 },
   litert: { path: '/api/litert/convert/pytorch-to-tflite', fields: ['model_path'], needed: 1 },
-  train: { path: '/api/finetune/train', fields: ['model_name', 'dataset_source'], needed: 2 },
+  train: TRAIN,
+  finetune: TRAIN,
 };
 
 const PUBLISHED: Readonly<Record<string, string>> = {
@@ -41,12 +50,13 @@ const TABLES: Readonly<Record<string, string>> = {
   catalog: '/api/assets/catalog',
   paths: '/api/convert/cross/paths',
   status: '/api/gguf/pipeline/status',
-  jobs: '/api/jobs',
+  training: '/api/finetune/status',
 };
 
 export const WORKSHOP_ACTIONS: ReadonlySet<string> = new Set([
   ...Object.keys(TWINS),
   ...Object.keys(TABLES),
+  'jobs',
   'publish',
   'fetch',
 ]);
@@ -64,6 +74,7 @@ export async function workshopJobCommand(args: readonly string[]): Promise<numbe
       set: { type: 'string', multiple: true },
       out: { type: 'string' },
       json: { type: 'boolean' },
+      detach: { type: 'boolean' },
     },
     true,
   );
@@ -73,11 +84,23 @@ export async function workshopJobCommand(args: readonly string[]): Promise<numbe
     keyFile: optionText(values['key-file']),
     keyVariable: KEY_VARIABLE,
   });
+  try {
+    return await act(client, { action, given: rest, values });
+  } catch (error) {
+    if (!(error instanceof Cancelled)) throw error;
+    process.stderr.write(`assay: ${error.message}\n`);
+    return error.exitCode;
+  }
+}
+
+async function act(client: LocalClient, asked: Asked): Promise<number> {
+  const { action, given, values } = asked;
   const table = TABLES[action];
   if (table !== undefined) return print(await client.call('GET', table));
-  if (action === 'publish') return publish(client, rest, values);
-  if (action === 'fetch') return fetchJob(client, rest, values);
-  return runJob(client, { action, given: rest, values });
+  if (action === 'jobs') return jobs(client, given, values);
+  if (action === 'publish') return publish(client, given, values);
+  if (action === 'fetch') return fetchJob(client, given, values);
+  return runJob(client, asked);
 }
 
 interface Asked {
@@ -98,14 +121,55 @@ async function runJob(client: LocalClient, { action, given, values }: Asked): Pr
     ...settings(values),
     ...Object.fromEntries(given.map((value, i) => [fields[i] ?? '', value])),
   };
-  const submitted = await client.form(`${path}?wait=false`, body);
-  const job = await followed(client, idOf(submitted));
-  if (job['status'] !== 'done') throw new CommandError(endOf(job));
+  const submitted = (await client.form(`${path}?wait=false`, body)) as WorkshopAnswer;
+  const id = idOf(submitted, 'job_id');
+  if (values['detach'] === true) return values['json'] === true ? print(submitted) : say(`${id}\n`);
+  return finished(client, id, values);
+}
+
+/** Follows it to its end, and hands out what a job made. */
+async function finished(client: LocalClient, id: string, values: Parsed['values']): Promise<number> {
+  const job = await followed(client, id);
+  if (job['object'] === 'publication') return print(job);
   const out = optionText(values['out']);
   if (out !== undefined) await download(client, job, out);
   if (values['json'] === true) return print(job);
-  process.stdout.write(`${shownText(job, 'id')} done\n${outputsOf(job).map(lineOf).join('')}`);
-  return 0;
+  return say(`${id} done\n${outputsOf(job).map(lineOf).join('')}`);
+}
+
+const JOBS_USAGE = 'usage: assay workshop jobs [show|wait|cancel|remove JOB]';
+
+async function jobs(
+  client: LocalClient,
+  [verb, job, ...more]: readonly string[],
+  values: Parsed['values'],
+): Promise<number> {
+  if (verb === undefined) {
+    const answer = (await client.call('GET', '/api/jobs?limit=1000')) as WorkshopAnswer;
+    const all = Array.isArray(answer['data']) ? (answer['data'] as readonly WorkshopAnswer[]) : [];
+    return values['json'] === true ? print(answer) : say(all.map(rowOf).join(''));
+  }
+  if (job === undefined || !JOB.test(job) || more.length > 0) throw new UsageError(JOBS_USAGE);
+  switch (verb) {
+    case 'show':
+      return print(await client.call('GET', pathOf(job)));
+    case 'wait':
+      return finished(client, job, values);
+    case 'cancel': {
+      const { status } = (await client.call('POST', `${pathOf(job)}/cancel`)) as WorkshopAnswer;
+      return say(`${job} ${String(status)}\n`);
+    }
+    case 'remove':
+      await client.call('DELETE', pathOf(job));
+      return 0;
+    default:
+      throw new UsageError(JOBS_USAGE);
+  }
+}
+
+function rowOf(job: WorkshopAnswer): string {
+  const percent = Math.floor((Number(job['progress']) || 0) * 100);
+  return `${shownText(job, 'id')}  ${shownText(job, 'status').padEnd(11)}  ${String(percent).padStart(3)} %  ${shownText(job, 'kind')}\n`;
 }
 
 function settings(values: Parsed['values']): Readonly<Record<string, string>> {
@@ -119,46 +183,12 @@ function settings(values: Parsed['values']): Readonly<Record<string, string>> {
   );
 }
 
-type Answer = Readonly<Record<string, unknown>>;
+const JOB = /^[a-z]+-[0-9a-f]{32}$/;
 
-function idOf(answer: unknown): string {
-  const id = shownText(answer, 'job_id');
-  if (!/^[a-z]+-[0-9a-f]{32}$/.test(id)) throw new CommandError('the workshop named no job');
+function idOf(answer: WorkshopAnswer, key: 'job_id' | 'publication_id'): string {
+  const id = shownText(answer, key);
+  if (!JOB.test(id)) throw new CommandError('the workshop named no job');
   return id;
-}
-
-/** Each request waits in the workshop for the end of the job, at most a second. */
-async function followed(client: LocalClient, id: string): Promise<Answer> {
-  const bar = jobBar(process.stderr.isTTY);
-  for (;;) {
-    const job = (await client.call('GET', `/api/jobs/${id}?wait=1`)) as Answer;
-    bar(job);
-    if (job['status'] !== 'queued' && job['status'] !== 'running') return job;
-  }
-}
-
-const WIDTH = 20;
-
-/** One line that is rewritten; silent where standard error is no terminal. */
-export function jobBar(
-  terminal: boolean,
-  write = (line: string): unknown => process.stderr.write(line),
-): (job: Answer) => void {
-  return (job) => {
-    if (!terminal) return;
-    const fraction = Math.min(1, Math.max(0, Number(job['progress']) || 0));
-    const filled = Math.floor(fraction * WIDTH);
-    const stage = shownText(job, 'stage') || shownText(job, 'status');
-    const over = job['status'] === 'queued' || job['status'] === 'running' ? '' : '\n';
-    write(
-      `\r\u001b[K[${'#'.repeat(filled)}${'-'.repeat(WIDTH - filled)}] ${Math.floor(fraction * 100)} % ${stage}${over}`,
-    );
-  };
-}
-
-function endOf(job: Answer): string {
-  const error = job['error'];
-  return `${shownText(job, 'id')} ${shownText(job, 'status')}: ${shownText(error, 'message')} (${shownText(error, 'code')})`;
 }
 
 interface OutputFile {
@@ -167,7 +197,7 @@ interface OutputFile {
   readonly path: string;
 }
 
-function outputsOf(job: Answer): readonly OutputFile[] {
+function outputsOf(job: WorkshopAnswer): readonly OutputFile[] {
   const outputs = Array.isArray(job['outputs']) ? (job['outputs'] as readonly unknown[]) : [];
   return outputs.map((output) => ({
     name: shownText(output, 'name'),
@@ -186,22 +216,32 @@ async function fetchJob(
   values: Parsed['values'],
 ): Promise<number> {
   const out = optionText(values['out']);
-  if (out === undefined || !/^[a-z]+-[0-9a-f]{32}$/.test(id))
+  if (out === undefined || !JOB.test(id))
     throw new UsageError('usage: assay workshop fetch JOB --out FOLDER');
-  const job = (await client.call('GET', `/api/jobs/${id}`)) as Answer;
+  const job = (await client.call('GET', `/api/jobs/${id}`)) as WorkshopAnswer;
   await download(client, job, out);
   return 0;
 }
 
+/** As a workshop names outputs: no part of it leads out of a folder. */
+const OUTPUT_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$/;
+
 /**
- * Outputs by their last name, `record.cose`, and `evidence.json` where there is a TEE. Overwrites no file.
+ * Outputs under their names, each compared with the SHA-256 the job has; `record.cose`, and `evidence.json`
+ * where there is a TEE. Overwrites no file.
  */
-async function download(client: LocalClient, job: Answer, folder: string): Promise<void> {
+async function download(client: LocalClient, job: WorkshopAnswer, folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const at = `/api/jobs/${shownText(job, 'id')}`;
-  for (const { name } of outputsOf(job)) {
+  for (const { name, sha256 } of outputsOf(job)) {
+    if (!OUTPUT_NAME.test(name)) throw new CommandError('the workshop names an output that no job has');
+    const path = join(folder, name);
+    mkdirSync(dirname(path), { recursive: true });
     const response = await client.stream('GET', `${at}/output/${name}`, undefined);
-    await pipeline(response, createWriteStream(join(folder, basename(name)), { flags: 'wx' }));
+    const hash = createHash('sha256');
+    response.on('data', (piece: Buffer) => hash.update(piece));
+    await pipeline(response, createWriteStream(path, { flags: 'wx' }));
+    if (hash.digest('hex') !== sha256) throw new CommandError(`${name} is not what the job made`);
   }
   const record = await client.bytes(`${at}/record`);
   if (record !== undefined) writeFileSync(join(folder, 'record.cose'), record, { flag: 'wx' });
@@ -225,7 +265,14 @@ async function publish(
   if (token === undefined || token === '')
     throw new UsageError('the token of the hub is missing: --token-file FILE, or HF_TOKEN');
   const body = { ...settings(values), [field]: path, repo_id: repo, token };
-  return print(await client.form(`/api/finetune/publish/${kind}`, body));
+  const begun = (await client.form(`/api/finetune/publish/${kind}?wait=false`, body)) as WorkshopAnswer;
+  const id = idOf(begun, 'publication_id');
+  return values['detach'] === true ? say(`${id}\n`) : finished(client, id, values);
+}
+
+function say(text: string): number {
+  process.stdout.write(text);
+  return 0;
 }
 
 function print(answer: unknown): number {

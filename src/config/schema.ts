@@ -8,6 +8,7 @@ import { engineSection } from './engine-section.ts';
 import { filesSection } from './files-section.ts';
 import { modelsSection } from './models-section.ts';
 import { provenanceSection } from './provenance-section.ts';
+import { receiptsSection } from './receipts-section.ts';
 import { responsesSection } from './responses-section.ts';
 import { boolean, oneOf, whole, measured, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
@@ -273,6 +274,7 @@ export const SECTIONS = {
       }),
     ),
   },
+  receipts: receiptsSection,
   responses: responsesSection,
   audit: {
     enabled: measured(boolean('write the hash-chained audit log', false)),

@@ -3,7 +3,7 @@
 // this table.
 
 import { createHash } from 'node:crypto';
-import { boolean, measured, operator, path, strings, whole } from './fields.ts';
+import { boolean, measured, oneOf, operator, path, strings, whole } from './fields.ts';
 import { configDigest, readConfig, type Config, type ConfigSources } from './read.ts';
 import type { Section, Values } from './schema.ts';
 import { flatten, type Flat } from './sources.ts';
@@ -21,6 +21,22 @@ export const workshopSection = {
     boolean(
       'whether results may be sent to a hub (`models.hub`); needs `audit.enabled`, which has a line of what leaves',
       false,
+    ),
+  ),
+  pull: measured(
+    boolean(
+      'whether inputs of jobs may be repositories of a hub (`models.hub`), by name; needs `audit.enabled`, which has a line of each name that leaves',
+      false,
+    ),
+  ),
+  pull_cache_bytes: operator(
+    whole(1024, MAX, 'files of hubs that are kept for further jobs, half of them of one caller', 64 * GI_B),
+  ),
+  pickles: measured(
+    oneOf(
+      ['refuse', 'jail'],
+      'models as pickles that run code when they are read: `refuse`, or `jail`: they run it in the jail of their job, and only where no file, process or network outside can be reached',
+      { default: 'refuse' },
     ),
   ),
   python: measured(path('the managed Python environment; unset: `~/.cache/assay/python`')),

@@ -16,7 +16,13 @@ export interface QuantizerOptions {
 
 const DEFAULT_TIMEOUT_MS = 12 * 60 * 60 * 1000;
 const HEAP_MIB = 256;
-const REFUSALS: ReadonlySet<string> = new Set(['unsupported_parameter', 'invalid_input', 'storage_full']);
+const REFUSALS: ReadonlySet<string> = new Set([
+  'unsupported_parameter',
+  'unsupported_model_format',
+  'invalid_value',
+  'invalid_input',
+  'storage_full',
+]);
 
 export function openQuantizer({
   launchEntry,
@@ -40,7 +46,7 @@ export function openQuantizer({
   };
 }
 
-/** 400 invalid_input where the text has no tokens; 500 model_load_failed where the model cannot be run. */
+/** 400 invalid_input where the text has no tokens, unsupported_model_format where the model cannot be run. */
 export function openMatrixCollector({
   launchEntry,
   timeoutMs = DEFAULT_TIMEOUT_MS,
@@ -67,10 +73,11 @@ export function openMatrixCollector({
 }
 
 function collectedOf(value: unknown): CollectedEntry {
+  const counts = fieldOf(value, 'counts');
   return {
     name: String(fieldOf(value, 'name')).slice(0, 64),
     columns: Number(fieldOf(value, 'columns')),
-    rows: Number(fieldOf(value, 'rows')),
+    counts: Array.isArray(counts) ? counts.map(Number) : [],
   };
 }
 

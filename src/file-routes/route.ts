@@ -108,7 +108,7 @@ const fileContent = route({
   limited: true,
   summary: 'The bytes of a file.',
   tag: TAG,
-  bytes: true,
+  bytes: 'application/octet-stream',
   errors: ['files_disabled', 'no_such_file', 'file_damaged'],
   async handle(call) {
     const { store } = storedFiles(call);

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { codeOf, isFull, removeTemporaries, storageFull, syncFolder } from '../base/durable-files.ts';
 import {
   choice,
+  flag,
   type Infer,
   integer,
   isRecord,
@@ -85,6 +86,10 @@ const batchShape = object({
   outputExpiresAfterMs: when,
   /** SHA-256 of each model the batch may use, by id: what its maker was shown. */
   models: texts,
+  /** SHA-256 of the claims and the report of its maker's connection, hex: what its receipts name. */
+  evidence: optional(object({ claims: text({ max: 64 }), report: text({ max: 64 }) })),
+  /** Whether its maker asked for receipts, so that the lines of its output have them. */
+  receipts: optional(flag()),
   errors: optional(list(errorShape, { max: 1000 })),
   total: count,
   completed: count,

@@ -13,6 +13,8 @@ const EXPOSED = [
   'retry-after',
   'x-should-retry',
   'x-assay-loosened',
+  'assay-receipt',
+  'assay-receipt-id',
   ...['limit', 'remaining', 'reset'].flatMap((what) => [
     `x-ratelimit-${what}-requests`,
     `x-ratelimit-${what}-tokens`,

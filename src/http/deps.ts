@@ -9,6 +9,8 @@ import type { Files } from '../files/open.ts';
 import type { MetricFamily } from './metrics/families.ts';
 import type { ImageFetcher } from '../models/pull/fetch-image.ts';
 import type { ModelService } from '../models/seam.ts';
+import type { AnswerReceipt, AnswerRequest } from '../receipts/answer.ts';
+import type { KeptReceipt } from '../receipts/kept.ts';
 import type { Sealed } from '../sealed/gateway.ts';
 
 export type { RequestRecord } from '../audit/write.ts';
@@ -98,6 +100,12 @@ export interface ServerConfig {
   readonly streamBatchMs: number;
 }
 
+/** Signed receipts of answers, as the server and its routes see them. */
+export interface ReceiptService {
+  open(request: AnswerRequest): AnswerReceipt;
+  kept(id: string, caller: string | undefined): KeptReceipt | undefined;
+}
+
 export interface ServerDeps {
   readonly config: ServerConfig;
   /**
@@ -114,6 +122,8 @@ export interface ServerDeps {
   readonly files?: Files | null | undefined;
   /** Fetches images of requests by address; null or absent: an address is refused. */
   readonly images?: ImageFetcher | null | undefined;
+  /** Null or absent: receipts are off. */
+  readonly receipts?: ReceiptService | null | undefined;
   readonly log: FastifyBaseLogger;
   readonly version: string;
   /** More numbers for /metrics (loads, evictions, attestations), read when it is scraped. */

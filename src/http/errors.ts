@@ -49,6 +49,10 @@ const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
   FST_ERR_MAX_PARAM_LENGTH: () => new ApiError('url_too_long', 'a part of the request path is too long'),
 };
 
+export function modelNotFound(): ApiError {
+  return new ApiError('model_not_found', 'there is no model of that name', { param: 'model' });
+}
+
 export function bodyTooLarge(): ApiError {
   return new ApiError('request_too_large', 'the request body is larger than this server accepts');
 }

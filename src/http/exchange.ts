@@ -7,6 +7,7 @@ import type { JsonScan } from '../base/json-scan.ts';
 import type { Principal } from './admission/auth.ts';
 import type { HeldBody } from './admission/bodies.ts';
 import type { Admission } from './admission/limits.ts';
+import type { AnswerEnd, AnswerReceipt } from '../receipts/answer.ts';
 
 export interface Exchange {
   readonly id: string;
@@ -20,6 +21,8 @@ export interface Exchange {
   leave: (() => void) | null;
   /** Its share of the memory for bodies and for answers that are gathered, null without a body. */
   held: HeldBody | null;
+  /** Of its answer; null on routes that compute no answer, and where receipts are off. */
+  receipt: AnswerReceipt | null;
   /** Where its body was scanned as it arrived. */
   scan: JsonScan | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
@@ -76,6 +79,7 @@ export function openExchange(begun: {
     admission: null,
     leave: null,
     held: null,
+    receipt: null,
     scan: null,
     get signal() {
       if (controller === null) {
@@ -118,6 +122,14 @@ export function openExchange(begun: {
       else if (!controller.signal.aborted) controller.abort(reason());
     },
   };
+}
+
+/** How the answer ends as far as the exchange knows, for its receipt. */
+export function endOfExchange({
+  errorCode,
+}: Pick<Exchange, 'errorCode'>): Pick<AnswerEnd, 'end' | 'errorCode'> {
+  if (errorCode === null) return { end: 'complete' };
+  return errorCode === CLIENT_CLOSED.code ? { end: 'aborted' } : { end: 'error', errorCode };
 }
 
 /** Made once: every request ends with this reason, and the stack of an error costs as much as its parsing. */

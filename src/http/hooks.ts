@@ -4,6 +4,7 @@
 
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { toHex } from '@assay/attestation';
 import { ApiError, shuttingDown } from '../base/errors.ts';
 import { peerOf } from './address.ts';
 import type { Auth, Caller, Principal } from './admission/auth.ts';
@@ -18,11 +19,14 @@ import { clientClosed, type Exchange, openExchange, timedOut } from './exchange.
 import { freshRequestId, unmetExpectation } from './listener.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 import type { OpenRequests } from './open-requests.ts';
+import { openAnswerReceipt } from './receipt-requests.ts';
+import type { ConnectionPins } from './connection-pins.ts';
 import type { Route } from './route.ts';
 import { sealedConnectionOf, sealedPeer } from './sealed-connections.ts';
 
 export interface HookContext {
-  readonly deps: Pick<ServerDeps, 'config' | 'log' | 'onRequest'>;
+  readonly deps: Pick<ServerDeps, 'config' | 'log' | 'onRequest' | 'receipts'>;
+  readonly connectionPins: Pick<ConnectionPins, 'evidenceOf'>;
   readonly auth: Auth;
   readonly limiter: Limiter;
   /** Places of requests, and those of attestations. */
@@ -68,6 +72,9 @@ export function onRequest(
     admit(context, { request, reply, route, principal });
     boundBody(context, request, route, principal);
     deadline(context, request, route);
+    const { receipts = null } = context.deps;
+    const { connectionPins } = context;
+    request.exchange.receipt = openAnswerReceipt({ receipts, connectionPins }, request, route);
     next();
   } catch (error) {
     if (error instanceof ApiError && error.status === 401) context.metrics.authFailures.add([]);
@@ -281,12 +288,24 @@ interface Over {
   readonly complete: boolean;
 }
 
+/** An answer that has not come to its end was broken off. Its failure must not end the server. */
+function sealBroken({ log }: HookContext['deps'], { receipt, usage }: Exchange, status: number): void {
+  if (receipt?.begun !== true) return;
+  try {
+    receipt.seal({ status: Math.max(200, status), end: 'aborted', usage });
+  } catch {
+    log.error('no receipt could be made of an answer that was broken off');
+  }
+}
+
 /** Gives back everything the exchange holds, and tells log, metrics and audit that it is over. */
 export function recordEnd(
   { deps, metrics }: Pick<HookContext, 'deps' | 'metrics'>,
   { exchange, method, status, admitted, complete }: Over,
 ): void {
   exchange.release();
+  const { receipt } = exchange;
+  sealBroken(deps, exchange, status);
   const milliseconds = performance.now() - exchange.startedAt;
   const { promptTokens, completionTokens } = exchange.usage;
   metrics.requestEnded({ exchange, method, status, milliseconds, complete });
@@ -315,6 +334,7 @@ export function recordEnd(
     promptTokens,
     completionTokens,
     evidenceSha256: exchange.evidenceSha256,
+    receiptSha256: receipt?.sealed === undefined ? null : toHex(receipt.sealed.digest),
     milliseconds,
     aborted: !complete || (exchange.errorCode !== null && status === 200),
   });

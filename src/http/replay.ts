@@ -7,15 +7,17 @@ import { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
+import type { AnswerReceipt } from '../receipts/answer.ts';
+import type { ShownEvidence } from './connection-pins.ts';
 import { errorBody, toApiError } from './errors.ts';
-import { type Exchange, openExchange } from './exchange.ts';
+import { endOfExchange, type Exchange, openExchange } from './exchange.ts';
 import { type HookContext, recordEnd } from './hooks.ts';
 import { freshRequestId } from './listener.ts';
 import type { Replay, Replayed, Route } from './route.ts';
 import type { Shared } from './routing.ts';
 
 export function createReplay(context: HookContext, shared: Shared): Replay {
-  return async ({ route, body, bodyBytes, heapBytes, principal, shown, signal }) => {
+  return async ({ route, body, raw, bodyBytes, heapBytes, principal, shown, evidence, signal }) => {
     const exchange = openExchange({
       given: undefined,
       freshId: freshRequestId,
@@ -28,6 +30,8 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
       bucket: `batch ${principal.bucket}`,
       cacheScope: `batch ${principal.cacheScope}`,
     };
+    exchange.receipt = openReplayed(context, route, { caller: principal.owner, evidence });
+    exchange.receipt?.received(raw);
     const leave = (): void => exchange.abort(() => signal.reason as Error);
     if (signal.aborted) leave();
     signal.addEventListener('abort', leave, { once: true });
@@ -40,11 +44,18 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
       exchange.held.grow(Math.max(0, heapBytes - bodyBytes));
       exchange.bodyBytes = bodyBytes;
       const answer = await handled(route, shared, { exchange, body, shown });
-      replayed = { status: route.status ?? 200, body: answer, ...about(exchange), error: null };
+      const status = route.status ?? 200;
+      if (exchange.receipt?.begun === true)
+        exchange.receipt.seal({ status, end: 'complete', body: answer, usage: exchange.usage });
+      replayed = { status, body: answer, ...about(exchange), error: null };
     } catch (thrown) {
       const error = toApiError(signal.aborted ? signal.reason : thrown);
       exchange.errorCode = error.code;
-      replayed = { status: error.status, body: JSON.stringify(errorBody(error)), ...about(exchange), error };
+      const { status } = error;
+      const told = JSON.stringify(errorBody(error));
+      if (exchange.receipt?.begun === true && !signal.aborted)
+        exchange.receipt.seal({ status, ...endOfExchange(exchange), body: told, usage: exchange.usage });
+      replayed = { status, body: told, ...about(exchange), error };
     } finally {
       signal.removeEventListener('abort', leave);
     }
@@ -55,8 +66,29 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
   };
 }
 
-function about({ id, usage }: Exchange): Pick<Replayed, 'requestId' | 'usage'> {
-  return { requestId: id, usage };
+function about({ id, usage, receipt }: Exchange): Pick<Replayed, 'requestId' | 'usage' | 'receipt'> {
+  const sealed = receipt?.sealed;
+  return {
+    requestId: id,
+    usage,
+    receipt: sealed === undefined || receipt === null ? null : { receipt: sealed.bytes, salt: receipt.salt },
+  };
+}
+
+/** Of a line of a batch: on the connection that made the batch, without a nonce. */
+function openReplayed(
+  { deps: { receipts = null } }: HookContext,
+  { computes, method, path }: Route,
+  { caller, evidence }: { readonly caller: string; readonly evidence: ShownEvidence | undefined },
+): AnswerReceipt | null {
+  if (receipts === null || computes !== true) return null;
+  return receipts.open({
+    ask: { mode: null, nonce: undefined },
+    caller,
+    channel: evidence === undefined ? { kind: 'none' } : { kind: 'attested', ...evidence },
+    method,
+    path,
+  });
 }
 
 interface Handled {

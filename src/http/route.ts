@@ -9,7 +9,8 @@ import type { ApiError } from '../base/errors.ts';
 import type { Access, Auth, Principal } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
-import type { ConnectionPins } from './connection-pins.ts';
+import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
+import type { KeptReceipt } from '../receipts/kept.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { SealedHost } from '../sealed/gateway.ts';
 import type { ServerMetrics } from './metrics/server.ts';
@@ -45,12 +46,14 @@ interface RouteDoc {
   /** The 200 (or `status`) JSON answer, or one event where the answer is always a stream. */
   readonly answer?: Shape<unknown> | undefined;
   readonly status?: number | undefined;
+  /** The 202 answer of work that is not over when it is answered. */
+  readonly accepted?: Shape<unknown> | undefined;
   /** The answer is, or can be, server-sent events. */
   readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
-  /** The answer is the bytes of a file. */
-  readonly bytes?: boolean | undefined;
+  /** The answer is the bytes of a file, of this media type. */
+  readonly bytes?: string | undefined;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly ApiCode[] | undefined;
 }
@@ -76,6 +79,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
     ((contentType: string, body: AsyncIterable<Buffer>, schema: JsonSchema) => Promise<unknown>) | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
+  /** Its answers have receipts. */
+  readonly computes?: boolean | undefined;
   /** Has places of its own, a few per peer, and takes none from other requests. */
   readonly apart?: boolean | undefined;
   /** Its body is a sealed request, which it reads itself; its errors are problems (RFC 9457). */
@@ -112,8 +117,12 @@ export interface ReplayRequest {
   readonly bodyBytes: number;
   readonly heapBytes: number;
   readonly principal: Principal;
+  /** The bytes of the value, which its receipt commits to. */
+  readonly raw: Uint8Array;
   /** The models its sender was shown: SHA-256 by id. */
   readonly shown: ReadonlyMap<string, string>;
+  /** The evidence of its sender's connection. */
+  readonly evidence: ShownEvidence | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -124,6 +133,8 @@ export interface Replayed {
   readonly body: string;
   readonly usage: Exchange['usage'];
   readonly error: ApiError | null;
+  /** Null where none was made. */
+  readonly receipt: KeptReceipt | null;
 }
 
 /** Rejects only with the reason of its signal. */

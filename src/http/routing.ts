@@ -7,6 +7,7 @@ import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
 import { bodyTooLarge, notAForm, notSealed, unknownUrl } from './errors.ts';
 import type { Exchange } from './exchange.ts';
+import { receiptHeaders } from './receipt-requests.ts';
 import type { Call, Route } from './route.ts';
 import { sealedConnectionOf } from './sealed-connections.ts';
 
@@ -115,12 +116,24 @@ async function answer(
     request,
     reply,
   });
-  if (reply.sent) return reply;
+  // A stream that a client left before its last read has its head sent, and is not over for Fastify.
+  if (reply.sent || reply.raw.headersSent) return reply;
   reply.header('openai-processing-ms', processingMs(exchange));
   exchange.settle();
   if (exchange.admission !== null) reply.headers(exchange.admission.headers());
   if (route.status !== undefined) reply.code(route.status);
-  return reply.send(result);
+  return reply.send(receipted(exchange, reply, result));
+}
+
+/** The answer as it is sent, its receipt in the headers. */
+function receipted(exchange: Exchange, reply: FastifyReply, result: unknown): unknown {
+  const { receipt } = exchange;
+  if (receipt?.begun !== true) return result;
+  const body = typeof result === 'string' ? result : JSON.stringify(result);
+  if (typeof result !== 'string') reply.type('application/json; charset=utf-8');
+  receipt.seal({ status: reply.statusCode, end: 'complete', body, usage: exchange.usage });
+  reply.headers(receiptHeaders(receipt));
+  return body;
 }
 
 function isStream(value: unknown): value is Readable {
@@ -143,6 +156,7 @@ async function* bounded(body: Readable, exchange: Exchange, maxBytes: number): A
   for await (const piece of pieces) {
     exchange.throwIfOver();
     exchange.bodyBytes += piece.length;
+    exchange.receipt?.received(piece);
     if (exchange.bodyBytes > maxBytes) throw bodyTooLarge();
     yield piece;
   }

@@ -8,8 +8,9 @@ import { hasUnreadBody } from './admission/bodies.ts';
 import { STALE } from './connection-pins.ts';
 import { errorBodyFor } from './dialect.ts';
 import { errorHeaders, notAForm, notSealed, problemOf, toApiError } from './errors.ts';
-import { clientClosed, type Exchange } from './exchange.ts';
+import { clientClosed, endOfExchange, type Exchange } from './exchange.ts';
 import { CONNECTION_ENDING, PIPELINED, type OpenRequests } from './open-requests.ts';
+import { receiptHeaders } from './receipt-requests.ts';
 import { processingMs } from './routing.ts';
 
 export interface ErrorContext {
@@ -58,11 +59,17 @@ export function sendError(
       .code(error.status)
       .header('content-type', 'application/problem+json')
       .send(JSON.stringify(problemOf(error)));
+  const body = JSON.stringify(errorBodyFor(request, error));
+  const { receipt } = exchange;
+  if (receipt?.begun === true) {
+    receipt.seal({ status: error.status, ...endOfExchange(exchange), body, usage: exchange.usage });
+    reply.headers(receiptHeaders(receipt));
+  }
   return reply
     .code(error.status)
     .header('openai-processing-ms', processingMs(exchange))
     .header('content-type', 'application/json; charset=utf-8')
-    .send(JSON.stringify(errorBodyFor(request, error)));
+    .send(body);
 }
 
 /** Fastify refuses a content type without a look at what the route takes: that is what the sender needs. */

@@ -28,6 +28,8 @@ import { allowedMethods, registerRoutes, type Shared } from './routing.ts';
 import { createSealedHost } from './sealed-connections.ts';
 import { sendError } from './send-error.ts';
 
+const FORM = /^\s*(?:multipart\/form-data|application\/x-www-form-urlencoded)\b/i;
+
 export interface HttpServer {
   listen(): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
   /** Null before listen(). */
@@ -91,6 +93,7 @@ export async function createServer(
   });
   const context = {
     ...admission,
+    connectionPins,
     deps,
     open,
     drain,
@@ -256,7 +259,9 @@ function createApp(
       const { form, fields, body } = request.routeOptions.config.assay ?? {};
       const type = request.headers['content-type'] ?? '';
       if (fields !== undefined && body !== undefined)
-        void fields(type, payload as AsyncIterable<Buffer>, body.schema)
+        // Left open by a refusal, so that its answer arrives: the rest of the body is read and dropped.
+        void fields(type, payload.iterator({ destroyOnReturn: false }), body.schema)
+          .finally(() => payload.resume())
           .then((read) => [null, read] as const)
           .catch((error: unknown) => [toApiError(error), undefined] as const)
           // oxlint-disable-next-line promise/no-callback-in-promise -- fastify takes one or the other form
@@ -273,9 +278,11 @@ function createApp(
   app.addHook('onRequest', (request, reply, next) => onRequest(context, request, reply, next));
   app.addHook('preParsing', ({ exchange, headers, routeOptions }, _reply, body, next) => {
     const { form, sealed } = routeOptions.config.assay ?? {};
+    // A form is bounded by what reads it, and is no JSON to scan; a sealed request where it is opened.
+    const unscanned = form !== undefined || sealed === true || FORM.test(headers['content-type'] ?? '');
     next(
       null,
-      form !== undefined || sealed === true
+      unscanned
         ? body
         : scannedAsItComes(exchange, body, headers['content-length'], config.limits.maxBodyBytes),
     );
@@ -293,6 +300,7 @@ function parseBody({ exchange, headers }: FastifyRequest, bytes: Buffer): unknow
   const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(headers['content-type'] ?? '')?.[1];
   if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
   exchange.bodyBytes = bytes.length;
+  exchange.receipt?.received(bytes);
   return bytes.length === 0 ? undefined : readBody(exchange, bytes);
 }
 

@@ -13,8 +13,10 @@ export interface EventStream {
    * aborts.
    */
   flush(): Promise<void>;
-  /** The terminal event, then the end of the response. Only the first call counts. */
-  end(data: string, name?: string): void;
+  /** Queues a comment of one line, in its order among the events. Ignored after the end. */
+  comment(text: string): void;
+  /** The terminal event, if there is one, then the end of the response. Only the first call counts. */
+  end(data?: string, name?: string): void;
   readonly ended: boolean;
 }
 
@@ -65,18 +67,20 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
   // A response that was closed before this stream opened emits no further event.
   if (response.destroyed) clearInterval(beat);
 
+  const queue = (text: string): void => {
+    if (ended) return;
+    pending += text;
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(drain);
+  };
+
   return {
     get ended() {
       return ended;
     },
-    send(data, name) {
-      if (ended) return;
-      pending += eventText(data, name);
-      if (!scheduled) {
-        scheduled = true;
-        setImmediate(drain);
-      }
-    },
+    send: (data, name) => queue(eventText(data, name)),
+    comment: (text) => queue(`: ${text}\n\n`),
     async flush() {
       // A source that never yields to the event loop must not pile up its events.
       if (pending.length > MAX_PENDING) drain();
@@ -105,7 +109,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
       ended = true;
       clearInterval(beat);
       if (response.destroyed) return;
-      response.end(pending + eventText(data, name));
+      response.end(data === undefined ? pending : pending + eventText(data, name));
       pending = '';
     },
   };

@@ -8,7 +8,7 @@ import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { residencyOf, type ResidencyOptions } from './describe.ts';
 import { convertedBaseOf } from './derive-adapter.ts';
-import type { Deriver } from './deriver.ts';
+import type { DerivedAdapter, Deriver } from './deriver.ts';
 import { inspectAdapter, type AdapterInfo } from './gguf/adapter.ts';
 import { readHeader, type GgufHeader } from './gguf/header.ts';
 import { fileSource } from './gguf/read.ts';
@@ -25,7 +25,7 @@ import type {
 } from './model.ts';
 import { composedModel, textBlob } from './registry.ts';
 import { MAX_BLOBS } from './store/manifest.ts';
-import type { BlobLease, StoredBlob } from './store/store.ts';
+import type { BlobLease } from './store/store.ts';
 
 export interface AdapterRequest {
   readonly name: string;
@@ -52,14 +52,15 @@ export async function adapterEntry(
 ): Promise<DescribedAdapter> {
   checkBase(base);
   const header = await headerOfFiles(base.files);
-  const held = await converted(path, { header, deriver: options.deriver, signal });
+  const made = await converted(path, { header, deriver: options.deriver, signal });
+  const held = made?.blob;
   try {
     const measured = await measureAdapter(held?.path ?? path, header, signal);
     const file: ModelFile = { ...measured.file, stored: held !== undefined };
     const residency = await residencyOf([file], options);
     const created = Math.floor(options.clock.now() / 1000);
     const entry = describeAdapter({ ...measured, file, id: name, created, scale, base, residency });
-    return { entry, held };
+    return { entry: { ...entry, folder: made?.folder }, held };
   } catch (error) {
     held?.release();
     throw error;
@@ -70,7 +71,7 @@ export async function adapterEntry(
 async function converted(
   path: string,
   options: { readonly header: GgufHeader; readonly deriver: Deriver; readonly signal: AbortSignal },
-): Promise<StoredBlob | undefined> {
+): Promise<DerivedAdapter | undefined> {
   const stats = await stat(path);
   if (!stats.isDirectory()) return undefined;
   const open = (): Promise<ModelFolder> => openModelFolder(path, 'adapter');
@@ -166,6 +167,7 @@ export function describeAdapter(options: AdapterDescription): RegistryEntry {
     sizeBytes: own.sizeBytes + file.size,
     residency,
     parent: own.id,
+    adapters: [{ sha256: file.sha256, scale }],
     derived: undefined,
     details: {
       architecture: info.architecture,

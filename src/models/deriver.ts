@@ -9,7 +9,8 @@ import type { Converters } from '../engine/seam/converters.ts';
 import type { QuantizeName } from '../engine/seam/quantize.ts';
 import { deriveAdapter } from './derive-adapter.ts';
 import { derivationKey, derivationOf, deriveFile, measureSources, partsOf } from './derive.ts';
-import type { ModelFolder } from './model-folder.ts';
+import type { ModelFolder, SourceDigest } from './model-folder.ts';
+import type { FolderFiles, FolderKind } from '../base/job-proof.ts';
 import type { Derivation } from './model.ts';
 import { Derivations, type DerivedRecord } from './store/derivations.ts';
 import type { ModelStore, StoredBlob } from './store/store.ts';
@@ -22,6 +23,13 @@ export interface DerivedBlob {
   /** Of a model that sees; leased as well. */
   readonly projector?: StoredBlob | undefined;
   readonly derivation: Derivation;
+  readonly folder: FolderFiles;
+}
+
+export interface DerivedAdapter {
+  /** Leased: the caller releases it. */
+  readonly blob: StoredBlob;
+  readonly folder: FolderFiles;
 }
 
 export interface DerivingRequest {
@@ -71,22 +79,23 @@ export class Deriver {
     }
   }
 
-  /** A PEFT folder as an adapter of the base, leased. It is made anew each time: it takes a moment. */
+  /** A PEFT folder as an adapter of the base. It is made anew each time: it takes a moment. */
   async deriveAdapter(
     open: () => Promise<ModelFolder>,
     base: ConvertedBase,
     signal: AbortSignal,
-  ): Promise<StoredBlob> {
+  ): Promise<DerivedAdapter> {
     const release = await this.#turn(signal);
     try {
       const folder = await open();
       try {
-        const { check } = await measureSources(folder, signal);
+        const { digests, check } = await measureSources(folder, signal);
         const path = this.#store.temporary();
         const sha256 = await deriveAdapter({ folder, base, path, signal }, this.#converters.convert);
         try {
           await check();
-          return await this.#store.adopt(path, sha256);
+          const blob = await this.#store.adopt(path, sha256);
+          return { blob, folder: namedFiles('adapter', digests) };
         } catch (error) {
           await rm(path, { force: true });
           throw error;
@@ -133,6 +142,7 @@ export class Deriver {
         blob: text!.blob!,
         projector: projector?.blob,
         derivation: derivationOf(digests, text!.made, projector?.made),
+        folder: namedFiles(sees ? 'vision' : 'model', digests),
       };
     } catch (error) {
       for (const { blob, path } of parts) {
@@ -173,6 +183,10 @@ export class Deriver {
       this.#waiting -= 1;
     }
   }
+}
+
+function namedFiles(kind: FolderKind, digests: readonly SourceDigest[]): FolderFiles {
+  return { kind, files: digests.map(({ name, sha256 }) => ({ name, sha256 })) };
 }
 
 function unlessAborted(task: Promise<void>, signal: AbortSignal): Promise<void> {

@@ -10,6 +10,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { codeOf } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
+import type { FolderKind } from '../base/job-proof.ts';
 
 export interface FolderSource {
   /** Path below the folder, with `/`. */
@@ -58,19 +59,12 @@ const ADAPTER = new Set(['adapter_config.json', 'adapter_model.safetensors']);
  * The caller has checked that the folder is one that models may come from. Of an adapter's folder only the
  * adapter's files are opened.
  */
-export async function openModelFolder(
-  folder: string,
-  kind: 'model' | 'vision' | 'adapter' = 'model',
-): Promise<ModelFolder> {
+export async function openModelFolder(folder: string, kind: FolderKind = 'model'): Promise<ModelFolder> {
   const root = await realpath(folder);
-  const isWanted = (entry: string): boolean => {
-    if (kind === 'adapter') return ADAPTER.has(entry);
-    return DESCRIPTIONS.has(entry) || WEIGHTS.test(entry) || (kind === 'vision' && IMAGES.has(entry));
-  };
   const names: string[] = [];
   const unopened: string[] = [];
   for (const entry of await list(root)) {
-    if (isWanted(entry)) names.push(entry);
+    if (isWanted(entry, kind)) names.push(entry);
     else if (PICKLE.test(entry) && unopened.length < 16) unopened.push(entry);
     else if (
       kind === 'model' &&
@@ -80,6 +74,18 @@ export async function openModelFolder(
       names.push(`${entry}/config.json`);
   }
   return openAll(names, unopened, (name) => openSource(root, name));
+}
+
+function isWanted(entry: string, kind: FolderKind): boolean {
+  if (kind === 'adapter') return ADAPTER.has(entry);
+  return DESCRIPTIONS.has(entry) || WEIGHTS.test(entry) || (kind === 'vision' && IMAGES.has(entry));
+}
+
+/** Whether a file of this name, below a folder of this kind, is one that is read. */
+export function isRead(name: string, kind: FolderKind): boolean {
+  const [first = '', second, ...more] = name.split('/');
+  if (second === undefined) return isWanted(first, kind);
+  return kind === 'model' && POOLING.test(first) && second === 'config.json' && more.length === 0;
 }
 
 /** Files of one model that lie elsewhere, under other names. Their folder is ours. */

@@ -76,7 +76,7 @@ async function describeDerived(
   const made = await options.deriver.derive({ open, isq, sees, signal }).catch((error: unknown) => {
     throw ofPath(error);
   });
-  const { blob, projector, derivation: derived } = made;
+  const { blob, projector, derivation: derived, folder: files } = made;
   const held = {
     release: (): void => {
       blob.release();
@@ -84,10 +84,10 @@ async function describeDerived(
     },
   };
   try {
-    const files = { path: blob.path, projector: projector?.path, derived };
-    const entry = await describeFile({ ...source, ...files }, options, signal);
+    const paths = { path: blob.path, projector: projector?.path, derived };
+    const entry = await describeFile({ ...source, ...paths }, options, signal);
     if (sees) mustSee(entry);
-    return { entry, origin: folder, held };
+    return { entry: { ...entry, folder: files }, origin: folder, held };
   } catch (error) {
     held.release();
     throw error;

@@ -1,6 +1,7 @@
 // A registered model: its files, its summary, its defaults. Types only, shared by
 // registry, measuring and loading.
 
+import type { FolderFiles, JobProof } from '../base/job-proof.ts';
 import type { ProjectorFacts } from './gguf/projector.ts';
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank' | 'transcription';
@@ -100,6 +101,8 @@ export interface RegisteredModel {
   readonly vision?: boolean | undefined;
   /** Of an adapter: the id of its base. */
   readonly parent?: string | undefined;
+  /** Adapters that are applied, in order, with the factors of their deltas. */
+  readonly adapters?: readonly { readonly sha256: string; readonly scale: number }[] | undefined;
   readonly derived?: Derivation | undefined;
   /** The job of a workshop that made its files. */
   readonly job?: JobOrigin | undefined;
@@ -115,14 +118,6 @@ export interface JobOrigin {
   readonly receiptKey: string;
   /** Why that key is trusted: the configuration names it, or accepted evidence binds it. */
   readonly by: 'key' | 'evidence';
-}
-
-/** The proof a registration brings of which job made its files. */
-export interface JobProof {
-  /** The record, base64. */
-  readonly record: string;
-  /** An archive of evidence, JSON. */
-  readonly evidence?: string | undefined;
 }
 
 /** One file of a model, with its path. */
@@ -168,6 +163,8 @@ export interface RegistryEntry {
   readonly projector?: ProjectorFacts | undefined;
   /** Of `model.job`. */
   readonly jobProof?: JobProof | undefined;
+  /** Of what this server made of a folder: what the record of a job must name. */
+  readonly folder?: FolderFiles | undefined;
   /** Of an adapter, whose only file is its own; `summary` is its base's. */
   readonly adapter?: AdapterFacts | undefined;
 }

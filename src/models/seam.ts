@@ -2,7 +2,8 @@
 // only.
 
 import type { ToolFormat } from '../engine/seam/engine.ts';
-import type { JobProof, KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
+import type { JobProof } from '../base/job-proof.ts';
+import type { KvCacheType, ModelDefaults, ModelFormat, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;

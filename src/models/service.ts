@@ -12,8 +12,9 @@ import { describeSource, type ModelToAdd } from './model-source.ts';
 import { KeyedQueue } from './keyed-queue.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { estimateBytes, openModel } from './load.ts';
-import type { FileIdentity, JobProof, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
-import { admittedEntry, recordRequired } from './provenance.ts';
+import type { JobProof } from '../base/job-proof.ts';
+import type { FileIdentity, ModelFile, RegisteredModel, RegistryEntry } from './model.ts';
+import { admittedEntry, checkShown } from './provenance.ts';
 import { eventOfPull, statusOfPull, untilAborted } from './pull-answers.ts';
 import { plainPullName } from './pull/name.ts';
 import type { PullService } from './pull/pull.ts';
@@ -23,7 +24,7 @@ import type { ServiceOptions } from './service-options.ts';
 import { replaced, type Closable, type OpenModel } from './slot.ts';
 import { parseModelName } from './store/names.ts';
 import type { ModelStore } from './store/store.ts';
-import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
+import { entryOfManifest, manifestOf, proofOf, type RestoreOptions } from './stored-model.ts';
 
 export interface ConfiguredModel extends ModelToAdd {
   readonly job?: JobProof | undefined;
@@ -59,10 +60,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
   readonly #uses = new AdapterUses();
-  /**
-   * Each running pull has a follower of the service, so that registration does not depend on a watching
-   * client.
-   */
+  /** Each running pull has a follower of the service, so that registration needs no watching client. */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {
@@ -98,7 +96,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   ): Promise<ModelStatus> {
     const roots = this.#options.modelRoots;
     const source = { id: name, path, format, isq, roots, defaults: defaultParameters, kvType };
-    if (job === undefined && this.#options.provenance?.required === true) throw recordRequired();
+    checkShown(job, this.#options.provenance);
     const { entry: described, origin, held } = await describeSource(source, this.#options, signal);
     try {
       const entry = await this.#admitted(described, job);
@@ -124,6 +122,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   ): Promise<{ readonly model: RegisteredModel; readonly added: boolean }> {
     this.#bases.checkAllowed();
     parseModelName(request.name, 'lora_name');
+    checkShown(request.job, this.#options.provenance);
     const base = request.base === undefined ? this.#bases.only() : this.#entryOf(request.base);
     const [path = ''] = await allInsideRoots([request.path], this.#options.modelRoots);
     const { entry: described, held } = await adapterEntry({ ...request, path, base }, this.#options, signal);
@@ -221,7 +220,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       if (this.registry.get(manifest.name) !== undefined) continue;
       try {
         const entry = await entryOfManifest(manifest, this.#restoreOptions());
-        this.registry.add(await this.#restored(entry, manifest.job));
+        this.registry.add(await this.#restored(entry, proofOf(manifest)));
       } catch (error) {
         const reason = error instanceof Error ? error.message : 'cannot be registered';
         failed.push({ file: manifest.name, reason });
@@ -233,7 +232,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async *pull(asked: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
-    if (this.#options.provenance?.required === true) throw recordRequired();
+    checkShown(undefined, this.#options.provenance);
     const request = { ...asked, name: plainPullName(asked.name) };
     if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
     const registered = this.#follow(pulls, request);
@@ -265,9 +264,8 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   /** A record that no trust is left for is only a loss where records are required. */
   #restored(entry: RegistryEntry, job: JobProof | undefined): Promise<RegistryEntry> {
-    const required = this.#options.provenance?.required === true;
     const judged = this.#admitted(entry, job);
-    return required ? judged : judged.catch(() => entry);
+    return this.#options.provenance?.required === true ? judged : judged.catch(() => entry);
   }
 
   #entryOf(id: string): RegistryEntry {

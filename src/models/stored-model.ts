@@ -11,6 +11,7 @@ import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
+import type { JobProof } from '../base/job-proof.ts';
 import type { Derivation, KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
 import type { ManifestBlob, ManifestDerivation, ModelManifest, ModelOrigin } from './store/manifest.ts';
 
@@ -42,8 +43,13 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       quantization: entry.summary.quantization,
     },
     defaultParameters: given({ ...model.defaults, kvType: entry.kvType }),
-    job: entry.jobProof,
+    job: entry.jobProof === undefined ? undefined : { ...entry.jobProof, folder: entry.folder },
   };
+}
+
+/** The job that made its files, as it was shown. */
+export function proofOf({ job }: ModelManifest): JobProof | undefined {
+  return job === undefined ? undefined : { record: job.record, evidence: job.evidence };
 }
 
 export function derivedOf({ sources, ...made }: Derivation): ManifestDerivation {
@@ -85,7 +91,17 @@ export async function entryOfManifest(
       path: blob.path ?? (await blobPath(options.store, blob.sha256)),
     });
   }
-  if (manifest.adapter !== undefined) return adapterOf(manifest, files, options);
+  const entry = await (manifest.adapter === undefined
+    ? modelOf(manifest, files, options)
+    : adapterOf(manifest, files, options));
+  return { ...entry, folder: manifest.job?.folder };
+}
+
+async function modelOf(
+  manifest: ModelManifest,
+  files: readonly ModelFile[],
+  options: RestoreOptions,
+): Promise<RegistryEntry> {
   const weights = files.filter((file) => file.role === 'weights');
   const opened: { path: string; file: FileHandle }[] = [];
   try {

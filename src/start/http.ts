@@ -1,16 +1,21 @@
-// The HTTP server's part of the configuration, and the certificate of its connections.
+// The HTTP server's part of the configuration, the certificate of its connections, the audit log of its
+// requests, and its address; for the server and for the workshop.
 
 import { readFileSync } from 'node:fs';
 import type { BatchingAttester } from '../attester/batcher.ts';
 import type { Identity } from '../attester/identity.ts';
 import { createLeaf, type Leaf, type Tls } from '../attester/leaf.ts';
+import { type Audit, openAudit } from '../audit/write.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
+import { systemReason } from '../base/system-error.ts';
 import { isLoopback } from '../http/address.ts';
 import { shareOf } from '../http/admission/permits.ts';
 import type { ServerConfig } from '../http/deps.ts';
+import type { HttpServer } from '../http/server.ts';
 import { apiKeys, defaultLimits, type Config } from '../config/read.ts';
 import { parseKeepAlive } from '../models/keep-alive.ts';
+import { refusedValue } from './configured-paths.ts';
 
 /** `files`: descriptors this process may have. */
 export function serverConfig(config: Config, files: number = openFileLimit()): ServerConfig {
@@ -141,4 +146,41 @@ export async function createServerLeaf(options: LeafStart): Promise<ServerLeaf> 
       apply = (tls) => server.setTls(tls);
     },
   };
+}
+
+interface AuditStart {
+  readonly config: Config;
+  readonly folder: string;
+  readonly identity: Identity;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The log can no longer be written: a program that must keep one does not serve without it. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+/** Null where the configuration asks for none. */
+export async function openRequestAudit(options: AuditStart): Promise<Audit | null> {
+  const { config, folder, identity, clock, log, onFatal } = options;
+  if (!config.audit.enabled) return null;
+  return openAudit({
+    folder,
+    privateKey: identity.receipt.privateKey,
+    clock,
+    maxSegmentBytes: config.audit.maxSegmentBytes,
+    maxSegments: config.audit.maxSegments,
+    onError: (error) => {
+      log.error({ msg: 'the audit log cannot be written', err: error });
+      onFatal(error);
+    },
+  });
+}
+
+/** Resolves with the URL. Any refusal of the address by the system is an error for the operator. */
+export async function listen(server: HttpServer, config: Config): Promise<string> {
+  try {
+    return (await server.listen()).url;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    throw refusedValue(config, ['api.address'], `cannot be listened on: ${systemReason(error)}`, error);
+  }
 }

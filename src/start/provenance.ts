@@ -11,7 +11,7 @@ import type { Clock } from '../base/clock.ts';
 import { ApiError, ConfigError } from '../base/errors.ts';
 import { MAX_EVIDENCE } from '../base/job-proof.ts';
 import type { Config } from '../config/read.ts';
-import type { JobProof } from '../models/model.ts';
+import type { JobProof } from '../base/job-proof.ts';
 import type { JudgedJob, Provenance } from '../models/provenance.ts';
 import { refusedValue } from './configured-paths.ts';
 
@@ -79,7 +79,7 @@ async function judge(proof: JobProof, trust: Trust, now: number): Promise<Judged
       receiptKey: toHex(record.receiptKey),
       by: verdict.kind === 'attested' ? 'evidence' : 'key',
     },
-    outputs: new Set(record.outputs.map(({ sha256 }) => toHex(sha256))),
+    outputs: new Map(record.outputs.map(({ name, sha256 }) => [name, toHex(sha256)])),
   };
 }
 
@@ -89,8 +89,11 @@ async function verdictOf(
   { trust: { policy, keys }, now }: { readonly trust: Trust; readonly now: number },
 ): Promise<JobVerdict> {
   try {
+    const { record } = await judgeJobRecord(bytes, { now });
+    // A key that is named needs no evidence, and none that came beside it counts against it.
+    const named = keys.some((key) => toHex(key) === toHex(record.receiptKey));
     const shown: JobTrust =
-      evidence !== undefined && policy !== undefined
+      !named && evidence !== undefined && policy !== undefined
         ? { evidence: { archive: parseJson(evidence, 'job_evidence', MAX_EVIDENCE), policy }, now }
         : { keys, now };
     const verdict = await judgeJobRecord(bytes, shown);
@@ -105,6 +108,7 @@ async function verdictOf(
 function problemOf(record: JobRecord, { kinds, inputs }: Trust): string | undefined {
   if (record.state !== 'done') return `the job is ${record.state}, not done`;
   if (kinds.size > 0 && !kinds.has(record.kind)) return `jobs of the kind ${record.kind} are not trusted`;
+  if (inputs.size > 0 && record.inputs.length === 0) return 'the record names no file the job was given';
   const foreign = record.inputs.find(({ sha256 }) => !inputs.has(toHex(sha256)));
   if (inputs.size > 0 && foreign !== undefined)
     return `the job was given a file that is not trusted, sha256 ${toHex(foreign.sha256)}`;

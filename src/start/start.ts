@@ -2,11 +2,10 @@
 // Only this file wires the parts. Starting is strict: any configured part that does not work ends
 // the start with an error.
 
-import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
+import type { BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
-import { openAudit, type Audit, type RequestRecord } from '../audit/write.ts';
+import type { Audit, RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
-import { systemReason } from '../base/system-error.ts';
 import { configDigest, type Config } from '../config/read.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import type { Device } from '../engine/seam/backend.ts';
@@ -14,15 +13,16 @@ import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
 import { allRoutes } from '../api/routes.ts';
 import { checkBackend } from './backend.ts';
-import { createServerLeaf, serverConfig } from './http.ts';
+import { createServerLeaf, listen, openRequestAudit, serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import type { Files } from '../files/open.ts';
 import { createFiles } from './files.ts';
+import { createReceipts } from './receipts.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
-import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
+import { checkConfiguredPaths } from './configured-paths.ts';
 import { openSealedBodies } from './sealed.ts';
-import { createTee, dataDir, type Tee } from './tee.ts';
+import { createAttester, createTee, dataDir, type Tee } from './tee.ts';
 import type { Sealed } from '../sealed/gateway.ts';
 import type { Converters } from '../engine/seam/converters.ts';
 import type { ImageFetcher } from '../models/pull/fetch-image.ts';
@@ -88,12 +88,27 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   }));
   signal.throwIfAborted();
   const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, clock, log));
-  const attester = (parts.attester =
-    tee === null || sealed === null ? null : createAttester(tee, { identity, sealed }, models, options));
+  const attester = (parts.attester = createAttester({
+    tee,
+    identity,
+    config,
+    configDigest: configDigest(config),
+    models: () => models.registry.attested(),
+    sealed,
+    clock,
+    log,
+  }));
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   parts.leaf = leaf;
   const responses = (parts.responses = await openResponses(config, tee, clock, log));
-  const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
+  const audit = (parts.audit = await openRequestAudit({
+    config,
+    folder: config.audit.folder ?? dataDir(config),
+    identity,
+    clock,
+    log,
+    onFatal: options.onFatal,
+  }));
   const files = (parts.files = await createFiles(config, tee, clock, log));
   const images = (parts.images = openImages(config));
   signal.throwIfAborted();
@@ -106,6 +121,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       sealed,
       files,
       images,
+      receipts: await createReceipts(config, identity, { audit, clock, version: options.version }),
       log,
       version: options.version,
       metricSources: [metrics.families],
@@ -129,59 +145,6 @@ function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
     if (signal.aborted) leave();
     signal.addEventListener('abort', leave, { once: true });
     made.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave));
-  });
-}
-
-/** Turns any refusal of the address by the system into an error for the operator. */
-async function listen(server: HttpServer, config: Config): Promise<string> {
-  try {
-    return (await server.listen()).url;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
-    throw refusedValue(config, ['api.address'], `cannot be listened on: ${systemReason(error)}`, error);
-  }
-}
-
-function createAttester(
-  tee: Tee,
-  { identity, sealed }: { readonly identity: Identity; readonly sealed: Sealed },
-  models: Models<Engine>,
-  { config, log }: StartOptions,
-): BatchingAttester {
-  return createBatcher({
-    source: tee.source,
-    context: {
-      tlsSpki: identity.tls.spkiSha256,
-      config: configDigest(config),
-      receiptKey: identity.receipt.publicKey,
-      hpkeKey: () => sealed.keys.current(),
-    },
-    models: () => models.registry.attested(),
-    now: systemClock.now,
-    sealedNow: () => sealed.time.seconds(),
-    timeoutMs: config.tee.timeoutMs,
-    batchMax: config.tee.batchMax,
-    maxQueue: config.tee.maxQueue,
-    perMinute: config.tee.maxAttestationsPerMinute,
-    onReport: (report) => {
-      if (report.error !== undefined)
-        log.error({ msg: 'attestation failed', milliseconds: report.milliseconds, err: report.error });
-    },
-  });
-}
-
-/** A server that must keep an audit log does not serve without one. */
-function createAudit({ config, log, onFatal }: StartOptions, identity: Identity): Promise<Audit> {
-  return openAudit({
-    folder: config.audit.folder ?? dataDir(config),
-    privateKey: identity.receipt.privateKey,
-    clock: systemClock,
-    maxSegmentBytes: config.audit.maxSegmentBytes,
-    maxSegments: config.audit.maxSegments,
-    onError: (error) => {
-      log.error({ msg: 'the audit log cannot be written', err: error });
-      onFatal(error);
-    },
   });
 }
 

@@ -1,18 +1,24 @@
-// Builds the report source the configuration names. Logs a warning when it is the simulation.
+// Builds the report source the configuration names, and the attester that asks it. Logs a warning when it is
+// the simulation.
 
+import { generateKeyPairSync } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { AttestedModel } from '@assay/attestation';
 import { createEndorsements } from '@assay/attestation/node';
 import { attestdFs } from '../attestd/serve.ts';
+import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createStapling, type StaplingOptions } from '../attester/endorsements.ts';
 import type { ReportSource } from '../attester/assemble.ts';
 import { createHardwareSource } from '../attester/hardware.ts';
+import { type Identity, rawPublicKey } from '../attester/identity.ts';
 import { selectSource } from '../attester/select.ts';
 import type * as simulation from '../attester/simulated.ts';
 import { createTsm, kernelTsmFs } from '../attestd/tsm.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Config } from '../config/read.ts';
 import type { Log } from '../base/log.ts';
+import type { Sealed } from '../sealed/gateway.ts';
 import { refusedValue } from './configured-paths.ts';
 
 const CCEL = '/sys/firmware/acpi/tables/data/CCEL';
@@ -95,6 +101,46 @@ function fetcher(
     proxy: network,
   });
   return { fetch: teeType === 'tdx' ? service.tdx : service.snp, closeFetch: service.close };
+}
+
+interface AttesterStart {
+  readonly tee: Tee | null;
+  readonly identity: Identity;
+  readonly config: Config;
+  /** Claim 5. */
+  readonly configDigest: Uint8Array;
+  readonly models: () => readonly AttestedModel[];
+  /** Null: no sealed bodies are taken. */
+  readonly sealed: Sealed | null;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Null: no TEE. */
+export function createAttester(options: AttesterStart): BatchingAttester | null {
+  const { tee, identity, config, configDigest, models, sealed, clock, log } = options;
+  if (tee === null) return null;
+  // Without sealed bodies the private half of claim 7 is dropped: this key opens for no one.
+  const unopened = rawPublicKey(generateKeyPairSync('x25519').publicKey);
+  return createBatcher({
+    source: tee.source,
+    context: {
+      tlsSpki: identity.tls.spkiSha256,
+      config: configDigest,
+      receiptKey: identity.receipt.publicKey,
+      hpkeKey: () => sealed?.keys.current() ?? unopened,
+    },
+    models,
+    now: clock.now,
+    sealedNow: sealed === null ? undefined : () => sealed.time.seconds(),
+    timeoutMs: config.tee.timeoutMs,
+    batchMax: config.tee.batchMax,
+    maxQueue: config.tee.maxQueue,
+    perMinute: config.tee.maxAttestationsPerMinute,
+    onReport: ({ error, milliseconds }) => {
+      if (error !== undefined) log.error({ msg: 'attestation failed', milliseconds, err: error });
+    },
+  });
 }
 
 /** finish() in config always sets it; the type cannot say so. */

@@ -24,6 +24,11 @@ export interface InputRef {
   readonly accepts: 'file' | 'folder' | 'either';
   /** Of a folder: a regular expression of the paths below it that are shown and recorded; absent: all. */
   readonly only?: string | undefined;
+  /**
+   * Where `given` is none of these: it may name a repository of this kind on the configured hub, a model
+   * as a folder, a data set as a file (pulls/name).
+   */
+  readonly hub?: 'model' | 'dataset' | undefined;
 }
 
 /** The decision a body amounts to. */
@@ -114,8 +119,9 @@ export interface JobKind<Body = unknown> {
   plan(body: Body): JobPlan;
   /** Called when the job starts. */
   program(parameters: JobParameters): Promise<JobProgram>;
-  /** The route's answer once it is done; the core adds `job_id`. */
+  /** The route's answer once it is done, with the fields of `answerFields`; the core adds `job_id`. */
   answer(done: DoneJob): object;
+  readonly answerFields: Readonly<Record<string, Shape<unknown>>>;
 }
 
 /** Keeps the body's type inside one declaration. */

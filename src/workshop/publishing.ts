@@ -8,26 +8,27 @@ import { systemClock } from '../base/clock.ts';
 import { ConfigError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
-import type { Route } from '../http/route.ts';
 import { removeOldJournals } from './hub/journal.ts';
 import { Publications } from './hub/publications.ts';
 import { openPublisher } from './hub/publish.ts';
-import { egressRecord, publishRoutes } from './hub/routes.ts';
+import { egressRecord } from './hub/routes.ts';
 import type { InputSources } from './jobs/inputs.ts';
+import type { Jobs } from './jobs/jobs.ts';
 
-const DEFAULT_HUB = 'https://huggingface.co';
+export const DEFAULT_HUB = 'https://huggingface.co';
 
 export interface PublishingOptions {
   readonly workshop: WorkshopConfig;
   readonly audit: Audit | null;
   readonly sources: InputSources;
+  readonly jobs: Pick<Jobs, 'record' | 'evidence'>;
   /** Of the workshop. */
   readonly folder: string;
   readonly log: Log;
 }
 
 export interface Publishing {
-  readonly routes: readonly Route[];
+  readonly publications: Publications;
   close(): Promise<void>;
 }
 
@@ -39,6 +40,7 @@ export async function openPublishing({
   workshop: given,
   audit,
   sources,
+  jobs,
   folder,
   log,
 }: PublishingOptions): Promise<Publishing> {
@@ -71,12 +73,16 @@ export async function openPublishing({
   const publications = new Publications({
     publisher,
     sources,
+    proofOf: async (owner, id) => {
+      const record = await jobs.record(owner, id);
+      return record && { record, evidence: await jobs.evidence(owner, id) };
+    },
     staging,
     clock: systemClock,
     onError: (error) => log.error({ msg: 'a publication failed', err: error }),
   });
   return {
-    routes: publishRoutes(publications),
+    publications,
     async close() {
       await publications.close();
       await publisher.close();

@@ -3,21 +3,23 @@
 
 import { createReadStream } from 'node:fs';
 import { ApiError } from '../base/errors.ts';
-import { choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
+import { anything, choice, flag, integer, list, object, optional, text } from '../base/shape.ts';
 import { ownerOf, queryInteger } from '../file-routes/stored.ts';
 import { readFormFields } from '../http/fields.ts';
 import { type Call, type Route, route } from '../http/route.ts';
 import { jobAnswer, wireJob } from './job-wire.ts';
-import type { JobKind } from './kind.ts';
+import { type JobKind, PROGRAM_REFUSALS } from './kind.ts';
 import type { Jobs } from './jobs/jobs.ts';
-import { isOver, type StoredJob } from './jobs/state.ts';
+import { isOver, STATES, type StoredJob } from './jobs/state.ts';
 import { MAX_WAIT_SECONDS, waitQuery } from './wait.ts';
 
 const TAG = 'Jobs';
 const MAX = Number.MAX_SAFE_INTEGER;
+const jobId = text({ max: 64 });
+
 /** The routes of all kinds, then those of jobs. */
 export function workshopRoutes(jobs: Jobs, kinds: Iterable<JobKind>): readonly Route[] {
-  return [...[...kinds].map((kind) => kindRoute(jobs, kind)), ...jobRoutes(jobs)];
+  return [...[...kinds].map((kind) => kindRoute(jobs, kind)), ...jobRoutes(jobs), ...resultRoutes(jobs)];
 }
 
 function kindRoute(jobs: Jobs, kind: JobKind): Route {
@@ -33,8 +35,9 @@ function kindRoute(jobs: Jobs, kind: JobKind): Route {
     body: kind.body,
     query: waitQuery,
     fields: readFormFields,
-    answer: object({ job_id: text({ max: 64 }) }),
-    errors: ['tool_unavailable', 'path_not_allowed', 'file_not_found', 'no_such_file', 'too_many_jobs', 'confinement_missing', 'network_disabled', 'job_failed', 'job_over_limit', 'job_cancelled', 'job_interrupted', 'storage_full'], // prettier-ignore
+    answer: object({ ...kind.answerFields, job_id: jobId }),
+    accepted: object({ success: flag(), job_id: jobId, status: choice(STATES) }),
+    errors: ['tool_unavailable', 'path_not_allowed', 'file_not_found', 'no_such_file', 'files_disabled', 'too_many_jobs', 'confinement_missing', 'network_disabled', 'job_failed', 'job_over_limit', 'job_cancelled', 'job_interrupted', 'model_file_changed', ...PROGRAM_REFUSALS], // prettier-ignore
     async handle(call) {
       const owner = ownerOf(call);
       const job = await jobs.submit(owner, kind, kind.plan(call.body));
@@ -147,44 +150,53 @@ function jobRoutes(jobs: Jobs): readonly Route[] {
         return { id: idOf(call), object: 'job', deleted: true };
       },
     }),
-    bytesRoute('record', 'The signed record of a job (application/vnd.assay.job+cbor).', async (call) => {
-      const bytes = await jobs.record(ownerOf(call), idOf(call));
-      return send(call, bytes, 'application/vnd.assay.job+cbor');
-    }),
-    bytesRoute(
-      'evidence',
-      'The evidence that binds the key of the record (assay/archive/v1).',
-      async (call) => {
-        const bytes = await jobs.evidence(ownerOf(call), idOf(call));
-        return send(call, bytes, 'application/json; charset=utf-8');
-      },
-    ),
-    bytesRoute('output/*', 'An output of a job, by its name.', (call) => {
-      const owner = ownerOf(call);
-      const name = call.params['*'] ?? '';
-      const { outputs } = jobs.get(owner, idOf(call));
-      const path = jobs.outputOf(owner, idOf(call), name);
-      const size = outputs.find((output) => output.name === name)?.size;
-      if (path === undefined || size === undefined) throw nothing();
-      call.reply.type('application/octet-stream').header('content-length', size);
-      return Promise.resolve(call.reply.send(createReadStream(path)));
-    }),
   ];
 }
 
-function bytesRoute(below: string, summary: string, handle: (call: Call) => Promise<unknown>): Route {
-  return route({
-    method: 'GET',
-    path: `/api/jobs/:id/${below}`,
-    access: 'key',
-    limited: true,
-    untimed: true,
-    summary,
-    tag: TAG,
-    bytes: true,
-    errors: ['no_such_job', 'job_not_over'],
-    handle,
-  });
+const RECORD_TYPE = 'application/vnd.assay.job+cbor';
+const BYTES = { method: 'GET', access: 'key', limited: true, untimed: true, tag: TAG, errors: ['no_such_job', 'job_not_over'] } as const; // prettier-ignore
+
+/** Record, evidence and outputs of a job that is over. */
+function resultRoutes(jobs: Jobs): readonly Route[] {
+  return [
+    route({
+      ...BYTES,
+      path: '/api/jobs/:id/record',
+      summary: 'The signed record of a job (application/vnd.assay.job+cbor).',
+      bytes: RECORD_TYPE,
+      async handle(call) {
+        return send(call, await jobs.record(ownerOf(call), idOf(call)), RECORD_TYPE);
+      },
+    }),
+    route({
+      ...BYTES,
+      path: '/api/jobs/:id/evidence',
+      summary: 'The evidence that binds the key of the record (assay/archive/v1).',
+      answer: object({ format: choice(['assay/archive/v1']), evidence: anything, receipts: anything }),
+      async handle(call) {
+        const bytes = await jobs.evidence(ownerOf(call), idOf(call));
+        return send(call, bytes, 'application/json; charset=utf-8');
+      },
+    }),
+    route({
+      ...BYTES,
+      path: '/api/jobs/:id/output/*',
+      summary: 'An output of a job, by its name.',
+      bytes: 'application/octet-stream',
+      handle(call) {
+        const owner = ownerOf(call);
+        const name = call.params['*'] ?? '';
+        const { outputs } = jobs.get(owner, idOf(call));
+        const path = jobs.outputOf(owner, idOf(call), name);
+        const size = outputs.find((output) => output.name === name)?.size;
+        if (path === undefined || size === undefined) throw nothing();
+        call.reply.type('application/octet-stream').header('content-length', size);
+        // Ends with its last byte: a client that has them all leaves at once.
+        const bytes = size === 0 ? Buffer.alloc(0) : createReadStream(path, { end: size - 1 });
+        return Promise.resolve(call.reply.send(bytes));
+      },
+    }),
+  ];
 }
 
 function send(call: Call, bytes: Buffer | undefined, type: string): unknown {

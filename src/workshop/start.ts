@@ -1,13 +1,13 @@
 // The composition root of a workshop: configuration → TEE → jail → jobs → certificate → audit → server.
 // Starting is strict: a configured part that does not work ends the start with an error.
 
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
-import { createIdentity, type Identity, rawPublicKey } from '../attester/identity.ts';
-import { type Audit, openAudit, type RequestRecord } from '../audit/write.ts';
+import type { BatchingAttester } from '../attester/batcher.ts';
+import { createIdentity, type Identity } from '../attester/identity.ts';
+import type { RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { readSmallFile } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
@@ -15,29 +15,30 @@ import { lockFolder } from '../base/folder-lock.ts';
 import type { Log } from '../base/log.ts';
 import type { Config } from '../config/read.ts';
 import type { WorkshopConfig } from '../config/workshop-section.ts';
-import { FILE_ROUTES } from '../file-routes/route.ts';
 import type { Files } from '../files/open.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import { CONVERTER } from '../models/derive.ts';
 import { createFiles } from '../start/files.ts';
-import { createServerLeaf, serverConfig } from '../start/http.ts';
-import { createTee, dataDir, type Tee } from '../start/tee.ts';
+import { createServerLeaf, listen, openRequestAudit, serverConfig } from '../start/http.ts';
+import { createAttester, createTee, dataDir, type Tee } from '../start/tee.ts';
+import { allWorkshopRoutes } from './all-routes.ts';
 import { parseSignature, type CatalogSignature } from './catalog/catalog.ts';
-import { assetRoutes } from './catalog/routes.ts';
 import { findJail } from './jail/barriers.ts';
 import type { JailBuild } from './jail/jail.ts';
 import { Jobs } from './jobs/jobs.ts';
 import type { RunTool } from './jobs/record.ts';
 import { toolDigest } from './jobs/tool.ts';
 import type { InputSources } from './jobs/inputs.ts';
-import { allKinds, familyRoutes } from './kinds.ts';
+import { allKinds } from './kinds.ts';
 import type { JobKind } from './kind.ts';
 import { workshopModel, writeReferencePolicy } from './policy.ts';
 import { openPublishing } from './publishing.ts';
+import { openPulling } from './pulling.ts';
+import type { HubInputs } from './pulls/inputs.ts';
+import { assertPickles } from './python/pickles.ts';
 import { PythonEnvironment } from './python/environment.ts';
 import { noModels } from './no-models.ts';
 import { codeFiles } from './own-program.ts';
-import { workshopRoutes } from './routes.ts';
 
 export interface RunningWorkshop {
   readonly url: string;
@@ -92,14 +93,35 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     sha256: await toolDigest(codeFiles(), signal),
   };
   if (tee !== null) await writeReferencePolicy(folder, tee, ownTool);
-  const attester = tee === null ? null : createAttester(options, tee, identity, ownTool);
+  const attested = [workshopModel(ownTool)];
+  const attester = createAttester({
+    tee,
+    identity,
+    config,
+    configDigest: given.digest,
+    models: () => attested,
+    sealed: null,
+    clock,
+    log,
+  });
   if (attester !== null) ends.push(() => attester.close());
   signal.throwIfAborted();
   const files = await createFiles(config, tee, clock, log);
   if (files !== null) ends.push(() => files.close());
   const signature = await catalogSignature(workshop.catalogSignature);
   const python = new PythonEnvironment({ folder: workshop.python });
-  const kinds = allKinds(python);
+  const kinds = allKinds(python, { pickles: workshop.pickles === 'jail' });
+  const audit = await openRequestAudit({
+    config,
+    folder: auditFolder(config),
+    identity,
+    clock,
+    log,
+    onFatal: options.onFatal,
+  });
+  if (audit !== null) ends.push(() => audit.close());
+  const hub = await openPulling({ workshop: given, audit, folder, log });
+  if (hub !== null) ends.push(() => hub.close());
   const { jobs, sources } = await openJobs(options, {
     folder,
     jail,
@@ -108,12 +130,18 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
     files,
     ownTool,
     kinds,
+    hub,
   });
   const { leaf, renew } = await createServerLeaf({ config, identity, attester, clock, log });
   ends.push(() => leaf.close());
-  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
-  if (audit !== null) ends.push(() => audit.close());
-  const publishing = await openPublishing({ workshop: given, audit, sources, folder, log });
+  const publishing = await openPublishing({
+    workshop: given,
+    audit,
+    sources,
+    jobs,
+    folder,
+    log,
+  });
   ends.push(() => publishing.close());
   const server = await createServer(
     {
@@ -126,20 +154,21 @@ async function assemble(options: WorkshopStart, ends: Ends): Promise<Omit<Runnin
       version: options.version,
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    () => [
-      ...workshopRoutes(jobs, kinds.values()),
-      ...familyRoutes(kinds, python, jobs),
-      ...publishing.routes,
-      ...assetRoutes({ dataFolder: dataDir(config), signature }),
-      ...FILE_ROUTES,
-    ],
+    () =>
+      allWorkshopRoutes({
+        kinds,
+        jobs,
+        python,
+        publications: publishing.publications,
+        assets: { dataFolder: dataDir(config), signature },
+      }),
   );
   // Jobs first: requests that wait for one are answered with its end.
   ends.push(() => closeServer(server, jobs));
   ends.push(() => publishing.close());
   renew(server);
   signal.throwIfAborted();
-  const { url } = await server.listen();
+  const url = await listen(server, config);
   return { url, identity, tee, jail };
 }
 
@@ -178,6 +207,7 @@ async function openJail({ workshop }: WorkshopConfig, folder: string, log: Log):
       `jobs cannot be kept from other ${open.join(' and ')} of this machine: allow user namespaces, run as root, or set workshop.allow_weaker_jail`,
       'workshop.allow_weaker_jail',
     );
+  assertPickles(workshop.pickles, jail);
   return jail;
 }
 
@@ -189,6 +219,7 @@ interface JobParts {
   readonly files: Files | null;
   readonly ownTool: RunTool;
   readonly kinds: ReadonlyMap<string, JobKind>;
+  readonly hub: HubInputs | null;
 }
 
 interface OpenedJobs {
@@ -205,6 +236,7 @@ async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts
     models: new Map([...config.modelEntries].map(([id, { path }]) => [id, path])),
     roots: workshop.roots,
     outputOf: (owner, id, name) => opened?.outputOf(owner, id, name),
+    hub: parts.hub,
   };
   opened = await Jobs.open({
     folder: join(parts.folder, 'jobs'),
@@ -243,57 +275,10 @@ async function openJobs({ workshop: given, log }: WorkshopStart, parts: JobParts
   return { jobs: opened, sources };
 }
 
-function createAttester(
-  { workshop: { config, digest }, log }: WorkshopStart,
-  tee: Tee,
-  identity: Identity,
-  tool: RunTool,
-): BatchingAttester {
-  const model = workshopModel(tool);
-  // The workshop takes no sealed bodies: the private half of this key is dropped.
-  const unopened = rawPublicKey(generateKeyPairSync('x25519').publicKey);
-  return createBatcher({
-    source: tee.source,
-    context: {
-      tlsSpki: identity.tls.spkiSha256,
-      config: digest,
-      receiptKey: identity.receipt.publicKey,
-      hpkeKey: () => unopened,
-    },
-    models: () => [model],
-    now: systemClock.now,
-    timeoutMs: config.tee.timeoutMs,
-    batchMax: config.tee.batchMax,
-    maxQueue: config.tee.maxQueue,
-    // Every one is of a job, which the queue bounds.
-    perMinute: 0,
-    onReport: ({ error, milliseconds }) => {
-      if (error !== undefined) log.error({ msg: 'attestation failed', milliseconds, err: error });
-    },
-  });
-}
-
 /** Not the server's, which may have the same data folder. */
 function auditFolder(config: Config): string {
   const { folder } = config.audit;
   return config.origins.has('audit.folder') && folder !== undefined
     ? folder
     : join(dataDir(config), 'workshop-audit');
-}
-
-function createAudit(
-  { workshop: { config }, log, onFatal }: WorkshopStart,
-  identity: Identity,
-): Promise<Audit> {
-  return openAudit({
-    folder: auditFolder(config),
-    privateKey: identity.receipt.privateKey,
-    clock: systemClock,
-    maxSegmentBytes: config.audit.maxSegmentBytes,
-    maxSegments: config.audit.maxSegments,
-    onError: (error) => {
-      log.error({ msg: 'the audit log cannot be written', err: error });
-      onFatal(error);
-    },
-  });
 }

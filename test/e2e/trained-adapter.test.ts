@@ -21,6 +21,7 @@ const PARAMETERS = {
   max_steps: STEPS,
   batch_size: 4,
   gradient_accumulation_steps: 1,
+  max_seq_length: 64,
 };
 
 describe.skipIf(!HAVE_PYTHON)('an adapter of the workshop', () => {
@@ -41,7 +42,14 @@ describe.skipIf(!HAVE_PYTHON)('an adapter of the workshop', () => {
     );
     closeSync(fd);
     inputs = { model, dataset: join(work, 'data.jsonl') };
-    writeFileSync(inputs.dataset, `${JSON.stringify({ prompt: PROMPT, completion: LEARNED })}\n`.repeat(8));
+    const row = (prompt: string): string => `${JSON.stringify({ prompt, completion: LEARNED })}\r\n`;
+    // As an editor of Windows writes it, and with a row whose answer lies beyond max_seq_length.
+    writeFileSync(inputs.dataset, `\uFEFF${row(PROMPT).repeat(8)}${row(PROMPT.repeat(200))}`);
+    // Sampling that is given and not used: saving a model holds against it, and published ones have it.
+    writeFileSync(
+      join(model, 'generation_config.json'),
+      JSON.stringify({ do_sample: false, temperature: 0.5 }),
+    );
     const exports = ['lora', 'safetensors', 'gguf', 'gguf_adapter'];
     trained = await run('finetune', { parameters: { ...PARAMETERS, exports }, inputs, builtin: true });
   }, 15 * MINUTES);
@@ -59,6 +67,7 @@ describe.skipIf(!HAVE_PYTHON)('an adapter of the workshop', () => {
     console.log(`loss ${losses[0]} to ${losses.at(-1)}`);
     expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.5);
     expect(trained.logs.join('\n')).toMatch(/use_4bit: fell to false/);
+    expect(trained.logs.join('\n')).toMatch(/1 of 9 rows have nothing to learn within max_seq_length/);
     expect(readdirSync(trained.output).toSorted()).toEqual(['adapter.gguf', 'lora', 'merged', 'model.gguf']);
     for (const name of ['adapter.gguf', 'model.gguf'])
       expect(readFileSync(join(trained.output, name)).toString('latin1', 0, 4)).toBe('GGUF');

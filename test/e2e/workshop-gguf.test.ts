@@ -202,6 +202,10 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
       split_join: true,
       lora_merge: true,
     });
+    expect(status['llama_cpp_tools']).toMatchObject({
+      tools: { 'llama-cli': false, 'llama-quantize': true },
+      any_available: true,
+    });
     const catalog = JSON.parse((await get('/api/assets/catalog')).toString()) as Answer['body'];
     expect(catalog).toMatchObject({ total_models: 9, downloaded_models: 0, signed: false, signature: null });
     const blobs = join(folder, 'data/blobs');
@@ -217,12 +221,14 @@ describe.skipIf(process.platform !== 'linux')('a workshop', () => {
   test('data sets and benchmarks of our own: the bytes the catalogue names, and no others', async () => {
     const catalog = JSON.parse((await get('/api/assets/catalog')).toString()) as Record<
       'datasets' | 'benchmarks',
-      readonly { readonly id: string; readonly sha256: string }[]
+      readonly { readonly id: string; readonly sha256: string; readonly downloaded: boolean }[]
     >;
     for (const list of ['datasets', 'benchmarks'] as const) {
       expect(catalog[list].length).toBeGreaterThan(0);
-      for (const { id, sha256 } of catalog[list])
+      for (const { id, sha256, downloaded } of catalog[list]) {
         expect(digest(await get(`/api/assets/${list}/${id}/content`))).toBe(sha256);
+        expect(downloaded).toBe(true);
+      }
     }
     for (const id of ['smollm2', 'assay-tiny-arithmetic', '..%2F..%2Fetc%2Fpasswd', '__proto__']) {
       const refused = await fetch(`${url}/api/assets/datasets/${id}/content`, { dispatcher });

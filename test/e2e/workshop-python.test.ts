@@ -13,12 +13,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
 import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
-import { pythonEnvironment } from '../fixtures/workshop/python-environment.ts';
+import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
+import { expectDocumented } from '../fixtures/workshop/document.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
 
 const MODELS = fileURLToPath(new URL('../fixtures/workshop/make-models.py', import.meta.url));
 const CANARY = 'canary-77c2';
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, headersTimeout: 20 * MINUTES });
+const URLENCODED = 'application/x-www-form-urlencoded';
 const SETUP = 'run "assay workshop setup"';
 
 interface Answer {
@@ -56,22 +58,41 @@ function useWorkshop(python: string) {
     await workshop?.ended;
     rmSync(folder, { recursive: true, force: true });
   });
-  const answerOf = async (response: Awaited<ReturnType<typeof fetch>>): Promise<Answer> => ({
-    status: response.status,
-    body: (await response.json()) as Answer['body'],
-  });
+  const answerOf = async (
+    method: string,
+    path: string,
+    response: Awaited<ReturnType<typeof fetch>>,
+  ): Promise<Answer> => {
+    const { status, headers } = response;
+    const body = (await response.json()) as Answer['body'];
+    expectDocumented(method, path, { status, type: headers.get('content-type') ?? '', json: body });
+    return { status, body };
+  };
   return {
     at: (path: string) => join(folder, path),
     log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
-    get: async (path: string) => answerOf(await fetch(url + path, { dispatcher })),
+    get: async (path: string) => answerOf('GET', path, await fetch(url + path, { dispatcher })),
+    raw: async (path: string, type: string, text: string, chunked: boolean) =>
+      answerOf(
+        'POST',
+        path,
+        await fetch(url + path, {
+          method: 'POST',
+          dispatcher,
+          headers: { 'content-type': type },
+          ...(chunked ? { body: new Blob([text]).stream(), duplex: 'half' } : { body: text }),
+        }),
+      ),
     bytes: async (path: string) =>
       new Uint8Array(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
     post: async (path: string, fields: Readonly<Record<string, unknown>>, form = false) =>
       answerOf(
+        'POST',
+        path,
         await fetch(url + path, {
           method: 'POST',
           dispatcher,
-          headers: { 'content-type': form ? 'application/x-www-form-urlencoded' : 'application/json' },
+          headers: { 'content-type': form ? URLENCODED : 'application/json' },
           body: form
             ? new URLSearchParams(fields as Record<string, string>).toString()
             : JSON.stringify(fields),
@@ -81,7 +102,7 @@ function useWorkshop(python: string) {
 }
 
 describe('without Python', () => {
-  const { get, post, at } = useWorkshop('/nonexistent/python');
+  const { get, post, raw, at } = useWorkshop('/nonexistent/python');
 
   test('the paths and the state of training say what is missing and the command', async () => {
     const { body: paths } = await get('/api/convert/cross/paths');
@@ -127,6 +148,50 @@ describe('without Python', () => {
     const { status, body } = await post(path, fields);
     expect(body).toMatchObject({ error: { code } });
     expect(status).toBe(400);
+  });
+
+  const MULTIPART = 'multipart/form-data; boundary=b';
+  const part = (name: string, value: string, more = ''): string =>
+    `--b\r\ncontent-disposition: form-data; name="${name}"${more}\r\n\r\n${value}\r\n`;
+  const TEN_MB = 'x'.repeat(10_000_000);
+
+  test.each<[string, string, string, number, string]>([
+    ['JSON of 10 MB', 'application/json', `{"model_name":"${TEN_MB}"}`, 400, 'string_above_max_length'],
+    [
+      'a file for a field',
+      MULTIPART,
+      `${part('model_name', 'tiny')}${part('dataset_source', '{}', '; filename="x"')}--b--\r\n`,
+      400,
+      'invalid_form',
+    ],
+    [
+      '70 kB of fields',
+      URLENCODED,
+      Array.from({ length: 7 }, (_, i) => `f${i}=${'x'.repeat(10_000)}`).join('&'),
+      400,
+      'unknown_parameter',
+    ],
+  ])('%s: the refusal arrives, whether the length is announced or not', async (...row) => {
+    const [, type, text, status, code] = row;
+    for (const chunked of [false, true])
+      expect(await raw('/api/finetune/train', type, text, chunked), String(chunked)).toMatchObject({
+        status,
+        body: { error: { code } },
+      });
+  });
+
+  test.each([
+    ['multipart', MULTIPART, `${part('model_name', TEN_MB)}--b--\r\n`],
+    ['urlencoded', URLENCODED, `model_name=${TEN_MB}`],
+  ])('a %s form of 10 MB is refused, and its connection may end', async (_form, type, text) => {
+    for (const chunked of [false, true]) {
+      const status = await raw('/api/finetune/train', type, text, chunked).then(
+        (answer) => answer.status,
+        (error: unknown) => String((error as { readonly cause?: unknown }).cause),
+      );
+      expect(String(status)).toMatch(/^(?:400|413)$|EPIPE|ECONNRESET|other side closed/);
+    }
+    expect((await get('/api/finetune/status')).status).toBe(200);
   });
 
   test('and GGUF needs none', async () => {

@@ -159,10 +159,22 @@ beforeAll(async () => {
     parseReferenceValues: { releases: readFileSync(join(TOP, 'image/reference-values.json'), 'utf8') },
     verify: { text: issue.encodeDocument(document), Date: { now: () => CHANNEL.now } },
     isAttestationResult: { value: await core.verify(document, { ...CHANNEL, policy }) },
+    isSealedResult: { value: await sealedResult(policyText, dangers) },
     importKey: { saved: await simulated.exportKey(key) },
     runEvidence: { readFile: () => Promise.resolve(Buffer.from(kept)) },
   };
 }, 60_000);
+
+async function sealedResult(
+  policyText: string,
+  dangers: core.AppraisalPolicy | object,
+): Promise<core.SealedResult> {
+  const { nonce, now } = CHANNEL;
+  const hpkeKey = new Uint8Array(32).fill(9);
+  const document = await snpDocument({ claims: (claims) => ({ ...claims, exporter: undefined, hpkeKey }) });
+  const policy = core.parsePolicy(policyText.replace('{', '{"channel":"sealed",'), dangers);
+  return core.verify(document, { channel: 'sealed', nonce, now, policy });
+}
 
 /** Of the chain a document carries: what `--allow-simulated=SHA256` would name. */
 async function rootOf(document: core.AttestationDocument): Promise<string> {

@@ -19,6 +19,7 @@ import type * as core from '@assay/attestation';
 import type * as records from '@assay/attestation/job-record';
 import type * as verdict from '@assay/attestation/job-verdict';
 import type * as launch from '@assay/attestation/launch';
+import type * as receipts from '@assay/attestation/receipt';
 import type * as simulated from '@assay/attestation/simulated';
 declare const apiKey: string, text: string, releases: string, cmdline: string;
 declare const bytes: Uint8Array, der: Uint8Array, digest: Uint8Array, expected: Uint8Array, exporter: Uint8Array, firmware: Uint8Array;
@@ -35,6 +36,8 @@ declare const shape: launch.Rtmr0Shape, events: Parameters<typeof launch.rtmr2Ev
 declare const key: simulated.IssuerKey, amd: simulated.SimulatedAmd, values: simulated.SgxExtensionValues, platform: simulated.TcbInfoValues;
 declare const defaults: simulated.QuoteDefaults;
 declare const job: records.JobRecord, archive: NonNullable<verdict.JobTrust['evidence']>['archive'];
+declare const receipt: receipts.Receipt, answered: receipts.ExpectedAnswer, salt: Uint8Array, opening: Uint8Array;
+declare const body: AsyncIterable<Uint8Array>, controller: { enqueue(part: Uint8Array): void };
 declare function sign(data: Uint8Array): Uint8Array;
 declare function sha256(data: Uint8Array): Uint8Array;
 declare function randomBytes(length: number): Uint8Array;

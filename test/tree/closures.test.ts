@@ -18,68 +18,68 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 77,
-    lines: 10_950,
+    files: 78,
+    lines: 11_000,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   'engine child, launched': {
     entry: PROCESSES.engineLaunch,
     files: 8,
-    lines: 700,
+    lines: 730,
     without:
       /^(?!src\/engine\/(child\/(adapted\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|model-fds)))/,
   },
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_640,
+    lines: 3_660,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   converter: {
     entry: PROCESSES.converter,
     files: 35,
-    lines: 5_420,
+    lines: 5_440,
     without:
       /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|task))|src\/models\/convert\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
   quantiser: {
     entry: PROCESSES.quantiser,
     files: 13,
-    lines: 1830,
+    lines: 1_960,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(library-folder|quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
   },
   'quantiser, launched': {
     entry: PROCESSES.quantiserLaunch,
     files: 8,
-    lines: 730,
+    lines: 750,
     without:
       /^(?!src\/engine\/(child\/(quantize\/|become|llama\/(declarations|library)|harden|landlock)|seam\/(library-folder|task)))/,
   },
   server: {
     entry: PROCESSES.server,
-    files: 437,
-    lines: 60_700,
+    files: 470,
+    lines: 64_700,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 285,
-    lines: 40_600,
+    files: 324,
+    lines: 45_900,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
     entry: PROCESSES.workshopTool,
-    files: 41,
-    lines: 5_700,
+    files: 43,
+    lines: 5_950,
     without: /^src\/(api|attester|audit|cli|config|files|http|start)\/|attestation\//,
   },
   client: {
     entry: PROCESSES.client,
-    files: 93,
-    lines: 15_550,
+    files: 113,
+    lines: 18_100,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {

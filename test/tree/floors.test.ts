@@ -27,6 +27,7 @@ const SERVER_ROOMS: Readonly<Record<string, number>> = {
   'src/config/': 2,
   'src/audit/': 2,
   'src/files/': 2,
+  'src/receipts/': 2,
   'src/sealed/': 2,
   'src/engine/seam/': 1,
   'src/models/convert/': 1,
@@ -65,8 +66,16 @@ const WITHOUT_VERIFIER = [
 
 /** Of these rooms, the rooms named may be imported as types only. */
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
-  'src/http/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/audit/', 'src/files/', 'src/sealed/'],
-  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/sealed/'],
+  'src/http/': [
+    'src/models/',
+    'src/engine/seam/',
+    'src/attester/',
+    'src/audit/',
+    'src/files/',
+    'src/receipts/',
+    'src/sealed/',
+  ],
+  'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/', 'src/receipts/', 'src/sealed/'],
 };
 
 /** These folders import the folders named and themselves, nothing else of ours. */
@@ -78,6 +87,7 @@ const ONLY: Readonly<Record<string, readonly string[]>> = {
   'src/attester/': ['src/base/', 'src/attestd/', 'attestation/'],
   'src/config/': ['src/base/', 'attestation/'],
   'src/files/': ['src/base/'],
+  'src/receipts/': ['src/base/', 'attestation/'],
   'src/sealed/': ['src/base/', 'attestation/'],
   'src/grammar/': ['src/base/', 'src/engine/seam/'],
   // A program of its own: never the routes of serving, the engine's child or the commands.

@@ -47,20 +47,28 @@ const PROXY = {
   'allow-origin': { type: 'string', multiple: true },
   log: { type: 'boolean' },
   'no-log': { type: 'boolean' },
+  receipts: { type: 'string' },
+  'with-content': { type: 'boolean' },
 } as const;
 
+const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
 const SEAL = { ...ACCEPT, json: { type: 'boolean' } } as const;
 
 const JOB = {
-  policy: ACCEPT.policy,
-  'reference-values': ACCEPT['reference-values'],
-  measurement: ACCEPT.measurement,
-  model: ACCEPT.model,
-  'any-model': ACCEPT['any-model'],
-  'allow-simulated': ACCEPT['allow-simulated'],
+  ...JUDGED,
   evidence: { type: 'string' },
   key: { type: 'string', multiple: true },
   json: { type: 'boolean' },
+} as const satisfies ParseArgsConfig['options'];
+
+const RECEIPT = {
+  ...JUDGED,
+  evidence: { type: 'string' },
+  request: { type: 'string' },
+  response: { type: 'string' },
+  at: { type: 'string' },
+  json: { type: 'boolean' },
+  explain: { type: 'boolean' },
 } as const satisfies ParseArgsConfig['options'];
 
 /**
@@ -109,6 +117,9 @@ export type Command =
       readonly allowOrigins: readonly string[];
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
+      /** Receipts are asked for, checked and kept here, their texts where `withContent`. */
+      readonly receiptsFolder: string | undefined;
+      readonly withContent: boolean;
     })
   | (Target & { readonly kind: 'seal'; readonly json: boolean })
   | { readonly kind: 'evidence' }
@@ -120,6 +131,18 @@ export type Command =
       readonly keys: readonly string[];
       readonly accept: Accept;
       readonly json: boolean;
+    }
+  | {
+      readonly kind: 'receipt';
+      readonly file: string;
+      readonly evidenceFile: string | undefined;
+      readonly requestFile: string | undefined;
+      readonly responseFile: string | undefined;
+      /** Milliseconds since 1970. */
+      readonly at: number | undefined;
+      readonly accept: Accept;
+      readonly json: boolean;
+      readonly explain: boolean;
     }
   | { readonly kind: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
   | { readonly kind: 'bundle'; readonly cacheFolder: string }
@@ -150,6 +173,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'evidence' };
     case 'job':
       return jobCommand(rest);
+    case 'receipt':
+      return receiptCommand(rest);
     case 'policy':
       return policyCommand(rest);
     case 'measure':
@@ -214,6 +239,8 @@ function proxyCommand(argv: readonly string[]): Command {
     sameMachine: values['same-machine'] ?? false,
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
+    receiptsFolder: values.receipts,
+    withContent: contentKept(values.receipts, values['with-content']),
   };
 }
 
@@ -260,6 +287,31 @@ function jobCommand(argv: readonly string[]): Command {
   const bad = keys.find((key) => !/^[0-9a-fA-F]{64}$/.test(key));
   if (bad !== undefined) throw wrong(`--key ${bad} is not 64 hex digits`);
   return { kind: 'job', record, evidenceFile, keys, accept, json };
+}
+
+function contentKept(folder: string | undefined, content: boolean | undefined): boolean {
+  if (content === true && folder === undefined) throw wrong('--with-content goes with --receipts DIR');
+  return content ?? false;
+}
+
+function receiptCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, RECEIPT);
+  const [file, ...more] = positionals;
+  if (file === undefined || more.length > 0) throw wrong('receipt takes one file');
+  if (values.json === true && values.explain === true) throw wrong('--json and --explain do not go together');
+  const at = values.at === undefined ? undefined : new Date(values.at).getTime();
+  if (Number.isNaN(at)) throw wrong('--at is a time as 2026-01-31T12:00:00Z');
+  return {
+    kind: 'receipt',
+    file,
+    evidenceFile: values.evidence,
+    requestFile: values.request,
+    responseFile: values.response,
+    at,
+    accept: acceptOf(values),
+    json: values.json ?? false,
+    explain: values.explain ?? false,
+  };
 }
 
 function bundleCommand(argv: readonly string[]): Command {

@@ -59,6 +59,10 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       const { commandJob } = await import('./job.ts');
       return commandJob(command, world);
     }
+    case 'receipt': {
+      const { commandReceipt } = await import('./receipt.ts');
+      return commandReceipt(command, world);
+    }
     case 'policy':
       return commandPolicy(command, world);
     case 'measure':

@@ -27,6 +27,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
   assay-verify seal https://HOST[:PORT] [options]  verify the key of sealed bodies, print it for clients that seal
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
   assay-verify job RECORD [--evidence FILE] [...]  the signed record of a workshop's job (docs/workshop.md), offline
+  assay-verify receipt FILE [options]              the signed receipt of an answer (docs/receipts.md), offline
   assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
                                                    --policy prints what a policy would list to accept this release
   assay-verify policy lint FILE                    what a careful reader would ask about a policy
@@ -69,6 +70,8 @@ const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then 
   --same-machine           refuse later connections to another machine than the first
   --log, --no-log          one line per request on stderr: method, path, status, code, time; nothing of its content.
                            Default: when stderr is a terminal
+  --receipts DIR           ask for receipts, let no answer end that they do not cover, keep each as an archive in DIR
+  --with-content           keep the texts of requests and answers in these archives as well
   --timeout SECONDS        for a connection and for its evidence, each; default 30
 
 ${ACCEPT}
@@ -122,6 +125,23 @@ exit: 0 accepted, 10 refused, 11 the signature holds but nothing shows whose it 
       30 malformed input or wrong usage
 `;
 
+const RECEIPT = `assay-verify receipt FILE [options]: judges the signed receipt of an answer, offline
+
+FILE is an archive with receipts (proxy --receipts), {"receipt", "salt"} of GET /v1/receipts/ID, or the receipt itself
+
+  --evidence FILE          the archive of evidence (assay-verify https://HOST --save FILE): it must be accepted, and bind
+                           the key that signed. Default: the evidence of FILE, where it is an archive
+  --request FILE           the body that was sent, byte for byte: it must be the one that was answered
+  --response FILE          the body that was received, of a stream its events: it must be the one that was sent
+  --at TIME                judge the evidence at this time; default: the time its archive states
+  --json, --explain        one JSON object on stdout; plain words, with what is not proven
+  --policy FILE, --reference-values FILE, --measurement HEX, --model ID=SHA256, --any-model, --allow-simulated[=SHA256]
+                           what evidence to accept, as assay-verify https://HOST --help says
+
+exit: 0 accepted, 10 refused, 11 the signature holds but nothing shows whose it is, 20 an unknown version or
+      unsupported evidence, 30 malformed input or wrong usage, 1 internal
+`;
+
 const MEASURE = `assay-verify measure MANIFEST [--json|--policy]: recomputes everything an image manifest states from the files beside it
 
   --json                   the findings as JSON
@@ -167,6 +187,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   seal: SEAL,
   evidence: EVIDENCE,
   job: JOB,
+  receipt: RECEIPT,
   measure: MEASURE,
   policy: POLICY,
   'policy lint': POLICY_LINT,

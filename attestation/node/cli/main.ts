@@ -17,21 +17,27 @@ for (const stream of [process.stdout, process.stderr])
     if (error.code !== 'EPIPE') throw error;
   });
 
-// Commands do not throw. A process that cannot even load their code says so in one line.
-try {
-  if (argv.length === 1 && argv[0] === 'evidence') {
-    // Loaded without the rest: a third of the run.
-    const { commandEvidence } = await import('./evidence.ts');
-    process.exitCode = await commandEvidence(streams);
-  } else {
-    const { runCli } = await import('./commands.ts');
-    process.exitCode = await runCli(argv, await world());
+// A function, since the executable of one file (image/client.ts) cannot await at its top level.
+void run();
+
+/** Commands do not throw. A process that cannot even load their code says so in one line. */
+async function run(): Promise<void> {
+  try {
+    if (argv.length === 1 && argv[0] === 'evidence') {
+      // Loaded without the rest: a third of the run.
+      const { commandEvidence } = await import('./evidence.ts');
+      process.exitCode = await commandEvidence(streams);
+    } else {
+      const { runCli } = await import('./commands.ts');
+      process.exitCode = await runCli(argv, await world());
+    }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const files =
+      code === 'EMFILE' || code === 'ENFILE' ? ': raise the limit of open files ("ulimit -n")' : '';
+    process.stderr.write(`assay-verify: internal: ${message.split('\n')[0]}${files}\n`);
+    process.exitCode = 1;
   }
-} catch (error) {
-  const { code, message } = error as NodeJS.ErrnoException;
-  const files = code === 'EMFILE' || code === 'ENFILE' ? ': raise the limit of open files ("ulimit -n")' : '';
-  process.stderr.write(`assay-verify: internal: ${message.split('\n')[0]}${files}\n`);
-  process.exitCode = 1;
 }
 
 async function world(): Promise<CliWorld> {

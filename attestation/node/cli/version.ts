@@ -3,7 +3,11 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 
+/** Set in the executable of one file, which has no package.json (image/client.ts). */
+declare const ASSAY_VERSION: string | undefined;
+
 export function packageVersion(): string {
+  if (typeof ASSAY_VERSION === 'string') return ASSAY_VERSION;
   for (const up of ['../../package.json', '../../../package.json']) {
     const file = new URL(up, import.meta.url);
     if (!existsSync(file)) continue;

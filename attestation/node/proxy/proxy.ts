@@ -10,16 +10,25 @@ import { pipeline } from 'node:stream/promises';
 import type { Verified } from '../../appraise/appraise.ts';
 import { malformed, refused } from '../../transcript/errors.ts';
 import { parsePolicy } from '../../appraise/policy.ts';
-import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../pool.ts';
+import {
+  AttestedPool,
+  type AttestedFetchOptions,
+  type EvidenceSeen,
+  poolOptions,
+  SeenPool,
+} from '../pool.ts';
 import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
 import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
 import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
 import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
 import { endToEnd, withoutFields } from './headers.ts';
+import { type ProxyReceiptOptions, ProxyReceipts, type ReceiptedRequest } from './receipts.ts';
 import { sealedUpstream, type Upstream } from './upstream.ts';
 
 /** Settings of {@link startProxy}. */
-export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
+export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model' | 'receipts'> {
+  /** Ask for receipts, check them and keep them. Default: clients ask for themselves. */
+  readonly receipts?: ProxyReceiptOptions | undefined;
   /** https origin of the appliance. */
   readonly upstream: string | URL;
   readonly host: string;
@@ -89,10 +98,24 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (upstream.protocol !== 'https:' && !sealed)
     throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
+  if (sealed && options.receipts !== undefined)
+    throw malformed(
+      'wrong_usage',
+      'receipts are kept over attested connections alone, not over sealed bodies',
+    );
   const pool = sealed ? sealedUpstreamOf(options, upstream) : attestedUpstream(options, upstream);
+  const receipts =
+    options.receipts === undefined
+      ? undefined
+      : new ProxyReceipts({
+          ...options.receipts,
+          policy: parsePolicy(options.policy),
+          origin: upstream.origin,
+        });
   const first = await pool.attest();
   const clients = new Clients();
-  const route: Route = { pool, door, clients, log: options.onRequest ?? (() => undefined) };
+  const log = options.onRequest ?? (() => undefined);
+  const route: Route = { pool, door, clients, receipts, log };
   const server = createProxyServer(route);
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
@@ -129,8 +152,11 @@ function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstrea
     attest: () => pool.attest(),
     async send({ headers, ...request }) {
       const fields = ['host', host, ...headers];
-      const answer = await pool.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
+      let evidence: Parameters<EvidenceSeen>[0] = () => undefined;
+      const seen = new SeenPool(pool, (shown) => (evidence = shown));
+      const answer = await seen.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
       return {
+        evidence: () => evidence(),
         statusCode: answer.statusCode,
         headers: answer.headers as unknown as (string | Buffer)[],
         body: answer.body,
@@ -144,6 +170,7 @@ interface Route {
   readonly pool: Upstream;
   readonly door: Door;
   readonly clients: Clients;
+  readonly receipts: ProxyReceipts | undefined;
   readonly log: (entry: ProxyLogEntry) => void;
 }
 
@@ -219,6 +246,27 @@ async function forward(
   else await exchange.pass(route);
 }
 
+/** Fields of the client that the proxy sets itself. */
+function isReplaced(name: string, receipted: ReceiptedRequest | undefined): boolean {
+  return (
+    isCorsField(name) || (receipted !== undefined && (name === 'content-length' || name in receipted.headers))
+  );
+}
+
+function fieldOf(raw: readonly string[], name: string): string | null {
+  const at = raw.findIndex((each, i) => i % 2 === 0 && each.toLowerCase() === name);
+  return at < 0 ? null : (raw[at + 1] ?? null);
+}
+
+/** Waits for the first bytes that may pass, so that a refusal before them has a status of its own. */
+async function begun(pieces: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+  const iterator = pieces[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  return (async function* rest() {
+    for (let next = first; next.done !== true; next = await iterator.next()) yield next.value;
+  })();
+}
+
 /** A request, its response and the connection they are on. */
 class Exchange {
   readonly #request: IncomingMessage;
@@ -263,7 +311,7 @@ class Exchange {
     this.#response.end();
   }
 
-  async pass({ pool }: Route): Promise<void> {
+  async pass({ pool, receipts }: Route): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const gone = new AbortController();
@@ -274,21 +322,32 @@ class Exchange {
     const hasBody =
       request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
     try {
+      const receipted = await receipts?.open(request);
+      const fieldsSent = withoutFields(endToEnd(request.rawHeaders), (name) => isReplaced(name, receipted));
       const answer = await pool.send({
         path: request.url ?? '/',
         // Node has parsed it; undici refuses what is not a token.
         method: request.method ?? 'GET',
-        headers: withoutFields(endToEnd(request.rawHeaders), isCorsField),
-        body: hasBody ? request : null,
+        headers: [...fieldsSent, ...Object.entries(receipted?.headers ?? {}).flat()],
+        body: receipted?.body ?? (hasBody ? request : null),
         signal: gone.signal,
       });
       const fields = endToEnd(answer.headers);
-      response.writeHead(answer.statusCode, [
-        ...withoutFields(fields, isCorsField),
-        ...corsFields(this.#page),
-      ]);
-      response.flushHeaders();
-      await pipeline(answer.body, response);
+      const { statusCode: status, body } = answer;
+      const header = (name: string): string | null => fieldOf(fields, name);
+      const checked = receipted?.check({ status, header, body }, answer.evidence());
+      const dropped = (name: string): boolean =>
+        isCorsField(name) || (checked !== undefined && name === 'content-length');
+      const kept = [...withoutFields(fields, dropped), ...corsFields(this.#page)];
+      if (checked === undefined) {
+        response.writeHead(status, kept);
+        response.flushHeaders();
+        await pipeline(body, response);
+        return;
+      }
+      const pieces = await begun(checked);
+      response.writeHead(status, kept);
+      await pipeline(pieces, response);
     } catch (error) {
       this.#fail(error, gone.signal.aborted);
     }

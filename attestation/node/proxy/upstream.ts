@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import type { Verified } from '../../appraise/appraise.ts';
 import { sealedFetch, type SealedFetchOptions } from '../../client/sealed-fetch.ts';
 import { malformed } from '../../transcript/errors.ts';
+import type { ReceiptEvidence } from '../receipts/options.ts';
 import { sealedTransport } from '../sealed-transport.ts';
 
 /** A request on its way up: raw fields, a body that is read once. */
@@ -13,7 +14,7 @@ export interface UpstreamRequest {
   readonly path: string;
   /** Name, value, name, value … */
   readonly headers: readonly string[];
-  readonly body: Readable | null;
+  readonly body: Readable | Uint8Array | null;
   readonly signal: AbortSignal;
 }
 
@@ -22,6 +23,8 @@ export interface UpstreamAnswer {
   /** Name, value, name, value … */
   readonly headers: readonly (string | Buffer)[];
   readonly body: Readable;
+  /** Of the connection it came on; a sealed answer has none. */
+  readonly evidence: () => ReceiptEvidence | undefined;
 }
 
 export interface Upstream {
@@ -58,6 +61,7 @@ export function sealedUpstream(
         statusCode: answer.status,
         headers: [...answer.headers].flat(),
         body: answer.body === null ? Readable.from([]) : Readable.fromWeb(answer.body as never),
+        evidence: () => undefined,
       };
     },
     destroy: () => transport.close(),
@@ -71,7 +75,8 @@ function pairsOf(raw: readonly string[]): [string, string][] {
   return pairs.filter(([name]) => !/^(host|content-length)$/i.test(name));
 }
 
-async function gathered(body: Readable): Promise<Buffer<ArrayBuffer>> {
+async function gathered(body: Readable | Uint8Array): Promise<Buffer<ArrayBuffer>> {
+  if (body instanceof Uint8Array) return Buffer.from(body);
   const pieces: Buffer[] = [];
   let length = 0;
   for await (const piece of body as AsyncIterable<Buffer>) {

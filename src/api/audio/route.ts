@@ -42,6 +42,7 @@ function audioRoute(task: AnswerForm['task'], summary: string): Route {
     path: task === 'transcribe' ? '/v1/audio/transcriptions' : '/v1/audio/translations',
     access: 'key',
     limited: true,
+    computes: true,
     summary,
     tag: 'Inference',
     form: { schema: formSchema(shape), maxBytes: () => MAX_FORM_BYTES },

@@ -7,6 +7,7 @@ import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
 import { isRecord } from '../../base/shape.ts';
 import type { BatchLineError } from '../../files/batch-store.ts';
+import { bodyBytes } from './body-bytes.ts';
 
 export interface RawLine {
   /** From 1. */
@@ -19,6 +20,8 @@ export interface LineRequest {
   readonly customId: string;
   /** As it was read: a number beyond what JSON can say again is refused by its route, not changed. */
   readonly body: Readonly<Record<string, unknown>>;
+  /** The bytes of that value in the line. */
+  readonly raw: Buffer;
   /** Of the line, and of its values in memory. */
   readonly bytes: number;
   readonly heapBytes: number;
@@ -99,7 +102,7 @@ export function readLine({ line, bytes }: RawLine, endpoint: string): LineReques
   if (!isRecord(body)) return refused('missing_required_parameter', 'body is missing or no object', 'body');
   if (Object.keys(others).length > 0)
     return refused('unknown_parameter', 'a line has custom_id, method, url and body alone');
-  return { customId, body, bytes: bytes.length, heapBytes: scan.heapBytes };
+  return { customId, body, raw: bodyBytes(bytes), bytes: bytes.length, heapBytes: scan.heapBytes };
 }
 
 export function isRequest(read: LineRequest | BatchLineError): read is LineRequest {

@@ -1,9 +1,11 @@
 // /v1/batches: create, list, retrieve, cancel. A batch may use the models its connection was shown, with
 // those digests: the evidence of that connection, or without one the models registered when it is made.
 
+import { toHex } from '@assay/attestation';
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
 import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../../file-routes/stored.ts';
-import { BatchService } from './service.ts';
+import { receiptAsk } from '../../http/receipt-requests.ts';
+import { BatchService, type NewBatch } from './service.ts';
 import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, batchListQuery, wireBatch } from './wire.ts';
 
 const TAG = 'Files and batches';
@@ -44,10 +46,17 @@ function createBatch(service: () => BatchService): Route {
         metadata: body.metadata,
         outputExpiresAfterMs: after === undefined ? undefined : after * 1000,
         models: shownModels(call),
+        evidence: shownEvidence(call),
+        receipts: receiptAsk(call.request.headers).mode !== null,
       });
       return wireBatch(batch);
     },
   });
+}
+
+function shownEvidence({ connectionPins, request }: Call): NewBatch['evidence'] {
+  const evidence = connectionPins.evidenceOf(request.raw.socket);
+  return evidence && { claims: toHex(evidence.claims), report: toHex(evidence.report) };
 }
 
 /** SHA-256 by id. */

@@ -19,7 +19,9 @@ import type { FileStore } from '../../files/file-store.ts';
 import { newId } from '../../files/ids.ts';
 import type { SealedLog } from '../../files/sealed/log.ts';
 import type { Principal } from '../../http/admission/auth.ts';
+import type { ShownEvidence } from '../../http/connection-pins.ts';
 import type { Replay, Replayed, Route } from '../../http/route.ts';
+import type { KeptReceipt } from '../../receipts/kept.ts';
 import type { FairSlots } from './fair-slots.ts';
 import { isRequest, type LineRequest, inputLines, lineId, type RawLine, readLine } from './lines.ts';
 import { checkInput } from './validate.ts';
@@ -216,14 +218,15 @@ export class BatchRun {
         output: completionTokens,
         reasoning: reasoningTokens,
       },
-      text: resultText(this.#batch.id, raw.line, read.customId, replayed),
+      text: resultText(this.#batch, raw.line, read.customId, replayed),
     });
   }
 
   /** Tries again what a wait helps: a limit as long as the batch lives, a fault of the server a few times. */
-  async #answered({ body, bytes, heapBytes }: LineRequest, signal: AbortSignal): Promise<Replayed> {
+  async #answered({ body, raw, bytes, heapBytes }: LineRequest, signal: AbortSignal): Promise<Replayed> {
     const { slots, replay, routes, clock } = this.#context;
     const { owner, endpoint, models } = this.#batch;
+    const evidence = evidenceOf(this.#batch);
     const route = routes.get(endpoint);
     const { principal } = this.#options;
     if (route === undefined || principal === null) throw new TypeError('a batch of a route that is none');
@@ -232,7 +235,17 @@ export class BatchRun {
       const release = await slots.take(owner, signal);
       let replayed: Replayed;
       try {
-        replayed = await replay({ route, body, bodyBytes: bytes, heapBytes, principal, shown, signal });
+        replayed = await replay({
+          route,
+          body,
+          raw,
+          bodyBytes: bytes,
+          heapBytes,
+          principal,
+          shown,
+          evidence,
+          signal,
+        });
       } finally {
         release();
       }
@@ -307,11 +320,27 @@ function counted({ completed, failed, usage }: Counts, result: LineResult): Coun
   };
 }
 
-function resultText(batchId: string, line: number, customId: string, replayed: Replayed): string {
-  const { status, requestId, body } = replayed;
-  const head = JSON.stringify({ id: lineId(batchId, line), custom_id: customId }).slice(0, -1);
-  const response = `{"status_code":${status},"request_id":${JSON.stringify(requestId)},"body":${body}}`;
+function resultText(
+  { id, receipts }: StoredBatch,
+  line: number,
+  customId: string,
+  { status, requestId, body, receipt }: Replayed,
+): string {
+  const head = JSON.stringify({ id: lineId(id, line), custom_id: customId }).slice(0, -1);
+  const made = receipts === true && receipt !== null ? `,"receipt":${receiptText(receipt)}` : '';
+  const response = `{"status_code":${status},"request_id":${JSON.stringify(requestId)}${made},"body":${body}}`;
   return `${head},"response":${response},"error":null}`;
+}
+
+/** As GET /v1/receipts/{id} gives it. */
+function receiptText({ receipt, salt }: KeptReceipt): string {
+  const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+  return JSON.stringify({ receipt: base64(receipt), salt: base64(salt) });
+}
+
+function evidenceOf({ evidence }: StoredBatch): ShownEvidence | undefined {
+  const bytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
+  return evidence && { claims: bytes(evidence.claims), report: bytes(evidence.report) };
 }
 
 function isWorthAgain({ code, status }: ApiError, tries: number): boolean {

@@ -19,6 +19,8 @@ export interface NewBatch {
   readonly metadata: Readonly<Record<string, string>> | undefined;
   readonly outputExpiresAfterMs: number | undefined;
   readonly models: Readonly<Record<string, string>>;
+  readonly evidence: StoredBatch['evidence'];
+  readonly receipts: boolean;
 }
 
 export const WINDOW_MS = 86_400_000;

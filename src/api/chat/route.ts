@@ -17,6 +17,7 @@ export const chat = route({
   aliases: ['/chat/completions'],
   access: 'key',
   limited: true,
+  computes: true,
   summary: 'Answer a conversation.',
   tag: 'Inference',
   body: chatRequest,

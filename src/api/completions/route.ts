@@ -1,6 +1,7 @@
 // POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all
 // end.
 
+import { randomInt } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
 import type { Engine, GenerateEvent, GenerateRequest } from '../../engine/seam/engine.ts';
@@ -25,6 +26,7 @@ export const completions = route({
   aliases: ['/completions'],
   access: 'key',
   limited: true,
+  computes: true,
   summary: 'Continue a text.',
   tag: 'Inference',
   body: completionRequest,
@@ -127,7 +129,17 @@ async function toRequests(
     if (typeof prompt === 'string') held?.add(8 * tokens.length);
     requests.push(plan.request(tokens));
   }
-  return requests;
+  return seeded(requests);
+}
+
+/** Of several prompts the receipt names one seed: drawn here, each prompt's is the next number. */
+function seeded(requests: readonly GenerateRequest[]): readonly GenerateRequest[] {
+  const drawn = randomInt(2 ** 47);
+  return requests.map((request, i) =>
+    request.sampling.seed === undefined
+      ? { ...request, sampling: { ...request.sampling, seed: drawn + i, seedDrawn: true } }
+      : request,
+  );
 }
 
 async function beginText(engine: Engine, signal: AbortSignal): Promise<string | null> {

@@ -7,6 +7,7 @@ import { errorBody, toApiError } from '../../http/errors.ts';
 import type { Call } from '../../http/route.ts';
 import { type EventStream, openEventStream } from '../../http/sse.ts';
 import { createPadding, WHOLE } from './padding.ts';
+import { receiptedStream } from './receipted-stream.ts';
 import { gathered } from './stream-batching.ts';
 
 /** One event: its JSON (or `[DONE]`), and its `event:` line where the dialect has one. */
@@ -36,13 +37,16 @@ export interface StreamForm {
 /** Takes the response over from the framework; from here on errors are events. */
 export function openStream({ reply, exchange, deps }: Call): EventStream {
   if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+  const { receipt } = exchange;
+  if (receipt?.begun === true) reply.header('assay-receipt-id', receipt.hexId);
   reply.hijack();
-  return openEventStream(reply.raw, {
+  const stream = openEventStream(reply.raw, {
     headers: reply.getHeaders(),
     heartbeatMs: deps.config.timeouts.heartbeatMs,
     stallMs: deps.config.timeouts.stallMs ?? 60_000,
     signal: exchange.signal,
   });
+  return receipt?.begun === true ? receiptedStream(stream, receipt, exchange) : stream;
 }
 
 /** The error a failing stream ends with: the reason its request was ended for, or the one thrown. */

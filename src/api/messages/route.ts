@@ -38,6 +38,7 @@ function messages(seal: ReasoningSeal): Route {
     path: '/v1/messages',
     access: 'key',
     limited: true,
+    computes: true,
     summary: "Answer a conversation, in the form of Anthropic's Messages API.",
     tag: 'Inference',
     body: messageRequest,

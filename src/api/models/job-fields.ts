@@ -2,7 +2,7 @@
 
 import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
 import { optional, refuse, text } from '../../base/shape.ts';
-import type { JobProof } from '../../models/model.ts';
+import type { JobProof } from '../../base/job-proof.ts';
 
 export const JOB_FIELDS = {
   job_record: optional(

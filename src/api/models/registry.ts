@@ -15,10 +15,10 @@ import {
   refuse,
   text,
 } from '../../base/shape.ts';
-import { unknownUrl } from '../../http/errors.ts';
+import { modelNotFound, unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { isOfAnthropic } from '../../http/dialect.ts';
-import { modelNotFound, recordModel } from '../model-access.ts';
+import { recordModel } from '../model-access.ts';
 import {
   isAnsweredByMessages,
   messagesModel,

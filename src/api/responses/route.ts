@@ -27,6 +27,7 @@ export function responses(store: ResponseStore | null): Route {
     aliases: ['/responses'],
     access: 'key',
     limited: true,
+    computes: true,
     summary: 'Answer a conversation, in the form of the Responses API. Nothing is stored unless asked for.',
     tag: 'Inference',
     body: responseRequest,

@@ -10,6 +10,7 @@ import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
+import { tokenDigest } from './decode/token-digest.ts';
 import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptField, promptTokens } from './prompt.ts';
@@ -201,6 +202,7 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt: tokens,
       n: request.n,
+      receipt: request.receipt === true ? { promptSha256: tokenDigest(tokens), seed } : undefined,
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       choice: (index) => ({
@@ -209,6 +211,7 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
         stop,
         calls,
         logprobs: request.logprobs,
+        receipt: request.receipt,
         piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,

@@ -3,6 +3,7 @@
 // and programs before it reads the model and what only a load needs after, and writes no text of a request
 // anywhere. The parent sees of its stderr only llama.cpp's log of the load.
 
+import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Backend } from '../seam/backend.ts';
@@ -10,7 +11,7 @@ import { llamaFolder } from '../seam/library-folder.ts';
 import { nativeLibrary } from '../../base/native-library.ts';
 import { ADAPTER_FD } from '../seam/model-fds.ts';
 import type { ToChild } from '../seam/wire.ts';
-import type { EngineInfo, ModelType } from '../seam/engine.ts';
+import type { EngineInfo, EngineNumerics, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { planLayers } from './device-plan.ts';
 import { hardenProcess } from './harden.ts';
@@ -20,7 +21,7 @@ import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import { openDevices } from './llama/devices.ts';
 import { grammarFactory } from './llama/grammar.ts';
 import type { LlamaLibrary } from './llama/declarations.ts';
-import { growNativeStack, loadLlama } from './llama/library.ts';
+import { cpuVariant, growNativeStack, loadLlama } from './llama/library.ts';
 import { loadLlamaModel, ModelLoadError, openModelFile, type LoadedModel } from './llama/model.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { memoryLimit, planMemory } from './memory-plan.ts';
@@ -75,6 +76,7 @@ async function start(load: Load): Promise<void> {
     const webp = mtmd === null ? null : webpLibrary();
     // Open everything needed now; after confinement a compromised llama.cpp can open nothing.
     const mappings = openMappings();
+    const variant = cpuVariant();
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
     const opensMore = load.adapters.length > 0 || mtmd !== null;
@@ -107,7 +109,8 @@ async function start(load: Load): Promise<void> {
     );
     mappings?.close();
     const images = projector === null ? null : imageRoom(projector, load, machine.memory);
-    handle = serve(llama, model, { load, shape, context, lockedBytes, images });
+    const numerics = { cpuVariant: variant, threads, exact: plan.exact && gpuLayers === 0 };
+    handle = serve(llama, model, { load, shape, context, lockedBytes, images, numerics });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     close();
@@ -204,6 +207,7 @@ function serve(
     readonly context: LlamaContext;
     readonly lockedBytes: number;
     readonly images: ImageRoom | null;
+    readonly numerics: Pick<EngineNumerics, 'cpuVariant' | 'threads' | 'exact'>;
   },
 ): (message: ToChild, raw: Uint8Array) => void {
   const { load, shape, context, lockedBytes, images } = loaded;
@@ -223,6 +227,11 @@ function serve(
     reasoning: template.reasoning,
     vision: images !== null,
     lockedBytes,
+    numerics: {
+      ...loaded.numerics,
+      templateSha256: shape.generating ? digestOf(template.source) : null,
+      toolTemplateSha256: shape.generating ? digestOf(template.toolSource ?? template.source) : null,
+    },
   };
   const startGrammar = grammarFactory(llama, model);
   const serving = { model, context, template, images, info, load, startGrammar, send, fatal };
@@ -235,8 +244,17 @@ function serve(
   return answer;
 }
 
+/** Lower-case hex; null where there is no text. */
+function digestOf(text: string | undefined): string | null {
+  return text === undefined ? null : createHash('sha256').update(text).digest('hex');
+}
+
 /** The override, else the GGUF's own; with tools the GGUF's template for tools, where it has one. */
-function chatTemplate(model: LoadedModel, override: string | undefined, generating: boolean): ChatTemplate {
+function chatTemplate(
+  model: LoadedModel,
+  override: string | undefined,
+  generating: boolean,
+): ChatTemplate & { readonly toolSource?: string | undefined } {
   const vocabulary = {
     specials: model.specials,
     bos: model.bos,
@@ -252,6 +270,8 @@ function chatTemplate(model: LoadedModel, override: string | undefined, generati
     toolFormat: withTools.toolFormat,
     reasoning: plain.reasoning ?? withTools.reasoning,
     stops: plain.stops,
+    source: plain.source,
+    toolSource: withTools.source,
     prompt: (messages, tools, variables) =>
       (tools.length > 0 ? withTools : plain).prompt(messages, tools, variables),
     tokens: (messages, tools, variables) =>

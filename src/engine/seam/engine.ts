@@ -48,6 +48,20 @@ export interface EngineInfo {
   readonly vision?: boolean | undefined;
   /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
   readonly lockedBytes: number;
+  /** How it computes, for receipts; absent of engines that are none of a child. */
+  readonly numerics?: EngineNumerics | undefined;
+}
+
+export interface EngineNumerics {
+  /** The variant of libggml-cpu that was loaded, without its ending: `libggml-cpu-haswell`. */
+  readonly cpuVariant: string;
+  readonly threads: number;
+  /** F32 keys and values, no flash attention, all on the processor: the same tokens each time. */
+  readonly exact: boolean;
+  /** SHA-256 of the chat template that renders, lower-case hex; null of a model that renders none. */
+  readonly templateSha256: string | null;
+  /** The same of conversations with tools. */
+  readonly toolTemplateSha256: string | null;
 }
 
 export interface LoadSpec {
@@ -164,6 +178,8 @@ export interface Sampling {
   readonly repeatPenalty: number;
   /** Absent: random. Same seed, prompt, model and parameters: same tokens. */
   readonly seed?: number | undefined;
+  /** The server drew the seed, for one of several prompts. */
+  readonly seedDrawn?: boolean | undefined;
   /** Token id → added to its logit; −100 bans. */
   readonly logitBias?: ReadonlyMap<number, number> | undefined;
 }
@@ -197,6 +213,8 @@ export interface GenerateRequest {
   readonly cacheScope: string;
   /** Work of a batch: it starts when no other request waits for a slot, and yields its slot to one. */
   readonly background?: boolean | undefined;
+  /** Its events carry the fields that a receipt commits to. */
+  readonly receipt?: boolean | undefined;
 }
 
 export interface TokenLogprob {
@@ -210,7 +228,14 @@ export type GenerateEvent =
    * Once, first: the prompt was tokenized and admitted to a slot. After it the only 4xx is that of a grammar
    * that `logitBias` leaves no token for (400 invalid_value, logit_bias), which only shows while writing.
    */
-  | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  | {
+      readonly kind: 'start';
+      readonly promptTokens: number;
+      readonly cachedTokens: number;
+      /** SHA-256 of the prompt's tokens, hex, and the seed, given or drawn: where a receipt is made. */
+      readonly promptSha256?: string | undefined;
+      readonly seed?: number | undefined;
+    }
   /**
    * Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when
    * only logprobs are carried.
@@ -233,6 +258,8 @@ export type GenerateEvent =
       readonly completionTokens: number;
       /** Those of them that are reasoning, its marks included. */
       readonly reasoningTokens?: number | undefined;
+      /** SHA-256 of the tokens, hex, where a receipt is made. */
+      readonly tokensSha256?: string | undefined;
     };
 
 export interface Engine {

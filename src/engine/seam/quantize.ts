@@ -64,10 +64,11 @@ export interface CollectOrder extends TaskOrder {
   readonly maxTokens: number;
 }
 
+/** `counts` has the rows of each plane: one, or one for each expert. */
 export interface CollectedEntry {
   readonly name: string;
   readonly columns: number;
-  readonly rows: number;
+  readonly counts: readonly number[];
 }
 
 /** A tensor whose rows do not fit the blocks of its type, and what llama.cpp took instead. */

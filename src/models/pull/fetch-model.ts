@@ -24,7 +24,7 @@ const PROGRESS_EVERY_MS = 100;
 export interface Fetching {
   readonly force: boolean;
   readonly token: string | undefined;
-  readonly feed: ProgressFeed;
+  readonly feed: Pick<ProgressFeed, 'emit'>;
   readonly abort: AbortController;
   state: PullState;
   /** Partial files of this pull. */
@@ -33,8 +33,9 @@ export interface Fetching {
   heldBytes: number;
 }
 
-export interface FetchOptions {
-  readonly store: ModelStore;
+export interface DownloadsOptions {
+  /** On the file system of the partial files. */
+  readonly store: Pick<ModelStore, 'folder'>;
   readonly partials: PartialFiles;
   readonly disk: Disk;
   readonly web: Web;
@@ -42,6 +43,10 @@ export interface FetchOptions {
   readonly retry: RetryOptions;
   /** Writes the record of the pull. */
   readonly save: () => Promise<void>;
+}
+
+export interface FetchOptions extends DownloadsOptions {
+  readonly store: ModelStore;
 }
 
 export interface FetchedModel {
@@ -95,7 +100,7 @@ export async function fetchModel(
 export async function fetchMissing(
   job: Fetching,
   missing: readonly HubFile[],
-  options: FetchOptions,
+  options: DownloadsOptions,
 ): Promise<void> {
   await takeUp(job, missing, options);
   await options.save();
@@ -104,19 +109,27 @@ export async function fetchMissing(
 }
 
 /** The partial files of the missing ones are this pull's; others that an earlier attempt left are removed. */
-async function takeUp(job: Fetching, missing: readonly HubFile[], { partials }: FetchOptions): Promise<void> {
+async function takeUp(
+  job: Fetching,
+  missing: readonly HubFile[],
+  { partials }: DownloadsOptions,
+): Promise<void> {
   const keys = missing.map(keyOf);
   for (const { key } of job.parts) if (!keys.includes(key)) await partials.removeIdle(key);
   job.parts = keys.map((key) => job.parts.find((part) => part.key === key) ?? { key });
 }
 
-export async function dropEmpty(job: Fetching, key: string, { partials }: FetchOptions): Promise<void> {
+export async function dropEmpty(job: Fetching, key: string, { partials }: DownloadsOptions): Promise<void> {
   if ((await partials.records.partSize(key)) > 0) return;
   await partials.records.removePart(key);
   job.parts = job.parts.filter((part) => part.key !== key);
 }
 
-async function downloadAll(job: Fetching, missing: readonly HubFile[], options: FetchOptions): Promise<void> {
+async function downloadAll(
+  job: Fetching,
+  missing: readonly HubFile[],
+  options: DownloadsOptions,
+): Promise<void> {
   const { partials, store } = options;
   const left: number[] = [];
   for (const [i, file] of missing.entries()) left.push(file.size - (await partials.kept([job.parts[i]!])));
@@ -158,7 +171,7 @@ function shareOf(
   };
 }
 
-interface OneFile extends FetchOptions {
+interface OneFile extends DownloadsOptions {
   readonly room: Pick<DiskRoom, 'reserve' | 'isKept'>;
   /** Bytes of the model that are there before it. */
   readonly before: number;

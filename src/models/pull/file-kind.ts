@@ -13,6 +13,7 @@ export interface FileKind {
 }
 
 const GGUF_MAGIC = Buffer.from('GGUF');
+const PARQUET_MAGIC = Buffer.from('PAR1');
 const BINARY_PAGES =
   /^(?:text\/(?!plain\b)|multipart\/|image\/|(?:application\/(?:[\w.-]+\+)?(?:json|xml|xhtml\+xml)\b))/i;
 
@@ -31,6 +32,14 @@ const SAFETENSORS: FileKind = {
   refusal: () => unlike('invalid_safetensors', 'a file of safetensors'),
 };
 
+/** Tables of data sets. */
+const PARQUET: FileKind = {
+  headBytes: PARQUET_MAGIC.length,
+  begins: (bytes) => PARQUET_MAGIC.equals(bytes.subarray(0, PARQUET_MAGIC.length)),
+  pages: BINARY_PAGES,
+  refusal: () => unlike('unsupported_model_format', 'a Parquet file'),
+};
+
 /** Descriptions and tokenizers: JSON and other texts. */
 const TEXT: FileKind = {
   headBytes: 0,
@@ -42,6 +51,7 @@ const TEXT: FileKind = {
 export function fileKindOf(name: string): FileKind {
   const end = name.toLowerCase();
   if (end.endsWith('.gguf')) return GGUF;
+  if (end.endsWith('.parquet')) return PARQUET;
   return end.endsWith('.safetensors') ? SAFETENSORS : TEXT;
 }
 

@@ -1,7 +1,7 @@
 // The hub's API: the files of a repository that a name means, with their commit, sizes and SHA-256. GET
-// /api/models/{repo}/revision/{rev}?blobs=true → { sha, siblings: [{ rfilename, size, lfs: { sha256, size
-// } }] }. Refuses: answers that are too large or not of that shape, and files without an LFS digest
-// (without it there is no check).
+// /api/models/{repo}/revision/{rev}?blobs=true (of data sets /api/datasets/…) → { sha, siblings:
+// [{ rfilename, size, lfs: { sha256, size } }] }. Refuses: answers that are too large or not of that shape,
+// and files without an LFS digest (without it there is no check).
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
@@ -58,6 +58,55 @@ export interface ResolveOptions {
   readonly isSource?: ((name: string) => boolean) | undefined;
 }
 
+/** As a hub is asked for it. */
+export interface HubRepository {
+  readonly kind: 'model' | 'dataset';
+  /** `owner/name` */
+  readonly repo: string;
+  readonly revision: string;
+}
+
+export interface Listing {
+  readonly commit: string;
+  /** Those that were wanted; names that are no plain paths are never among them. */
+  readonly files: readonly ListedFile[];
+  /** With the address of its bytes at this commit. 502 digest_unknown. */
+  locate(file: ListedFile): HubFile;
+}
+
+/** The files of a repository at a revision, which is pinned to its commit. */
+export async function listFiles(
+  web: Web,
+  endpoint: URL,
+  { kind, repo, revision }: HubRepository,
+  options: Omit<ResolveOptions, 'isSource'> & { readonly isWanted: (name: string) => boolean },
+): Promise<Listing> {
+  // A revision may contain slashes (refs/pr/1), which the hub requires encoded.
+  const api = new URL(
+    `${basePath(endpoint)}/api/${kind}s/${encodedPath(repo)}/revision/${encodeURIComponent(revision)}?blobs=true`,
+    endpoint,
+  );
+  const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
+  refuseStatus(response, options.now, 'the repository');
+  const { commit, files } = parseAnswer(await readAnswer(response), options.isWanted);
+  const pages = kind === 'dataset' ? '/datasets' : '';
+  return {
+    commit,
+    files,
+    locate: ({ name: file, size, sha256, gitId }) => ({
+      repo,
+      commit,
+      file,
+      check: sha256 === undefined ? gitCheck(gitId) : { kind: 'sha256', hex: sha256 },
+      size,
+      url: new URL(
+        `${basePath(endpoint)}${pages}/${encodedPath(repo)}/resolve/${commit}/${encodedPath(file)}`,
+        endpoint,
+      ),
+    }),
+  };
+}
+
 /** The files of one model, in order. */
 export async function resolveFiles(
   web: Web,
@@ -65,24 +114,13 @@ export async function resolveFiles(
   name: PullName,
   options: ResolveOptions,
 ): Promise<Resolved> {
-  // A revision may contain slashes (refs/pr/1), which the hub requires encoded.
-  const api = new URL(
-    `${basePath(endpoint)}/api/models/${encodedPath(name.repo)}/revision/${encodeURIComponent(name.revision)}?blobs=true`,
-    endpoint,
-  );
-  const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
-  refuseStatus(response, options.now, 'the repository');
   const isSource = options.isSource ?? (() => false);
-  const { commit, files } = parseAnswer(await readAnswer(response), isSource);
-  const locate = (file: string): URL =>
-    new URL(
-      `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${commit}/${encodedPath(file)}`,
-      endpoint,
-    );
-  const hubFile = ({ name: file, size, sha256, gitId }: ListedFile): HubFile => {
-    const check = sha256 === undefined ? gitCheck(gitId) : ({ kind: 'sha256', hex: sha256 } as const);
-    return { repo: name.repo, commit, file, check, size, url: locate(file) };
-  };
+  const { files, locate: hubFile } = await listFiles(
+    web,
+    endpoint,
+    { kind: 'model', repo: name.repo, revision: name.revision },
+    { ...options, isWanted: (file) => isGguf(file) || isSource(file) },
+  );
   const ggufs = files.filter((file) => isGguf(file.name));
   if (ggufs.length === 0) {
     const sources = chooseSources(files, name);
@@ -140,7 +178,7 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
   if (status === 403)
     throw new ApiError(
       'hub_forbidden',
-      'the hub refuses access: the model is gated and its terms must be accepted there',
+      'the hub refuses access: the repository is gated and its terms must be accepted there',
       {
         shouldRetry: false,
       },
@@ -193,7 +231,7 @@ function malformed(why: string): ApiError {
 
 function parseAnswer(
   value: unknown,
-  isSource: (name: string) => boolean,
+  isWanted: (name: string) => boolean,
 ): { readonly commit: string; readonly files: readonly ListedFile[] } {
   if (!isRecord(value)) throw malformed('is not an object');
   const { sha, siblings } = value;
@@ -203,7 +241,7 @@ function parseAnswer(
     if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string')
       throw malformed('lists a file without a name');
     const name = sibling['rfilename'];
-    if (!(isGguf(name) || isSource(name)) || !isPlainPath(name)) return [];
+    if (!isWanted(name) || !isPlainPath(name)) return [];
     const lfs = isRecord(sibling['lfs']) ? sibling['lfs'] : undefined;
     const size = lfs?.['size'] ?? sibling['size'];
     if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)

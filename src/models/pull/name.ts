@@ -29,7 +29,8 @@ const OF_A_PAGE = new Set(['tree', 'blob', 'resolve', 'raw']);
 /** Where other tools write a quantization this is the repository's own choice. */
 const ANY_TAG = 'latest';
 
-const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
+/** One part of a name that is given, of characters without a meaning in an address. */
+export const NAME_PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
 
 /**
  * The name that the address of a repository, a file or a revision on the hub means; other texts as they are.
@@ -51,11 +52,14 @@ export function plainPullName(given: string): string {
 export function parsePullName(given: string): PullName {
   const name = parseModelName(plainPullName(given));
   const [path = '', revision, ...more] = splitOnce(name, '@');
-  if (revision !== undefined && (more.length > 0 || !revision.split('/').every((part) => PART.test(part))))
+  if (
+    revision !== undefined &&
+    (more.length > 0 || !revision.split('/').every((part) => NAME_PART.test(part)))
+  )
     throw refuse('has no usable revision after "@"');
   const [repoPath = '', quantization] = splitOnce(path.replace(HUB_PREFIX, ''), ':');
   const parts = repoPath.split('/');
-  if (!parts.every((part) => PART.test(part))) throw refuse('has a part that is no plain name');
+  if (!parts.every((part) => NAME_PART.test(part))) throw refuse('has a part that is no plain name');
   const [owner, repo, ...file] = parts;
   if (owner === undefined || repo === undefined) throw refuse('needs an owner and a repository');
   const at = { name, repo: `${owner}/${repo}`, revision: revision ?? 'main' };

@@ -12,14 +12,17 @@ export class PartialFiles {
   /** Two names may mean one file. By key. */
   readonly #writers = new Map<string, Promise<unknown>>();
 
-  constructor(records: PullRecords, disk: Disk, folder: string) {
+  /** `room`: of the file system, shared with others; absent: these alone write there. */
+  constructor(records: PullRecords, disk: Disk, folder: string, room?: DiskRoom) {
     this.records = records;
     this.#freeBytes = () => disk.freeBytes(folder);
-    this.room = new DiskRoom({
-      freeBytes: this.#freeBytes,
-      keep: KEPT_BYTES,
-      giveBack: (missing) => this.#giveBack(missing),
-    });
+    this.room =
+      room ??
+      new DiskRoom({
+        freeBytes: this.#freeBytes,
+        keep: KEPT_BYTES,
+        giveBack: (missing) => this.#giveBack(missing),
+      });
   }
 
   /** On a disk that is full, partial files must not keep the server from writing what it must. */

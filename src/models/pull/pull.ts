@@ -75,6 +75,7 @@ const MAX_PULLS = 8;
 
 interface Job extends Fetching {
   readonly name: PullName;
+  readonly feed: ProgressFeed;
   done: Promise<void>;
 }
 

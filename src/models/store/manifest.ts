@@ -17,6 +17,7 @@ import {
 } from '../../base/shape.ts';
 import { MAX_EVIDENCE, MAX_RECORD } from '../../base/job-proof.ts';
 import { checked, parseStored } from '../../base/stored-json.ts';
+import type { FolderFiles, JobProof } from '../../base/job-proof.ts';
 import { manifestFileName } from './names.ts';
 
 /** Of one model: a verifier reads no more (docs/protocol.md). */
@@ -81,6 +82,12 @@ const shape = object({
     object({
       record: text({ max: MAX_RECORD, pattern: /^[A-Za-z0-9+/=]+$/, form: 'base64' }),
       evidence: optional(text({ max: MAX_EVIDENCE })),
+      folder: optional(
+        object({
+          kind: choice(['model', 'vision', 'adapter']),
+          files: list(object({ name: words, sha256: digest }), { min: 1, max: MAX_BLOBS }),
+        }),
+      ),
     }),
   ),
   defaultParameters: optional(
@@ -98,7 +105,7 @@ export function decodeManifest(json: string, file: string): ModelManifest {
   if ((manifest.adapter !== undefined) !== (manifest.blobs[0]?.role === 'adapter'))
     throw new Error('is an adapter without a base, or a model with one');
   if (manifestFileName(manifest.name) !== file) throw new Error('is named unlike its model');
-  const problem = problemOfDerivation(manifest);
+  const problem = problemOfDerivation(manifest) ?? problemOfFolder(manifest);
   if (problem !== undefined) throw new Error(problem);
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `isPlain` has seen each value
   const defaults = defaultParameters as ModelManifest['defaultParameters'];
@@ -134,6 +141,23 @@ function problemOfDerivation({
     return 'has a derived.projector that is not its projector';
   if (projectors.some(({ path }) => path !== undefined)) return 'has a derived projector with a path';
   return undefined;
+}
+
+/** Names of files stand there for sources of the same digests, or for an adapter that the store holds. */
+function problemOfFolder({
+  blobs,
+  derived: made,
+  job,
+}: Pick<ModelManifest, 'blobs' | 'derived' | 'job'>): string | undefined {
+  const folder = job?.folder;
+  if (folder === undefined) return undefined;
+  const [first] = blobs;
+  if (folder.kind === 'adapter')
+    return first?.role === 'adapter' && first.path === undefined
+      ? undefined
+      : 'has files of a folder for an adapter that was made of none';
+  const named = folder.files.map(({ sha256 }) => sha256);
+  return named.join() === made?.from.join() ? undefined : 'has files of a folder that are not its sources';
 }
 
 function isPlain(parameters: Readonly<Record<string, unknown>>): boolean {
@@ -212,7 +236,7 @@ export interface ModelManifest {
     readonly quantization: string;
   };
   /** Which job made the files, as it was shown at registration; judged again at each start. */
-  readonly job?: { readonly record: string; readonly evidence?: string | undefined } | undefined;
+  readonly job?: (JobProof & { readonly folder?: FolderFiles | undefined }) | undefined;
   /** Sampling defaults given at registration; validated where they are applied. */
   readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }

@@ -10,14 +10,14 @@ import type { CatalogEntry } from './entry.ts';
 
 const hex64 = text({ max: 64, pattern: /^[0-9a-f]{64}$/ });
 
-const signed = object({
+export const signatureAnswer = object({
   version: integer({ min: 1, max: 1 }),
   /** Raw Ed25519 public key and signature, hex. */
   key: hex64,
   signature: text({ max: 128, pattern: /^[0-9a-f]{128}$/ }),
 });
 
-export type CatalogSignature = Infer<typeof signed>;
+export type CatalogSignature = Infer<typeof signatureAnswer>;
 
 /** Begins each text that is signed: a signature for one purpose serves no other. */
 const PURPOSE = 'assay/catalog/v1\n';
@@ -56,7 +56,7 @@ export function signCatalog(
 
 /** A signature file; throws an Error whose message follows its name. */
 export function parseSignature(json: string): CatalogSignature {
-  return parseStored(signed, json);
+  return parseStored(signatureAnswer, json);
 }
 
 /** Whether the signature is over these entries, by its own key or by the `trusted` one (hex) alone. */

@@ -1,15 +1,16 @@
 // `GET /api/assets/catalog` (seed 004), and each of its three lists. `downloaded` is told by the files of
 // the model store in the data folder, whose names are the digests they were checked against, and their
-// size. Data sets and benchmarks of our own are handed out.
+// size; texts of our own are here where the bytes handed out have the digest of their entry.
 
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
-import { anything, flag, integer, nullable, object, text } from '../../base/shape.ts';
+import { flag, integer, list as listOf, nullable, object, text } from '../../base/shape.ts';
 import { type Route, route } from '../../http/route.ts';
 import { blobFileName } from '../../models/store/names.ts';
-import { catalogAnswer, type CatalogSignature } from './catalog.ts';
-import { madeText } from './texts.ts';
+import { catalogAnswer, type CatalogSignature, signatureAnswer } from './catalog.ts';
+import { assetAnswer } from './entry.ts';
+import { isMade, madeText } from './texts.ts';
 
 export interface AssetOptions {
   /** Of the data, with the store's `blobs`. */
@@ -22,16 +23,19 @@ const MADE = ['datasets', 'benchmarks'] as const;
 const LISTS = ['models', 'datasets', 'benchmarks'] as const;
 const count = integer({ min: 0, max: 100_000 });
 
+const assets = listOf(assetAnswer, { max: 1000 });
+
 const about = {
   asset_dir: text({ max: 4096 }),
   catalog_sha256: text({ max: 64 }),
   signed: flag('Whether the build has a signature of these entries.'),
-  signature: nullable(anything),
+  signature: nullable(signatureAnswer),
 };
 
 export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly Route[] {
   const assetDir = join(dataFolder, 'blobs');
   const isStored = async (sha256: string, size: number): Promise<boolean> => {
+    if (isMade(sha256)) return true;
     const found = await stat(join(assetDir, blobFileName(sha256))).catch(() => undefined);
     return found?.isFile() === true && found.size === size;
   };
@@ -43,9 +47,9 @@ export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly R
       path: '/api/assets/catalog',
       summary: 'Models, data sets and benchmarks with their digests.',
       answer: object({
-        models: anything,
-        datasets: anything,
-        benchmarks: anything,
+        models: assets,
+        datasets: assets,
+        benchmarks: assets,
         total_models: count,
         downloaded_models: count,
         ...about,
@@ -57,10 +61,10 @@ export function assetRoutes({ dataFolder, signature }: AssetOptions): readonly R
         ...common,
         path: `/api/assets/${list}`,
         summary: `The ${list} of the catalogue.`,
-        answer: object({ [list]: anything, total: count, ...about }),
+        answer: object({ [list]: assets, total: count, ...about }),
         async handle() {
-          const { [list]: assets, asset_dir, catalog_sha256, signed, signature: by } = await answer();
-          return { [list]: assets, total: assets.length, asset_dir, catalog_sha256, signed, signature: by };
+          const { [list]: found, asset_dir, catalog_sha256, signed, signature: by } = await answer();
+          return { [list]: found, total: found.length, asset_dir, catalog_sha256, signed, signature: by };
         },
       }),
     ),
@@ -77,7 +81,7 @@ function contentRoute(list: (typeof MADE)[number]): Route {
     tag: 'Assets',
     path: `/api/assets/${list}/:id/content`,
     summary: `The bytes of one of the ${list}, as the catalogue has their SHA-256.`,
-    bytes: true,
+    bytes: 'application/jsonl',
     errors: ['no_such_file'],
     handle({ params, reply }) {
       const { id = '' } = params;

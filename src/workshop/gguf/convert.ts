@@ -6,7 +6,15 @@ import { type Infer, map, object, optionalOrEmpty, text } from '../../base/shape
 import { typeOfIsq } from '../../models/isq.ts';
 import { jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  FILE_FIELDS,
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  inputPath,
+  outputName,
+  outputPath,
+} from './common.ts';
 
 /** The files the converter opens of a folder (models/model-folder). */
 const READ =
@@ -21,7 +29,7 @@ const outputType = map(
 );
 
 const body = object({
-  model_dir: inputPath('The folder'),
+  model_dir: inputPath('The folder', 'model'),
   output_type: optionalOrEmpty(outputType),
   output_name: outputName,
   vocab_type: optionalOrEmpty(
@@ -48,11 +56,12 @@ export const convertKind = jobKind<Body>({
         { param: 'vocab_type' },
       );
     return {
-      inputs: [{ name: 'model', field: 'model_dir', given, accepts: 'folder', only: READ }],
+      inputs: [{ name: 'model', field: 'model_dir', given, accepts: 'folder', only: READ, hub: 'model' }],
       parameters: { output_type: type, output_name: ggufName(name, given, type) },
     };
   },
   program: () => Promise.resolve(ownProgram('gguf')),
+  answerFields: { ...FILE_FIELDS, output_type: text({ max: 16 }) },
   answer(done) {
     const output = firstOutput(done);
     return {

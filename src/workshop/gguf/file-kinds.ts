@@ -4,20 +4,37 @@
 
 import { ApiError } from '../../base/errors.ts';
 import {
+  anyObject,
+  choice,
   decimal,
   integer,
   list,
+  nullable,
   object,
   optional,
   optionalOrEmpty,
   flag,
+  text,
   type Infer,
   type Shape,
 } from '../../base/shape.ts';
 import { MAX_PARTS, namesOfParts } from '../../models/gguf/part-name.ts';
 import { type DoneJob, type InputRef, type JobKind, jobKind, type JobParameters } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  byteCount,
+  DONE_FIELDS,
+  FILE_FIELDS,
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  IMATRIX_FORMATS,
+  inputPath,
+  outputName,
+  outputPath,
+  outputPathText,
+  sha256Text,
+} from './common.ts';
 
 const MAX = Number.MAX_SAFE_INTEGER;
 /** As llama-gguf-split's `--split-max-tensors`. */
@@ -33,6 +50,7 @@ function fileKind<Body>(own: {
   readonly body: Shape<Body>;
   readonly plan: (body: Body) => { readonly inputs: readonly InputRef[]; readonly parameters: JobParameters };
   readonly answer: (done: DoneJob) => object;
+  readonly answerFields: Readonly<Record<string, Shape<unknown>>>;
 }): JobKind {
   return jobKind<Body>({
     ...own,
@@ -49,6 +67,32 @@ function fileInput(name: string, field: string, given: string): InputRef {
   return { name, field, given, accepts: 'file' };
 }
 
+const count = integer({ min: 0, max: MAX });
+const words = text({ max: 8192 });
+
+/** As GgufDescription, cut short by the program. */
+const described = {
+  version: count,
+  architecture: nullable(words),
+  name: nullable(words),
+  type: words,
+  quantization: nullable(words),
+  parameters: count,
+  file_size: byteCount,
+  data_offset: byteCount,
+  alignment: count,
+  metadata_count: count,
+  metadata: anyObject('Long lists as their type and count.'),
+  tensor_count: count,
+  tensors: list(
+    object({ name: words, type: words, shape: list(count, { max: 4 }), offset: byteCount, bytes: byteCount }),
+    { max: 200 },
+  ),
+  types: anyObject('By type: how many tensors and bytes.'),
+  split: nullable(object({ no: count, count })),
+  truncated: flag('Whether tensors or keys were left out of the answer beyond what was asked for.'),
+};
+
 const inspectBody = object({
   input_path: inputPath('The GGUF file'),
   tensor_limit: optionalOrEmpty(integer({ min: 0, max: 200, about: 'Tensors in the answer. Default: 100.' })),
@@ -64,6 +108,7 @@ export const inspectKind = fileKind<Infer<typeof inspectBody>>({
     inputs: [fileInput('model', 'input_path', given)],
     parameters: { tensor_limit: limit, tensor_offset: offset },
   }),
+  answerFields: { success: flag(), output_path: outputPathText, ...described },
   answer: (done) => ({
     success: true,
     output_path: outputPath(done.id, firstOutput(done)),
@@ -105,6 +150,12 @@ export const splitKind = fileKind<Infer<typeof splitBody>>({
       },
     };
   },
+  answerFields: {
+    ...DONE_FIELDS,
+    parts: list(object({ output_path: outputPathText, file_size: byteCount, sha256: sha256Text }), {
+      max: MAX_PARTS,
+    }),
+  },
   answer: ({ id, outputs, elapsedSeconds }) => ({
     success: true,
     parts: outputs.map((output) => ({
@@ -142,6 +193,7 @@ export const mergeKind = fileKind<Infer<typeof mergeBody>>({
       parameters: { parts: given.length, output_name: ggufName(name, stem, 'merged') },
     };
   },
+  answerFields: { ...FILE_FIELDS, tensors: count },
   answer: oneFile,
 });
 
@@ -161,6 +213,7 @@ export const mergeLoraKind = fileKind<Infer<typeof loraBody>>({
     inputs: [fileInput('base', 'base_path', base), fileInput('lora', 'lora_path', lora)],
     parameters: { scale: String(scale), output_name: ggufName(name, base, 'merged') },
   }),
+  answerFields: { ...FILE_FIELDS, merged_tensors: count },
   answer: oneFile,
 });
 
@@ -168,6 +221,9 @@ const imatrixBody = object({
   input_path: inputPath('The GGUF model'),
   data_path: inputPath('The text, in UTF-8'),
   max_tokens: optionalOrEmpty(integer({ min: 1, max: 16_777_216, about: 'Of the text. Default: 262144.' })),
+  format: optionalOrEmpty(
+    choice(IMATRIX_FORMATS, 'Of the file; `dat` is llama.cpp’s older one. Default: gguf.'),
+  ),
   output_name: outputName,
 });
 
@@ -176,10 +232,25 @@ export const imatrixKind = fileKind<Infer<typeof imatrixBody>>({
   path: '/api/gguf/imatrix',
   summary: 'Collect the importance matrix of a model over a text.',
   body: imatrixBody,
-  plan: ({ input_path: given, data_path: data, max_tokens: tokens = IMATRIX_TOKENS, output_name: name }) => ({
-    inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
-    parameters: { max_tokens: tokens, output_name: ggufName(name, given, 'imatrix') },
-  }),
+  plan({
+    input_path: given,
+    data_path: data,
+    max_tokens: tokens = IMATRIX_TOKENS,
+    format = 'gguf',
+    output_name: name,
+  }) {
+    const bare = name?.replace(/\.dat$/i, '');
+    const output = ggufName(format === 'dat' ? bare : name, given, 'imatrix');
+    return {
+      inputs: [fileInput('model', 'input_path', given), fileInput('text', 'data_path', data)],
+      parameters: {
+        max_tokens: tokens,
+        format,
+        output_name: format === 'dat' ? output.replace(/\.gguf$/i, '.dat') : output,
+      },
+    };
+  },
+  answerFields: { ...FILE_FIELDS, tokens: count, chunks: count, tensors: count },
   answer: oneFile,
 });
 

@@ -1,7 +1,7 @@
 // Importance matrices as files, in llama.cpp's GGUF form (general.type `imatrix`; of each matrix
-// `NAME.in_sum2`, the sum of squares of every column, and `NAME.counts`, the rows it is over): collects
-// one over a text in the confined process, and reads one for quantising. The text itself is in no file and
-// no error; its digest is.
+// `NAME.in_sum2`, the sum of squares of every column, and `NAME.counts`, the rows it is over, for each expert
+// where there are experts) or in its older one (imatrix-dat): collects one over a text in the confined
+// process, and reads one for quantising. The text itself is in no file and no error; its digest is.
 
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,6 +18,8 @@ import {
 import { invalidGguf, type ByteSource } from '../../models/gguf/bytes.ts';
 import { readHeader, type TensorEntry } from '../../models/gguf/header.ts';
 import { fileSource } from '../../models/gguf/read.ts';
+import type { ImatrixFormat } from './common.ts';
+import { isGguf, readDat, writeDat, type Placed } from './imatrix-dat.ts';
 import { writeFileAt, type FileWriter, type Writing } from './write.ts';
 
 export interface ImatrixRequest extends Writing {
@@ -28,6 +30,7 @@ export interface ImatrixRequest extends Writing {
   readonly textSha256: string;
   readonly maxTokens: number;
   readonly path: string;
+  readonly format: ImatrixFormat;
   readonly onProgress?: ((tokens: number, of: number) => void) | undefined;
 }
 
@@ -61,7 +64,9 @@ export async function writeImatrix(request: ImatrixRequest, collect: CollectMatr
     const entries = placed(collected.entries, source.size);
     const chunks = Math.ceil(collected.tokens / collected.chunk);
     const size = await writeFileAt(path, request, async (writer) => {
-      await writer.bytes(headOf(entries, { ...request, chunks, chunk: collected.chunk }));
+      const about = { ...request, chunks, chunk: collected.chunk };
+      if (request.format === 'dat') return writeDat(entries, about, { source, writer });
+      await writer.bytes(headOf(entries, about));
       for (const entry of entries) await writeEntry(entry, source, writer);
     });
     return { size, tensors: entries.length, tokens: collected.tokens, chunks };
@@ -71,19 +76,16 @@ export async function writeImatrix(request: ImatrixRequest, collect: CollectMatr
   }
 }
 
-interface Placed extends CollectedEntry {
-  readonly at: number;
-}
-
 /** By name, as llama-imatrix writes them. The process that collected is not believed about its file. */
 function placed(entries: readonly CollectedEntry[], size: number): readonly Placed[] {
   let at = 0;
   const found = entries.map((entry) => {
     const place = { ...entry, at };
-    at += 4 * entry.columns;
+    at += 4 * entry.columns * entry.counts.length;
     return place;
   });
-  if (entries.length === 0 || at !== size)
+  const isCounted = entries.every(({ counts }) => counts.length > 0 && counts.every(Number.isSafeInteger));
+  if (entries.length === 0 || !isCounted || at !== size)
     throw new Error('the importance matrix is not what it was said to be');
   return found.toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }
@@ -98,31 +100,33 @@ function headOf(
     ['imatrix.chunk_count', { u32: chunks }],
     ['imatrix.chunk_size', { u32: chunk }],
   ];
-  const tensors = entries.flatMap(({ name, columns }): GgufTensor[] => [
-    { name: name + SUMS, typeId: F32, shape: [columns, 1], bytes: 4 * columns },
-    { name: name + COUNTS, typeId: F32, shape: [1, 1], bytes: 4 },
+  const tensors = entries.flatMap(({ name, columns, counts: { length: planes } }): GgufTensor[] => [
+    { name: name + SUMS, typeId: F32, shape: [columns, planes], bytes: 4 * columns * planes },
+    { name: name + COUNTS, typeId: F32, shape: [1, planes], bytes: 4 * planes },
   ]);
   return encodeGgufHeader(metadata, tensors);
 }
 
 async function writeEntry(
-  { at, columns, rows }: Placed,
+  { at, columns, counts }: Placed,
   source: ByteSource,
   writer: FileWriter,
 ): Promise<void> {
-  await writer.copy(source, at, at + 4 * columns);
-  await writer.bytes(new Uint8Array(padded(4 * columns) - 4 * columns));
-  const counts = new Uint8Array(padded(4));
-  new DataView(counts.buffer).setFloat32(0, rows, true);
-  await writer.bytes(counts);
+  const bytes = 4 * columns * counts.length;
+  await writer.copy(source, at, at + bytes);
+  await writer.bytes(new Uint8Array(padded(bytes) - bytes));
+  const rows = new DataView(new ArrayBuffer(padded(4 * counts.length)));
+  for (const [i, count] of counts.entries()) rows.setFloat32(4 * i, count, true);
+  await writer.bytes(new Uint8Array(rows.buffer));
 }
 
 /** The places of the matrices of a file, for the process that quantises. Throws 400 `invalid_gguf`. */
 export async function readImatrix(source: ByteSource): Promise<readonly MatrixEntry[]> {
+  if (!(await isGguf(source))) return readDat(source, MAX_ENTRIES);
   const header = await readHeader(source);
   const kind = header.metadata.get('general.type');
   if (kind?.type !== 'string' || kind.value !== 'imatrix')
-    throw new ApiError('invalid_gguf', 'the file is no importance matrix in the GGUF form', {
+    throw new ApiError('invalid_gguf', 'the file is no importance matrix', {
       param: 'imatrix_path',
     });
   const byName = new Map(header.tensors.map((tensor) => [tensor.name, tensor]));

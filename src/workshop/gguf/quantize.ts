@@ -2,12 +2,23 @@
 // original's; the importance matrix that the lowest types need is the one given, or made of the model
 // itself over a fixed text, so that the result depends on the model alone.
 
-import { type Infer, integer, map, object, optionalOrEmpty, text } from '../../base/shape.ts';
+import { decimal, flag, type Infer, integer, list, map, object, optionalOrEmpty, text } from '../../base/shape.ts'; // prettier-ignore
 import { QUANTIZE_TYPES } from '../../engine/seam/quantize.ts';
 import { typeOfIsq } from '../../models/isq.ts';
 import { type DoneJob, jobKind } from '../kind.ts';
 import { ownProgram } from '../own-program.ts';
-import { firstOutput, ggufName, GGUF_LIMITS, inputPath, outputName, outputPath } from './common.ts';
+import {
+  byteCount,
+  DONE_FIELDS,
+  firstOutput,
+  ggufName,
+  GGUF_LIMITS,
+  inputPath,
+  outputName,
+  outputPath,
+  outputPathText,
+  sha256Text,
+} from './common.ts';
 
 const quantType = map(
   text({ max: 16, about: `One of ${Object.keys(QUANTIZE_TYPES).join(', ')}. Default: Q4_K_M.` }),
@@ -20,7 +31,9 @@ const body = object({
   output_name: outputName,
   n_threads: optionalOrEmpty(integer({ min: 1, max: 256, about: 'The bytes are the same for any number.' })),
   imatrix_path: optionalOrEmpty(
-    inputPath('An importance matrix in the GGUF form; without it one is made of the model where needed'),
+    inputPath(
+      'An importance matrix, in the GGUF form or the older one (.dat); without it one is made of the model where needed',
+    ),
   ),
 });
 type Body = Infer<typeof body>;
@@ -58,6 +71,18 @@ export const quantizeKind = jobKind<Body>({
     };
   },
   program: () => Promise.resolve(ownProgram('gguf')),
+  answerFields: {
+    ...DONE_FIELDS,
+    input_path: text({ max: 4096, about: 'As it was given.' }),
+    output_path: outputPathText,
+    quant_type: text({ max: 16 }),
+    input_size: byteCount,
+    output_size: byteCount,
+    compression_ratio: decimal({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+    sha256: sha256Text,
+    used_imatrix: flag(),
+    warnings: list(text({ max: 1024 }), { max: 16 }),
+  },
   answer(done: DoneJob) {
     const [input] = done.inputs;
     const output = firstOutput(done);

@@ -17,6 +17,9 @@ export interface CardFacts {
 }
 
 export const CARD = 'README.md';
+/** The record of the job that made the files, and the evidence that binds its key, as they lie beside them. */
+export const RECORD_FILE = 'assay-job.cose';
+export const EVIDENCE_FILE = 'assay-job-evidence.json';
 const MAX_ROWS = 1000;
 
 export function modelCard(kind: RepoKind, facts: CardFacts, files: readonly MeasuredFile[]): string {
@@ -36,7 +39,11 @@ export function modelCard(kind: RepoKind, facts: CardFacts, files: readonly Meas
   const record =
     facts.recordSha256 === undefined
       ? []
-      : ['', `The signed record of the job that made them has the SHA-256 \`${facts.recordSha256}\`.`];
+      : [
+          '',
+          `The signed record of the job that made them is \`${RECORD_FILE}\`, of the SHA-256 \`${facts.recordSha256}\`;`,
+          `\`assay-verify job ${RECORD_FILE}\` judges it.`,
+        ];
   return [
     '---',
     ...front,

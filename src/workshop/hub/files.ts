@@ -4,13 +4,13 @@
 // since.
 
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, readdir, type FileHandle } from 'node:fs/promises';
+import { readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '../../base/durable-files.ts';
 import { ApiError } from '../../base/errors.ts';
 import { identityOf, sameFile } from '../../models/measure.ts';
 import type { FileIdentity } from '../../models/model.ts';
+import { openAt } from '../jobs/shown.ts';
 
 /** A file, and its place in the repository. */
 export interface NamedFile {
@@ -89,17 +89,11 @@ function refusedFile(message: string): ApiError {
   return new ApiError('path_not_allowed', message, { param: 'path' });
 }
 
-/** Opens and measures; the last component is never a link. The caller closes it. */
+/** Opens and measures the file that is really at this path, no link in it. The caller closes it. */
 export async function measureNamed({ path, file }: NamedFile, signal: AbortSignal): Promise<MeasuredFile> {
   assertPath(path);
-  const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
-  const handle = await open(file, flags).catch((error: unknown) => {
-    throw new ApiError('file_not_found', `a file cannot be opened (${codeOf(error) ?? 'error'})`, {
-      param: 'path',
-    });
-  });
+  const handle = await openAt(file, 'path');
   try {
-    if (!(await handle.stat()).isFile()) throw refusedFile('a file to publish is no regular file');
     return await measureHandle(path, handle, signal);
   } catch (error) {
     await handle.close();
@@ -147,9 +141,9 @@ async function* readPieces(handle: FileHandle, from: number, to: number): AsyncG
   }
 }
 
-/** A text that is made here and not of the disk. */
-export function measureText(path: string, text: string): MeasuredFile {
-  const bytes = Buffer.from(text);
+/** A small file that is in memory and not of the disk. */
+export function measureText(path: string, content: string | Uint8Array): MeasuredFile {
+  const bytes = Buffer.from(content);
   return {
     path,
     size: bytes.length,

@@ -2,16 +2,17 @@
 // into one repository. They live in memory alone, because their token does; what was sent before a stop is in
 // the journal, and the same request goes on there.
 
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import { shareOf } from '../../http/admission/permits.ts';
 import { newJobId } from '../jobs/folder.ts';
-import { findInput, type InputSources, type LocatedInput, resolveInput } from '../jobs/inputs.ts';
+import { findInput, type InputSources, jobNamed, type LocatedInput, resolveInput } from '../jobs/inputs.ts';
 import type { InputRef } from '../kind.ts';
 import type { CardFacts } from './card.ts';
 import { filesOfFolder, type NamedFile, repositoryName } from './files.ts';
+import type { PublishedProof } from './proof.ts';
 import type { Published, Publisher } from './publish.ts';
 
 export const PUBLICATION_STATES = [
@@ -30,6 +31,8 @@ export interface PublicationRequest {
   readonly revision?: string | undefined;
   readonly isPrivate?: boolean | undefined;
   readonly card: CardFacts | null;
+  /** Of what a job made: its record goes too. */
+  readonly withRecord: boolean;
   readonly summary?: string | undefined;
   readonly token: string;
 }
@@ -53,6 +56,8 @@ export interface Publication {
 export interface PublicationsOptions {
   readonly publisher: Publisher;
   readonly sources: InputSources;
+  /** Of an own job that is done; undefined where there is none. */
+  readonly proofOf: (owner: string, job: string) => Promise<PublishedProof | undefined>;
   /** For copies of stored files while one is sent; emptied at the start. */
   readonly staging: string;
   readonly clock: Clock;
@@ -203,7 +208,7 @@ export class Publications {
     const { kind, input, repo, revision, isPrivate, card, summary, token } = request;
     const found = await findInput(input, { owner, sources });
     await mkdir(staging, { recursive: true, mode: 0o700 });
-    const copies = await mkdtemp(join(staging, 'publish-'));
+    const copies = await mkdtemp(join(await realpath(staging), 'publish-'));
     try {
       const files = await this.#files(found, request, { owner, copies, signal });
       return await publisher.publish({
@@ -214,6 +219,7 @@ export class Publications {
         isPrivate,
         files,
         card,
+        proof: await this.#proof(owner, request),
         summary,
         token,
         signal,
@@ -222,6 +228,14 @@ export class Publications {
     } finally {
       await rm(copies, { recursive: true, force: true });
     }
+  }
+
+  async #proof(
+    owner: string,
+    { input, withRecord }: PublicationRequest,
+  ): Promise<PublishedProof | undefined> {
+    const job = jobNamed(input.given);
+    return job === undefined || !withRecord ? undefined : this.#options.proofOf(owner, job);
   }
 
   async #files(

@@ -10,6 +10,7 @@ import { createSender, type Sender } from '../../models/pull/send.ts';
 import { CARD, modelCard, type CardFacts } from './card.ts';
 import { MAX_FILES, measureNamed, measureText, type MeasuredFile, type NamedFile } from './files.ts';
 import { openJournal } from './journal.ts';
+import { proofFiles, type PublishedProof } from './proof.ts';
 import {
   HubSession,
   malformedAnswer,
@@ -69,6 +70,8 @@ export interface PublishRequest {
   readonly files: readonly NamedFile[];
   /** For the README.md, where neither the files nor the repository have one; null: none is made. */
   readonly card: CardFacts | null;
+  /** Of the job that made all of the files; it goes beside them, and the card names it. */
+  readonly proof?: PublishedProof | undefined;
   readonly summary?: string | undefined;
   readonly token: string;
   readonly signal: AbortSignal;
@@ -146,8 +149,12 @@ async function publish(request: PublishRequest, tools: Tools): Promise<Published
   const files: MeasuredFile[] = [];
   try {
     for (const each of request.files) files.push(await measureNamed(each, request.signal));
-    if (request.card !== null && !files.some(({ path }) => path === CARD))
-      files.push(measureText(CARD, modelCard(request.kind, request.card, files)));
+    const beside = await proofFiles(files, request.proof);
+    if (request.card !== null && !files.some(({ path }) => path === CARD)) {
+      const facts = { ...request.card, recordSha256: beside[0]?.sha256 };
+      files.push(measureText(CARD, modelCard(request.kind, facts, files)));
+    }
+    files.push(...beside);
     return await send(files, repository, request, tools);
   } finally {
     for (const each of files) await each.close();

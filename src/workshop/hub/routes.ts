@@ -36,6 +36,11 @@ const fields = {
   revision: optionalOrEmpty(text({ min: 1, max: 128, about: 'Branch. Default: main.' })),
   commit_message: optionalOrEmpty(text({ min: 1, max: 512 })),
   generate_card: optionalOrEmpty(flag('A README.md where there is none. Default: true.')),
+  include_record: optionalOrEmpty(
+    flag(
+      'Of an output of a job: its signed record and evidence go too, and the card names it. Default: true.',
+    ),
+  ),
   license: optionalOrEmpty(text({ min: 1, max: 64, about: 'For the card; none is claimed without it.' })),
   base_model: optionalOrEmpty(text({ min: 1, max: 193, about: 'For the card.' })),
 };
@@ -50,6 +55,7 @@ const id = text({ max: 64 });
 const url = text({ max: 1024 });
 const commit = text({ max: 64 });
 const sent = object({ success: flag(), publication_id: id, repo_id: repo, url, commit, files });
+const accepted = object({ success: flag(), publication_id: id, status: choice(PUBLICATION_STATES) });
 const shown = object({
   id,
   object: choice(['publication']),
@@ -69,7 +75,7 @@ const shown = object({
 
 const ERRORS = ['publish_disabled', 'path_not_allowed', 'file_not_found', 'no_such_file', 'invalid_model_name', 'too_many_jobs', 'hub_unauthorized', 'hub_forbidden', 'hub_not_found', 'hub_conflict', 'hub_error', 'hub_unavailable', 'address_refused', 'model_file_changed', 'job_cancelled', 'job_interrupted', 'storage_full'] as const; // prettier-ignore
 const COMMON = { access: 'key', limited: true, tag: 'Jobs' } as const;
-const SENDING = { ...COMMON, method: 'POST', untimed: true, fields: readFormFields, query: waitQuery, answer: sent, errors: ERRORS } as const; // prettier-ignore
+const SENDING = { ...COMMON, method: 'POST', untimed: true, fields: readFormFields, query: waitQuery, answer: sent, accepted, errors: ERRORS } as const; // prettier-ignore
 
 export function publishRoutes(publications: Publications): readonly Route[] {
   return [
@@ -191,6 +197,7 @@ async function send(
     isPrivate,
     card:
       asked.generate_card === false ? null : { title, license: asked.license, baseModel: asked.base_model },
+    withRecord: asked.include_record ?? true,
     summary: asked.commit_message,
     token: tokenOf(call, asked.token),
   });
@@ -250,6 +257,7 @@ const LISTED = 64;
 export function egressRecord(line: EgressLine): EgressRecord {
   const digests = line.files.map(({ sha256 }) => sha256);
   return {
+    direction: 'out',
     phase: line.phase,
     host: line.host,
     repository: `${line.kind}:${line.repo}`,

@@ -5,11 +5,17 @@ import type { StoredJob } from './state.ts';
 
 type JobError = NonNullable<StoredJob['error']>;
 
-export const NO_RECORD: JobError = {
+const NO_RECORD: JobError = {
   code: 'record_failed',
   message: 'its record could not be made or signed',
   param: null,
 };
+
+/** A job whose record or state could not be written. */
+export function unrecorded(error: unknown): JobError {
+  if (!(error instanceof ApiError) || error.code !== 'storage_full') return NO_RECORD;
+  return { code: error.code, message: 'there was no room for its record', param: null };
+}
 
 export function cancelled(): JobError {
   return { code: 'job_cancelled', message: 'the job was cancelled', param: null };

@@ -6,9 +6,11 @@ import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
+  isFull,
   readSmallBytes,
   readSmallFile,
   removeTemporaries,
+  storageFull,
   syncFolder,
   writeAtomically,
 } from '../../base/durable-files.ts';
@@ -59,13 +61,13 @@ export class JobFolder {
   }
 
   async create(job: StoredJob): Promise<void> {
-    await mkdir(this.of(job.id), { mode: 0o700 });
+    await roomFor(mkdir(this.of(job.id), { mode: 0o700 }));
     await this.write(job);
-    await syncFolder(this.path);
+    await roomFor(syncFolder(this.path));
   }
 
   async write(job: StoredJob): Promise<void> {
-    await writeAtomically(this.of(job.id, 'state.json'), JSON.stringify(job));
+    await roomFor(writeAtomically(this.of(job.id, 'state.json'), JSON.stringify(job)));
   }
 
   /** Empty folders for a run; the output belongs to the user of the jail. */
@@ -75,29 +77,31 @@ export class JobFolder {
   ): Promise<{ readonly output: string; readonly staging: string }> {
     await this.clear(id);
     const [output, staging] = [this.of(id, 'out'), this.of(id, 'in')];
-    await mkdir(staging, { mode: 0o700 });
-    await mkdir(output, { mode: 0o700 });
+    await roomFor(mkdir(staging, { mode: 0o700 }));
+    await roomFor(mkdir(output, { mode: 0o700 }));
     if (uid !== undefined) await chown(output, uid, uid);
     return { output, staging };
   }
 
-  /** Removes the parts only a run needs; `all`: its output too. */
+  /** Removes the parts only a run needs; `all`: its output and its record, too. */
   async clear(id: string, all = true): Promise<void> {
-    await rm(this.of(id, 'in'), { recursive: true, force: true });
-    await rm(this.of(id, 'request.json'), { force: true });
-    if (all) await rm(this.of(id, 'out'), { recursive: true, force: true });
+    const run = ['in', 'request.json'];
+    const parts = all ? [...run, 'out', 'record.cose', 'evidence.json'] : run;
+    for (const part of parts) await rm(this.of(id, part), { recursive: true, force: true });
   }
 
   async writeRequest(id: string, request: object): Promise<string> {
     const path = this.of(id, 'request.json');
-    await writeAtomically(path, JSON.stringify(request));
+    await roomFor(writeAtomically(path, JSON.stringify(request)));
     await chmod(path, 0o444);
     return path;
   }
 
   async writeRecord(id: string, record: Uint8Array, evidence: string | undefined): Promise<void> {
-    if (evidence !== undefined) await writeAtomically(this.of(id, 'evidence.json'), evidence);
-    await writeAtomically(this.of(id, 'record.cose'), record);
+    // That of another record, signed before a kill, must not lie beside this one.
+    if (evidence === undefined) await rm(this.of(id, 'evidence.json'), { force: true });
+    else await roomFor(writeAtomically(this.of(id, 'evidence.json'), evidence));
+    await roomFor(writeAtomically(this.of(id, 'record.cose'), record));
   }
 
   async record(id: string): Promise<Buffer | undefined> {
@@ -110,6 +114,15 @@ export class JobFolder {
 
   async remove(id: string): Promise<void> {
     await rm(this.of(id), { recursive: true, force: true });
+  }
+}
+
+/** 507 storage_full in words without a path: they reach callers. */
+async function roomFor<T>(writing: Promise<T>): Promise<T> {
+  try {
+    return await writing;
+  } catch (error) {
+    throw isFull(error) ? storageFull('there is no room for the job', error) : error;
   }
 }
 

@@ -1,17 +1,29 @@
 // From the name a caller gave an input to a file or folder the jail can show: an own stored file, an output
-// of an own job, a configured model, or a path below a configured root. Refuses links, other owners' things
-// and everything that is no regular file. Digests are over the bytes the job reads: files only this process
-// can change are shown in place and compared afterwards, all others are copied first.
+// of an own job, a configured model, a path below a configured root, or a repository of the hub. Refuses
+// links, other owners' things and everything that is no regular file. Digests are over the bytes the job
+// reads: files only this process can change are shown in place and compared afterwards, all others are copied
+// first.
 
 import { createHash } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { copyFile, lstat, mkdir, open, readdir, realpath, stat } from 'node:fs/promises';
-import { basename, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { open, readdir, realpath, stat } from 'node:fs/promises';
+import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
 import { storageError } from '../../base/durable-files.ts';
 import type { FileStore } from '../../files/file-store.ts';
 import type { InputRef } from '../kind.ts';
-import type { Mount } from '../jail/jail.ts';
+import type { HubInputs } from '../pulls/inputs.ts';
+import { hubNameOf, type HubName } from '../pulls/name.ts';
+import { fromHub } from './hub-input.ts';
+import {
+  type JobInputFiles,
+  notAllowed,
+  notFound,
+  type Recorded,
+  show,
+  type ShowOptions,
+  type Shown,
+  unchanging,
+} from './shown.ts';
 
 export interface InputSources {
   /** Null: no files are stored. */
@@ -21,34 +33,15 @@ export interface InputSources {
   readonly roots: readonly string[];
   /** The path of an output of an own job; undefined when there is none. */
   readonly outputOf: (owner: string, job: string, name: string) => string | undefined;
+  /** Null: no hub is asked (workshop.pull). */
+  readonly hub: Pick<HubInputs, 'fetch'> | null;
 }
 
-export interface Recorded {
-  readonly name: string;
-  readonly sha256: string;
-  readonly size: number;
-}
-
-export interface JobInputFiles {
-  readonly name: string;
-  readonly mounts: readonly Mount[];
-  /** Where it is in the jail. */
-  readonly target: string;
-  /** Where it is outside of any jail. */
-  readonly source: string;
-  readonly recorded: readonly Recorded[];
-  /** Throws 500 model_file_changed when a file is not the one that was hashed. */
-  check(): Promise<void>;
-}
-
-export interface InputOptions {
+export interface InputOptions extends ShowOptions {
   readonly owner: string;
   readonly sources: InputSources;
-  /** The folder copies go to; the job's own. */
-  readonly staging: string;
-  /** The user of the jail is another one than this process's. */
-  readonly otherUser: boolean;
-  readonly signal: AbortSignal;
+  /** From 0 to 1, of what is fetched. */
+  readonly onProgress?: ((progress: number) => void) | undefined;
 }
 
 const MAX_FILES = 2000;
@@ -57,12 +50,22 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 const JOB_OUTPUT = /^([a-z]{1,12}-[0-9a-f]{32})\/(.{1,512})$/;
 const FILE_ID = /^file-[0-9a-f]{32}$/;
 
-/** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
-export function findInput(
+/** Of this machine. */
+export async function findInput(
   ref: InputRef,
   options: Pick<InputOptions, 'owner' | 'sources'>,
 ): Promise<LocatedInput> {
-  return locate(ref, options);
+  const found = await locate(ref, options);
+  if (found.kind === 'hub') throw notAllowed(ref.field);
+  return found;
+}
+
+/** Checks at once what the request can be refused for; `resolveInput` does it again when the job starts. */
+export async function assertInput(
+  ref: InputRef,
+  options: Pick<InputOptions, 'owner' | 'sources'>,
+): Promise<void> {
+  await locate(ref, options);
 }
 
 /** 400 path_not_allowed, file_not_found, invalid_value; 404 no_such_file; 500 model_file_changed; 507. */
@@ -70,6 +73,11 @@ export async function resolveInput(ref: InputRef, options: InputOptions): Promis
   const { staging, signal } = options;
   const found = await locate(ref, options);
   signal.throwIfAborted();
+  if (found.kind === 'hub') {
+    const { sources, onProgress = () => undefined } = options;
+    if (sources.hub === null) throw hubIsOff(ref.field);
+    return fromHub(found.name, ref, { ...options, hub: sources.hub, onProgress });
+  }
   const target = `/job/in/${ref.name}`;
   if (found.kind === 'stored') {
     const path = join(staging, ref.name);
@@ -117,9 +125,9 @@ export type LocatedInput =
   | { readonly kind: 'file' | 'folder'; readonly path: string };
 
 async function locate(
-  { given, field, accepts }: InputRef,
+  { given, field, accepts, hub }: InputRef,
   { owner, sources }: Pick<InputOptions, 'owner' | 'sources'>,
-): Promise<LocatedInput> {
+): Promise<LocatedInput | { readonly kind: 'hub'; readonly name: HubName }> {
   if (given.includes('\0')) throw notAllowed(field);
   if (FILE_ID.test(given)) {
     if (sources.files === null)
@@ -128,7 +136,14 @@ async function locate(
     if (accepts === 'folder') throw wrongKind(field, 'a folder');
     return { kind: 'stored', id: given };
   }
-  const path = (await pathOf(given, field, owner, sources)) ?? '';
+  const local = await pathOf(given, field, owner, sources);
+  if (local === null) {
+    const name = hub === undefined ? undefined : hubNameOf(given, hub);
+    if (name === undefined) throw notAllowed(field);
+    if (sources.hub === null) throw hubIsOff(field);
+    return { kind: 'hub', name };
+  }
+  const path = local ?? '';
   const about = await stat(path).catch(() => undefined);
   if (about === undefined) throw notFound(field);
   const kind = about.isDirectory() ? 'folder' : 'file';
@@ -137,12 +152,18 @@ async function locate(
   return { kind, path };
 }
 
+/** The id of the job that a name as `job-…/NAME` speaks of. */
+export function jobNamed(given: string): string | undefined {
+  return JOB_OUTPUT.exec(given)?.[1];
+}
+
+/** Undefined: it names something that is not there. Null: it is no name of this machine's. */
 async function pathOf(
   given: string,
   field: string,
   owner: string,
   { models, roots, outputOf }: InputSources,
-): Promise<string | undefined> {
+): Promise<string | undefined | null> {
   const [, job, name] = JOB_OUTPUT.exec(given) ?? [];
   if (job !== undefined && name !== undefined) {
     const output = outputOf(owner, job, name);
@@ -150,7 +171,7 @@ async function pathOf(
       throw new ApiError('no_such_file', 'there is no such output of a job of this API key', {
         param: field,
       });
-    return output;
+    return realpath(output).catch(() => undefined);
   }
   const model = models.get(given);
   if (model !== undefined) return realpath(model).catch(() => undefined);
@@ -164,7 +185,7 @@ async function pathOf(
     // A link anywhere below the root would lead to another path.
     if (path.startsWith(real + sep) && (await realpath(path).catch(() => undefined)) === path) return path;
   }
-  throw notAllowed(field);
+  return null;
 }
 
 function belowOf(path: string, roots: readonly string[]): string | undefined {
@@ -189,7 +210,8 @@ async function filesBelow(folder: string, { field, only }: InputRef): Promise<re
         throw new ApiError('path_not_allowed', `${field} has an entry that is a link or no file`, {
           param: field,
         });
-      if (!NAME.test(entry.name))
+      // A record has no other names, those of folders neither.
+      if (!path.split('/').every((part) => NAME.test(part)))
         throw new ApiError('invalid_value', `${field} has a file with a name of other characters`, {
           param: field,
         });
@@ -203,57 +225,6 @@ async function filesBelow(folder: string, { field, only }: InputRef): Promise<re
   return files.toSorted();
 }
 
-interface Shown {
-  readonly mount: Mount;
-  readonly recorded: Recorded;
-  readonly copied: boolean;
-  readonly check: () => Promise<void>;
-}
-
-async function show(base: string, below: string, ref: InputRef, options: InputOptions): Promise<Shown> {
-  const source = below === '' ? base : join(base, below);
-  const name = below === '' ? ref.name : `${ref.name}/${below}`;
-  const target = `/job/in/${name}`;
-  const about = await lstat(source);
-  if (!about.isFile()) throw notAllowed(ref.field);
-  if (options.otherUser && (about.mode & 0o004) === 0) {
-    const path = join(options.staging, name);
-    await copied(source, path);
-    const recorded = { name, ...(await digestOfFile(path, options.signal)).measured };
-    return { mount: { source: path, target }, recorded, copied: true, check: unchanging };
-  }
-  const { measured, identity } = await digestOfFile(source, options.signal);
-  const check = async (): Promise<void> => {
-    const now = await lstat(source).catch(() => undefined);
-    if (now === undefined || identityOf(now) !== identity)
-      throw new ApiError('model_file_changed', `${basename(name)} changed while the job ran`, {
-        shouldRetry: true,
-      });
-  };
-  const [device, inode] = identity.split(' ');
-  return {
-    mount: { source, target, identity: `${device}:${inode}` },
-    recorded: { name, ...measured },
-    copied: false,
-    check,
-  };
-}
-
-async function copied(source: string, path: string): Promise<void> {
-  await mkdir(resolve(path, '..'), { recursive: true });
-  try {
-    await copyFile(source, path, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-    try {
-      await file.chmod(0o444);
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    throw storageError(error, 'an input');
-  }
-}
-
 async function unseal(
   { owner, sources }: InputOptions,
   id: string,
@@ -261,7 +232,9 @@ async function unseal(
   name: string,
 ): Promise<Recorded> {
   if (sources.files === null) throw new ApiError('files_disabled', 'no files are stored here');
-  const file = await open(path, 'wx', 0o444);
+  const file = await open(path, 'wx', 0o444).catch((error: unknown) => {
+    throw storageError(error, 'an input');
+  });
   const hash = createHash('sha256');
   let size = 0;
   try {
@@ -278,57 +251,12 @@ async function unseal(
   return { name, sha256: hash.digest('hex'), size };
 }
 
-/** Of a regular file that no link leads to. */
-export async function digestOfFile(
-  path: string,
-  signal: AbortSignal,
-): Promise<{
-  readonly measured: { readonly sha256: string; readonly size: number };
-  readonly identity: string;
-}> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    const before = await file.stat();
-    if (!before.isFile()) throw new ApiError('path_not_allowed', 'what is to be hashed is no file');
-    const hash = createHash('sha256');
-    let size = 0;
-    for await (const piece of file.createReadStream({
-      autoClose: false,
-      highWaterMark: 1024 * 1024,
-      signal,
-    })) {
-      // A stream of a file without an encoding gives buffers.
-      const bytes = piece as Buffer;
-      hash.update(bytes);
-      size += bytes.length;
-    }
-    const identity = identityOf(await file.stat());
-    if (identity !== identityOf(before))
-      throw new ApiError('model_file_changed', 'a file changed while it was read', { shouldRetry: true });
-    return { measured: { sha256: hash.digest('hex'), size }, identity };
-  } finally {
-    await file.close();
-  }
-}
-
-function identityOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
-  return `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
-}
-
-function unchanging(): Promise<void> {
-  return Promise.resolve();
-}
-
-function notAllowed(field: string): ApiError {
+function hubIsOff(param: string): ApiError {
   return new ApiError(
-    'path_not_allowed',
-    `${field} is no file id, no output of a job, no configured model, and no path below a root of this workshop`,
-    { param: field },
+    'pull_disabled',
+    `${param} is nothing of this workshop, and no hub is asked for it: the operator may set workshop.pull`,
+    { param },
   );
-}
-
-function notFound(field: string): ApiError {
-  return new ApiError('file_not_found', `${field} names nothing that is there`, { param: field });
 }
 
 function wrongKind(field: string, expected: string): ApiError {

@@ -8,11 +8,12 @@ import type { Clock } from '../../base/clock.ts';
 import type { JobKind, JobPlan } from '../kind.ts';
 import { sweep } from '../jail/sweep.ts';
 import { JobFolder, newJobId } from './folder.ts';
-import { findInput } from './inputs.ts';
+import { assertInput } from './inputs.ts';
 import { LogTail } from './lines.ts';
-import { type RunTool, type Signer, signRecord } from './record.ts';
-import { cancelled, interrupted, NO_RECORD, noSuchJob, notOver } from './endings.ts';
-import { assertConfined, markOf, type JobContext, type RunReport, runJob } from './run.ts';
+import type { RunTool, Signer } from './record.ts';
+import { cancelled, interrupted, noSuchJob, notOver } from './endings.ts';
+import { writtenEnd } from './finish.ts';
+import { assertConfined, markOf, type JobContext, ranAs, type RunReport, runJob, toolOf } from './run.ts';
 import { isOver, type StoredJob } from './state.ts';
 
 export interface JobsOptions {
@@ -39,6 +40,8 @@ interface Live {
   readonly abort: AbortController;
   readonly over: Promise<StoredJob>;
   readonly settle: (job: StoredJob) => void;
+  /** Its state is on the disk; until then it is not started, and ended by `submit` alone. */
+  durable: boolean;
   progress: number;
   stage: string | null;
 }
@@ -68,7 +71,7 @@ export class Jobs {
     return jobs;
   }
 
-  /** 400, 403, 404, 429, 503: see the codes of the kinds and of `findInput`. Resolves once it is durable. */
+  /** Codes of the kinds and of `assertInput`; 403, 404, 429, 503. Resolves once it is durable. */
   async submit(owner: string, kind: JobKind, plan: JobPlan): Promise<StoredJob> {
     const { clock, limits, context } = this.#options;
     if (this.#closed)
@@ -81,7 +84,7 @@ export class Jobs {
     const missing = await kind.missing();
     if (missing !== null) throw new ApiError('tool_unavailable', missing);
     assertConfined(kind, context.build);
-    for (const ref of plan.inputs) await findInput(ref, { owner, sources: context.sources });
+    for (const ref of plan.inputs) await assertInput(ref, { owner, sources: context.sources });
     this.#admit(owner, limits.queued);
     const job: StoredJob = {
       version: 1,
@@ -99,21 +102,25 @@ export class Jobs {
       inputs: [],
       outputs: [],
       barriers: [],
+      tool: undefined,
       result: null,
       log: [],
       recorded: false,
     };
     // Taken before it is written: two requests at once must not both get the last place.
-    this.#enqueue(job);
+    const live = this.#enqueue(job, false);
     try {
       await this.#makeRoom(owner);
       await this.#folder.create(job);
     } catch (error) {
       this.#forget(job.id);
+      await this.#folder.remove(job.id);
       throw error;
     }
+    live.durable = true;
+    if (live.abort.signal.aborted) await this.#cancelWaiting(live);
     this.#next();
-    return job;
+    return live.job;
   }
 
   list(owner: string): readonly StoredJob[] {
@@ -132,11 +139,13 @@ export class Jobs {
     const job = this.get(owner, id);
     const live = this.#live.get(id);
     if (live === undefined) return job;
-    const left = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    let leave = (): void => undefined;
+    const left = new Promise<void>((resolve) => (leave = resolve));
+    signal.addEventListener('abort', leave, { once: true });
+    if (signal.aborted) leave();
     await Promise.race([live.over, left]);
+    // A signal with a listener is kept until its time is over.
+    signal.removeEventListener('abort', leave);
     return this.get(owner, id);
   }
 
@@ -146,12 +155,14 @@ export class Jobs {
     const live = this.#live.get(id);
     if (live === undefined) return this.get(owner, id);
     live.abort.abort('cancelled' satisfies Stop);
-    if (this.#queue.includes(id)) {
-      this.#queue.splice(this.#queue.indexOf(id), 1);
-      await this.#finish(live, { state: 'cancelled', error: cancelled() });
-    }
+    if (live.durable && this.#queue.includes(id)) await this.#cancelWaiting(live);
     await live.over;
     return this.get(owner, id);
+  }
+
+  async #cancelWaiting(live: Live): Promise<void> {
+    this.#queue.splice(this.#queue.indexOf(live.job.id), 1);
+    await this.#finish(live, { state: 'cancelled', error: cancelled() });
   }
 
   /** 409 job_not_over. */
@@ -199,7 +210,7 @@ export class Jobs {
     for (const job of await this.#folder.open((what) => log.error({ msg: 'a job cannot be read', what }))) {
       this.#jobs.set(job.id, job);
       if (isOver(job)) continue;
-      const live = this.#enqueue(job);
+      const live = this.#enqueue(job, true);
       if (job.state === 'queued' && this.#options.kinds.has(job.kind)) continue;
       this.#queue.splice(this.#queue.indexOf(job.id), 1);
       await this.#finish(live, { state: 'interrupted', error: interrupted() });
@@ -229,7 +240,7 @@ export class Jobs {
     }
   }
 
-  #enqueue(job: StoredJob): Live {
+  #enqueue(job: StoredJob, durable: boolean): Live {
     let settle: (job: StoredJob) => void = () => undefined;
     const over = new Promise<StoredJob>((resolve) => (settle = resolve));
     const live: Live = {
@@ -238,6 +249,7 @@ export class Jobs {
       abort: new AbortController(),
       over,
       settle,
+      durable,
       progress: 0,
       stage: null,
     };
@@ -247,11 +259,14 @@ export class Jobs {
     return live;
   }
 
+  /** Of one that never came to be; a wait for its end is answered. */
   #forget(id: string): void {
+    const live = this.#live.get(id);
     this.#jobs.delete(id);
     this.#live.delete(id);
     const at = this.#queue.indexOf(id);
     if (at >= 0) this.#queue.splice(at, 1);
+    live?.settle(live.job);
   }
 
   /** Starts what waits, the caller with fewest running jobs first. */
@@ -261,14 +276,16 @@ export class Jobs {
       if (this.#closed || place < 0 || this.#queue.length === 0) return;
       const running = (owner: string): number =>
         [...this.#live.values()].filter(({ job }) => job.state === 'running' && job.owner === owner).length;
-      const [first] = this.#queue.toSorted(
-        (a, b) => running(this.#jobs.get(a)?.owner ?? '') - running(this.#jobs.get(b)?.owner ?? ''),
-      );
+      const [first] = this.#queue
+        .filter((id) => this.#live.get(id)?.durable === true)
+        .toSorted(
+          (a, b) => running(this.#jobs.get(a)?.owner ?? '') - running(this.#jobs.get(b)?.owner ?? ''),
+        );
       const live = first === undefined ? undefined : this.#live.get(first);
       if (first === undefined || live === undefined) return;
       this.#queue.splice(this.#queue.indexOf(first), 1);
       this.#places[place] = true;
-      live.job = { ...live.job, state: 'running', started: this.#options.clock.now(), barriers: [] };
+      live.job = { ...live.job, state: 'running', started: this.#options.clock.now() };
       this.#jobs.set(first, live.job);
       void this.#run(live, place).finally(() => {
         this.#places[place] = false;
@@ -281,7 +298,7 @@ export class Jobs {
     const { context, kinds } = this.#options;
     const { abort, tail } = live;
     const { id, owner, plan } = live.job;
-    const report: RunReport = { inputs: [], tool: undefined, barriers: [] };
+    const report: RunReport = { inputs: [], origins: {}, tool: undefined, barriers: [] };
     const kind = kinds.get(live.job.kind);
     try {
       await this.#folder.write(live.job);
@@ -298,6 +315,11 @@ export class Jobs {
           if (stage !== undefined && stage !== live.stage) tail.add((live.stage = stage));
         },
         onLog: (line: string): void => tail.add(line),
+        onKnown: async (): Promise<void> => {
+          live.job = { ...live.job, ...ranAs(report) };
+          this.#jobs.set(id, live.job);
+          await this.#folder.write(live.job);
+        },
       };
       const { outputs, result } = await runJob({ ...context, folder: this.#folder }, run, report);
       await this.#finish(live, { state: 'done', outputs, result, progress: 1, report });
@@ -325,12 +347,14 @@ export class Jobs {
   async #finish(live: Live, ending: Ending): Promise<void> {
     const { clock, log, signer, ownTool } = this.#options;
     const { report, ...end } = ending;
+    const tool = report?.tool ?? toolOf(live.job) ?? ownTool;
+    const ran = report === undefined ? live.job : { ...live.job, ...ranAs(report) };
+    const { plan } = ran;
     let job: StoredJob = {
-      ...live.job,
+      ...ran,
+      plan: { ...plan, parameters: { ...plan.parameters, ...report?.origins } },
       progress: live.progress,
       stage: live.stage,
-      inputs: report?.inputs ?? live.job.inputs,
-      barriers: report?.barriers ?? live.job.barriers,
       outputs: [],
       result: null,
       ...end,
@@ -338,28 +362,7 @@ export class Jobs {
       finished: clock.now(),
       log: live.tail.lines,
     };
-    try {
-      try {
-        await this.#folder.clear(job.id, job.state !== 'done');
-        const { record, evidence } = await signRecord(signer, job, report?.tool ?? ownTool);
-        await this.#folder.writeRecord(job.id, record, evidence);
-        job = { ...job, recorded: true };
-      } catch (error) {
-        log.error({ msg: 'a job has no record', err: error });
-        await this.#folder.clear(job.id);
-        job = {
-          ...job,
-          state: job.state === 'done' ? 'failed' : job.state,
-          outputs: [],
-          result: null,
-          error: job.error ?? NO_RECORD,
-        };
-      }
-      await this.#folder.write(job);
-    } catch (error) {
-      log.error({ msg: 'the state of a job cannot be written', err: error });
-      job = { ...job, state: 'failed', outputs: [], recorded: false, error: NO_RECORD };
-    }
+    job = await writtenEnd(job, { folder: this.#folder, signer, tool, log });
     live.job = job;
     this.#jobs.set(job.id, job);
     this.#live.delete(job.id);

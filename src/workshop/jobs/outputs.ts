@@ -7,7 +7,7 @@ import { chmod, chown, lchown, lstat, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
 import type { JobOutputFile } from '../kind.ts';
-import { digestOfFile } from './inputs.ts';
+import { digestOfFile } from './shown.ts';
 
 const MAX_FILES = 256;
 const MAX_DEPTH = 4;

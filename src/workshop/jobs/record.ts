@@ -6,6 +6,7 @@ import { createHash, sign, type KeyObject } from 'node:crypto';
 import { encodeJobRecord, type JobParameter, type JobState } from '@assay/attestation/job-record';
 import { documentToJson } from '@assay/attestation/issue';
 import type { Attester } from '../../attester/attester.ts';
+import { ApiError } from '../../base/errors.ts';
 import type { Parameter } from '../kind.ts';
 import type { StoredJob } from './state.ts';
 
@@ -21,6 +22,19 @@ export interface RunTool {
   readonly name: string;
   readonly version: string;
   readonly sha256: Uint8Array;
+}
+
+/** A record has at most 512 KiB; outputs and parameters take less than 200 of them. */
+const MAX_INPUT_BYTES = 288 * 1024;
+const MAX_INPUTS = 2048;
+/** Of one input beside its name: the digest, and what CBOR adds. */
+const ENTRY_BYTES = 40;
+
+/** Before the program runs, whose work would be lost otherwise. 400 invalid_value. */
+export function assertRecordable(inputs: StoredJob['inputs']): void {
+  const bytes = inputs.reduce((sum, { name }) => sum + name.length + ENTRY_BYTES, 0);
+  if (bytes > MAX_INPUT_BYTES || inputs.length > MAX_INPUTS)
+    throw new ApiError('invalid_value', 'the inputs are more files than a record can name');
 }
 
 /** The job must be over. The evidence is an archive (assay/archive/v1) of one document. */
@@ -53,7 +67,7 @@ export async function signRecord(
   const document = await attester.attest({
     nonce,
     exporter: new Uint8Array(32),
-    clientId: 'jobs',
+    clientId: null,
     signal: AbortSignal.timeout(timeoutMs),
   });
   const entry = {

@@ -5,11 +5,13 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Barrier, JobKind, JobLimits, JobOutputFile, JobPlan, JobProgram } from '../kind.ts';
 import { type Jailed, type JailBuild, type JailEnd, startInJail, uidOf } from '../jail/jail.ts';
-import { type InputSources, resolveInput, type Recorded, type JobInputFiles } from './inputs.ts';
+import { type InputOptions, type InputSources, resolveInput } from './inputs.ts';
+import type { JobInputFiles, Recorded } from './shown.ts';
 import type { JobFolder } from './folder.ts';
 import { protocolReader, type Said, stderrReader } from './lines.ts';
 import { collectOutputs } from './outputs.ts';
-import type { RunTool } from './record.ts';
+import { assertRecordable, type RunTool } from './record.ts';
+import type { StoredJob } from './state.ts';
 import { toolDigest } from './tool.ts';
 
 export interface JobContext {
@@ -34,13 +36,38 @@ export interface JobRun {
   readonly signal: AbortSignal;
   readonly onProgress: (progress: number, stage: string | undefined) => void;
   readonly onLog: (line: string) => void;
+  /** The report has all inputs, the tool and the barriers; the program starts once this resolves. */
+  readonly onKnown: () => Promise<void>;
 }
 
 /** As far as the run came. */
 export interface RunReport {
   inputs: readonly Recorded[];
+  /** Parameters of the record: `NAME_hub`, where an input came from a hub. */
+  origins: Readonly<Record<string, string>>;
   tool: RunTool | undefined;
   barriers: readonly Barrier[];
+}
+
+/** The report as the state of the job has it. */
+export function ranAs({
+  inputs,
+  tool,
+  barriers,
+}: RunReport): Pick<StoredJob, 'inputs' | 'tool' | 'barriers'> {
+  const kept = tool && { name: tool.name, version: tool.version, sha256: hexOf(tool.sha256) };
+  return { inputs: [...inputs], barriers: [...barriers], tool: kept };
+}
+
+/** The program that a job was started with, if it was. */
+export function toolOf({ tool }: StoredJob): RunTool | undefined {
+  return tool === undefined
+    ? undefined
+    : { ...tool, sha256: new Uint8Array(Buffer.from(tool.sha256, 'hex')) };
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 export interface RunResult {
@@ -55,28 +82,75 @@ export function markOf(instance: string, id: string): string {
 /** Rejects with an ApiError, or with the reason of the signal. It settles once the whole of it has ended. */
 export async function runJob(context: JobContext, run: JobRun, report: RunReport): Promise<RunResult> {
   const { folder, build, sources } = context;
-  const { id, owner, kind, plan, signal } = run;
+  const { id, kind, plan, signal } = run;
   assertConfined(kind, build);
   const uid = uidOf(build, run.place);
   const { output, staging } = await folder.prepare(id, uid);
-  const otherUser = uid !== undefined;
+  const limits = capped({ ...kind.limits, ...plan.limits }, context.caps);
+  const started = performance.now();
   const inputs: JobInputFiles[] = [];
-  for (const ref of plan.inputs)
-    inputs.push(await resolveInput(ref, { owner, sources, staging, otherUser, signal }));
-  report.inputs = inputs.flatMap(({ recorded }) => recorded);
-  const program = await kind.program(plan.parameters);
-  const { tool } = program;
-  report.tool = { ...tool, sha256: await toolDigest(tool.files, signal) };
-  report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
-  signal.throwIfAborted();
-  const result = await inJail(context, run, {
-    program,
-    inputs,
-    output,
-    limits: capped({ ...kind.limits, ...plan.limits }, context.caps),
-  });
-  for (const input of inputs) await input.check();
-  return { outputs: await collectOutputs(output, signal), result };
+  try {
+    const onFetched = await resolveInputs(run, inputs, report, {
+      sources,
+      staging,
+      otherUser: uid !== undefined,
+      limits,
+    });
+    const program = await kind.program(plan.parameters);
+    const { tool } = program;
+    report.tool = { ...tool, sha256: await toolDigest(tool.files, signal) };
+    report.barriers = build.barriers.filter((each) => each !== 'network' || !kind.network);
+    await run.onKnown();
+    signal.throwIfAborted();
+    const wallMs = Math.max(1, limits.wallMs - Math.floor(performance.now() - started));
+    const jailed = { program, inputs, output, limits: { ...limits, wallMs } };
+    const result = await inJail(context, { ...run, onProgress: onFetched }, jailed);
+    for (const input of inputs) await input.check();
+    return { outputs: await collectOutputs(output, signal), result };
+  } finally {
+    for (const input of inputs) input.release?.();
+  }
+}
+
+/** Of a job with inputs of a hub: the part of its progress that is for fetching them. */
+const FETCHING = 0.25;
+
+/** Resolves with what tells the rest of the progress. */
+async function resolveInputs(
+  { owner, plan, signal, onProgress }: JobRun,
+  inputs: JobInputFiles[],
+  report: RunReport,
+  options: Pick<InputOptions, 'sources' | 'staging' | 'otherUser'> & { readonly limits: JobLimits },
+): Promise<JobRun['onProgress']> {
+  const late = AbortSignal.timeout(options.limits.wallMs);
+  const of = { ...options, owner, signal: AbortSignal.any([signal, late]) };
+  let fetched = 0;
+  try {
+    for (const ref of plan.inputs) {
+      const each = (progress: number): void =>
+        onProgress((FETCHING * (inputs.length + progress)) / plan.inputs.length, `fetch ${ref.name}`);
+      const input = await resolveInput(ref, { ...of, onProgress: each });
+      inputs.push(input);
+      // One by one: of a job that ends meanwhile the record has what was read by then.
+      const recorded = inputs.flatMap((own) => own.recorded);
+      assertRecordable(recorded);
+      report.inputs = recorded;
+      report.origins = originsOf(inputs);
+      if (input.origin !== undefined) fetched += 1;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (late.aborted) throw new ApiError('job_over_limit', OVER.time, { shouldRetry: false });
+    throw error;
+  }
+  if (fetched === 0) return onProgress;
+  return (progress, stage) => onProgress(FETCHING + (1 - FETCHING) * progress, stage);
+}
+
+function originsOf(inputs: readonly JobInputFiles[]): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    inputs.flatMap(({ name, origin }) => (origin === undefined ? [] : [[`${name}_hub`, origin]])),
+  );
 }
 
 function capped(limits: JobLimits, caps: JobContext['caps']): JobLimits {

@@ -47,6 +47,7 @@ const storedJob = object({
         given: text({ max: 4096 }),
         accepts: choice(['file', 'folder', 'either']),
         only: optional(text({ max: 1024 })),
+        hub: optional(choice(['model', 'dataset'])),
       }),
       { max: 64 },
     ),
@@ -60,6 +61,8 @@ const storedJob = object({
     max: 256,
   }),
   barriers: list(text({ max: 64 }), { max: 16 }),
+  /** Of a job whose program was started: for the record, where this process does not see its end. */
+  tool: optional(object({ name: text({ max: 256 }), version: text({ max: 256 }), sha256: hex })),
   result: anything,
   log: list(text({ max: 1024 }), { max: 1000 }),
   /** Whether a record is beside it; false also where it could not be made. */

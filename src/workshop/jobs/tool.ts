@@ -7,7 +7,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs
 import { lstat, readdir, realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { encodeCbor } from '@assay/attestation';
-import { digestOfFile } from './inputs.ts';
+import { digestOfFile } from './shown.ts';
 
 const MAX_FILES = 20_000;
 

@@ -17,8 +17,12 @@ import type { PythonLock } from './lock.ts';
 export const MARK = 'assay-environment.json';
 /** An hour for six gigabytes: slow networks. */
 const DEFAULT_TIMEOUT_MS = 60 * 60 * 1000;
-/** It has 5.9 GB, and pip unpacks the largest wheel beside it. */
-const NEEDED_BYTES = 8 * 1024 ** 3;
+/** It has 5.9 GB, and all its wheels (2.9 GB) lie beside it until the last one is installed. */
+const NEEDED_BYTES = 9 * 1024 ** 3;
+/**
+ * In the new environment: what a killed pip leaves is removed with it, and is of the disk that was looked at.
+ */
+const WHEELS = '.wheels';
 /** Of what pip said, for the message of a failure. */
 const KEPT_LINES = 5;
 const KEPT_CHARACTERS = 300;
@@ -90,20 +94,28 @@ async function fill(
     ...(signal === undefined ? [] : [signal]),
   ]);
   onProgress?.({ stage: 'venv', done: 0, total });
-  await run([command, '-I', '-m', 'venv', made], bounded);
+  await run([command, '-I', '-m', 'venv', made], { signal: bounded });
+  const wheels = join(made, WHEELS);
+  await mkdir(wheels);
   let collected = 0;
+  let installing = false;
   const arguments_ = ['--no-deps', '--require-hashes', '--only-binary=:all:', '--no-input', '--no-cache-dir'];
   const quiet = ['--disable-pip-version-check', '--progress-bar=off'];
   await run(
     [join(made, 'bin/python'), '-I', '-m', 'pip', 'install', ...arguments_, ...quiet, '-r', lock.path],
-    bounded,
-    (line) => {
-      if (line.startsWith('Collecting ')) collected = Math.min(total, collected + 1);
-      const installing = line.startsWith('Installing collected packages');
-      if (installing) collected = total;
-      onProgress?.({ stage: installing ? 'install' : 'download', done: collected, total });
+    {
+      signal: bounded,
+      temporary: wheels,
+      onLine(line) {
+        if (line.startsWith('Collecting ')) collected = Math.min(total, collected + 1);
+        // The last line says that all are installed.
+        installing ||= line.startsWith('Installing collected packages');
+        if (installing) collected = total;
+        onProgress?.({ stage: installing ? 'install' : 'download', done: collected, total });
+      },
     },
   );
+  await rm(wheels, { recursive: true, force: true });
   await removeScripts(join(made, 'bin'));
 }
 
@@ -144,14 +156,23 @@ async function assertRoom(parent: string, needed: number): Promise<void> {
     throw storageFull(`the Python environment needs ${Math.ceil(needed / 1024 ** 3)} GiB free in ${parent}`);
 }
 
-/** Runs to its end; the whole process group ends with `signal`. */
+interface RunOptions {
+  /** The whole process group ends with it. */
+  readonly signal: AbortSignal;
+  readonly temporary?: string | undefined;
+  readonly onLine?: ((line: string) => void) | undefined;
+}
+
 async function run(
   [command = '', ...arguments_]: readonly string[],
-  signal: AbortSignal,
-  onLine?: (line: string) => void,
+  { signal, temporary, onLine }: RunOptions,
 ): Promise<void> {
   signal.throwIfAborted();
-  const child = spawn(command, arguments_, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const [program, ...given] = temporary === undefined ? [command] : ['env', `TMPDIR=${temporary}`, command];
+  const child = spawn(program, [...given, ...arguments_], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
   const end = (): void => endGroup(child.pid);
   signal.addEventListener('abort', end, { once: true });
   const said: string[] = [];

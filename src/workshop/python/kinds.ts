@@ -4,6 +4,7 @@
 
 import { ApiError } from '../../base/errors.ts';
 import {
+  anything,
   choice,
   decimal,
   either,
@@ -16,7 +17,16 @@ import {
   text,
   type Infer,
 } from '../../base/shape.ts';
-import { firstOutput, GGUF_LIMITS, inputPath, outputPath } from '../gguf/common.ts';
+import {
+  DONE_FIELDS,
+  FILE_FIELDS,
+  firstOutput,
+  GGUF_LIMITS,
+  inputPath,
+  outputPath,
+  outputPathText,
+  sha256Text,
+} from '../gguf/common.ts';
 import {
   jobKind,
   type Barrier,
@@ -29,9 +39,10 @@ import { ownProgram } from '../own-program.ts';
 import { CROSS_PATH_IDS, CROSS_PATHS, crossProgram, packagesOf, type CrossPathId } from './cross-paths.ts';
 import type { PythonEnvironment } from './environment.ts';
 import { EXPORTS } from './finetune-status.ts';
+import { PICKLE_BARRIERS, pickleParameter, type Allowed } from './pickles.ts';
 import { pythonProgram, TOOL_PACKAGES, type PythonProgram } from './tools.ts';
 
-const REQUIRES: readonly Barrier[] = ['network', 'files', 'processes'];
+const REQUIRES: readonly Barrier[] = PICKLE_BARRIERS;
 const LIMITS: JobLimits = { ...GGUF_LIMITS, processes: 1024 };
 const LITERT: CrossPathId = 'pytorch_to_tflite_litert';
 
@@ -63,6 +74,8 @@ const resultName = optionalOrEmpty(
     form: 'a name of letters, digits, ".", "_" and "-"',
   }),
 );
+
+const outputPaths = list(outputPathText, { max: 256 });
 
 const crossBody = object({
   path: choice(CROSS_PATH_IDS, 'Which conversion, by its id in `GET /api/convert/cross/paths`.'),
@@ -98,7 +111,7 @@ function conversion(path: CrossPathId, given: Example): JobParameters {
   };
 }
 
-export function crossKind(environment: PythonEnvironment): JobKind {
+export function crossKind(environment: PythonEnvironment, allowed: Allowed): JobKind {
   return jobKind<Infer<typeof crossBody>>({
     name: 'convert/cross',
     summary:
@@ -114,7 +127,7 @@ export function crossKind(environment: PythonEnvironment): JobKind {
       packagesOf(path);
       return {
         inputs: [{ name: 'model', field: 'input_path', given, accepts: 'either' }],
-        parameters: conversion(path, example),
+        parameters: { ...conversion(path, example), ...pickleParameter(allowed) },
       };
     },
     program: async ({ path }) =>
@@ -122,6 +135,13 @@ export function crossKind(environment: PythonEnvironment): JobKind {
         await crossProgram(path as CrossPathId, environment),
         CROSS_PATHS[path as CrossPathId].builtin,
       ),
+    answerFields: {
+      ...DONE_FIELDS,
+      output_path: outputPathText,
+      output_paths: outputPaths,
+      sha256: sha256Text,
+      result: anything,
+    },
     answer: (done) => ({
       success: true,
       output_path: outputPath(done.id, firstOutput(done)),
@@ -133,12 +153,13 @@ export function crossKind(environment: PythonEnvironment): JobKind {
   });
 }
 
-export function litertKind(environment: PythonEnvironment): JobKind {
+export function litertKind(environment: PythonEnvironment, allowed: Allowed): JobKind {
   return jobKind<Infer<typeof litertBody>>({
     name: 'litert/convert',
     summary: 'Convert a PyTorch model to TFLite with litert-torch; the result is run beside the original.',
     path: '/api/litert/convert/pytorch-to-tflite',
-    aliases: ['/api/litert/convert/pytorch_to_tflite'],
+    // The path of the original's code; the other is of its documentation.
+    aliases: ['/api/assets/litert/convert'],
     body: litertBody,
     answers: 'result',
     network: false,
@@ -147,9 +168,15 @@ export function litertKind(environment: PythonEnvironment): JobKind {
     missing: () => environment.missing(packagesOf(LITERT)),
     plan: ({ model_path: given, ...example }) => ({
       inputs: [{ name: 'model', field: 'model_path', given, accepts: 'either' }],
-      parameters: conversion(LITERT, example),
+      parameters: { ...conversion(LITERT, example), ...pickleParameter(allowed) },
     }),
     program: () => crossProgram(LITERT, environment),
+    answerFields: {
+      ...FILE_FIELDS,
+      format: choice(['tflite']),
+      converter: choice(['litert-torch']),
+      result: anything,
+    },
     answer(done) {
       const output = firstOutput(done);
       return {
@@ -177,8 +204,8 @@ const exportsText = map(text({ max: 64, about: 'Names with commas between them.'
 );
 
 const trainBody = object({
-  model_name: inputPath('The folder of the model, safetensors with its tokenizer'),
-  dataset_source: inputPath('The data set, lines of JSON'),
+  model_name: inputPath('The folder of the model, safetensors with its tokenizer', 'model'),
+  dataset_source: inputPath('The data set, a file of JSON, lines of JSON, CSV or Parquet', 'dataset'),
   num_epochs: optionalOrEmpty(decimal({ min: 0.001, max: 1000, about: 'Default: 1.' })),
   learning_rate: optionalOrEmpty(decimal({ min: 1e-9, max: 1, about: 'Default: 0.0002.' })),
   lora_r: optionalOrEmpty(integer({ min: 1, max: 1024, about: 'Rank of the adapter. Default: 16.' })),
@@ -216,8 +243,14 @@ export function trainKind(environment: PythonEnvironment): JobKind {
     missing: () => environment.missing(TOOL_PACKAGES.finetune),
     plan: (body) => ({
       inputs: [
-        { name: 'model', field: 'model_name', given: body.model_name, accepts: 'folder' },
-        { name: 'dataset', field: 'dataset_source', given: body.dataset_source, accepts: 'file' },
+        { name: 'model', field: 'model_name', given: body.model_name, accepts: 'folder', hub: 'model' },
+        {
+          name: 'dataset',
+          field: 'dataset_source',
+          given: body.dataset_source,
+          accepts: 'file',
+          hub: 'dataset',
+        },
       ],
       parameters: trainParameters(body),
     }),
@@ -225,6 +258,7 @@ export function trainKind(environment: PythonEnvironment): JobKind {
       const builtin = (exports as readonly string[]).some((each) => each.startsWith('gguf'));
       return withOwnCode(await pythonProgram(environment, 'finetune', { builtin }), builtin);
     },
+    answerFields: { ...DONE_FIELDS, status: choice(['done']), output_paths: outputPaths, result: anything },
     answer: (done: DoneJob) => ({
       success: true,
       status: 'done',

@@ -119,12 +119,14 @@ function adapterFile(folder: string, base: string, path: string): void {
 function finish({ parameters, inputs, output }: Request): Record<string, unknown> {
   say({ progress: 0.95, stage: 'gguf' });
   if (parameters['path'] === 'pytorch_to_gguf') {
-    const target = join(output, 'gguf');
-    mkdirSync(target);
-    modelFile(output, join(target, 'model.gguf'));
+    const made = `gguf/${nameOf(parameters['output_name'])}.gguf`;
+    // Safetensors that the input has are read where they are: the output is empty then.
+    const from = readdirSync(output).length > 0 ? output : String(inputs['model']);
+    mkdirSync(join(output, 'gguf'));
+    modelFile(from, join(output, made));
     for (const name of readdirSync(output))
       if (name !== 'gguf') rmSync(join(output, name), { recursive: true });
-    return { output: 'gguf/model.gguf', files: ['gguf/model.gguf'] };
+    return { output: made, files: [made] };
   }
   const asked = parameters['exports'] ?? [];
   const exports = new Set(Array.isArray(asked) ? asked : [asked]);
@@ -133,6 +135,11 @@ function finish({ parameters, inputs, output }: Request): Record<string, unknown
     adapterFile(join(output, 'lora'), String(inputs['model']), join(output, 'adapter.gguf'));
   if (!exports.has('safetensors')) rmSync(join(output, 'merged'), { recursive: true, force: true });
   return {};
+}
+
+/** The tool has refused what is no plain name. */
+function nameOf(given: unknown): string {
+  return typeof given === 'string' ? given.replace(/\.gguf$/, '') : 'model';
 }
 
 async function main(): Promise<void> {

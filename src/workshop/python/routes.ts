@@ -1,7 +1,7 @@
 // The routes about Python that start no job: what can be converted, what can be trained, and the jobs of
 // training.
 
-import { anything, choice, flag, integer, list, nullable, object, text } from '../../base/shape.ts';
+import { choice, flag, integer, list, nullable, object, optional, text } from '../../base/shape.ts';
 import { ApiError } from '../../base/errors.ts';
 import { ownerOf } from '../../file-routes/stored.ts';
 import { type Route, route } from '../../http/route.ts';
@@ -15,6 +15,8 @@ const MAX_JOBS = 1000;
 const count = integer({ min: 0, max: 100_000 });
 const COMMON = { method: 'GET', access: 'key', limited: true, tag: 'Jobs' } as const;
 const words = text({ max: 4096 });
+/** As Part of finetune-status. */
+const part = object({ available: flag(), version: nullable(words), note: optional(words) });
 
 export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readonly Route[] {
   return [
@@ -46,13 +48,13 @@ export function pythonRoutes(environment: PythonEnvironment, jobs: Jobs): readon
       answer: object({
         ready: flag(),
         backend: words,
-        cuda: anything,
-        unsloth: anything,
-        torch: anything,
-        transformers: anything,
-        peft: anything,
-        trl: anything,
-        bitsandbytes: anything,
+        cuda: part,
+        unsloth: part,
+        torch: part,
+        transformers: part,
+        peft: part,
+        trl: part,
+        bitsandbytes: part,
         export_formats: list(words, { max: 16 }),
         missing: list(words, { max: 64 }),
         command: nullable(words),

@@ -148,6 +148,7 @@ function imatrix(request: ProgramRequest): Promise<object> {
           textSha256: hash.digest('hex'),
           maxTokens: request.number('max_tokens') ?? 0,
           path,
+          format: request.text('format') === 'dat' ? 'dat' : 'gguf',
           signal,
           onProgress: reporter('reading'),
         },

@@ -5,6 +5,7 @@ import { readFileSync, writeSync } from 'node:fs';
 import { ApiError } from '../../base/errors.ts';
 import { anyObject, integer, object, text } from '../../base/shape.ts';
 import { parseStored } from '../../base/stored-json.ts';
+import { PROGRAM_REFUSALS } from '../kind.ts';
 
 const requestShape = object({
   kind: text({ max: 64 }),
@@ -76,7 +77,10 @@ export async function speakOf(work: () => Promise<object>): Promise<void> {
     process.exitCode = 1;
     if (error instanceof ApiError) {
       const { code, message, param } = error;
-      say({ refused: { code, message: message.slice(0, 300), param: param ?? undefined } });
+      if (PROGRAM_REFUSALS.has(code))
+        say({ refused: { code, message: message.slice(0, 300), param: param ?? undefined } });
+      // A fault of the program, not of what it was given.
+      else say({ log: `${code}: ${message}` });
     } else process.stderr.write(`${error instanceof Error ? error.name : 'Error'}\n`);
   }
 }

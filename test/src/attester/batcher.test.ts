@@ -80,7 +80,7 @@ function setUp(options: Partial<BatcherOptions> = {}) {
   const ask = (
     nonce: Uint8Array,
     modelId?: string,
-    clientId = 'c',
+    clientId: string | null = 'c',
     signal = new AbortController().signal,
   ): Promise<AttestationDocument> =>
     attester.attest({
@@ -172,17 +172,19 @@ describe('a document', () => {
     expect(decodeClaims(document.claims).model.sha256).toEqual(allModelsDigest(list));
   });
 
-  test('of the certificate is made even while strangers fill the queue', async () => {
+  test('of the certificate and of the program itself are made even while strangers fill the queue', async () => {
     const { ask, attester, asked, state } = setUp({ maxQueue: 2 });
     state.auto = false;
     const first = ask(nonce());
     await turn();
     const waiting = [ask(nonce()), ask(nonce())];
     await expect(ask(nonce())).rejects.toMatchObject({ code: 'attestation_rate_limited' });
-    const certificate = attester.attestCertificate(new AbortController().signal);
+    const { signal } = new AbortController();
+    const certificate = attester.attestCertificate(signal);
+    const own = attester.attest({ nonce: nonce(), exporter: nonce(), clientId: null, signal });
     state.auto = true;
     for (const each of asked) each.finish();
-    await Promise.all([first, ...waiting]);
+    await Promise.all([first, ...waiting, own]);
     expect(decodeClaims((await certificate).claims).nonce).toBeUndefined();
   });
 
@@ -277,6 +279,8 @@ describe('limits', () => {
       retryAfterSeconds: 20,
     });
     await ask(nonce(), undefined, 'other');
+    // The program's own has none.
+    for (let i = 0; i < 5; i++) await ask(nonce(), undefined, null);
     clock.advance(20_000);
     await ask(nonce(), undefined, 'greedy');
     await expect(ask(nonce(), undefined, 'greedy')).rejects.toMatchObject({

@@ -32,6 +32,7 @@ describe('writing', () => {
       prompt_tokens: 0,
       completion_tokens: 2,
       evidence_sha256: null,
+      receipt_sha256: null,
       milliseconds: 13,
       aborted: false,
     });

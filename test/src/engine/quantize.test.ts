@@ -169,11 +169,20 @@ describe.skipIf(process.platform !== 'linux')('on Linux', () => {
     expect(errors.at(-1)).toBeLessThan(0.5);
   });
 
+  test('a model that is quantised already is refused, with a matrix and without', async () => {
+    const { path } = await run(small, { type: 'Q8_0' });
+    for (const type of ['Q4_K_M', 'IQ1_S'] as const)
+      await expect(run(path, { type })).rejects.toMatchObject({
+        code: 'unsupported_model_format',
+        message: 'a tensor of the model is Q8_0 already: quantise the model in F32, F16 or BF16',
+      });
+  });
+
   test('a file that is none, an abort, a full disk', async () => {
     const none = join(work, 'none.gguf');
     writeFileSync(none, 'GGUF');
     await expect(run(none, { type: 'Q8_0' })).rejects.toMatchObject({
-      code: 'model_load_failed',
+      code: 'unsupported_model_format',
       message: expect.stringContaining('llama.cpp did not quantise the model') as string,
     });
     const signal = AbortSignal.abort(new Error('no longer wanted'));

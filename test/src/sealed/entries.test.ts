@@ -1,4 +1,4 @@
-// The set each sealed request runs once by (docs/sealed.md §5): its window, its bounds, and what is free again.
+// The set each sealed request runs once by (docs/sealed.md §5): its window, its bounds, freed entries.
 
 import { expect, test } from 'vitest';
 import { Entries, WINDOW_SECONDS } from '../../../src/sealed/entries.ts';

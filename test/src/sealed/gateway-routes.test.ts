@@ -53,11 +53,10 @@ function plain(text: string): string {
 test.each(rows)('%s [B20]', async (_, sample) => {
   const body = textOf(sample);
   const type = /content-type: ([^\r]+)/.exec(sample.headers ?? '')?.[1] ?? 'application/json';
-  const direct = await fetch(`${api.url}${sample.path}`, {
-    method: sample.method,
-    ...(body === undefined ? {} : { body, headers: { 'content-type': type } }),
-  });
-  const asked = { method: sample.method, path: sample.path, model: digestOf(modelOf(sample)) };
+  const headers: Record<string, string> = body === undefined ? {} : { 'content-type': type };
+  const { method, path } = sample;
+  const direct = await fetch(`${api.url}${path}`, { method, headers, body: body ?? null });
+  const asked = { method, path, model: digestOf(modelOf(sample)) };
   const fields =
     body === undefined
       ? []

@@ -1,5 +1,5 @@
-// The rotation of claim 7 (docs/sealed.md §2): the last but one opens nothing, ids of neighbours differ, and a
-// key that could not be made leaves the present one.
+// The rotation of claim 7 (docs/sealed.md §2): only the last two keys open, their ids differ, and a key that
+// could not be made leaves the present one.
 
 import { expect, test, vi } from 'vitest';
 import { keyIdOf } from '../../../attestation/sealed/request.ts';

@@ -47,11 +47,16 @@ function provenanceOf(settings: string): Provenance | undefined {
   return createProvenance(config, { now: () => 10 });
 }
 
-function entryOf(digests: readonly string[], sources?: readonly string[]): RegistryEntry {
+function entryOf(
+  digests: readonly string[],
+  sources?: readonly string[],
+  folder?: RegistryEntry['folder'],
+): RegistryEntry {
   const derived =
     sources === undefined ? undefined : { sources: sources.map((sha256) => ({ sha256, size: 1 })) };
+  const files = digests.map((sha256) => ({ sha256 }));
   // Of an entry, admission reads these alone.
-  return { model: { derived }, files: digests.map((sha256) => ({ sha256 })) } as unknown as RegistryEntry;
+  return { model: { derived }, files, folder } as unknown as RegistryEntry;
 }
 
 const MADE = OUTPUT!.toString('hex');
@@ -61,7 +66,7 @@ describe('judging a record', () => {
     const mine = provenanceOf(`keys = ["${HEX}"]`)!;
     const { origin, outputs } = await mine.judge(proofOf(recordOf()));
     expect(origin).toMatchObject({ kind: 'gguf/quantize', receiptKey: HEX, by: 'key' });
-    expect([...outputs]).toEqual([MADE]);
+    expect([...outputs]).toEqual([['a.gguf', MADE]]);
     const theirs = provenanceOf(`keys = ["${OTHER}"]`)!;
     await expect(theirs.judge(proofOf(recordOf()))).rejects.toMatchObject({ code: 'job_record_refused' });
     const record = recordOf();
@@ -76,6 +81,7 @@ describe('judging a record', () => {
   test.each<[string, Partial<JobRecord>, RegExp]>([
     ['kinds = ["gguf/convert"]', {}, /kind gguf\/quantize are not trusted/],
     [`inputs = ["${OTHER}"]`, {}, /given a file that is not trusted/],
+    [`inputs = ["${OTHER}"]`, { inputs: [] }, /names no file the job was given/],
     ['', { state: 'failed', code: 'job_failed', outputs: [] }, /failed, not done/],
   ])('%s: refused', async (more, change, why) => {
     const provenance = provenanceOf(`keys = ["${HEX}"]\n${more}`)!;
@@ -89,6 +95,16 @@ describe('judging a record', () => {
   test('inputs that are trusted pass', async () => {
     const provenance = provenanceOf(`keys = ["${HEX}"]\ninputs = ["${INPUT!.toString('hex')}"]`)!;
     await expect(provenance.judge(proofOf(recordOf()))).resolves.toBeDefined();
+  });
+
+  test('a named key is trusted whatever evidence comes beside it, and only that key', async () => {
+    const policy = JSON.stringify({ measurements: ['00'.repeat(48)], models: { 'assay-workshop': OTHER } });
+    const proof = { ...proofOf(recordOf()), evidence: '{}' };
+    const both = provenanceOf(`keys = ["${HEX}"]\npolicy = '${policy}'`)!;
+    expect((await both.judge(proof)).origin.by).toBe('key');
+    const other = provenanceOf(`keys = ["${OTHER}"]\npolicy = '${policy}'`)!;
+    for (const shown of [proof, proofOf(recordOf())])
+      await expect(other.judge(shown)).rejects.toMatchObject({ code: 'job_record_refused' });
   });
 
   test('evidence that is none is refused where a policy asks for it, and counts for nothing where none does', async () => {
@@ -116,7 +132,23 @@ describe('admitting a model', () => {
       await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
         code: 'job_record_refused',
       });
-    expect((await admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).model.job).toBeDefined();
+    // A converted folder needs the names of its files.
+    await expect(admittedEntry(entryOf([OTHER], [MADE]), proof, provenance)).rejects.toMatchObject({
+      code: 'job_record_refused',
+    });
+    const named = (name: string): RegistryEntry =>
+      entryOf([OTHER], [MADE], { kind: 'model', files: [{ name, sha256: MADE }] });
+    expect((await admittedEntry(named('a.gguf'), proof, provenance)).model.job).toBeDefined();
+    for (const entry of [
+      named('b.gguf'),
+      named('.gguf'),
+      entryOf([]),
+      entryOf([], undefined, { kind: 'model', files: [] }),
+    ])
+      // prettier-ignore
+      await expect(admittedEntry(entry, proof, provenance)).rejects.toMatchObject({
+        code: 'job_record_refused',
+      });
   });
 
   test('without a record: refused where one is required, and only there', async () => {

@@ -137,7 +137,7 @@ export class SlotAdmission {
     if (!request.started) {
       request.started = true;
       this.#events.started(job.prompt.length, cachedTokens);
-      job.emit({ kind: 'start', promptTokens: job.prompt.length, cachedTokens });
+      job.emit({ kind: 'start', promptTokens: job.prompt.length, cachedTokens, ...job.receipt });
     }
     this.#beginIfRead(sequence);
     return true;

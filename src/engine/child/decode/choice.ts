@@ -8,6 +8,7 @@ import type { CallMarks, GenerateEvent, TokenLogprob } from '../../seam/engine.t
 import { logprobs, type Sampler } from './sampler.ts';
 import type { ReasoningReader } from './reasoning.ts';
 import { createTextStream } from './text-stream.ts';
+import { tokenDigest } from './token-digest.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
 
@@ -28,6 +29,8 @@ export interface ChoiceOptions {
   /** Bytes of any token, for logprobs. */
   readonly rawPiece: (token: number) => Uint8Array;
   readonly isEnd: (token: number) => boolean;
+  /** The finish carries the digest of the tokens. */
+  readonly receipt?: boolean | undefined;
   readonly emit: (event: GenerateEvent) => void;
 }
 
@@ -63,6 +66,7 @@ export function createChoice(options: ChoiceOptions): Choice {
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
+  const ids: number[] | null = options.receipt === true ? [] : null;
   const { reasoning } = options;
   /** Tokens that end the reasoning at its budget. */
   let forced: readonly number[] =
@@ -116,6 +120,7 @@ export function createChoice(options: ChoiceOptions): Choice {
       stop: text.stop,
       completionTokens: written,
       reasoningTokens: reasoning?.reader.tokens,
+      tokensSha256: ids === null ? undefined : tokenDigest(ids),
     });
     return null;
   };
@@ -139,6 +144,7 @@ export function createChoice(options: ChoiceOptions): Choice {
       options.constraint?.accept(token);
       options.sampler.accept(token);
       written += 1;
+      ids?.push(token);
       if (options.isEnd(token)) return finish('stop');
       if (options.logprobs !== undefined)
         pending.push({

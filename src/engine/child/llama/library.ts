@@ -2,7 +2,7 @@
 // corrupts memory silently, so `loadLlama` refuses: another library version, another structure size, or a
 // default-parameters call whose fields do not come back as the header's constructor writes them.
 
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { llamaFolder, LlamaLibraryError } from '../../seam/library-folder.ts';
@@ -68,6 +68,18 @@ export function loadLlama(
   llama.llama_backend_init();
   const base = (): NativeLibrary => koffi.load(find('libggml-base'));
   return { llama, newThreadpool: threadpoolMaker(ggml), ggml: { registry: ggml, base } };
+}
+
+/**
+ * The CPU variant in this process, by its file: `libggml-cpu-haswell`. Reads /proc/self/maps, so it is called
+ * before the process is confined; `unknown` where there is no such file.
+ */
+export function cpuVariant(): string {
+  try {
+    return /\/(libggml-cpu[\w-]*)\.so/.exec(readFileSync('/proc/self/maps', 'utf8'))?.[1] ?? 'unknown';
+  } catch {
+    return 'unknown';
+  }
 }
 
 export function assertVersion(version: unknown): void {

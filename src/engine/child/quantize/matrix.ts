@@ -1,6 +1,6 @@
 // The importance matrix of a model: for every column of a weight matrix, the mean square of the numbers that
-// are multiplied with it while the model reads a text. llama.cpp asks before and after each node of its
-// graph (`cb_eval`). Deterministic: 32-bit keys and values, and the arithmetic of the plain CPU variant.
+// are multiplied with it while the model reads a text; of the experts of a model, for each expert over the
+// tokens that were given to it. llama.cpp asks before and after each node of its graph (`cb_eval`). Deterministic: 32-bit keys and values, and the arithmetic of the plain CPU variant.
 
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';
@@ -25,10 +25,10 @@ const WEIGHTS = /^(?:blk\.\d+\..+|output)\.weight$/;
 
 export type ImportanceMatrix = ReadonlyMap<string, Float32Array>;
 
-/** Of one matrix: the sum of squares of each column, over so many rows. */
+/** Of one matrix: the sum of squares of each column, plane after plane; `counts` has the rows of each. */
 export interface Sum {
   readonly squares: Float64Array;
-  rows: number;
+  readonly counts: number[];
 }
 
 export interface MatrixOptions {
@@ -67,9 +67,9 @@ export function collectSums(
   params.flash_attn_type = 0;
   // Every token then has outputs, so the last layer sees all of them as well.
   params.embeddings = true;
-  params.cb_eval = observer(sums, multiplication(options.ggml));
+  params.cb_eval = observer(sums, multiplications(options.ggml));
   const context = llama.llama_init_from_model(model, params);
-  if (context === null) throw new Error('the model cannot be run for its importance matrix');
+  if (context === null) throw unusable('run');
   const tokens = tokenize(llama, model, options);
   const batchOf = library.func('llama_batch_get_one', koffi.struct({ ...BATCH }), [POINTER, 'int32']);
   const decode = library.func('llama_decode', 'int32', [POINTER, koffi.struct({ ...BATCH })]);
@@ -81,7 +81,7 @@ export function collectSums(
     new Int32Array(native).set(tokens.subarray(start, start + count));
     if (memory !== null) llama.llama_memory_clear(memory, true);
     const rc: unknown = decode(context, batchOf(pointer, count));
-    if (rc !== 0) throw new Error(`the model cannot be run for its importance matrix (${String(rc)})`);
+    if (rc !== 0) throw unusable('run');
     options.onTokens?.(start + count, tokens.length);
   }
   library.func('llama_free', 'void', [POINTER])(context);
@@ -110,8 +110,12 @@ function loadModel(llama: LlamaLibrary, path: string): Pointer {
   params.use_extra_bufts = false;
   const model = llama.llama_model_load_from_file_ptr(file, params);
   closeStream(file);
-  if (model === null) throw new Error('the model cannot be loaded for its importance matrix');
+  if (model === null) throw unusable('loaded');
   return model;
+}
+
+function unusable(what: 'loaded' | 'run'): ApiError {
+  return new ApiError('unsupported_model_format', `the model cannot be ${what} for its importance matrix`);
 }
 
 function tokenize(
@@ -127,22 +131,35 @@ function tokenize(
   return tokens.subarray(0, Math.min(count, maxTokens));
 }
 
-/** The number of GGML_OP_MUL_MAT in this library. */
-function multiplication(ggml: NativeLibrary): number {
+interface Multiplications {
+  readonly plain: number;
+  /** By experts, which the third source names for each token. */
+  readonly byId: number;
+}
+
+/** The numbers of GGML_OP_MUL_MAT and GGML_OP_MUL_MAT_ID in this library. */
+function multiplications(ggml: NativeLibrary): Multiplications {
   const nameOf = ggml.func('ggml_op_name', 'str', ['int32']);
-  for (let op = 0; op < 64; op++) if (nameOf(op) === 'MUL_MAT') return op;
-  throw new Error('the inference library has no MUL_MAT');
+  const names = Array.from({ length: 64 }, (_, op) => String(nameOf(op)));
+  const [plain, byId] = [names.indexOf('MUL_MAT'), names.indexOf('MUL_MAT_ID')];
+  if (plain < 0 || byId < 0) throw new Error('the inference library has no MUL_MAT or no MUL_MAT_ID');
+  return { plain, byId };
 }
 
 /** `bool (*)(struct ggml_tensor *, bool ask, void *)`: true to `ask` means that the node's data is wanted. */
-function observer(sums: Map<string, Sum>, multiply: number): Pointer {
+function observer(sums: Map<string, Sum>, { plain, byId }: Multiplications): Pointer {
   const observe = (node: Pointer, ask: boolean): boolean => {
     const tensor = tensorAt(node);
-    if (tensor.getInt32(TENSOR.op, true) !== multiply) return !ask;
-    const name = nameOf(tensorAt(tensor.getBigUint64(TENSOR.src, true)));
+    const op = tensor.getInt32(TENSOR.op, true);
+    if (op !== plain && op !== byId) return !ask;
+    const weights = tensorAt(tensor.getBigUint64(TENSOR.src, true));
+    const name = nameOf(weights);
     const input = tensorAt(tensor.getBigUint64(TENSOR.src + 8, true));
     if (!WEIGHTS.test(name) || input.getInt32(TENSOR.type, true) !== F32) return !ask;
-    if (!ask) addRows(sums, name, input);
+    if (ask) return true;
+    if (op === plain) addRows(sums, name, input);
+    else
+      addExperts(sums, name, { weights, input, ids: tensorAt(tensor.getBigUint64(TENSOR.src + 16, true)) });
     return true;
   };
   return koffi.register(observe, koffi.pointer(koffi.proto('bool', [POINTER, 'bool', POINTER])));
@@ -158,28 +175,94 @@ function nameOf(tensor: DataView): string {
 }
 
 function addRows(sums: Map<string, Sum>, name: string, input: DataView): void {
-  const [columns = 0, rows = 0, planes = 0] = [0, 1, 2].map((i) =>
-    Number(input.getBigInt64(TENSOR.ne + 8 * i, true)),
-  );
-  const [, rowBytes = 0, planeBytes = 0] = [0, 1, 2].map((i) =>
-    Number(input.getBigUint64(TENSOR.nb + 8 * i, true)),
-  );
-  const data = input.getBigUint64(TENSOR.data, true);
-  const sum = sums.get(name) ?? { squares: new Float64Array(columns), rows: 0 };
-  sums.set(name, sum);
+  const { sizes, strides, data } = layoutOf(input);
+  const [columns, rows, planes] = sizes;
+  const [, rowBytes, planeBytes] = strides;
+  const sum = sumOf(sums, name, columns, 1);
   for (let plane = 0; plane < planes; plane++)
     for (let row = 0; row < rows; row++) {
-      const at = data + BigInt(plane * planeBytes + row * rowBytes);
-      const values = new Float32Array(nativeView(at, 4 * columns));
-      for (let i = 0; i < columns; i++) sum.squares[i]! += values[i]! * values[i]!;
+      addRow(sum, 0, data + BigInt(plane * planeBytes + row * rowBytes), columns);
     }
-  sum.rows += rows * planes;
 }
 
-/** A column that the text never reaches counts for a little: a block of none has no scale. */
-export function meanOf({ squares, rows }: Sum): Float32Array {
-  const floor = (squares.reduce((sum, each) => sum + each, 0) / squares.length) * 1e-6 || 1;
-  return Float32Array.from(squares, (each) => Math.max(each, floor) / rows);
+interface Chosen {
+  readonly weights: DataView;
+  readonly input: DataView;
+  readonly ids: DataView;
+}
+
+/**
+ * ggml_mul_mat_id: `ids` has the experts of each token; the row of the input is one for all of them, or one
+ * for each.
+ */
+function addExperts(sums: Map<string, Sum>, name: string, { weights, input, ids }: Chosen): void {
+  const { sizes, strides, data } = layoutOf(input);
+  const [columns, rows, tokens] = sizes;
+  const [, rowBytes, tokenBytes] = strides;
+  const experts = layoutOf(weights).sizes[2];
+  const chosen = layoutOf(ids);
+  const [slots, idTokens] = chosen.sizes;
+  if (idTokens !== tokens) throw new Error('the experts of a layer are not of its tokens');
+  const sum = sumOf(sums, name, columns, experts);
+  for (let token = 0; token < tokens; token++)
+    for (let slot = 0; slot < slots; slot++) {
+      const at = chosen.data + BigInt(token * chosen.strides[1] + slot * chosen.strides[0]);
+      const expert = new DataView(nativeView(at, 4)).getInt32(0, true);
+      if (expert < 0 || expert >= experts) throw new Error('a token has an expert that is not there');
+      addRow(sum, expert, data + BigInt((slot % rows) * rowBytes + token * tokenBytes), columns);
+    }
+}
+
+type Three = readonly [number, number, number];
+
+function layoutOf(tensor: DataView): {
+  readonly sizes: Three;
+  readonly strides: Three;
+  readonly data: bigint;
+} {
+  const size = (i: number): number => Number(tensor.getBigInt64(TENSOR.ne + 8 * i, true));
+  const stride = (i: number): number => Number(tensor.getBigUint64(TENSOR.nb + 8 * i, true));
+  return {
+    sizes: [size(0), size(1), size(2)],
+    strides: [stride(0), stride(1), stride(2)],
+    data: tensor.getBigUint64(TENSOR.data, true),
+  };
+}
+
+function sumOf(sums: Map<string, Sum>, name: string, columns: number, planes: number): Sum {
+  const sum = sums.get(name) ?? {
+    squares: new Float64Array(columns * planes),
+    counts: Array.from({ length: planes }, () => 0),
+  };
+  sums.set(name, sum);
+  return sum;
+}
+
+function addRow({ squares, counts }: Sum, plane: number, at: bigint, columns: number): void {
+  const values = new Float32Array(nativeView(at, 4 * columns));
+  const start = plane * columns;
+  for (let i = 0; i < columns; i++) squares[start + i]! += values[i]! * values[i]!;
+  counts[plane]! += 1;
+}
+
+/**
+ * A column that the text never reaches counts for a little: a block of none has no scale. A plane that it
+ * never reaches, as an expert that was given no token, weighs all columns alike. Of a matrix that was given
+ * only zeros are raised, so that the result is what llama.cpp makes of it.
+ */
+export function meanOf({ squares, counts }: Sum, isGiven = false): Float32Array {
+  const columns = squares.length / counts.length;
+  const means = new Float32Array(squares.length).fill(1);
+  for (const [plane, rows] of counts.entries()) {
+    if (rows === 0) continue;
+    const own = squares.subarray(plane * columns, (plane + 1) * columns);
+    const floor = (own.reduce((sum, each) => sum + each, 0) / columns) * 1e-6 || 1;
+    means.set(
+      Float32Array.from(own, (each) => (isGiven && each > 0 ? each : Math.max(each, floor)) / rows),
+      plane * columns,
+    );
+  }
+  return means;
 }
 
 /** `llama_model_imatrix_data { const char * name; const float * data; size_t size; }[]`, ended by zeros. */

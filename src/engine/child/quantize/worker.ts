@@ -73,7 +73,7 @@ serveTask<QuantizeOrder | CollectOrder>((order, report) => {
   confineProcess('files');
   const from = { path: SOURCE, library, ggml };
   if (order.kind === 'collect') {
-    const text = readAt(0, Math.min(fstatSync(TASK_MATRIX_FD).size, MAX_TEXT_BYTES));
+    const text = textAt(fstatSync(TASK_MATRIX_FD).size);
     const { maxTokens } = order;
     const { sums, tokens, chunk } = collectSums(llama, { ...from, text, maxTokens, onTokens: report });
     return { kind: 'done', entries: writeSums(sums), tokens, chunk } satisfies TaskDone;
@@ -95,15 +95,26 @@ function matrixFor(
   return QUANTIZE_TYPES[type].needsMatrix ? collect() : undefined;
 }
 
-/** A plane that the text never reached weighs all columns alike. */
-function valuesOf({ at, columns, counts }: MatrixEntry): Float32Array {
+function valuesOf({ name, at, columns, counts }: MatrixEntry): Float32Array {
   const sums = new Float32Array(Uint8Array.from(readAt(at, 4 * columns * counts.length)).buffer);
-  const values = new Float32Array(sums.length).fill(1);
-  for (const [plane, rows] of counts.entries()) {
-    const squares = Float64Array.from(sums.subarray(plane * columns, (plane + 1) * columns));
-    if (rows > 0) values.set(meanOf({ squares, rows }), plane * columns);
+  if (!sums.every((each) => Number.isFinite(each) && each >= 0))
+    throw new ApiError(
+      'invalid_input',
+      `the importance matrix of ${name} has a value that is no sum of squares`,
+    );
+  return meanOf({ squares: Float64Array.from(sums), counts: [...counts] }, true);
+}
+
+/** As much as is read of it; llama.cpp ends the process at bytes that are no UTF-8. 400 invalid_input. */
+function textAt(size: number): Buffer {
+  const bytes = readAt(0, Math.min(size, MAX_TEXT_BYTES));
+  try {
+    // The last character may be cut off where the text goes on.
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    return Buffer.from(decoder.decode(bytes, { stream: size > MAX_TEXT_BYTES }));
+  } catch {
+    throw new ApiError('invalid_input', 'the text is not UTF-8');
   }
-  return values;
 }
 
 function readAt(at: number, length: number): Buffer {
@@ -117,10 +128,10 @@ function readAt(at: number, length: number): Buffer {
 }
 
 function writeSums(sums: ReadonlyMap<string, Sum>): readonly CollectedEntry[] {
-  return [...sums].map(([name, { squares, rows }]) => {
+  return [...sums].map(([name, { squares, counts }]) => {
     const bytes = Buffer.from(Float32Array.from(squares).buffer);
     for (let done = 0; done < bytes.length;) done += writeSync(TASK_OUTPUT_FD, bytes, done);
-    return { name, columns: squares.length, rows };
+    return { name, columns: squares.length / counts.length, counts };
   });
 }
 
@@ -186,13 +197,25 @@ class Log {
     }
   }
 
+  /** llama.cpp refuses a file with a reason, which is the caller's. */
   refusal(type: string): Error {
-    if (this.#reason?.includes('imatrix') === true || this.#reason?.includes('importance matrix') === true)
+    const reason = this.#reason ?? 'it gave no reason';
+    if (/(?:requires an imatrix|missing importance matrix)/i.test(reason))
       return new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
-    return new Error(`llama.cpp did not quantise the model: ${this.#reason ?? 'it gave no reason'}`);
+    if (/imatrix (?:size|contains)/i.test(reason))
+      return new ApiError('invalid_value', 'the importance matrix is not one of this model');
+    const already = /requantizing from type (\S{1,16}) is disabled/.exec(reason);
+    const why =
+      already === null
+        ? `llama.cpp did not quantise the model: ${reason}`
+        : `a tensor of the model is ${already[1]?.toUpperCase()} already: quantise the model in F32, F16 or BF16`;
+    return new ApiError('unsupported_model_format', why);
   }
 
   #read(line: string): void {
+    // Often on the line of the tensor it happened at.
+    const failure = /failed to quantize: (.*)$/.exec(line);
+    if (failure !== null) this.#reason ??= failure[1]?.trim().slice(0, 300);
     const step = /^\[\s*(\d+)\/\s*(\d+)\]/.exec(line);
     if (step !== null) return this.#report(Number(step[1]), Number(step[2]));
     const fallback =
@@ -206,6 +229,5 @@ class Log {
         wanted: fallback[3]!.toUpperCase(),
         used: fallback[4]!.toUpperCase(),
       });
-    if (/importance matrix|failed to quantize/i.test(line)) this.#reason ??= line.trim().slice(0, 300);
   }
 }

@@ -42,6 +42,8 @@ export interface ChatTemplate {
   readonly reasoning: ReasoningFormat | null;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
+  /** The Jinja text that renders, that of the fallback where it does. */
+  readonly source?: string | undefined;
   /**
    * `variables`: what a request sets for the template (`enable_thinking`); names that the template
    * is always given stay ours.
@@ -101,7 +103,8 @@ export function createChatTemplate(
   const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) =>
     vocabulary.specials.some((special) => special.text === text),
   );
-  const renderer = new Renderer(source ?? (hasChatMl ? CHAT_ML : PLAIN), vocabulary, bounds);
+  const text = source ?? (hasChatMl ? CHAT_ML : PLAIN);
+  const renderer = new Renderer(text, vocabulary, bounds);
   /** One budget for all that is rendered before the first request. */
   const loading = renderer.meter();
   const absence = settleParts(renderer, loading);
@@ -117,6 +120,7 @@ export function createChatTemplate(
     reasoning: detectReasoning(source),
     losesSystem: losesSystem(renderer, lacking, loading),
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
+    source: text,
   });
 }
 
@@ -221,12 +225,14 @@ interface Findings {
   readonly reasoning: ReasoningFormat | null;
   readonly losesSystem: boolean;
   readonly stops: readonly string[];
+  readonly source: string;
 }
 
 class JinjaTemplate implements ChatTemplate {
   readonly toolFormat: ToolFormat;
   readonly reasoning: ReasoningFormat | null;
   readonly stops: readonly string[];
+  readonly source: string;
   readonly #renderer: Renderer;
   readonly #tokenize: Tokenize;
   readonly #findings: Findings;
@@ -235,6 +241,7 @@ class JinjaTemplate implements ChatTemplate {
     this.toolFormat = findings.calls.format;
     this.reasoning = findings.reasoning;
     this.stops = findings.stops;
+    this.source = findings.source;
     this.#renderer = renderer;
     this.#tokenize = tokenize;
     this.#findings = findings;

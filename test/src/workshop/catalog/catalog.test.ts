@@ -12,7 +12,7 @@ import {
 } from '../../../../src/workshop/catalog/catalog.ts';
 import { CATALOG_ENTRIES } from '../../../../src/workshop/catalog/entries.ts';
 import { catalogEntry } from '../../../../src/workshop/catalog/entry.ts';
-import { BENCHMARKS, DATASETS } from '../../../../src/workshop/catalog/texts.ts';
+import { BENCHMARKS, DATASETS, isMade, madeText } from '../../../../src/workshop/catalog/texts.ts';
 
 function key(type: 'ed25519' | 'ed448' = 'ed25519'): string {
   const pair = type === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('ed448');
@@ -81,6 +81,22 @@ test('the answer: downloaded by digest, and no signature is said', async () => {
   expect(answer.datasets.map(({ id }) => id)).toEqual(['assay-tiny-instructions', 'assay-tiny-completions']);
   expect(answer.benchmarks.map(({ downloaded }) => downloaded)).toEqual([true]);
   expect(answer.models[0]).not.toHaveProperty('kind');
+});
+
+test('texts of our own are here, by the digest of the bytes that are handed out; nothing else is', () => {
+  for (const [list, entries] of [
+    ['datasets', CATALOG_ENTRIES.filter(({ kind }) => kind === 'dataset')],
+    ['benchmarks', CATALOG_ENTRIES.filter(({ kind }) => kind === 'benchmark')],
+  ] as const) {
+    expect(entries.length).toBeGreaterThan(0);
+    for (const { id, sha256 } of entries) {
+      expect(createHash('sha256').update(madeText(list, id)!).digest('hex')).toBe(sha256);
+      expect(isMade(sha256)).toBe(true);
+    }
+  }
+  for (const { sha256 } of CATALOG_ENTRIES.filter(({ kind }) => kind === 'model'))
+    expect(isMade(sha256)).toBe(false);
+  expect(isMade('0'.repeat(64))).toBe(false);
 });
 
 test('a signature is over these entries, in any order, by one key', async () => {

@@ -2,42 +2,17 @@
 
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { openJobRecord } from '../../../../attestation/receipts/job.ts';
-import type { Jobs } from '../../../../src/workshop/jobs/jobs.ts';
 import { isOver } from '../../../../src/workshop/jobs/state.ts';
-import { LIMITS, openJobs, RECEIPT, RESULT, scratch, scriptKind } from '../../../fixtures/workshop/kinds.ts';
+import { LIMITS, RECEIPT, RESULT, scriptKind } from '../../../fixtures/workshop/kinds.ts';
+import { GOOD, NEVER, useOpenedJobs } from '../../../fixtures/workshop/opened-jobs.ts';
 
-const NEVER = new AbortController().signal;
-let folder: ReturnType<typeof scratch>;
-const OPENED: Jobs[] = [];
-beforeEach(() => (folder = scratch()));
-afterEach(async () => {
-  for (const jobs of OPENED.splice(0)) await jobs.close();
-  folder.remove();
-});
-
-async function open(
-  ...args: Parameters<typeof openJobs> extends [string, ...infer Rest] ? Rest : never
-): Promise<Jobs> {
-  const jobs = await openJobs(folder.path, ...args);
-  OPENED.push(jobs);
-  return jobs;
-}
-
-const GOOD = scriptKind(
-  'good',
-  `echo '{"progress":0.5,"stage":"half"}'; mkdir /job/out/sub; echo -n one > /job/out/a.bin; echo -n two > /job/out/sub/b.bin; ${RESULT}`,
-);
-
-async function ended(jobs: Jobs, kind: Parameters<Jobs['submit']>[1], owner = 'me') {
-  const { id } = await jobs.submit(owner, kind, kind.plan({}));
-  return jobs.wait(owner, id, NEVER);
-}
+const fixture = useOpenedJobs();
 
 test('a job that is done has its outputs, and a record that says so', async () => {
-  const jobs = await open([GOOD]);
-  const job = await ended(jobs, GOOD);
+  const jobs = await fixture.open([GOOD]);
+  const job = await fixture.ended(jobs, GOOD);
   expect(job).toMatchObject({ state: 'done', progress: 1, stage: 'half', error: null, recorded: true });
   expect(job.outputs.map(({ name, size }) => [name, size])).toEqual([
     ['a.bin', 3],
@@ -84,8 +59,8 @@ test.each([
   ],
 ])('%s fails the job, with a record and without outputs', async (_what, script, code) => {
   const kind = scriptKind('bad', script);
-  const jobs = await open([kind]);
-  const job = await ended(jobs, kind);
+  const jobs = await fixture.open([kind]);
+  const job = await fixture.ended(jobs, kind);
   expect(job).toMatchObject({ state: 'failed', error: { code }, outputs: [], recorded: true });
   const record = await openJobRecord(new Uint8Array((await jobs.record('me', job.id)) ?? []));
   expect(record).toMatchObject({ state: 'failed', code, outputs: [] });
@@ -93,7 +68,7 @@ test.each([
 
 test('over its time: job_over_limit', async () => {
   const kind = scriptKind('slow', 'sleep 1000', { limits: { ...LIMITS, wallMs: 200 } });
-  expect(await ended(await open([kind]), kind)).toMatchObject({
+  expect(await fixture.ended(await fixture.open([kind]), kind)).toMatchObject({
     state: 'failed',
     error: { code: 'job_over_limit' },
   });
@@ -101,7 +76,7 @@ test('over its time: job_over_limit', async () => {
 
 test('cancel ends what runs and what waits, and is answered once nothing runs', async () => {
   const kind = scriptKind('forever', `setsid sleep 1000 & echo '{"progress":0.1,"stage":"up"}'; sleep 1000`);
-  const jobs = await open([kind]);
+  const jobs = await fixture.open([kind]);
   const first = await jobs.submit('me', kind, kind.plan({}));
   const second = await jobs.submit('me', kind, kind.plan({}));
   expect(await jobs.cancel('me', second.id)).toMatchObject({ state: 'cancelled', recorded: true });
@@ -113,9 +88,32 @@ test('cancel ends what runs and what waits, and is answered once nothing runs', 
   expect(await jobs.cancel('me', first.id)).toMatchObject({ state: 'cancelled' });
 });
 
+test('cancel while inputs are read ends the job, and not the workshop', async () => {
+  const inputs = Array.from({ length: 40 }, (_, i) => `f${i}.bin`);
+  for (const name of inputs) writeFileSync(fixture.path(name), Buffer.alloc(3e6));
+  const kind = scriptKind('many', RESULT, {
+    plan: () => ({
+      inputs: inputs.map((given, i) => ({
+        name: `in${i}`,
+        field: 'path',
+        given,
+        accepts: 'file' as const,
+      })),
+      parameters: {},
+    }),
+  });
+  const jobs = await fixture.open([kind], { roots: [fixture.path()] });
+  // An abort without a handler ends this process, and this test.
+  for (let turn = 0; turn < 12; turn++) {
+    const { id } = await jobs.submit('me', kind, kind.plan({}));
+    for (let i = 0; i < 3 * turn; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(await jobs.cancel('me', id)).toMatchObject({ state: 'cancelled', recorded: true });
+  }
+});
+
 test('another key sees nothing of a job, and can do nothing to it', async () => {
-  const jobs = await open([GOOD]);
-  const job = await ended(jobs, GOOD);
+  const jobs = await fixture.open([GOOD]);
+  const job = await fixture.ended(jobs, GOOD);
   for (const attempt of [
     () => jobs.get('you', job.id),
     () => jobs.record('you', job.id),
@@ -130,7 +128,7 @@ test('another key sees nothing of a job, and can do nothing to it', async () => 
 
 test('the queue is bounded, half of it for one caller', async () => {
   const kind = scriptKind('forever', 'sleep 1000');
-  const jobs = await open([kind]);
+  const jobs = await fixture.open([kind]);
   const submit = (owner: string) => jobs.submit(owner, kind, kind.plan({}));
   await submit('me');
   await submit('me');
@@ -143,7 +141,7 @@ test('the queue is bounded, half of it for one caller', async () => {
 
 test('a kind that requires a barrier this machine lacks is refused before it is queued', async () => {
   const kind = scriptKind('strict', RESULT, { requires: ['files', 'network'] });
-  const jobs = await open([kind], { modes: ['none'] });
+  const jobs = await fixture.open([kind], { modes: ['none'] });
   await expect(jobs.submit('me', kind, kind.plan({}))).rejects.toMatchObject({
     code: 'confinement_missing',
     status: 503,
@@ -154,7 +152,7 @@ test('a kind that requires a barrier this machine lacks is refused before it is 
 test('the network is given only where the operator gives it, and a program that is missing is named', async () => {
   const online = scriptKind('online', RESULT, { network: true });
   const absent = scriptKind('absent', RESULT, { missing: () => Promise.resolve('run "x"') });
-  const jobs = await open([online, absent]);
+  const jobs = await fixture.open([online, absent]);
   await expect(jobs.submit('me', online, online.plan({}))).rejects.toMatchObject({
     code: 'network_disabled',
   });
@@ -167,12 +165,12 @@ test('the network is given only where the operator gives it, and a program that 
 
 test('after a start over, what was done is done, what waited runs, what ran was interrupted', async () => {
   const forever = scriptKind('forever', 'sleep 1000');
-  const jobs = await open([GOOD, forever]);
-  const done = await ended(jobs, GOOD);
+  const jobs = await fixture.open([GOOD, forever]);
+  const done = await fixture.ended(jobs, GOOD);
   const running = await jobs.submit('me', forever, forever.plan({}));
   const queued = await jobs.submit('me', GOOD, GOOD.plan({}));
-  await OPENED.pop()?.close();
-  const again = await open([GOOD, forever]);
+  await fixture.closeLast();
+  const again = await fixture.open([GOOD, forever]);
   expect(again.get('me', done.id)).toEqual(done);
   expect(again.get('me', running.id)).toMatchObject({
     state: 'interrupted',
@@ -183,12 +181,12 @@ test('after a start over, what was done is done, what waited runs, what ran was 
 });
 
 test('a state that says running, left by a kill, is interrupted, and what it left is gone', async () => {
-  const jobs = await open([GOOD]);
-  const done = await ended(jobs, GOOD);
-  await OPENED.pop()?.close();
-  const state = join(folder.path, 'jobs', done.id, 'state.json');
+  const jobs = await fixture.open([GOOD]);
+  const done = await fixture.ended(jobs, GOOD);
+  await fixture.closeLast();
+  const state = fixture.path('jobs', done.id, 'state.json');
   writeFileSync(state, JSON.stringify({ ...done, state: 'running', finished: null, recorded: false }));
-  const again = await open([GOOD]);
+  const again = await fixture.open([GOOD]);
   const job = again.get('me', done.id);
   expect(job).toMatchObject({ state: 'interrupted', outputs: [], recorded: true });
   expect(again.outputOf('me', done.id, 'a.bin')).toBeUndefined();
@@ -198,9 +196,9 @@ test('a state that says running, left by a kill, is interrupted, and what it lef
 });
 
 test('the oldest that are over make room', async () => {
-  const jobs = await open([GOOD], { limits: { keptPerCaller: 2 } });
+  const jobs = await fixture.open([GOOD], { limits: { keptPerCaller: 2 } });
   const ids = [];
-  for (let i = 0; i < 4; i++) ids.push((await ended(jobs, GOOD)).id);
+  for (let i = 0; i < 4; i++) ids.push((await fixture.ended(jobs, GOOD)).id);
   expect(jobs.list('me').map(({ id }) => id)).toEqual(ids.slice(-2));
   expect(jobs.list('me').every(isOver)).toBe(true);
 });
@@ -216,7 +214,7 @@ describe('inputs', () => {
   const content = 'canary of a data set';
   let root: string;
   beforeEach(() => {
-    root = join(folder.path, 'root');
+    root = fixture.path('root');
     mkdirSync(join(root, 'model', '.hidden'), { recursive: true });
     writeFileSync(join(root, 'open.bin'), content, { mode: 0o644 });
     writeFileSync(join(root, 'closed.bin'), content, { mode: 0o600 });
@@ -225,27 +223,27 @@ describe('inputs', () => {
     writeFileSync(join(root, 'model', '.hidden', 'x'), 'x');
     symlinkSync('/etc/passwd', join(root, 'link.bin'));
     symlinkSync('/etc', join(root, 'linked'));
-    writeFileSync(join(folder.path, 'outside.bin'), content);
+    writeFileSync(fixture.path('outside.bin'), content);
   });
 
   test.each(['open.bin', 'closed.bin', './open.bin'])(
     '%s below a root is read and recorded by its digest',
     async (name) => {
       const kind = reading(name);
-      const jobs = await open([kind], { roots: [root] });
-      const job = await ended(jobs, kind);
+      const jobs = await fixture.open([kind], { roots: [root] });
+      const job = await fixture.ended(jobs, kind);
       expect(job).toMatchObject({ state: 'done', outputs: [{ name: 'copy', size: content.length }] });
       expect(job.inputs).toEqual([{ name: 'model', sha256: job.outputs[0]?.sha256, size: content.length }]);
       // A second job takes the output of the first.
       const next = reading(`${job.id}/copy`);
-      expect((await ended(jobs, { ...next, name: 'reading' })).inputs).toEqual(job.inputs);
+      expect((await fixture.ended(jobs, { ...next, name: 'reading' })).inputs).toEqual(job.inputs);
       await expect(jobs.submit('you', next, next.plan({}))).rejects.toMatchObject({ code: 'no_such_file' });
     },
   );
 
   test('of a folder only the files the kind reads are shown and recorded', async () => {
     const kind = reading('model', 'folder', '^config\\.json$');
-    const job = await ended(await open([kind], { roots: [root] }), kind);
+    const job = await fixture.ended(await fixture.open([kind], { roots: [root] }), kind);
     expect(job).toMatchObject({ state: 'done', inputs: [{ name: 'model/config.json', size: 2 }] });
     expect(job.outputs.map(({ name }) => name)).toEqual(['copy/config.json']);
   });
@@ -264,15 +262,18 @@ describe('inputs', () => {
     [`job-${'0'.repeat(32)}/../../state.json`, 'no_such_file'],
   ])('%j is refused: %s', async (given, code) => {
     const kind = reading(given);
-    const jobs = await open([kind], { roots: [root] });
+    const jobs = await fixture.open([kind], { roots: [root] });
     await expect(jobs.submit('me', kind, kind.plan({}))).rejects.toMatchObject({ code });
   });
 
   test('a link inside of a folder, and a folder where a file is expected, are refused', async () => {
     symlinkSync('/etc/passwd', join(root, 'model', 'a.json'));
     const linked = reading('model');
-    const jobs = await open([linked], { roots: [root] });
-    expect(await ended(jobs, linked)).toMatchObject({ state: 'failed', error: { code: 'path_not_allowed' } });
+    const jobs = await fixture.open([linked], { roots: [root] });
+    expect(await fixture.ended(jobs, linked)).toMatchObject({
+      state: 'failed',
+      error: { code: 'path_not_allowed' },
+    });
     const file = reading('model', 'file');
     await expect(jobs.submit('me', file, file.plan({}))).rejects.toMatchObject({ code: 'invalid_value' });
   });
@@ -288,7 +289,7 @@ describe('inputs', () => {
         }),
       },
     );
-    const jobs = await open([kind], { roots: [root] });
+    const jobs = await fixture.open([kind], { roots: [root] });
     const { id } = await jobs.submit('me', kind, kind.plan({}));
     while (jobs.get('me', id).stage !== 'up') await new Promise((resolve) => setImmediate(resolve));
     writeFileSync(join(root, 'open.bin'), 'other');
@@ -309,9 +310,9 @@ describe('inputs', () => {
         }),
       },
     );
-    const jobs = await open([kind], { roots: [root] });
-    const job = await ended(jobs, kind);
+    const jobs = await fixture.open([kind], { roots: [root] });
+    const job = await fixture.ended(jobs, kind);
     expect(job.log).toEqual(['at train.py:3 in main']);
-    expect(readFileSync(join(folder.path, 'jobs', job.id, 'state.json'), 'utf8')).not.toContain('canary');
+    expect(readFileSync(fixture.path('jobs', job.id, 'state.json'), 'utf8')).not.toContain('canary');
   });
 });

@@ -1,7 +1,7 @@
 // The environment's status says the truth of every state a machine can be in, and its creation: whole or
 // not at all. A shell script plays Python, so that this runs where there is none.
 
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { PythonEnvironment, SETUP_COMMAND } from '../../../../src/workshop/python/environment.ts';
@@ -108,7 +108,14 @@ describe('create', () => {
       ...SMALL,
       onProgress: ({ stage, done, total }) => void stages.push(`${stage} ${done}/${total}`),
     });
-    expect(stages).toEqual(['venv 0/2', 'download 1/2', 'download 2/2', 'install 2/2', 'done 2/2']);
+    expect(stages).toEqual([
+      'venv 0/2',
+      'download 1/2',
+      'download 2/2',
+      'install 2/2',
+      'install 2/2',
+      'done 2/2',
+    ]);
     expect(await environment.status()).toMatchObject({
       state: 'ready',
       python: '3.11.7',
@@ -118,6 +125,20 @@ describe('create', () => {
     expect(await environment.missing(['first-package'])).toBeNull();
     expect(readdirSync(join(environment.folder, 'bin'))).toEqual(['python']);
   });
+
+  test.each(['well', 'fail'] as const)(
+    'wheels lie in the new environment and go with it: %s',
+    async (how) => {
+      const { fake, environment } = setUp();
+      fake.behave(how);
+      await environment.create(SMALL).catch(() => undefined);
+      const parent = join(environment.folder, '..');
+      const wheels = readFileSync(join(fake.folder, 'temporary'), 'utf8').trim();
+      expect(wheels.startsWith(join(parent, '.python-new-'))).toBe(true);
+      const left = readdirSync(parent, { recursive: true, encoding: 'utf8' });
+      expect(left.filter((name) => name.includes('wheel'))).toEqual([]);
+    },
+  );
 
   test('what fails leaves nothing, and keeps what was there', async () => {
     const { fake, environment } = setUp();

@@ -3,7 +3,15 @@
 // convert-oracle`.
 
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { convertFolder } from '../../../../src/models/convert/convert.ts';
@@ -44,9 +52,11 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
   test.each<[CrossPathId, string, readonly string[], object]>([
     ['pytorch_to_onnx', 'net.pt2', ['model.onnx'], {}],
     ['pytorch_to_onnx', 'dynamic.pt2', ['model.onnx'], {}],
+    ['pytorch_to_onnx', 'two.pt2', ['two.onnx'], { output_name: 'two' }],
+    ['pytorch_to_tflite_litert', 'two.pt2', ['model.tflite'], {}],
     ['pytorch_to_onnx', 'llama', ['model.onnx'], { sequence_length: 8 }],
     ['gguf_to_onnx', 'tiny.gguf', ['model.onnx'], {}],
-    ['onnx_to_openvino', 'net.onnx', ['model.bin', 'model.xml'], {}],
+    ['onnx_to_openvino', 'net.onnx', ['net.v1.bin', 'net.v1.xml'], { output_name: 'net.v1' }],
     ['onnx_to_pytorch', 'net.onnx', ['model.pt2'], {}],
     ['onnx_to_tflite', 'net.onnx', ['model.tflite'], {}],
     ['keras_to_onnx', 'net.keras', ['model.onnx'], {}],
@@ -62,7 +72,9 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
     async (path, model, files, more) => {
       const { result, refused, progress, output } = await convert(path, model, more);
       expect(refused).toBeUndefined();
-      expect(result).toMatchObject({ path, checked: true });
+      // Every output was compared, not the first alone.
+      expect(result).toMatchObject({ path, checked: true, outputs: model === 'two.pt2' ? 2 : 1 });
+      expect(files).toContain(result?.['output']);
       console.log(`${path} of ${model}: differs by ${String(result?.['max_difference'])}`);
       expect(Number(result?.['max_difference'])).toBeLessThan(CLOSE);
       expect(readdirSync(output).toSorted()).toEqual(files);
@@ -99,12 +111,15 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
       expect(weights.result).toMatchObject({ tensors: 21, ...EQUAL });
       for (const name of readdirSync(weights.output))
         copyFileSync(join(weights.output, name), join(pickled, name));
-      const made = await convert('pytorch_to_gguf', 'pickled');
-      expect(made.refused).toBeUndefined();
-      expect(made.result).toMatchObject({ output: 'gguf/model.gguf' });
-      expect(readdirSync(made.output)).toEqual(['gguf']);
-      const same = sha256(readFileSync(join(made.output, 'gguf/model.gguf')));
-      expect(same).toBe(sha256(builtIn(HF_FOLDERS.mistral())));
+      // Safetensors need no rewriting, and give the same.
+      for (const from of ['pickled', 'whole']) {
+        const made = await convert('pytorch_to_gguf', from, { output_name: 'small.gguf' });
+        expect(made.refused, from).toBeUndefined();
+        expect(made.result).toMatchObject({ output: 'gguf/small.gguf' });
+        expect(readdirSync(made.output)).toEqual(['gguf']);
+        const same = sha256(readFileSync(join(made.output, 'gguf/small.gguf')));
+        expect(same, from).toBe(sha256(builtIn(HF_FOLDERS.mistral())));
+      }
       // Which differs from the official converter's in the name alone.
       expect(sha256(builtIn(HF_FOLDERS.mistral(), 'Tiny Model'))).toBe(OFFICIAL['mistral f16']);
     },
@@ -178,6 +193,62 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
       'invalid_safetensors',
       /not those of/,
     ],
+    [
+      'weights outside of the file, in a branch',
+      'onnx_to_openvino',
+      'branch.onnx',
+      {},
+      'unsupported_model_format',
+      /in other files/,
+    ],
+    [
+      'a model that no made-up numbers fit',
+      'onnx_to_pytorch',
+      'beyond.onnx',
+      {},
+      'unsupported_model_format',
+      /does not run on made-up numbers/,
+    ],
+    [
+      'a zip with a path above',
+      'pytorch_to_safetensors',
+      'slip.bin',
+      {},
+      'unsupported_model_format',
+      /torch\.save/,
+    ],
+    [
+      'the old tar of torch',
+      'pytorch_to_safetensors',
+      'tar.bin',
+      {},
+      'unsupported_model_format',
+      /torch\.save/,
+    ],
+    [
+      'a parameter that means nothing',
+      'onnx_to_openvino',
+      'net.onnx',
+      { input_shape: [1, 3, 16, 16] },
+      'unsupported_parameter',
+      /input_shape/,
+    ],
+    [
+      'a shape of what has its own',
+      'pytorch_to_onnx',
+      'net.pt2',
+      { sequence_length: 8 },
+      'unsupported_parameter',
+      /sequence_length/,
+    ],
+    [
+      'one name for the files of a folder',
+      'safetensors_to_pytorch',
+      'llama',
+      { output_name: 'x' },
+      'unsupported_parameter',
+      /output_name/,
+    ],
     ['a path without a backend', 'onnx_to_rknn', 'net.onnx', {}, 'unsupported_parameter', /no backend/],
   ])(
     '%s is refused',
@@ -192,15 +263,46 @@ describe.skipIf(!HAVE_PYTHON)('cross conversions', () => {
   );
 
   test(
-    'code of a model is never run',
+    'a Keras archive with a path above and a link leaves nothing beside it',
     async () => {
-      const folder = join(work, 'remote');
-      mkdirSync(folder);
-      const config = { architectures: ['LlamaForCausalLM'], auto_map: { AutoModelForCausalLM: 'evil.Evil' } };
-      writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
-      writeFileSync(join(folder, 'evil.py'), `open(${JSON.stringify(join(work, 'pwned'))}, 'w')`);
-      const { refused } = await convert('pytorch_to_onnx', 'remote');
+      const { refused, result } = await convert('keras_to_onnx', 'slip.keras');
+      expect(refused !== undefined || result?.['checked'] === true).toBe(true);
+      expect(existsSync(join(work, 'pwned'))).toBe(false);
+      expect(existsSync(join(work, '../pwned'))).toBe(false);
+    },
+    10 * MINUTES,
+  );
+
+  test.each<[string, object]>([
+    ['layers', { num_hidden_layers: 1_000_000 }],
+    ['tokens', { vocab_size: 1_000_000_000 }],
+    ['heads', { num_attention_heads: 1_000_000_000 }],
+  ])(
+    'a configuration of more %s than the weights can have is refused before anything is made of it',
+    async (_what, changed) => {
+      const folder = join(work, 'huge');
+      cpSync(join(work, 'llama'), folder, { recursive: true });
+      const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as object;
+      writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, ...changed }));
+      const { refused } = await convert('pytorch_to_onnx', 'huge');
       expect(refused).toMatchObject({ code: 'invalid_model_config' });
+      expect(refused?.message).toContain(Object.keys(changed)[0]);
+    },
+    10 * MINUTES,
+  );
+
+  test.each(['config.json', 'tokenizer_config.json'])(
+    'code of a model is never run: %s',
+    async (name) => {
+      const folder = join(work, `remote-${name}`);
+      cpSync(join(work, 'llama'), folder, { recursive: true });
+      const path = join(folder, name);
+      const before = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as object) : {};
+      writeFileSync(path, JSON.stringify({ ...before, auto_map: { AutoTokenizer: ['evil.Evil', null] } }));
+      writeFileSync(join(folder, 'evil.py'), `open(${JSON.stringify(join(work, 'pwned'))}, 'w')`);
+      const { refused } = await convert('pytorch_to_onnx', `remote-${name}`);
+      expect(refused).toMatchObject({ code: 'invalid_model_config' });
+      expect(refused?.message).toContain(name);
       expect(existsSync(join(work, 'pwned'))).toBe(false);
     },
     10 * MINUTES,

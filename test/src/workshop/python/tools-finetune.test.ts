@@ -18,7 +18,7 @@ describe.skipIf(!HAVE_PYTHON)('training', () => {
     for (const [name, bytes] of HF_FOLDERS.mistral()) writeFileSync(join(model, name), bytes);
   });
 
-  function dataset(name: string, text: string): string {
+  function dataset(name: string, text: string | Buffer): string {
     const path = join(work, name);
     writeFileSync(path, text);
     return path;
@@ -26,10 +26,26 @@ describe.skipIf(!HAVE_PYTHON)('training', () => {
 
   const PARAMETERS = { model_name: 'tiny', learning_rate: '0.05', max_steps: 12, batch_size: 4 };
 
-  test.each<[string, string, RegExp]>([
+  test.each<[string, string | Buffer, RegExp]>([
     ['nothing', '\n\n', /has no line/],
     ['no JSON', `{"text":"a"}\n{${CANARY}\n`, /^line 2: it is no JSON$/],
-    ['no UTF-8', '\u0000', /^line 1: /],
+    ['a byte that is no JSON', '\u0000', /^line 1: it is no JSON$/],
+    ['no UTF-8', Buffer.from(`{"text":"caf\u00e9 ${CANARY}"}`, 'latin1'), /^line 1: it is not UTF-8$/],
+    ['UTF-16', Buffer.from(`\uFEFF{"text":"${CANARY}"}`, 'utf16le'), /^line 1: it is not UTF-8$/],
+    ['an array of rows', `[{"text":"${CANARY}"}]`, /^line 1: it is no object$/],
+    ['columns', `text,label\n${CANARY},1\n`, /^line 1: it is no JSON$/],
+    ['a text of another depth', `{"text":{"text":"${CANARY}"}}`, /^line 1: `text` is missing or no text/],
+    ['200 000 brackets', `{"text":${'['.repeat(200_000)}`, /^line 1: it is no JSON$/],
+    [
+      'half of a surrogate pair',
+      `{"text":"${CANARY} \\ud800"}`,
+      /^line 1: `text` has half of a surrogate pair$/,
+    ],
+    [
+      'half of a pair in a message',
+      `{"messages":[{"role":"assistant","content":"${CANARY} \\udc00"}]}`,
+      /^line 1: `messages\[0\]\.content` has half of a surrogate pair$/,
+    ],
     ['no object', `["${CANARY}"]`, /^line 1: it is no object/],
     ['no known field', `{"${CANARY}":1}`, /^line 1: it has none of `text`/],
     [

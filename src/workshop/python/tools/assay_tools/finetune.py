@@ -79,11 +79,14 @@ def train(job: Job, settings: Settings, form: str, rows: list[dict]) -> dict:
     )
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as work:
-        trainer = trl.SFTTrainer(
-            model=model, args=arguments(settings, trl, work, cuda), train_dataset=datasets.Dataset.from_list(rows),
-            processing_class=tokenizer, peft_config=lora, callbacks=[reporter(job, transformers, losses)],
-        )
-        trainer.train()
+        with job.attempt("invalid_value", "the tokenizer or the chat template of the model does not take the data set", data.FIELD):
+            trainer = trl.SFTTrainer(
+                model=model, args=arguments(settings, trl, work, cuda), train_dataset=datasets.Dataset.from_list(rows),
+                processing_class=tokenizer, peft_config=lora, callbacks=[reporter(job, transformers, losses)],
+            )
+            rows_left = keep_what_teaches(job, trainer, len(rows))
+        with job.attempt("invalid_model_config", "a library does not train this model", "model_name"):
+            trainer.train()
     if not losses or not all(math.isfinite(each) for each in losses):
         raise Refused("invalid_value", "the loss is no longer a number: use a lower `learning_rate`", "learning_rate")
     job.progress(0.9, "export")
@@ -93,11 +96,26 @@ def train(job: Job, settings: Settings, form: str, rows: list[dict]) -> dict:
     export(job, settings, trained, folder)
     kept = losses if len(losses) <= MAX_LOSSES else [losses[i * len(losses) // MAX_LOSSES] for i in range(MAX_LOSSES)]
     return {
-        "rows": len(rows), "form": form, "steps": len(losses), "first_loss": round(losses[0], 6), "last_loss": round(losses[-1], 6),
+        "rows": rows_left, "form": form, "steps": len(losses), "first_loss": round(losses[0], 6), "last_loss": round(losses[-1], 6),
         "losses": [round(each, 6) for each in kept], "device": "cuda" if cuda else "cpu", "use_4bit": False, "backend": "peft + trl",
         "trainable": trainable, "target_modules": targets,
         "exports": settings.exports,
     }
+
+
+def keep_what_teaches(job: Job, trainer, asked: int) -> int:
+    """Rows of one token, and those whose answer lies beyond `max_seq_length`, teach nothing, and a batch of them has no loss at all."""
+
+    def teaches(labels) -> list[bool]:
+        return [bool((each[1:] != -100).any()) for each in labels]
+
+    rows = trainer.train_dataset.with_format("numpy").filter(teaches, input_columns="labels", batched=True).with_format(None)
+    trainer.train_dataset = rows
+    if len(rows) == 0:
+        raise Refused("invalid_value", "no row has anything to learn within `max_seq_length` tokens", data.FIELD)
+    if len(rows) < asked:
+        job.log(f"{asked - len(rows)} of {asked} rows have nothing to learn within max_seq_length tokens and are left out")
+    return len(rows)
 
 
 def load(folder: Path, models):
@@ -105,11 +123,13 @@ def load(folder: Path, models):
 
     if not folder.is_dir():
         raise Refused("invalid_model_config", "the model is no folder: give a Hugging Face folder with safetensors", "model_name")
-    cls, kind = models.class_of(models.config_of(folder))
+    config = models.config_of(folder)
+    cls, kind = models.class_of(config)
     if kind != models.CAUSAL:
         raise Refused("unsupported_model_format", "only models that write text (ForCausalLM) are trained", "model_name")
     if not any(folder.glob("*.safetensors")):
         raise Refused("unsupported_model_format", "the folder has no safetensors", "model_name")
+    models.assert_weights_fit(folder, config)
     model = models.pretrained(cls, folder)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -143,7 +163,9 @@ def reporter(job: Job, transformers, losses: list[float]):
 
 
 def export(job: Job, settings: Settings, trained, folder: Path) -> None:
-    from .cross import copy_descriptions
+    import transformers
+
+    from .weights import copy_descriptions
 
     target = job.output / "lora"
     trained.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
@@ -157,5 +179,7 @@ def export(job: Job, settings: Settings, trained, folder: Path) -> None:
     (target / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
     if "safetensors" in settings.exports or "gguf" in settings.exports:
         merged = trained.merge_and_unload()
+        # Published ones often break rules that saving holds them to; the file is copied as it is.
+        merged.generation_config = transformers.GenerationConfig()
         merged.save_pretrained(job.output / "merged", safe_serialization=True)
         copy_descriptions(folder, job.output / "merged")

@@ -4,6 +4,7 @@ a folder that brings its own is refused."""
 
 import json
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from .protocol import Job, Refused
 MAX_CONFIG = 16 * 1024 * 1024
 MAX_INPUT = 1 << 26
 CAUSAL, ENCODER, IMAGES = "ForCausalLM", "Model", "ForImageClassification"
+OTHER_CONFIGS = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
+LAYERS = re.compile(r"(_layers|_layer|^depth|^n_blocks)$")
+LENGTHS = re.compile(r"(_size|_dim|_heads|_experts|^n_embd|^n_head|^n_inner|^d_model|^d_ff)$")
 KINDS = ("ForCausalLM", "ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForImageClassification", "Model")
 
 
@@ -50,13 +54,33 @@ def load(job: Job) -> Loaded:
         return from_folder(path, job)
     with path.open("rb") as file:
         start = file.read(4)
+    if safe.pickles_allowed(job) and (start[:1] == b"\x80" or is_saved_pickle(path)):
+        return from_pickle(path, job)
     if start[:2] == b"PK":
         return from_program(path)
     if start == b"GGUF":
         raise Refused("unsupported_model_format", "a GGUF file takes the path gguf_to_onnx", "model_path")
     if start[:1] == b"\x80":
-        raise Refused("unsupported_model_format", "a pickle is not read here: give an exported program (.pt2) or safetensors", "model_path")
+        raise Refused("unsupported_model_format", "a pickle is not read here: give an exported program (.pt2) or safetensors; the operator may allow pickles in the jail: workshop.pickles", "model_path")
     return from_named(path, job)
+
+
+def is_saved_pickle(path: Path) -> bool:
+    """A zip of torch.save, which has one pickle of everything; an exported program has its graph as JSON."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
+    return any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names)
+
+
+def from_pickle(path: Path, job: Job) -> Loaded:
+    """A whole module, which is run as the original runs it: on one image, or on `input_shape`."""
+    module = safe.read_pickle(path)
+    if not isinstance(module, torch.nn.Module):
+        raise Refused("unsupported_model_format", f"{safe.label(path)}: the pickle is no module of PyTorch")
+    return Loaded(module.eval(), {"input": torch.randn(*input_shape(job, [1, 3, 224, 224]))}, {}, type(module).__name__[:80])
 
 
 def from_program(path: Path) -> Loaded:
@@ -90,9 +114,19 @@ def config_of(folder: Path) -> dict:
         raise Refused("invalid_model_config", "config.json is missing or no JSON") from error
     if not isinstance(config, dict):
         raise Refused("invalid_model_config", "config.json is no object")
-    if "auto_map" in config:
-        raise Refused("invalid_model_config", "config.json: `auto_map` names code of the model's own, which is never run")
+    for name in ("config.json", *OTHER_CONFIGS):
+        if names_code(folder / name):
+            raise Refused("invalid_model_config", f"{name}: `auto_map` names code of the model's own, which is never run")
     return config
+
+
+def names_code(path: Path) -> bool:
+    """Transformers is told not to run it; a model that needs it would be read in another way than its maker means."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_CONFIG else {}
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "auto_map" in found
 
 
 def class_of(config: dict) -> tuple[type, str]:
@@ -114,6 +148,7 @@ def from_folder(folder: Path, job: Job) -> Loaded:
     cls, kind = class_of(config)
     if not any(folder.glob("*.safetensors")):
         raise Refused("unsupported_model_format", "the folder has no safetensors: pickled weights take the path pytorch_to_safetensors first")
+    assert_weights_fit(folder, config)
     return wrap(pretrained(cls, folder), kind, job)
 
 
@@ -127,6 +162,27 @@ def from_gguf(path: Path, job: Job) -> Loaded:
     except Exception as error:
         raise Refused("unsupported_model_format", "transformers does not read a decoder from this GGUF file") from error
     return wrap(model, CAUSAL, job)
+
+
+def assert_weights_fit(folder: Path, config: dict) -> None:
+    """A model as large as its configuration says is made before weights are read: every layer has a tensor, and every length has values."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors, size = 0, 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors += len(file.keys())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise Refused("invalid_safetensors", f"{safe.label(path)}: it is no safetensors file") from error
+        size += path.stat().st_size
+    left = [config]
+    while left:
+        for key, value in left.pop().items():
+            if isinstance(value, dict):
+                left.append(value)
+            elif isinstance(value, int) and value > (tensors if LAYERS.search(key) else size if LENGTHS.search(key) else value):
+                raise Refused("invalid_model_config", f"config.json: {key[:40]} is larger than the weights can be of")
 
 
 def pretrained(cls: type, folder: Path) -> torch.nn.Module:

@@ -4,6 +4,8 @@ moved away before any library is imported, and everything else that writes there
 import json
 import math
 import os
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ class Job:
         self.inputs: dict = request["inputs"]
         self.output = Path(request["output"])
         self.threads = int(request.get("threads") or 1)
+        # The operator says `pickles`, so it is never one too many.
+        self._read: set[str] = {"pickles"}
 
     def input(self, name: str) -> Path:
         if name not in self.inputs:
@@ -35,6 +39,7 @@ class Job:
 
     def parameter(self, name: str, kind: type, default: Any) -> Any:
         """Numbers that are no whole ones are recorded, and so handed over, as texts."""
+        self._read.add(name)
         value = self.parameters.get(name)
         if value is None:
             return default
@@ -48,6 +53,24 @@ class Job:
         elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value
         raise Refused("invalid_value", f"`{name}` is not of the type it should have", name)
+
+    def all_read(self) -> None:
+        """A parameter that was given and that nothing has asked for means nothing here: better refused than passed over."""
+        for name, value in self.parameters.items():
+            if value is not None and name not in self._read:
+                raise Refused("unsupported_parameter", f"`{name}` means nothing for this model and path", name)
+
+    @contextmanager
+    def attempt(self, code: str, problem: str, param: str | None = None):
+        """What a library throws at a stranger's file is a refusal of the file; frames of it go to the log. A machine that is short of
+        something is not the file's fault."""
+        try:
+            yield
+        except (Refused, MemoryError, OSError, ImportError):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise Refused(code, f"{problem} ({type(error).__name__})", param) from error
 
     def progress(self, fraction: float, stage: str) -> None:
         self._say({"progress": round(min(1.0, max(0.0, fraction)), 4), "stage": stage})

@@ -1,18 +1,48 @@
-// GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce, or for
-// the key of sealed bodies (docs/sealed.md §2), which needs no TLS. Open to everyone, since a client proves
-// the server before it shows its key. A nonce that is not 8–64 bytes is refused; without one the server makes
-// one: the answer then proves the channel, but not its freshness.
+// GET /v1/attestation of the server and of the workshop (docs/protocol.md §4): evidence for this TLS
+// connection and the caller's nonce, or for the key of sealed bodies (docs/sealed.md §1), which needs no TLS.
+// Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
+// refused; without one the server makes one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import { EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
 import { documentToJson } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
-import { attestationAnswer } from './response-schemas.ts';
-import { choice, object, optional, text } from '../base/shape.ts';
-import { peerOf } from '../http/address.ts';
-import { route } from '../http/route.ts';
-import { modelNotFound } from './model-access.ts';
+import { choice, integer, list, literal, object, optional, text, type Shape } from '../base/shape.ts';
+import { peerOf } from './address.ts';
+import { modelNotFound } from './errors.ts';
+import { route } from './route.ts';
+
+const words = text({ max: 1_000_000_000 });
+const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
+const record: Shape<unknown> = {
+  schema: { type: 'object', additionalProperties: true },
+  read: (value) => value,
+};
+
+export const attestationAnswer = object({
+  version: literal('1'),
+  tee_type: choice(['sev-snp', 'tdx', 'simulated']),
+  report: words,
+  report_data: words,
+  measurement: words,
+  timestamp: words,
+  nonce: words,
+  claims: words,
+  inclusion: object({ index: count, size: count, path: list(words, { max: 64 }) }),
+  models: list(
+    object({
+      id: words,
+      sha256: words,
+      kind: choice(['blob', 'manifest']),
+      blobs: list(object({ role: words, sha256: words, size: count }), { max: 1024 }),
+    }),
+    { max: 1_000_000 },
+  ),
+  rtmr: optional(list(words, { min: 4, max: 4 })),
+  event_log: optional(words),
+  endorsements: optional(record),
+});
 
 export const attestation = route({
   method: 'GET',
@@ -65,8 +95,14 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    // It does not speak of the connection it came on, which may carry many clients.
-    if (!sealed) connectionPins.shown(socket, document.models);
+    const digest = (bytes: Uint8Array): Uint8Array =>
+      new Uint8Array(createHash('sha256').update(bytes).digest());
+    // Sealed evidence does not speak of the connection it came on, which may carry many clients.
+    if (!sealed)
+      connectionPins.shown(socket, document.models, {
+        claims: digest(document.claims),
+        report: digest(document.report),
+      });
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;

@@ -9,7 +9,7 @@ import { ApiError } from '../../../src/base/errors.ts';
 import type { Attester, AttestRequest } from '../../../src/attester/attester.ts';
 import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
-import { attestationAnswer } from '../../../src/api/response-schemas.ts';
+import { attestationAnswer } from '../../../src/http/attestation.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, startApi } from '../../fixtures/http/api-server.ts';
 import { latch } from '../../fixtures/latch.ts';

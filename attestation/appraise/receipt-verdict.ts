@@ -1,0 +1,166 @@
+// The verdict on a kept receipt, offline (docs/receipts.md §4): its signature holds, the key that signed it
+// is bound by evidence the caller's policy accepts, and all that is given beside it matches. Nonce,
+// connection and, unless the caller gives one, the time are the word of the archiver.
+
+import { sha256 } from '@noble/hashes/sha2.js';
+import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
+import { type Json, shapeReaders } from '../encoding/json.ts';
+import type { FinalReceipt, Receipt } from '../receipts/body.ts';
+import { commitment } from '../receipts/commit.ts';
+import { EventSplitter } from '../receipts/events.ts';
+import { openReceipt } from '../receipts/receipt.ts';
+import { isLastEvent } from '../receipts/stream-check.ts';
+import { TranscriptHash } from '../receipts/transcript-hash.ts';
+import { AttestationError, malformed, refused } from '../transcript/errors.ts';
+import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import { archivedDocuments } from './archive.ts';
+import type { Policy } from './policy.ts';
+
+/** A receipt as it was kept, and what was kept beside it. */
+export interface ReceiptFile {
+  readonly receipt: Uint8Array;
+  /** 32 bytes; without it the commitments cannot be opened. */
+  readonly salt?: Uint8Array | undefined;
+  /** Bodies as they were sent and received; of a stream its events. */
+  readonly request?: Uint8Array | undefined;
+  readonly response?: Uint8Array | undefined;
+}
+
+/** The evidence and time a receipt is judged by. */
+export interface ReceiptTrust {
+  /** An archive of evidence (assay/archive/v1), and what it must show. */
+  readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
+  /** Milliseconds since 1970 to judge evidence at; default: the archive's own time. */
+  readonly at?: number | undefined;
+  /** Milliseconds since 1970: no evidence may be from later. */
+  readonly now: number;
+}
+
+/** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
+export type ReceiptJudgement = {
+  readonly receipt: Receipt;
+  /** Parts that were compared and agreed. */
+  readonly compared: readonly ('request' | 'response' | 'model')[];
+} & (
+  | { readonly kind: 'signed' }
+  | { readonly kind: 'attested'; readonly result: ArchivedResult; readonly at: number }
+);
+
+/**
+ * @throws AttestationError receipt_malformed, receipt_version; refused receipt_… and everything evidence can
+ * be refused for
+ * @example const judged = await judgeReceipt({ receipt: bytes, salt }, { evidence: archive, now: Date.now() });
+ */
+export async function judgeReceipt(file: ReceiptFile, trust: ReceiptTrust): Promise<ReceiptJudgement> {
+  const receipt = await openReceipt(file.receipt);
+  const compared: ('request' | 'response' | 'model')[] = [];
+  if (file.request !== undefined) {
+    openRequest(finalOf(receipt), saltOf(file), file.request);
+    compared.push('request');
+  }
+  if (file.response !== undefined) {
+    openResponse(finalOf(receipt), saltOf(file), file.response);
+    compared.push('response');
+  }
+  const { evidence } = trust;
+  if (evidence === undefined) return { kind: 'signed', receipt, compared };
+  const { result, at } = await binding(receipt, evidence, trust);
+  const served = result.models.get(receipt.model.id);
+  const answered = toHex(receipt.model.sha256);
+  if (served !== answered)
+    throw refused('receipt_model', 'the evidence shows another model than the receipt names', {
+      expected: served ?? `no model ${receipt.model.id}`,
+      actual: answered,
+    });
+  return { kind: 'attested', receipt, compared: [...compared, 'model'], result, at };
+}
+
+/** The first document that is accepted and binds the key; each that is refused has its reason. */
+async function binding(
+  { receiptKey }: Receipt,
+  { archive, policy }: NonNullable<ReceiptTrust['evidence']>,
+  { at: wanted, now }: ReceiptTrust,
+): Promise<{ readonly result: ArchivedResult; readonly at: number }> {
+  const key = toHex(receiptKey);
+  let refusal: AttestationError | undefined;
+  for (const { document, at: archivedAt } of archivedDocuments(archive)) {
+    const at = wanted ?? archivedAt;
+    if (at > now)
+      throw refused(
+        'receipt_key',
+        `the evidence is to be judged at ${new Date(at).toISOString()}, which is yet to come`,
+      );
+    try {
+      const result = await verifyArchived(document, { policy, now: at });
+      if (result.receiptKey === key) return { result, at };
+      refusal ??= refused(
+        'receipt_key',
+        'the evidence binds another key than the one that signed the receipt',
+        {
+          expected: result.receiptKey,
+          actual: key,
+        },
+      );
+    } catch (error) {
+      if (!(error instanceof AttestationError)) throw error;
+      refusal = error;
+    }
+  }
+  throw refusal ?? new AttestationError('internal', 'internal', 'an archive without evidence');
+}
+
+function finalOf(receipt: Receipt): FinalReceipt {
+  if (receipt.kind === 'final') return receipt;
+  throw refused('receipt_truncated', 'a checkpoint says too little to compare texts with it');
+}
+
+function saltOf({ salt }: ReceiptFile): Uint8Array {
+  if (salt !== undefined) return salt;
+  throw malformed('wrong_usage', 'without its salt the receipt cannot be compared with a text');
+}
+
+function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Array): void {
+  if (!equalBytes(request.body, commitment(salt, 'body', sha256(body))))
+    throw refused('receipt_request', 'the receipt is of another request');
+}
+
+function openResponse({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+  const digest = outcome.events === 0 ? sha256(response) : eventsDigest(response, outcome.events);
+  if (digest === undefined || !equalBytes(outcome.transcript, commitment(salt, 'transcript', digest)))
+    throw refused('receipt_transcript', 'the receipt is of another answer');
+}
+
+/** Of a stream as it was received or handed on: its events but the one behind the last receipt. */
+function eventsDigest(stream: Uint8Array, events: number): Uint8Array | undefined {
+  const splitter = new EventSplitter();
+  const transcript = new TranscriptHash();
+  for (const block of [...splitter.push(stream), ...splitter.end().blocks])
+    if (block.kind === 'event' && !(transcript.events === events && isLastEvent(block.name, block.data)))
+      transcript.add(block.name, block.data);
+  return transcript.events === events ? transcript.digest() : undefined;
+}
+
+const shape = shapeReaders('receipt_malformed');
+const MAX_TEXT = 96 * 1024 * 1024;
+
+/** The receipts of an archive, of `{receipt, salt}` as the server gives it, or of one entry of either. */
+export function receiptsIn(json: Json): readonly ReceiptFile[] {
+  const isArchive = typeof json === 'object' && json !== null && 'format' in json;
+  if (!isArchive) return [receiptOfJson(json)];
+  const archive = shape.object(json, 'archive', ['format', 'evidence', 'receipts'], ['now', 'policy']);
+  return shape.list(archive['receipts'], 'receipts', 1, 1024).map(receiptOfJson);
+}
+
+function receiptOfJson(json: Json): ReceiptFile {
+  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response']);
+  const bytes = (name: 'receipt' | 'salt'): Uint8Array =>
+    fromBase64(shape.string(entry[name], name, 8192), name);
+  const text = (name: 'request' | 'response'): Uint8Array | undefined =>
+    entry[name] === undefined ? undefined : utf8(shape.string(entry[name], name, MAX_TEXT));
+  return {
+    receipt: bytes('receipt'),
+    salt: bytes('salt'),
+    request: text('request'),
+    response: text('response'),
+  };
+}

@@ -1,0 +1,12 @@
+// The SHA-256 of a list of tokens as a receipt commits to it (docs/receipts.md §1): their number and their
+// ids, u32 big-endian. A vector of an image is 2^32 − 1.
+
+import { createHash } from 'node:crypto';
+
+/** Lower-case hex. */
+export function tokenDigest(tokens: readonly number[]): string {
+  const bytes = Buffer.alloc(4 + 4 * tokens.length);
+  bytes.writeUInt32BE(tokens.length, 0);
+  for (let i = 0; i < tokens.length; i++) bytes.writeUInt32BE(Math.max(-1, tokens[i] ?? 0) >>> 0, 4 + 4 * i);
+  return createHash('sha256').update(bytes).digest('hex');
+}

@@ -1,0 +1,96 @@
+// The output of an answer as its receipt commits to it: of each choice the text the engine gave, in order,
+// and the digest of its tokens. Above 16 choices there is one entry for all.
+
+import { createHash, type Hash } from 'node:crypto';
+import {
+  commitment,
+  digestOfParts,
+  MAX_RECEIPT_CHOICES,
+  type ReceiptChoice,
+} from '@assay/attestation/receipt';
+
+interface Written {
+  text: Hash | null;
+  textDigest: Uint8Array;
+  finishReason: string | null;
+  tokens: number;
+  tokensDigest: Uint8Array;
+}
+
+/** SHA-256 of an empty list of tokens: its length alone. */
+const NO_TOKENS = digest(new Uint8Array(4));
+const NO_TEXT = digest(new Uint8Array(0));
+
+export class AnswerOutput {
+  readonly #choices: Written[] = [];
+
+  text(index: number, text: string): void {
+    const choice = this.#at(index);
+    choice.text ??= createHash('sha256');
+    choice.text.update(text);
+  }
+
+  /** `tokensDigest`: absent of an engine that gives none. */
+  finish(
+    index: number,
+    finish: {
+      readonly reason: string;
+      readonly tokens: number;
+      readonly tokensDigest?: Uint8Array | undefined;
+    },
+  ): void {
+    const choice = this.#at(index);
+    choice.textDigest = choice.text === null ? NO_TEXT : new Uint8Array(choice.text.digest());
+    choice.text = null;
+    choice.finishReason = finish.reason;
+    choice.tokens = finish.tokens;
+    choice.tokensDigest = finish.tokensDigest ?? NO_TOKENS;
+  }
+
+  /** As far as it was written. */
+  choices(salt: Uint8Array): readonly ReceiptChoice[] {
+    if (this.#choices.length <= MAX_RECEIPT_CHOICES)
+      return this.#choices.map((choice, index) => ({
+        index,
+        finishReason: choice.finishReason,
+        tokens: choice.tokens,
+        outputTokens: commitment(salt, 'outputTokens', choice.tokensDigest, index),
+        outputText: commitment(salt, 'outputText', textOf(choice), index),
+      }));
+    const all = (of: (choice: Written) => Uint8Array): Uint8Array => digestOfParts(this.#choices.map(of));
+    return [
+      {
+        index: 0,
+        finishReason: null,
+        tokens: this.#choices.reduce((sum, { tokens }) => sum + tokens, 0),
+        outputTokens: commitment(
+          salt,
+          'outputTokens',
+          all(({ tokensDigest }) => tokensDigest),
+        ),
+        outputText: commitment(salt, 'outputText', all(textOf)),
+      },
+    ];
+  }
+
+  #at(index: number): Written {
+    while (this.#choices.length <= index)
+      this.#choices.push({
+        text: null,
+        textDigest: NO_TEXT,
+        finishReason: null,
+        tokens: 0,
+        tokensDigest: NO_TOKENS,
+      });
+    // The loop before has filled it.
+    return this.#choices[index] as Written;
+  }
+}
+
+function textOf({ text, textDigest }: Written): Uint8Array {
+  return text === null ? textDigest : new Uint8Array(text.copy().digest());
+}
+
+function digest(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest());
+}

@@ -1,0 +1,217 @@
+// The proxy asks, checks, strips and keeps; and assay-verify receipt judges what it kept, offline, with every
+// exit code (docs/receipts.md [R2] [R10] [R19] [R20] [R21] [R24]).
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type AttestationResult, isAttestationResult } from '../../../../attestation/appraise/appraise.ts';
+import { judgeReceipt, receiptsIn } from '../../../../attestation/appraise/receipt-verdict.ts';
+import { parsePolicy } from '../../../../attestation/appraise/policy.ts';
+import type { Json } from '../../../../attestation/encoding/json.ts';
+import { MODEL_ID, NOW } from '../../../fixtures/attestation/attested-server.ts';
+import { cli, POLICY as POLICY_TEXT } from '../../../fixtures/attestation/cli.ts';
+import { POLICY, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
+import { signing, STREAMED, type Tampering } from '../../../fixtures/receipts/signing-server.ts';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'assay-proxy-receipts-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const BODY = JSON.stringify({ model: MODEL_ID, messages: [{ role: 'user', content: 'a secret question' }] });
+
+async function asked(
+  tampering: Tampering = {},
+  { withContent = false, stream = false, headers = {} } = {},
+): Promise<{
+  readonly response: Response;
+  readonly text: string | Error;
+  readonly sent: ReadonlyMap<string, string>;
+}> {
+  const { proxy, server } = await startBoth(signing(tampering), { receipts: { folder, withContent } });
+  const body = stream ? `${BODY.slice(0, -1)},"stream":true}` : BODY;
+  const response = await fetch(`${proxy.url}/v1/chat/completions`, { method: 'POST', body, headers });
+  const text = await response.text().catch((error: unknown) => error as Error);
+  return { response, text, sent: server.requests()[0]?.headers ?? new Map() };
+}
+
+function archives(): readonly string[] {
+  return readdirSync(folder).map((name) => readFileSync(join(folder, name), 'utf8'));
+}
+
+describe('the proxy', () => {
+  test('keeps an archive of each answer, without its texts', async () => {
+    const { response, text, sent } = await asked();
+    expect(response.status).toBe(200);
+    expect(text).toContain('Blue.');
+    expect(sent.get('assay-receipts')).toBe('final');
+    const [archive = ''] = archives();
+    expect(archive).not.toContain('secret question');
+    expect(archive).not.toContain('Blue.');
+    expect(statSync(join(folder, readdirSync(folder)[0] ?? '')).mode & 0o777).toBe(0o600);
+    expect(readdirSync(folder)).toEqual([`${response.headers.get('assay-receipt-id') ?? ''}.json`]);
+  });
+
+  test('hands on a stream without its comments', async () => {
+    const { text } = await asked({ pieceBytes: 1 }, { stream: true });
+    for (const word of STREAMED) expect(text).toContain(JSON.stringify(word));
+    expect(text).not.toContain('assay');
+    expect(String(text).endsWith('data: [DONE]\n\n')).toBe(true);
+    expect(archives()).toHaveLength(1);
+  });
+
+  test('a client that asks for itself gets its receipts as they are', async () => {
+    const { text } = await asked({}, { stream: true, headers: { 'assay-receipts': 'final' } });
+    expect(text).toContain(': assay-receipt ');
+    expect(archives()).toHaveLength(0);
+  });
+
+  test('[R20] refuses an answer that does not hold, and keeps no receipt of it', async () => {
+    const edited = await asked({ answer: (same) => ({ ...same, body: same.body.replace('Blue', 'Gray') }) });
+    expect(edited.response.status).toBe(502);
+    expect(edited.response.headers.get('x-should-retry')).toBe('false');
+    expect(edited.text).toContain('receipt_transcript');
+    const stripped = await asked({ answer: (same) => ({ ...same, headers: {} }) });
+    expect(stripped.text).toContain('receipt_missing');
+    expect(archives()).toHaveLength(0);
+  });
+
+  test('[R10] a stream that is cut ends without its end', async () => {
+    const upTo = (text: string): string => text.slice(0, text.indexOf(': assay-receipt'));
+    const { response, text } = await asked({ stream: upTo, cut: true, pieceBytes: 40 }, { stream: true });
+    // Refused with a status where no byte has passed, else the connection breaks.
+    if (response.status === 200) expect(text).toBeInstanceOf(Error);
+    else expect(text).toMatch(/receipt_truncated|upstream_failed/);
+    expect(archives()).toHaveLength(0);
+  });
+});
+
+const ACCEPT = ['--policy', 'p.json', '--allow-simulated'];
+
+async function kept(withContent = false, stream = false): Promise<Record<string, string>> {
+  await asked({}, { withContent, stream });
+  return { 'p.json': POLICY_TEXT, 'a.json': archives()[0] ?? '' };
+}
+
+describe('[R24] assay-verify receipt', () => {
+  test('0: signed by a key in evidence that the policy accepts', async () => {
+    const files = await kept();
+    const ran = await cli(['receipt', 'a.json', ...ACCEPT], { files });
+    expect(ran).toMatchObject({ code: 0, err: '' });
+    expect(ran.out).toContain('ACCEPTED, SIMULATED');
+    expect(ran.out).toContain(MODEL_ID);
+    const json = await cli(['receipt', 'a.json', ...ACCEPT, '--json'], { files });
+    expect(JSON.parse(json.out)).toMatchObject({ accepted: true, compared: ['model'] });
+    const words = await cli(['receipt', 'a.json', ...ACCEPT, '--explain'], { files });
+    expect(words.out).toContain('Not proven');
+  });
+
+  test('0: with the request and the answer, streamed or not; 10 for another of either', async () => {
+    const files = await kept(true, true);
+    const json = await cli(['receipt', 'a.json', ...ACCEPT, '--json'], { files });
+    expect(JSON.parse(json.out)).toMatchObject({ compared: ['request', 'response', 'model'] });
+    const { receipts } = JSON.parse(files['a.json'] ?? '') as {
+      receipts: { request: string; response: string }[];
+    };
+    const [texts] = receipts;
+    const given = {
+      ...files,
+      q: texts?.request ?? '',
+      q2: `${texts?.request ?? ''} `,
+      r: texts?.response ?? '',
+      r2: (texts?.response ?? '').replace('"ue"', '"ur"'),
+    };
+    const run = async (request: string, response: string): Promise<number> =>
+      (
+        await cli(['receipt', 'a.json', ...ACCEPT, '--request', request, '--response', response], {
+          files: given,
+        })
+      ).code;
+    expect(await run('q', 'r')).toBe(0);
+    expect(await run('q2', 'r')).toBe(10);
+    expect(await run('q', 'r2')).toBe(10);
+  });
+
+  test('11: the signature holds, and no evidence was given', async () => {
+    const files = await kept();
+    const { receipts } = JSON.parse(files['a.json'] ?? '') as { receipts: unknown[] };
+    const alone = { ...files, 'r.json': JSON.stringify(receipts[0]) };
+    const ran = await cli(['receipt', 'r.json', ...ACCEPT], { files: alone });
+    expect(ran.code).toBe(11);
+    expect(ran.out).toContain('NOTHING VOUCHES FOR');
+    const again = await cli(['receipt', 'r.json', '--evidence', 'a.json', ...ACCEPT], { files: alone });
+    expect(again.code).toBe(0);
+  });
+
+  test('10: evidence that is refused, and evidence of another boot', async () => {
+    const files = await kept();
+    const strict = await cli(['receipt', 'a.json', '--policy', 'p.json'], { files });
+    expect(strict.code).toBe(10);
+    const saved: Record<string, string> = { ...files };
+    const { server } = await startBoth(signing({ key: new Uint8Array(32).fill(9) }));
+    await cli([server.origin, ...ACCEPT, '--save', 'other.json'], { files: saved });
+    const ran = await cli(['receipt', 'a.json', '--evidence', 'other.json', ...ACCEPT, '--json'], {
+      files: saved,
+    });
+    expect(ran.code).toBe(10);
+    expect(JSON.parse(ran.out)).toMatchObject({ accepted: false, code: 'receipt_key' });
+  });
+
+  test('20: an unknown version; 30: no receipt, or wrong usage', async () => {
+    const vectors = JSON.parse(readFileSync('test/vectors/receipts/receipts-v1.json', 'utf8')) as {
+      receipts: { name: string; receipt: string }[];
+    };
+    const later = vectors.receipts.find(({ name }) => name === 'a later version')?.receipt ?? '';
+    const receipt = Buffer.from(later, 'hex').toString('base64');
+    const salt = Buffer.alloc(32).toString('base64');
+    const files = { 'later.json': JSON.stringify({ receipt, salt }), 'none.json': '{}', text: 'hello' };
+    expect((await cli(['receipt', 'later.json'], { files })).code).toBe(20);
+    expect((await cli(['receipt', 'none.json'], { files })).code).toBe(30);
+    expect((await cli(['receipt', 'text'], { files })).code).toBe(30);
+    for (const wrong of [
+      ['receipt'],
+      ['receipt', 'a', 'b'],
+      ['receipt', 'a', '--at', 'noon'],
+      ['receipt', 'a', '--json', '--explain'],
+    ])
+      expect((await cli(wrong, { files })).code).toBe(30);
+  });
+});
+
+describe('[R21] archives', () => {
+  test('verify years later at their time, and open no connection', async () => {
+    const files = await kept();
+    const archive = JSON.parse(files['a.json'] ?? '') as Json;
+    const [file] = receiptsIn(archive);
+    if (file === undefined) throw new Error('the archive has no receipt');
+    const evidence = { archive, policy: parsePolicy(POLICY) };
+    const years = NOW + 10 * 365 * 86_400_000;
+    const judged = await judgeReceipt(file, { evidence, now: years });
+    if (judged.kind !== 'attested') throw new Error('the archive has its evidence');
+    expect(judged.at).toBe(NOW);
+    expect(isAttestationResult(judged.result)).toBe(false);
+    // @ts-expect-error an archived result is no proof about a connection
+    const proof: AttestationResult = judged.result;
+    expect(proof).toBe(judged.result);
+    // At a time when the certificates were no longer valid it is refused, and at one yet to come.
+    await expect(judgeReceipt(file, { evidence, at: years, now: years })).rejects.toMatchObject({
+      kind: 'refused',
+    });
+    await expect(judgeReceipt(file, { evidence, at: NOW + 1, now: NOW })).rejects.toMatchObject({
+      code: 'receipt_key',
+    });
+  });
+
+  test('a changed document or another policy is refused', async () => {
+    const files = await kept();
+    const changed = {
+      ...files,
+      'b.json': (files['a.json'] ?? '').replace(/"report":"(....)/, '"report":"AAAA'),
+    };
+    expect((await cli(['receipt', 'b.json', ...ACCEPT], { files: changed })).code).not.toBe(0);
+    const other = { ...files, 'p.json': POLICY_TEXT.replace(/"measurement":"../, '"measurement":"00') };
+    expect((await cli(['receipt', 'a.json', ...ACCEPT], { files: other })).code).toBe(10);
+  });
+});
