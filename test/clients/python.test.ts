@@ -1,7 +1,6 @@
 // The tests of clients/python, with the vectors that every client runs (docs/clients.md).
 
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
@@ -11,9 +10,6 @@ const top = fileURLToPath(new URL('../..', import.meta.url));
 const python = clientsPython();
 if (python === undefined)
   console.warn('\n! `make python-clients` was not run: clients/python is not tested\n');
-const RECEIPTS = process.env['ASSAY_RECEIPT_VECTORS'] ?? join(top, 'test/vectors/receipts/receipts-v1.json');
-if (!existsSync(RECEIPTS))
-  console.warn('\n! receipts-v1.json is not here: the clients do not run its vectors\n');
 
 test.skipIf(python === undefined)(
   'vectors, tries and receipts [B22]',
@@ -26,8 +22,7 @@ test.skipIf(python === undefined)(
     expect(stderr).toMatch(/\nOK/);
     expect(status).toBe(0);
     expect(Number(/Ran (\d+) tests/.exec(stderr)?.[1])).toBeGreaterThanOrEqual(30);
-    const skipped = Number(/skipped=(\d+)/.exec(stderr)?.[1] ?? 0);
-    expect(skipped).toBe(existsSync(RECEIPTS) ? 0 : 2);
+    expect(stderr).not.toMatch(/skipped=/);
   },
   120_000,
 );

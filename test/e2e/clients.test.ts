@@ -123,6 +123,31 @@ print(json.dumps(out))
       expect(seen.includes(secret), secret).toBe(false);
   });
 
+  test('its receipts are checked, of streams and of whole answers [R3] [R10]', async () => {
+    const { code, stdout, stderr } = await script(`
+from openai import OpenAI
+kept = []
+transport = SealedTransport(url, verifier=verifier, receipts="rolling", on_receipt=kept.append)
+client = OpenAI(base_url=f"{url}/v1", api_key="sk-canary", http_client=httpx.Client(transport=transport))
+asked = dict(model="demo-chat", temperature=0, messages=[{"role": "user", "content": os.environ["QUESTION"]}])
+whole = client.chat.completions.create(**asked).choices[0].message.content
+streamed = "".join(c.choices[0].delta.content or "" for c in client.chat.completions.create(**asked, stream=True) if c.choices)
+def shown(opened):
+    receipt = opened.receipt
+    return [receipt.channel[0], receipt.model_id, receipt.end, receipt.events > 5, receipt.receipt_key == transport.evidence.receipt_key]
+print(json.dumps({"whole": whole, "streamed": streamed, "receipts": [shown(each) for each in kept]}))
+`);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(JSON.parse(stdout)).toEqual({
+      whole: answer,
+      streamed: answer,
+      receipts: [
+        ['sealed', 'demo-chat', 'complete', false, true],
+        ['sealed', 'demo-chat', 'complete', true, true],
+      ],
+    });
+  });
+
   test('a verdict that is refused is an error with the verifier’s code, and nothing is sent', async () => {
     const { code, stdout, stderr } = await script(`
 plain = Verifier(policy, command=json.loads(os.environ["ASSAY_VERIFIER"]))
@@ -158,5 +183,6 @@ test.skipIf(go === undefined)('Go: a chat, streamed and not [B22] [B23]', async 
   expect(out['whole']).toBe(answer);
   expect(out['streamed']).toBe(answer);
   expect(out['pieces']).toBeGreaterThan(5);
+  expect(out['receipts']).toEqual(['sealed complete', 'sealed complete']);
   expect(out['refused']).toMatch(/^[a-z][a-z0-9_]+$/);
 });

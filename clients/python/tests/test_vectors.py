@@ -48,7 +48,6 @@ class Sealed(unittest.TestCase):
             self.assertIsInstance(open_request(recipient, bytes(changed), None), str, bit)
 
 
-@unittest.skipUnless(RECEIPTS.exists(), f"{RECEIPTS} is not here")
 class Receipts(unittest.TestCase):
     def test_vectors(self):
         count, failed = run_receipts(load(RECEIPTS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -19,7 +18,7 @@ from assay_client.receipt import commitment, field_salt, open_receipt
 
 TOP = Path(__file__).resolve().parents[3]
 SEALED = TOP / "test/vectors/sealed/sealed-v1.json"
-RECEIPTS = Path(os.environ.get("ASSAY_RECEIPT_VECTORS") or TOP / "test/vectors/receipts/receipts-v1.json")
+RECEIPTS = TOP / "test/vectors/receipts/receipts-v1.json"
 
 MAX_HEAD_BYTES = 12 * 1024
 

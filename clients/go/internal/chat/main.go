@@ -36,7 +36,13 @@ func main() {
 
 	simulated := *verifier
 	simulated.Arguments = []string{"--allow-simulated"}
-	transport, err := assay.NewTransport(url, assay.Options{Judge: &simulated})
+	receipts := []string{}
+	transport, err := assay.NewTransport(url, assay.Options{
+		Judge: &simulated, Receipts: "rolling",
+		OnReceipt: func(opened *assay.Opened) {
+			receipts = append(receipts, opened.Receipt.Channel.Kind+" "+opened.Receipt.End)
+		},
+	})
 	check(err)
 	client := &http.Client{Transport: transport}
 	ask := func(stream bool) io.ReadCloser {
@@ -79,7 +85,7 @@ func main() {
 	if !done {
 		log.Fatal("the stream has no end")
 	}
-	out["streamed"], out["pieces"] = text, pieces
+	out["streamed"], out["pieces"], out["receipts"] = text, pieces, receipts
 	check(json.NewEncoder(os.Stdout).Encode(out))
 }
 
