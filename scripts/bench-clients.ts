@@ -1,5 +1,5 @@
-// What sealing a request costs in Python and Go (docs/clients.md): `make bench-clients`. It measures and prints;
-// nothing is asserted.
+// The cost of sealing a request in Python and Go (docs/clients.md): `make bench-clients`. It measures and
+// prints, and asserts no bound.
 
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
-// The official Python SDK, LangChain and what clients/python needs, from PyPI with every wheel by its hash, in
-// a folder of its own in the cache: a few megabytes, where the lock of the workshop has gigabytes. Tests use it
-// where it is, and `make python-clients` puts it there.
+// The official Python SDK, LangChain and the packages of clients/python, from PyPI with every wheel by its
+// hash, in a folder of its own in the cache: a few megabytes, where the lock of the workshop has gigabytes.
+// Tests use it where it is, and `make python-clients` puts it there.
 //   node --import tsx scripts/python-clients.ts
 
 import { createHash } from 'node:crypto';

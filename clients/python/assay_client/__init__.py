@@ -3,11 +3,12 @@
 >>> client = OpenAI(base_url=f"{url}/v1", http_client=httpx.Client(transport=SealedTransport(url, "policy.json")))
 """
 
-from .answers import Expected, Opened, StreamCheck, check_answer
+from .answers import Expected, Opened, check_answer
 from .envelope import ResponseOpener, SealedRequest, seal_request
 from .errors import AssayError
 from .evidence import Evidence, Rotated, Verifier
 from .receipt import Receipt, open_receipt
+from .streams import StreamCheck
 from .transport import AsyncSealedTransport, SealedTransport
 
 __all__ = [

@@ -1,7 +1,7 @@
 """One sealed request through its tries (docs/sealed.md section 5), without input and output.
 
-``Call.run`` yields what is to be done and is sent the outcome (exchange.py). The same bytes go again while the outcome is unknown; they are sealed
-anew only when fresh evidence shows another key, or the guest's clock says so; four sends at most.
+``Call.run`` yields what is to be done and is sent the outcome (exchange.py). The same bytes go again while the
+outcome is unknown; they are sealed anew only when fresh evidence shows another key, or the guest's clock says so; four sends at most.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Generator, NamedTuple, Optional, Sequence, TypeVar, Union
 
-from .answers import Expected, Opened, StreamCheck, check_whole
+from .answers import Expected, Opened, check_whole
 from .bhttp import Field
 from .envelope import RESPONSE_TYPE, ResponseOpener, SealedRequest, field_of
 from .errors import AssayError
+from .streams import StreamCheck
 
 #: An answer that is no stream is held whole up to this, so that a cut one is an answer of this client.
 MAX_HELD_BYTES = 16 * 1024 * 1024

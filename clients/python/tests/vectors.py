@@ -8,13 +8,14 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from assay_client.answers import Expected, StreamCheck, check_answer, check_usage, usage_in
+from assay_client.answers import Expected, check_answer, check_usage, usage_in
 from assay_client.bhttp import ContentReader, RequestHead, decode_request_head, read_varint
 from assay_client.envelope import FINAL, ChunkSplitter, ResponseOpener, key_id_of, padded_length
 from assay_client.envelope import request_header, request_info, seal_request
 from assay_client.errors import AssayError
 from assay_client.hpke import AES_128_GCM, AES_256_GCM, Context, is_usable_point, kem_secret, sha256
 from assay_client.receipt import commitment, field_salt, open_receipt
+from assay_client.streams import StreamCheck
 
 TOP = Path(__file__).resolve().parents[3]
 SEALED = TOP / "test/vectors/sealed/sealed-v1.json"
