@@ -191,6 +191,11 @@ export function isPolicy(value: unknown): value is Policy {
   return typeof value === 'object' && value !== null && made.has(value);
 }
 
+/** The same policy for evidence on the other channel. */
+export function onChannel(policy: Policy, channel: Policy['channel']): Policy {
+  return keep({ ...policy, channel });
+}
+
 /**
  * The policy with every default written out, as JSON a file can hold, so without its dangers.
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);

@@ -91,6 +91,20 @@ describe('commands', () => {
     expect(code, stderr).toBe(expected);
   });
 
+  test('score: what the real server fails is that it is simulated, and what it does not offer', async () => {
+    const policy = ['--policy', server.policyPath, '--allow-simulated'];
+    const { code, stdout, stderr } = await run([verifyCli, 'score', server.url, ...policy, '--json']);
+    expect(code, stderr).toBe(10);
+    const { factors } = JSON.parse(stdout) as { factors: { id: string; grade: string }[] };
+    const graded = (grade: string): string[] =>
+      factors.filter((factor) => factor.grade === grade).map(({ id }) => id);
+    const offers = ['receipts-offered', 'sealed-offered'];
+    expect(graded('fail').filter((id) => !offers.includes(id))).toEqual(['genuine-hardware']);
+    expect(graded('pass')).toEqual(
+      expect.arrayContaining(['no-resumption', 'tls-1-3-only', 'plain-http-refused', 'weights-pinned']),
+    );
+  });
+
   test('--json has every check with id, spec, status and detail [M18]', async () => {
     const { code, stdout } = await run([
       verifyCli,

@@ -2,10 +2,10 @@
 // are refused with the usage. Turns flags into a policy; flags that weaken it exist here and
 // nowhere in a policy file.
 
-import { parseArgs, type ParseArgsConfig } from 'node:util';
-import { malformed } from '../../transcript/errors.ts';
+import type { ParseArgsConfig } from 'node:util';
 import { canonicalOrigin } from '../proxy/guard.ts';
 import { helpFor } from './help.ts';
+import { ANY, boundedCount, parse, wrong } from './options.ts';
 import {
   allowAnyModel,
   allowSimulated,
@@ -37,6 +37,7 @@ const VERIFY = {
   table: { type: 'boolean' },
   save: { type: 'string' },
 } as const;
+const SCORE = { ...ACCEPT, json: { type: 'boolean' } } as const;
 const PROXY = {
   ...ACCEPT,
   listen: { type: 'string' },
@@ -122,6 +123,7 @@ export type Command =
       readonly withContent: boolean;
     })
   | (Target & { readonly kind: 'seal'; readonly json: boolean })
+  | (Target & { readonly kind: 'score'; readonly json: boolean })
   | { readonly kind: 'evidence' }
   | {
       readonly kind: 'job';
@@ -168,6 +170,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return proxyCommand(rest);
     case 'seal':
       return sealCommand(rest);
+    case 'score':
+      return scoreCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
       return { kind: 'evidence' };
@@ -235,7 +239,7 @@ function proxyCommand(argv: readonly string[]): Command {
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
     allowNonLoopback: values['allow-non-loopback'] ?? false,
-    connections: count(values.connections ?? '64', '--connections', 1024),
+    connections: boundedCount(values.connections ?? '64', '--connections', 1024),
     sameMachine: values['same-machine'] ?? false,
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
@@ -248,6 +252,11 @@ function sealCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, SEAL);
   const { accept, ...aim } = target(values, positionals, 'seal');
   return { kind: 'seal', ...aim, accept: { ...accept, channel: 'sealed' }, json: values.json ?? false };
+}
+
+function scoreCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, SCORE);
+  return { kind: 'score', ...target(values, positionals, 'score'), json: values.json ?? false };
 }
 
 function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {
@@ -352,7 +361,7 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
   return {
     origin,
     accept: acceptOf(values),
-    timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
+    timeoutMs: boundedCount(values.timeout ?? '30', '--timeout', 3600) * 1000,
     cacheFolder: values.cache,
     bundleFile: values.bundle,
   };
@@ -379,38 +388,6 @@ function modelPair(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-function count(text: string, name: string, maximum: number): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > maximum)
-    throw wrong(`${name} is ${text}, expected 1 to ${maximum}`);
-  return value;
-}
-
-const ANY = 'any';
-
 function simulatedDanger(root: string): Dangers[typeof allowSimulated] {
   return root === ANY ? true : { root };
-}
-
-function parse<const O extends NonNullable<ParseArgsConfig['options']>>(argv: readonly string[], options: O) {
-  // An option whose value may be left out, which parseArgs does not know.
-  const args = argv.map((word) => (word === '--allow-simulated' ? `--allow-simulated=${ANY}` : word));
-  try {
-    const parsed = parseArgs({ args, options, strict: true, allowPositionals: true, tokens: true });
-    const seen = new Set<string>();
-    for (const token of parsed.tokens) {
-      if (token.kind !== 'option') continue;
-      if (seen.has(token.name) && options[token.name]?.multiple !== true)
-        throw wrong(`--${token.name} is given twice`);
-      seen.add(token.name);
-    }
-    return parsed;
-  } catch (error) {
-    if (error instanceof TypeError) throw wrong(error.message.split('. ')[0] ?? error.message);
-    throw error;
-  }
-}
-
-function wrong(message: string): Error {
-  return malformed('wrong_usage', message, { hint: 'see assay-verify --help' });
 }

@@ -53,6 +53,10 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       const { commandSeal } = await import('./seal.ts');
       return commandSeal(command, world);
     }
+    case 'score': {
+      const { commandScore } = await import('./score.ts');
+      return commandScore(command, world);
+    }
     case 'evidence':
       return commandEvidence(world);
     case 'job': {

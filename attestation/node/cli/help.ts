@@ -25,6 +25,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
   assay-verify https://HOST[:PORT] [options]       verify, print what was found, exit
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
   assay-verify seal https://HOST[:PORT] [options]  verify the key of sealed bodies, print it for clients that seal
+  assay-verify score https://HOST[:PORT] [options] grade it by the factors of public graders of such providers
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
   assay-verify job RECORD [--evidence FILE] [...]  the signed record of a workshop's job (docs/workshop.md), offline
   assay-verify receipt FILE [options]              the signed receipt of an answer (docs/receipts.md), offline
@@ -86,6 +87,20 @@ const SEAL = `assay-verify seal https://HOST[:PORT] [options]: judges evidence f
 
 ${ACCEPT}
 ${EXIT}`;
+
+const SCORE = `assay-verify score https://HOST[:PORT] [options]: grades a provider by the factors public graders use (docs/score.md)
+
+Each factor is pass, fail or not applicable, with what shows it. No pass rests on what the server says of itself: each
+comes of verified evidence, or of what the connections did. Two connections are attested; plain http, TLS 1.2 and an
+earlier session are offered and have to be refused. No content is sent.
+
+  --json                   one JSON object on stdout (docs/score.md)
+  --timeout SECONDS        for each connection and each answer; default 30
+
+${ACCEPT}
+exit: 0 accepted by the policy, and every factor that applies passed; 10 a factor failed; 11 none failed, and no policy
+      says what to accept; 20 no evidence to grade; 30 malformed input or wrong usage; 1 internal or no connection
+`;
 
 const EVIDENCE = `assay-verify evidence: judges evidence in JSON on stdin, prints the verdict in JSON on stdout
 
@@ -185,6 +200,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   verify: VERIFY,
   proxy: PROXY,
   seal: SEAL,
+  score: SCORE,
   evidence: EVIDENCE,
   job: JOB,
   receipt: RECEIPT,

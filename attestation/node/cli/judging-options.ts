@@ -14,7 +14,7 @@ import { type CliWorld, readIfThere, readReleases, readTextFile } from './world.
 /** Where `assay serve --demo` puts the policy of what it serves. */
 export const FOUND_POLICY = '.assay/policy.json';
 
-export type Connecting = Extract<Command, { kind: 'verify' | 'proxy' | 'seal' }>;
+export type Connecting = Extract<Command, { kind: 'verify' | 'proxy' | 'seal' | 'score' }>;
 
 export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
   readonly policy: Policy;

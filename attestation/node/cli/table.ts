@@ -66,6 +66,6 @@ export function columns(rows: readonly (readonly string[])[]): string[] {
 }
 
 /** Hex over 20 digits keeps its ends: enough to recognise, not to compare. */
-function shorten(text: string): string {
+export function shorten(text: string): string {
   return text.replace(/\b[0-9a-f]{21,}\b/g, (hex) => `${hex.slice(0, 8)}…${hex.slice(-4)}`);
 }

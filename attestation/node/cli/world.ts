@@ -31,7 +31,7 @@ export interface CliWorld {
   readonly stop: () => AbortSignal;
 }
 
-/** 11: a signature holds, and no evidence shows whose it is. */
+/** 11: no fault, and no proof of whose it is: a signature without evidence, a score without policy. */
 export type ExitCode = 0 | 1 | 10 | 11 | 20 | 30;
 
 export const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = {
