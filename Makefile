@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer bench-audio models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove
+.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -50,6 +50,12 @@ audio-peer: $(TESTS_INSTALLED) ## pywhispercpp into the cache, espeak-ng and opu
 	@{ command -v espeak-ng && command -v opusenc; } >/dev/null || { apt-get -qq update && apt-get -qq install -y espeak-ng opus-tools; }
 	@$(TSX) scripts/audio-peer.ts
 
+python-clients: $(TESTS_INSTALLED) ## the official Python SDK and LangChain into the cache, with what clients/python needs
+	@$(TSX) scripts/python-clients.ts
+
+bench-clients: $(TESTS_INSTALLED) ## what sealing a request costs in Python and Go
+	@$(TSX) scripts/bench-clients.ts
+
 bench-audio: models $(TESTS_INSTALLED) ## transcription beside pywhispercpp, the same file, threads and sound
 	@$(TSX) scripts/bench-audio.ts
 
@@ -81,6 +87,7 @@ ifeq ($(CI),true)
 	@python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-venv; } >/dev/null 2>&1 || echo '! venv cannot be installed: there is no Python environment'
 	@$(TSX) scripts/native/main.ts & native=$$!; { $(call oracle,--seconds 1500) || echo '! tests of the Python tools and beside the official converter are skipped'; } & python=$$!; $(TSX) scripts/real-models/main.ts; models=$$?; wait $$python; wait $$native; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
+	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
 	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'

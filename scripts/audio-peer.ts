@@ -9,6 +9,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { makePinnedVenv } from './pinned-venv.ts';
 import { cacheFolder } from './real-models/install.ts';
 
 const FOLDER = join(cacheFolder(), 'audio-peer');
@@ -109,18 +110,5 @@ function wordsOf(text: string): readonly string[] {
     .filter((word) => word !== '');
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href && !havePeer()) {
-  try {
-    execFileSync('python3', ['-m', 'venv', FOLDER], { stdio: ['ignore', 'ignore', 'inherit'] });
-    const install = ['install', '--quiet', '--require-hashes', '--only-binary=:all:', '--no-deps'];
-    execFileSync(join(FOLDER, 'bin/pip'), [...install, '-r', REQUIREMENTS], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-  } catch (error) {
-    rmSync(FOLDER, { recursive: true, force: true });
-    console.error(
-      `! pywhispercpp cannot be installed: ${error instanceof Error ? error.message : 'no reason'}`,
-    );
-    process.exitCode = 1;
-  }
-}
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href && !havePeer())
+  makePinnedVenv('pywhispercpp', FOLDER, REQUIREMENTS);

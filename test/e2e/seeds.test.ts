@@ -13,6 +13,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { allowAnyModel, allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { type RunningProxy, startProxy } from '@assay/attestation/node';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
+import { clientsPython } from '../../scripts/python-clients.ts';
 import { allRoutes } from '../../src/api/routes.ts';
 import { DEFAULT_CONFIG } from '../../src/http/deps.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
@@ -184,7 +185,7 @@ describe.skipIf(seeds.length === 0)('samples of the seeds', () => {
   });
 });
 
-const PYTHON = 'python3';
+const PYTHON = clientsPython() ?? 'python3';
 function havePython(code: string): boolean {
   return spawnSync(PYTHON, ['-c', code]).status === 0;
 }

@@ -1,0 +1,3 @@
+module assay.invalid/client
+
+go 1.26
