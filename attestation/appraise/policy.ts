@@ -150,10 +150,7 @@ const read = shapeReaders('malformed_policy');
 const DEFAULT_MAX_EVIDENCE_AGE = 3600;
 const LIST_MAX = 1024;
 
-const OPTIONAL =
-  'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx configs maxEvidenceAge channel endorsements'.split(
-    ' ',
-  );
+const OPTIONAL = 'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx configs maxEvidenceAge channel endorsements'.split(' '); // prettier-ignore
 
 /**
  * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are
@@ -201,10 +198,7 @@ export function onChannel(policy: Policy, channel: Policy['channel']): Policy {
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);
  */
 export function policyToJson(policy: Policy): JsonObject {
-  const minimumTcb = Object.entries(policy.minimumTcb).map(([product, minimum]) => [
-    product,
-    written(minimum),
-  ]);
+  const minimumTcb = Object.entries(policy.minimumTcb).map(([name, least]) => [name, written(least)]);
   return written({
     measurements: policy.measurements.map(written),
     models: policy.models && Object.fromEntries(policy.models),

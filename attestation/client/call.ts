@@ -55,10 +55,21 @@ export class SealedCall {
     this.#options = options;
   }
 
+  /** Rejects only while the request cannot have run: SDKs repeat what a fetch throws. */
   async run(evidence: HeldEvidence): Promise<Response> {
+    const sealed = await this.#seal(evidence, undefined);
+    try {
+      return await this.#tries(evidence, sealed);
+    } catch (error) {
+      this.#options.signal.throwIfAborted();
+      return error instanceof AttestationError ? ownAnswer(error.code, error.message) : unknown();
+    }
+  }
+
+  async #tries(evidence: HeldEvidence, first: SealedRequest): Promise<Response> {
     const { holder, wait, signal } = this.#options;
     let held = evidence;
-    let sealed = await this.#seal(held, undefined);
+    let sealed = first;
     let sealedAt = holder.monotonic;
     for (;;) {
       signal.throwIfAborted();

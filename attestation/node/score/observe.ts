@@ -36,7 +36,7 @@ export interface Observations {
   readonly plainHttp: Sighting;
   /** Undefined where the connection was not accepted: an answer there has no known author. */
   readonly receipts: Receipts | undefined;
-  readonly sealed: Sealed | undefined;
+  readonly sealed: SealedOffer | undefined;
 }
 
 /** The answer to GET /v1/receipts/{a random id}. */
@@ -47,7 +47,7 @@ export interface Receipts {
 }
 
 /** The result of asking for evidence of the sealed channel. */
-export interface Sealed {
+export interface SealedOffer {
   /** Every rule passed but that of the exporter, which this channel has not. */
   readonly verified: boolean;
   readonly seen: string;
@@ -63,7 +63,7 @@ export interface ObserveOptions extends ConnectOptions {
  */
 export async function observe(origin: URL, options: ObserveOptions): Promise<Observations> {
   const { policy, releases } = options;
-  const found: { receipts?: Receipts | undefined; sealed?: Sealed | undefined } = {};
+  const found: { receipts?: Receipts | undefined; sealed?: SealedOffer | undefined } = {};
   const first = await attempt(origin, options, async (socket, received) => {
     found.receipts = await askReceipts(socket, origin, options);
     found.sealed = await askSealed(socket, origin, { ...options, received });
@@ -128,7 +128,7 @@ async function askSealed(
   socket: TLSSocket,
   origin: URL,
   options: ObserveOptions & { readonly received: ReceivedEvidence },
-): Promise<Sealed> {
+): Promise<SealedOffer> {
   const nonce = options.randomBytes(32);
   const path = `/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`;
   const answer = await ask(socket, origin, path, options);

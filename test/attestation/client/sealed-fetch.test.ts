@@ -297,6 +297,27 @@ describe('a stale key is told from tampering by fresh evidence alone [B14]', () 
 });
 
 describe('what is not accepted', () => {
+  test.each([
+    ['refused', () => Response.json({})],
+    ['not to be had', () => Promise.reject(new TypeError('fetch failed'))],
+  ])(
+    'a forged 400 after execution, and evidence that is %s, is no throw: SDKs would repeat it [B13]',
+    async (_, evidence) => {
+      let forged = false;
+      client.between = async (path, _init, pass) => {
+        if (forged) return evidence();
+        const response = await pass();
+        if (path !== '/v1/sealed') return response;
+        await response.arrayBuffer();
+        forged = true;
+        return ohttpKey();
+      };
+      const answer = await chat();
+      expect([answer.status, answer.headers.get('x-should-retry')]).toEqual([502, 'false']);
+      expect(runs()).toBe(1);
+    },
+  );
+
   test('a policy that does not say sealed, and evidence that is not accepted [B2]', async () => {
     const plain = sealedClient(() => guest.url, { policy: { ...SEALED_POLICY, channel: 'exporter' } });
     expect((await refusalOf(() => plain.fetch.verify('https://sealed.example')))?.code).toBe(

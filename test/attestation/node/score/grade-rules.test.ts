@@ -95,7 +95,7 @@ describe('by the transcript', () => {
     const used = new Set(RESTS.map(([, , { id, title }]) => `${id} ${title}`));
     const all: Rule[] = [RULES, SNP_RULES, TDX_RULES].flatMap((table) => Object.values<Rule>(table));
     const unused = all.filter(({ id, title }) => !used.has(`${id} ${title}`));
-    // C8 compares with the first connection of a client that asked for one machine; C10 judges the evidence for
+    // C8 compares with the first connection of a client that asked for one machine; C10 judges evidence for
     // sealed bodies, which sealed-offered has a verification of its own for.
     expect(unused.map(({ id }) => id)).toEqual(['C8', 'C10']);
   });
