@@ -12,6 +12,7 @@ import { refused } from '../../transcript/errors.ts';
 import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from '../receipts/asking.ts';
 import { type ArrivedAnswer, CheckedAnswer } from '../receipts/checked-answer.ts';
 import type { KeptAnswer, ReceiptEvidence, ReceiptOptions } from '../receipts/options.ts';
+import { gathered } from './gathered.ts';
 
 /** Where the proxy keeps receipts. */
 export interface ProxyReceiptOptions {
@@ -22,7 +23,7 @@ export interface ProxyReceiptOptions {
 
 export interface ReceiptedRequest {
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: Uint8Array;
+  readonly body: Uint8Array<ArrayBuffer>;
   /** The bytes that may be handed on; undefined: the answer passes as it is. */
   check(arrived: ArrivedAnswer, evidence: ReceiptEvidence | undefined): AsyncIterable<Uint8Array> | undefined;
 }
@@ -40,9 +41,7 @@ export class ProxyReceipts {
     const { method = 'GET', url: path = '/' } = request;
     if (!asksForReceipt({ method, path }) || request.headers['assay-receipts'] !== undefined)
       return undefined;
-    const pieces: Uint8Array[] = [];
-    for await (const piece of request as AsyncIterable<Buffer>) pieces.push(piece);
-    const body = new Uint8Array(Buffer.concat(pieces));
+    const body = await gathered(request);
     const options: ReceiptOptions = {
       keepContent: this.#options.withContent,
       sink: (answer) => this.#keep(answer),

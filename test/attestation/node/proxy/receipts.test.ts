@@ -54,6 +54,22 @@ describe('the proxy', () => {
     expect(readdirSync(folder)).toEqual([`${response.headers.get('assay-receipt-id') ?? ''}.json`]);
   });
 
+  test('over sealed bodies receipts are refused at its start, and not left out', async () => {
+    const started = startBoth(signing({}), { channel: 'sealed', receipts: { folder, withContent: false } });
+    await expect(started).rejects.toMatchObject({ code: 'wrong_usage' });
+  });
+
+  test('a body too large to be held is refused, and not sent', async () => {
+    const { proxy, server } = await startBoth(signing({}), { receipts: { folder, withContent: false } });
+    const body = Buffer.alloc(64 * 1024 * 1024 + 1, ' ');
+    const response = await fetch(`${proxy.url}/v1/chat/completions`, { method: 'POST', body });
+    expect([response.status, await response.text()]).toEqual([
+      502,
+      expect.stringContaining('input_too_large'),
+    ]);
+    expect(server.requests()).toHaveLength(0);
+  });
+
   test('hands on a stream without its comments', async () => {
     const { text } = await asked({ pieceBytes: 1 }, { stream: true });
     for (const word of STREAMED) expect(text).toContain(JSON.stringify(word));
