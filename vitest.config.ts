@@ -13,6 +13,10 @@ export default defineConfig({
     alias: [
       { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
       { find: /^@assay\/attestation\/codes$/, replacement: at('./attestation/transcript/codes.ts') },
+      {
+        find: /^@assay\/attestation\/endorsements$/,
+        replacement: at('./attestation/node/endorsements/endorsements.ts'),
+      },
       { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
       { find: /^@assay\/attestation\/issue$/, replacement: at('./attestation/protocol/issue.ts') },
       { find: /^@assay\/attestation\/job-record$/, replacement: at('./attestation/receipts/job.ts') },

@@ -29,6 +29,7 @@ const ENTRIES: Readonly<Record<string, string>> = {
 const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
+  '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-verdict': 'attestation/appraise/job-record.ts',

@@ -15,6 +15,7 @@ export { TOP } from '../image/top.ts';
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
+  '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-record': 'attestation/receipts/job.ts',

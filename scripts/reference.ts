@@ -27,6 +27,11 @@ const ENTRIES = [
     'transcript/codes',
     'Every code of a refusal, with its meaning; browser-safe.',
   ],
+  [
+    '@assay/attestation/endorsements',
+    'node/endorsements/endorsements',
+    'Endorsements of AMD and Intel: fetched, kept, by themselves.',
+  ],
   ['@assay/attestation/explain', 'appraise/explain', 'A transcript in plain words; browser-safe.'],
   [
     '@assay/attestation/policy-lint',

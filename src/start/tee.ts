@@ -5,7 +5,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { AttestedModel } from '@assay/attestation';
-import { createEndorsements } from '@assay/attestation/node';
+import { createEndorsements } from '@assay/attestation/endorsements';
 import { attestdFs } from '../attestd/serve.ts';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createStapling, type StaplingOptions } from '../attester/endorsements.ts';
