@@ -18,8 +18,8 @@ export interface Witnessed {
   readonly origin: string;
   readonly nonce: Uint8Array;
   readonly exporter: Uint8Array | undefined;
-  /** DER SubjectPublicKeyInfo of the peer. */
-  readonly peerSpki: Uint8Array;
+  /** DER SubjectPublicKeyInfo of the peer; undefined for evidence of a key to seal to. */
+  readonly peerSpki: Uint8Array | undefined;
   readonly policy: Policy;
   /** Milliseconds since 1970. */
   readonly at: number;
@@ -80,7 +80,7 @@ function entryToJson(seen: Witnessed): JsonObject {
     code: seen.code ?? null,
     nonce: toHex(seen.nonce),
     exporter: seen.exporter === undefined ? null : toHex(seen.exporter),
-    tls_spki_sha256: toHex(sha256(seen.peerSpki)),
+    tls_spki_sha256: seen.peerSpki === undefined ? null : toHex(sha256(seen.peerSpki)),
     policy_sha256: written === null ? null : policyDigest(written),
     policy: written,
     allowed,

@@ -13,7 +13,7 @@ import {
 } from '../sealed/request.ts';
 import { openResponse, type OpenedResponse } from '../sealed/response.ts';
 import { AttestationError, type AttestationCode, refused } from '../transcript/errors.ts';
-import { bootOf, type EvidenceHolder, type HeldEvidence, OUTSIDE } from './evidence.ts';
+import { bootOf, type EvidenceHolder, type HeldEvidence, OUTSIDE, type SealedEvidence } from './evidence.ts';
 
 export interface CallOptions {
   readonly holder: EvidenceHolder;
@@ -45,6 +45,12 @@ type Outcome =
   | { readonly kind: 'key' }
   | { readonly kind: 'ends'; readonly code: AttestationCode; readonly message: string };
 
+/** `by`: of an answer of the guest; of this client's own there is none. */
+export interface CallAnswer {
+  readonly response: Response;
+  readonly by?: SealedEvidence | undefined;
+}
+
 export class SealedCall {
   readonly #options: CallOptions;
   #sends = 0;
@@ -56,7 +62,7 @@ export class SealedCall {
   }
 
   /** Rejects only while the request cannot have run: SDKs repeat what a fetch throws. */
-  async run(evidence: HeldEvidence): Promise<Response> {
+  async run(evidence: HeldEvidence): Promise<CallAnswer> {
     const sealed = await this.#seal(evidence, undefined);
     try {
       return await this.#tries(evidence, sealed);
@@ -66,7 +72,7 @@ export class SealedCall {
     }
   }
 
-  async #tries(evidence: HeldEvidence, first: SealedRequest): Promise<Response> {
+  async #tries(evidence: HeldEvidence, first: SealedRequest): Promise<CallAnswer> {
     const { holder, wait, signal } = this.#options;
     let held = evidence;
     let sealed = first;
@@ -95,7 +101,11 @@ export class SealedCall {
       } else {
         const code = await this.#codeOf(outcome.opened);
         if (code.name === 'sealed_replayed') return unknown();
-        if (code.name !== 'sealed_clock') return answerOf(code.opened, outcome.stop, signal);
+        if (code.name !== 'sealed_clock') {
+          const { result, evidence: received } = held;
+          const by = { result, evidence: received, request: sealed.digest };
+          return { response: answerOf(code.opened, outcome.stop, signal), by };
+        }
         const late = holder.monotonic - sealedAt >= WINDOW_MS;
         const seconds = Number(fieldOf(code.opened.fields, 'assay-sealed-time'));
         if (late || this.#sealedAnew.clock || this.#sends >= MAX_SENDS || !Number.isSafeInteger(seconds))
@@ -279,14 +289,15 @@ function asAttestation(error: unknown): AttestationError {
   });
 }
 
-function unknown(): Response {
+function unknown(): CallAnswer {
   return ownAnswer('sealed_outcome_unknown', 'whether the request was executed cannot be known');
 }
 
 /** An answer of this client: SDKs repeat what a fetch throws, and would seal it anew. */
-function ownAnswer(code: AttestationCode, message: string): Response {
+export function ownAnswer(code: AttestationCode, message: string): CallAnswer {
   const error = { message, type: 'server_error', param: null, code };
-  return Response.json({ error }, { status: 502, headers: { 'x-should-retry': 'false' } });
+  const response = Response.json({ error }, { status: 502, headers: { 'x-should-retry': 'false' } });
+  return { response };
 }
 
 function fieldOf(fields: readonly HttpField[], name: string): string | undefined {

@@ -6,7 +6,7 @@ import { isSealedResult, verify, type SealedResult } from '../appraise/appraise.
 import type { HardwareOptions } from '../appraise/hardware.ts';
 import type { Policy } from '../appraise/policy.ts';
 import { fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
-import { MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
+import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 
 /** Fresh evidence has another key. `boot: same`: the key rotated; `other`: a restart, or another guest. */
@@ -16,8 +16,34 @@ export interface Rotated {
   readonly result: SealedResult;
 }
 
+/** The evidence as it came, before it was judged. */
+export interface ReceivedKey {
+  readonly document: AttestationDocument;
+  readonly nonce: Uint8Array;
+}
+
+/** By which key an answer opened, and of which request it is. */
+export interface SealedEvidence {
+  readonly result: SealedResult;
+  readonly evidence: ReceivedKey;
+  /** SHA-256(public key ‖ encapsulated key), 32 bytes: key 7 of its receipt. */
+  readonly request: Uint8Array;
+}
+
+const answeredBy = new WeakMap<Response, SealedEvidence>();
+
+export function noteEvidence(response: Response, by: SealedEvidence): void {
+  answeredBy.set(response, by);
+}
+
+/** Of an answer of `sealedFetch`; undefined for one that is the client's own. */
+export function evidenceOf(response: Response): SealedEvidence | undefined {
+  return answeredBy.get(response);
+}
+
 export interface HeldEvidence {
   readonly result: SealedResult;
+  readonly evidence: ReceivedKey;
   /** Claim 7. */
   readonly publicKey: Uint8Array;
 }
@@ -113,7 +139,7 @@ export class EvidenceHolder {
     if (!isSealedResult(result))
       throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');
     const before = this.#held;
-    this.#held = { result, publicKey: fromHex(result.hpkeKey) };
+    this.#held = { result, evidence: { document, nonce }, publicKey: fromHex(result.hpkeKey) };
     this.#heldAt = this.monotonic;
     this.#stale = false;
     this.setSeconds(result.issuedAt);

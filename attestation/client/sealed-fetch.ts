@@ -8,11 +8,17 @@ import { parsePolicy, type AppraisalPolicy, type Policy } from '../appraise/poli
 import type { SealedResult } from '../appraise/appraise.ts';
 import type { HttpField } from '../sealed/bhttp.ts';
 import { refused } from '../transcript/errors.ts';
-import { EvidenceHolder, type HeldEvidence, type Rotated } from './evidence.ts';
+import { ReceiptSequence } from '../receipts/sequence.ts';
 import { isRefusedInside } from '../sealed/bhttp.ts';
-import { SealedCall } from './call.ts';
+import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, type SentRequest, sha256Digest } from './asking.ts'; // prettier-ignore
+import { handedOn } from './checked-answer.ts';
+import { type CallAnswer, ownAnswer, SealedCall } from './call.ts';
+import { EvidenceHolder, type HeldEvidence, noteEvidence, type Rotated, type SealedEvidence } from './evidence.ts'; // prettier-ignore
+import type { ReceiptSettings } from './receipt-options.ts';
 
-export type { Rotated } from './evidence.ts';
+export type { ReceivedKey, Rotated, SealedEvidence } from './evidence.ts';
+export type { ReceiptRecord, ReceiptSettings, ReceiptVerdict } from './receipt-options.ts';
+export { receiptOf } from './checked-answer.ts';
 
 /** Settings of {@link sealedFetch}; times are milliseconds. */
 export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
@@ -22,6 +28,8 @@ export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements'
   readonly endpoint?: string | URL | undefined;
   /** Never seal anew what may have been executed by an earlier boot. */
   readonly once?: boolean | undefined;
+  /** Ask for receipts, and let no answer end that they do not cover. Default: none is asked for. */
+  readonly receipts?: 'verify' | ReceiptSettings<SealedEvidence> | undefined;
   /** `require`: X-Wing alone. This version has no X-Wing, so it refuses. */
   readonly postQuantum?: 'off' | 'require' | undefined;
   /** Carries requests for evidence and sealed bytes; default the global `fetch`. */
@@ -78,28 +86,37 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     return holder;
   };
 
+  const receipts = options.receipts === 'verify' ? {} : options.receipts;
+  const sequence = new ReceiptSequence();
+
   const run = async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
     refuseStream(init.body);
     const request = new Request(input, { ...init, credentials: 'omit' });
     const url = new URL(request.url);
+    const path = `${url.pathname}${url.search}`;
+    const { method, signal } = request;
+    const asked =
+      receipts !== undefined && asksForReceipt({ method, path }) ? question(receipts.mode) : undefined;
+    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const holder = holderOf(url);
     const content = new Uint8Array(await request.arrayBuffer());
-    const evidence = await holder.current(request.signal);
+    const model = modelOf(request, content);
+    const evidence = await holder.current(signal);
     const call = new SealedCall({
       holder,
       send,
       wait,
       once: options.once === true,
-      signal: request.signal,
-      head: {
-        method: request.method,
-        path: `${url.pathname}${url.search}`,
-        fields: fieldsOf(request, content),
-      },
+      signal,
+      head: { method, path, fields: fieldsOf(request, content) },
       content,
-      model: modelOf(request, content),
+      model,
     });
-    return call.run(evidence);
+    const answer = await call.run(evidence);
+    if (answer.by !== undefined) noteEvidence(answer.response, answer.by);
+    if (asked === undefined || receipts === undefined) return answer.response;
+    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce: asked.nonce };
+    return receipted(answer, { receipts, sequence, sent, url, content, signal });
   };
 
   return Object.assign(run, {
@@ -107,6 +124,36 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     verify: async (url: string | URL) => (await renewed(holderOf(new URL(url)))).result,
     on: (_event: 'rotated', listener: (rotated: Rotated) => void) => void listeners.add(listener),
   });
+}
+
+interface Receipted {
+  readonly receipts: ReceiptSettings<SealedEvidence>;
+  readonly sequence: ReceiptSequence;
+  readonly sent: SentRequest;
+  readonly url: URL;
+  readonly content: Uint8Array;
+  readonly signal: AbortSignal;
+}
+
+/** It throws no more: the request ran, and SDKs repeat what a fetch throws. */
+async function receipted(
+  { response, by }: CallAnswer,
+  { receipts, sequence, sent, url, content, signal }: Receipted,
+): Promise<Response> {
+  if (by === undefined || isRefusedBefore(response.status, (name) => response.headers.get(name)))
+    return response;
+  const context = {
+    expected: expectedBy(by.result, { kind: 'sealed', request: by.request }, sent),
+    options: receipts,
+    sequence,
+    kept: { evidence: by, url: url.href, requestBody: content },
+  };
+  try {
+    return await handedOn(response, context, (body, init) => new Response(body as BodyInit | null, init));
+  } catch {
+    signal.throwIfAborted();
+    return ownAnswer('internal', 'the receipt of the answer could not be kept').response;
+  }
 }
 
 function renewed(holder: EvidenceHolder): Promise<HeldEvidence> {
@@ -134,16 +181,9 @@ function fieldsOf(request: Request, content: Uint8Array): HttpField[] {
 /** The model a request names; undefined where it names none. The server reads the body itself. */
 function modelOf(request: Request, content: Uint8Array): string | undefined {
   const type = request.headers.get('content-type') ?? '';
-  const text = (): string => new TextDecoder().decode(content);
-  if (/^multipart\/form-data/i.test(type)) return /name="model"\r\n\r\n([^\r\n]+)\r\n/.exec(text())?.[1];
-  if (!/^application\/json/i.test(type)) return undefined;
-  try {
-    const body: unknown = JSON.parse(text());
-    const model = typeof body === 'object' && body !== null && 'model' in body ? body.model : undefined;
-    return typeof model === 'string' ? model : undefined;
-  } catch {
-    return undefined;
-  }
+  if (/^multipart\/form-data/i.test(type))
+    return /name="model"\r\n\r\n([^\r\n]+)\r\n/.exec(new TextDecoder().decode(content))?.[1];
+  return /^application\/json/i.test(type) ? modelIn(content) : undefined;
 }
 
 function waitFor(ms: number, signal: AbortSignal): Promise<void> {

@@ -13,6 +13,7 @@ export {
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { attestedFetch, type AttestedFetch } from './fetch.ts';
 export { type AttestedFetchOptions, AttestedPool, type PoolOptions } from './pool.ts';
-export type { KeptAnswer, ReceiptEvidence, ReceiptOptions, ReceiptVerdict } from './receipts/options.ts';
-export { receiptOf } from './receipts/receipted-fetch.ts';
+export type { KeptAnswer, ReceiptEvidence, ReceiptOptions } from './receipts/options.ts';
+export type { ReceiptRecord, ReceiptSettings, ReceiptVerdict } from '../client/receipt-options.ts';
+export { receiptOf } from '../client/checked-answer.ts';
 export { startProxy, type ProxyOptions, type RunningProxy } from './proxy/proxy.ts';

@@ -85,8 +85,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 79,
-    lines: 12_700,
+    files: 86,
+    lines: 14_200,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

@@ -98,11 +98,6 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (upstream.protocol !== 'https:' && !sealed)
     throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
-  if (sealed && options.receipts !== undefined)
-    throw malformed(
-      'wrong_usage',
-      'receipts are kept over attested connections alone, not over sealed bodies',
-    );
   const pool = sealed ? sealedUpstreamOf(options, upstream) : attestedUpstream(options, upstream);
   const receipts =
     options.receipts === undefined

@@ -9,10 +9,13 @@ import type { Policy } from '../../appraise/policy.ts';
 import { toHex } from '../../encoding/bytes.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import { refused } from '../../transcript/errors.ts';
-import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from '../receipts/asking.ts';
-import { type ArrivedAnswer, CheckedAnswer } from '../receipts/checked-answer.ts';
-import type { KeptAnswer, ReceiptEvidence, ReceiptOptions } from '../receipts/options.ts';
-import { gathered } from './gathered.ts';
+import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
+import { type ArrivedAnswer, CheckedAnswer } from '../../client/checked-answer.ts';
+import type { SealedEvidence } from '../../client/evidence.ts';
+import type { ReceiptRecord, ReceiptSettings } from '../../client/receipt-options.ts';
+import type { ReceiptEvidence } from '../receipts/options.ts';
+import { channelOf } from '../receipts/receipted-fetch.ts';
+import { gatheredBody } from './gathered.ts';
 
 /** Where the proxy keeps receipts. */
 export interface ProxyReceiptOptions {
@@ -21,11 +24,14 @@ export interface ProxyReceiptOptions {
   readonly withContent: boolean;
 }
 
+/** Of the connection an answer came on, or of the key its request was sealed to. */
+type ShownEvidence = ReceiptEvidence | SealedEvidence;
+
 export interface ReceiptedRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Uint8Array<ArrayBuffer>;
   /** The bytes that may be handed on; undefined: the answer passes as it is. */
-  check(arrived: ArrivedAnswer, evidence: ReceiptEvidence | undefined): AsyncIterable<Uint8Array> | undefined;
+  check(arrived: ArrivedAnswer, evidence: ShownEvidence | undefined): AsyncIterable<Uint8Array> | undefined;
 }
 
 export class ProxyReceipts {
@@ -41,33 +47,42 @@ export class ProxyReceipts {
     const { method = 'GET', url: path = '/' } = request;
     if (!asksForReceipt({ method, path }) || request.headers['assay-receipts'] !== undefined)
       return undefined;
-    const body = await gathered(request);
-    const options: ReceiptOptions = {
+    const body = await gatheredBody(request);
+    const options: ReceiptSettings<ShownEvidence> = {
       keepContent: this.#options.withContent,
       sink: (answer) => this.#keep(answer),
     };
-    const { nonce, headers } = question(options);
+    const { nonce, headers } = question();
     const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
     return {
       headers,
       body,
       check: (arrived, evidence) => {
-        const none = arrived.header('assay-receipt-id') === null && arrived.header('assay-receipt') === null;
-        if (arrived.status >= 400 && none) return undefined;
+        if (isRefusedBefore(arrived.status, arrived.header)) return undefined;
         if (evidence === undefined)
           throw refused('receipt_evidence', 'the connection of the answer has no evidence');
         const kept = { evidence, url: `${this.#options.origin}${path}`, requestBody: body };
-        const context = { expected: expectedOn(evidence, sent), options, sequence: this.#sequence, kept };
+        const expected = expectedBy(evidence.result, channelOf(evidence), sent);
+        const context = { expected, options, sequence: this.#sequence, kept };
         return new CheckedAnswer(context, arrived).bytes();
       },
     };
   }
 
   /** On the disk before the client sees the end. */
-  async #keep({ evidence, content, receipt, salt, requestBody, responseBody }: KeptAnswer): Promise<void> {
+  async #keep({
+    evidence,
+    content,
+    receipt,
+    salt,
+    requestBody,
+    responseBody,
+  }: ReceiptRecord<ShownEvidence>): Promise<void> {
     const { folder, withContent, policy, origin } = this.#options;
     const { result, evidence: received } = evidence;
     const witnessed = {
+      exporter: undefined,
+      peerSpki: undefined,
       ...received,
       endorsements: undefined,
       origin,

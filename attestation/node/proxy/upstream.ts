@@ -3,10 +3,11 @@
 
 import { Readable } from 'node:stream';
 import type { Verified } from '../../appraise/appraise.ts';
+import { evidenceOf, type SealedEvidence } from '../../client/evidence.ts';
 import { sealedFetch, type SealedFetchOptions } from '../../client/sealed-fetch.ts';
 import type { ReceiptEvidence } from '../receipts/options.ts';
 import { sealedTransport } from '../sealed-transport.ts';
-import { gathered } from './gathered.ts';
+import { gatheredBody } from './gathered.ts';
 
 /** A request on its way up: raw fields, a body that is read once. */
 export interface UpstreamRequest {
@@ -23,8 +24,8 @@ export interface UpstreamAnswer {
   /** Name, value, name, value … */
   readonly headers: readonly (string | Buffer)[];
   readonly body: Readable;
-  /** Of the connection it came on; a sealed answer has none. */
-  readonly evidence: () => ReceiptEvidence | undefined;
+  /** Of the connection it came on, or of the key its request was sealed to. */
+  readonly evidence: () => ReceiptEvidence | SealedEvidence | undefined;
 }
 
 export interface Upstream {
@@ -48,7 +49,7 @@ export function sealedUpstream(
     },
     attest: () => sealed.verify(origin),
     async send({ method, path, headers, body, signal }) {
-      const content = body === null || body instanceof Uint8Array ? body : await gathered(body);
+      const content = body === null || body instanceof Uint8Array ? body : await gatheredBody(body);
       const answer = await sealed(`${origin}${path}`, {
         method,
         headers: pairsOf(headers),
@@ -59,7 +60,7 @@ export function sealedUpstream(
         statusCode: answer.status,
         headers: [...answer.headers].flat(),
         body: answer.body === null ? Readable.from([]) : Readable.fromWeb(answer.body as never),
-        evidence: () => undefined,
+        evidence: () => evidenceOf(answer),
       };
     },
     destroy: () => transport.close(),

@@ -9,23 +9,14 @@ import {
   type RequestInit as UndiciInit,
   Response as UndiciResponse,
 } from 'undici';
-import { AttestationError, refused } from '../../transcript/errors.ts';
+import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
+import { handedOn, type MakeResponse } from '../../client/checked-answer.ts';
+import type { SealedEvidence } from '../../client/evidence.ts';
+import type { ReceiptChannel } from '../../receipts/body.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
+import { refused } from '../../transcript/errors.ts';
 import type { EvidenceSeen } from '../pool.ts';
-import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from './asking.ts';
-import { CheckedAnswer, refusalResponse } from './checked-answer.ts';
-import type { ReceiptOptions, ReceiptVerdict } from './options.ts';
-
-const answers = new WeakMap<object, CheckedAnswer>();
-
-/**
- * The verdict on the receipts of a response of {@link attestedFetch}; undefined for one without: of a route
- * that computes no answer, or where receipts were not asked for.
- * @example const verdict = receiptOf(response);
- */
-export function receiptOf(response: object): ReceiptVerdict | undefined {
-  return answers.get(response)?.verdict;
-}
+import type { ReceiptEvidence, ReceiptOptions } from './options.ts';
 
 /** Sends requests with a question for receipts, and checks what comes back. */
 export class ReceiptedFetch {
@@ -48,70 +39,25 @@ export class ReceiptedFetch {
     const dispatcher = dispatcherFor((evidence) => (evidenceOf = evidence));
     if (!asksForReceipt({ method, path })) return await undiciFetch(url, { ...init, dispatcher });
     const { body, headers } = await bytesOf(url, init);
-    const { nonce, headers: asked } = question(this.#options);
+    const { nonce, headers: asked } = question(this.#options.mode);
     for (const [name, value] of Object.entries(asked)) headers.set(name, value);
     const response = await undiciFetch(url, { ...init, body, headers, dispatcher });
     const seen = evidenceOf();
-    const refusedBefore =
-      response.status >= 400 &&
-      !response.headers.has('assay-receipt-id') &&
-      !response.headers.has('assay-receipt');
-    if (refusedBefore) return response;
+    if (isRefusedBefore(response.status, (name) => response.headers.get(name))) return response;
     if (seen === undefined) throw refused('receipt_evidence', 'the connection of the answer has no evidence');
     const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
-    const checked = new CheckedAnswer(
-      {
-        expected: expectedOn(seen, sent),
-        options: this.#options,
-        sequence: this.#sequence,
-        kept: { evidence: seen, url: url.href, requestBody: body },
-      },
-      {
-        status: response.status,
-        header: (name) => response.headers.get(name),
-        body: piecesOf(response),
-      },
-    );
-    return await handedOn(response, checked);
+    const context = {
+      expected: expectedBy(seen.result, channelOf(seen), sent),
+      options: this.#options,
+      sequence: this.#sequence,
+      kept: { evidence: seen, url: url.href, requestBody: body },
+    };
+    return await handedOn(response as Response, context, makeResponse);
   }
 }
 
-async function* piecesOf({ body }: UndiciResponse): AsyncGenerator<Uint8Array, void, undefined> {
-  if (body !== null) for await (const piece of body) yield piece as Uint8Array;
-}
-
-/** Waits for the first bytes that may pass, so that a refusal before them has a status. */
-async function handedOn(response: UndiciResponse, checked: CheckedAnswer): Promise<Response> {
-  const pieces = checked.bytes();
-  let first: IteratorResult<Uint8Array, void>;
-  try {
-    first = await pieces.next();
-  } catch (error) {
-    if (!(error instanceof AttestationError)) throw error;
-    await response.body?.cancel().catch(() => undefined);
-    const answer = refusalResponse(error);
-    answers.set(answer, checked);
-    return answer;
-  }
-  let waiting: IteratorResult<Uint8Array, void> | undefined = first;
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const next = waiting ?? (await pieces.next());
-      waiting = undefined;
-      if (next.done === true) controller.close();
-      else controller.enqueue(next.value);
-    },
-    async cancel() {
-      await pieces.return();
-      await response.body?.cancel().catch(() => undefined);
-    },
-  });
-  const { status, statusText, headers, url } = response;
-  const empty = status === 204 || status === 304;
-  const answer = new UndiciResponse(empty ? null : body, { status, statusText, headers });
-  Object.defineProperty(answer, 'url', { value: url });
-  answers.set(answer, checked);
-  return answer;
+function makeResponse(...[body, init]: Parameters<MakeResponse>): Response {
+  return new UndiciResponse(body, init as never);
 }
 
 /** The body as it will be sent, and the headers that belong to it. */
@@ -136,4 +82,11 @@ export function toUndiciForm(form: FormData): UndiciFormData {
     else copy.append(name, value, value.name);
   }
   return copy;
+}
+
+/** Key 7 of a receipt that rests on that evidence. */
+export function channelOf(shown: ReceiptEvidence | SealedEvidence): ReceiptChannel {
+  if ('request' in shown) return { kind: 'sealed', request: shown.request };
+  const { claims, report } = shown.evidence.document;
+  return { kind: 'attested', claims: sha256Digest(claims), report: sha256Digest(report) };
 }

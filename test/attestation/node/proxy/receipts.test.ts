@@ -54,11 +54,6 @@ describe('the proxy', () => {
     expect(readdirSync(folder)).toEqual([`${response.headers.get('assay-receipt-id') ?? ''}.json`]);
   });
 
-  test('over sealed bodies receipts are refused at its start, and not left out', async () => {
-    const started = startBoth(signing({}), { channel: 'sealed', receipts: { folder, withContent: false } });
-    await expect(started).rejects.toMatchObject({ code: 'wrong_usage' });
-  });
-
   test('a body too large to be held is refused, and not sent', async () => {
     const { proxy, server } = await startBoth(signing({}), { receipts: { folder, withContent: false } });
     const body = Buffer.alloc(64 * 1024 * 1024 + 1, ' ');

@@ -3,7 +3,7 @@
 
 import OpenAI, { APIError } from 'openai';
 import { describe, expect, test } from 'vitest';
-import { receiptOf } from '../../../../attestation/node/receipts/receipted-fetch.ts';
+import { receiptOf } from '../../../../attestation/client/checked-answer.ts';
 import type { KeptAnswer, ReceiptOptions } from '../../../../attestation/node/receipts/options.ts';
 import { openReceipt } from '../../../../attestation/receipts/receipt.ts';
 import { say, sdk, useAttestedClients } from '../../../fixtures/attestation/attested-client.ts';

@@ -1,9 +1,10 @@
 // Which requests ask for receipts, with what, and what their answers must show.
 
-import { createHash, randomBytes } from 'node:crypto';
-import { fromHex, toHex } from '../../encoding/bytes.ts';
-import type { ExpectedAnswer } from '../../receipts/check.ts';
-import type { ReceiptEvidence, ReceiptOptions } from './options.ts';
+import { sha256 } from '@noble/hashes/sha2.js';
+import type { Verified } from '../appraise/appraise.ts';
+import { fromHex, toHex } from '../encoding/bytes.ts';
+import type { ReceiptChannel } from '../receipts/body.ts';
+import type { ExpectedAnswer } from '../receipts/check.ts';
 
 /** The routes whose answers have receipts (docs/receipts.md §3). */
 const COMPUTING =
@@ -24,8 +25,8 @@ export interface Question {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export function question({ mode = 'final' }: ReceiptOptions): Question {
-  const nonce = new Uint8Array(randomBytes(32));
+export function question(mode: 'final' | 'rolling' = 'final'): Question {
+  const nonce = crypto.getRandomValues(new Uint8Array(32));
   return { nonce, headers: { 'assay-receipts': mode, 'assay-receipt-nonce': toHex(nonce) } };
 }
 
@@ -35,35 +36,28 @@ export interface SentRequest extends AskingRequest {
   readonly nonce: Uint8Array;
 }
 
-/** The answer to a request on a connection with that evidence. */
-export function expectedOn(
-  { result, evidence: { document } }: ReceiptEvidence,
+/** The answer to a request that rests on evidence with that result; `channel`: key 7. */
+export function expectedBy(
+  { receiptKey, models }: Pick<Verified, 'receiptKey' | 'models'>,
+  channel: ReceiptChannel,
   { method, path, bodyDigest, model, nonce }: SentRequest,
 ): ExpectedAnswer {
-  return {
-    receiptKey: fromHex(result.receiptKey),
-    channel: {
-      kind: 'attested',
-      claims: sha256Digest(document.claims),
-      report: sha256Digest(document.report),
-    },
-    models: result.models,
-    model,
-    method,
-    path,
-    bodyDigest,
-    nonce,
-  };
+  return { receiptKey: fromHex(receiptKey), channel, models, model, method, path, bodyDigest, nonce };
+}
+
+/** An answer from before any work started has no receipt. */
+export function isRefusedBefore(status: number, header: (name: string) => string | null): boolean {
+  return status >= 400 && header('assay-receipt-id') === null && header('assay-receipt') === null;
 }
 
 export function sha256Digest(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(createHash('sha256').update(bytes).digest());
+  return sha256(bytes);
 }
 
 /** The model that a JSON body names; undefined where none can be read. */
 export function modelIn(body: Uint8Array): string | undefined {
   try {
-    const json: unknown = JSON.parse(Buffer.from(body).toString());
+    const json: unknown = JSON.parse(new TextDecoder().decode(body));
     const model: unknown =
       typeof json === 'object' && json !== null && 'model' in json ? json.model : undefined;
     return typeof model === 'string' ? model : undefined;
