@@ -1,5 +1,5 @@
-// Output on real engines as receipts commit to it: echo, length, tool calls, sixteen choices and seventeen, and
-// an engine whose process is killed (docs/receipts.md [R8] [R17]).
+// Output on real engines as receipts commit to it: echo, length, tool calls, sixteen choices and seventeen; the
+// inputs of vectors and scores; an engine whose process is killed (docs/receipts.md [R6] [R8] [R17]).
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { commitment, digestOfParts, tokenListBytes } from '@assay/attestation/receipt';
@@ -11,20 +11,25 @@ import { asking, checked, expectedAnswer, issuer, sha256 } from '../../fixtures/
 import { type Made, madeBy } from '../../fixtures/receipts/made.ts';
 
 let api: ApiServer;
-let engines: { readonly context: Engine; readonly chat: Engine };
+let engines: Readonly<Record<'context' | 'chat' | 'embed' | 'rerank', Engine>>;
 let receipts: ReceiptIssuer;
 beforeAll(async () => {
   const spec = { slots: 4, threads: 1 };
-  engines = { context: await openDemo('demo-context', spec), chat: await openDemo('demo-chat', spec) };
+  engines = {
+    context: await openDemo('demo-context', spec),
+    chat: await openDemo('demo-chat', spec),
+    embed: await openDemo('demo-embed', spec),
+    rerank: await openDemo('demo-rerank', spec),
+  };
   receipts = issuer();
   api = await startApi({
-    realEngines: { 'demo-context': engines.context, 'demo-chat': engines.chat },
+    realEngines: Object.fromEntries(Object.entries(engines).map(([name, each]) => [`demo-${name}`, each])),
     deps: { receipts },
   });
 });
 afterAll(async () => {
   await api.close();
-  await Promise.all([engines.context.close(), engines.chat.close()]);
+  await Promise.all(Object.values(engines).map((each) => each.close()));
 });
 
 const COMPLETE = '/v1/completions';
@@ -136,6 +141,41 @@ describe('[R8] the output', () => {
         outputTokens: commitment(salt, 'outputTokens', digestOfParts(own.map(({ tokens }) => tokens))),
         outputText: commitment(salt, 'outputText', digestOfParts(texts)),
       });
+  });
+});
+
+describe('[R6] prompt tokens of vectors and scores', () => {
+  test('are those of each input, in order', async () => {
+    const input = ['the key is safe', 'bread and butter'];
+    const lists = await Promise.all(input.map((text) => engines.embed.tokenize({ text, addSpecial: true })));
+    const digests = lists.map((tokens) => sha256(tokenListBytes(tokens)));
+    const embedded = async (given: unknown): Promise<void> => {
+      const { receipt, salt } = await madeBy(api, receipts, '/v1/embeddings', {
+        model: 'demo-embed',
+        input: given,
+      });
+      const parts = Array.isArray(given) ? digests : digests.slice(0, 1);
+      expect(receipt.request.promptTokens).toEqual(commitment(salt, 'promptTokens', digestOfParts(parts)));
+      expect(receipt.sampling).toBe(null);
+    };
+    await embedded(input);
+    await embedded(input[0]);
+    // The same as tokens.
+    await embedded(lists);
+  });
+
+  test('of a reranking are query and document together, as the model reads them', async () => {
+    const ranked = async (query: string, documents: readonly string[]): Promise<Made> =>
+      madeBy(api, receipts, '/v1/rerank', { model: 'demo-rerank', query, documents });
+    const signal = new AbortController().signal;
+    const { inputsSha256, tokens } = await engines.rerank.rank('a key', ['the key', 'bread'], signal);
+    const { receipt, salt } = await ranked('a key', ['the key', 'bread']);
+    const own = new Uint8Array(Buffer.from(inputsSha256 ?? '', 'hex'));
+    expect(receipt.request.promptTokens).toEqual(commitment(salt, 'promptTokens', own));
+    expect(receipt.usage.promptTokens).toBe(tokens);
+    const { inputsSha256: swapped } = await engines.rerank.rank('a key', ['bread', 'the key'], signal);
+    expect(swapped).toMatch(/^[0-9a-f]{64}$/);
+    expect(swapped).not.toBe(inputsSha256);
   });
 });
 
