@@ -9,10 +9,18 @@ import { Transcript, type Rule } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
-import { parseCertificates, verifyChainSignatures } from './certificates.ts';
+import { commonWindow, type TimeWindow } from '../x509/path.ts';
+import type { Certificate, RevocationList } from '../x509/certificate.ts';
+import {
+  type IntelCertificates,
+  parseCertificates,
+  pckCasOf,
+  rootsOf,
+  verifyChainSignatures,
+} from './certificates.ts';
 import { checkPckChain, trustedRoots } from './chain-rules.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
-import { cutSigned, type TdxCollateral } from './collateral.ts';
+import { cutSigned, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form-rules.ts';
 import { pckClaims } from './pck.ts';
@@ -39,6 +47,8 @@ export interface TdxVerification {
    */
   readonly authentic: boolean;
   readonly accepted: boolean;
+  /** In which certificates, CRLs, TCB info and QE identity are valid together; undefined unless accepted. */
+  readonly window: TimeWindow | undefined;
 }
 
 /** Rules that must pass whatever the policy: the rest are the policy's, or cannot apply to every quote. */
@@ -124,7 +134,21 @@ export async function verifyTdx(
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted,
+    window:
+      accepted && tcbInfo !== undefined && qeIdentity !== undefined
+        ? commonWindow([...certificatesIn(certificates), ...[tcbInfo, qeIdentity].map(windowOfDocument)])
+        : undefined,
   };
+}
+
+/** The certificates and lists that rules judge. */
+function certificatesIn(all: IntelCertificates): readonly (Certificate | RevocationList)[] {
+  const { pck, tcbSigner, qeSigner, rootCrl, pckCrl } = all;
+  return [pck, ...pckCasOf(all), ...rootsOf(all), tcbSigner, qeSigner, rootCrl, pckCrl];
+}
+
+function windowOfDocument({ issueDate, nextUpdate }: TcbInfo | QeIdentity): TimeWindow {
+  return { from: issueDate.getTime(), until: nextUpdate.getTime() };
 }
 
 /**

@@ -1,5 +1,5 @@
-// Output on real engines as receipts commit to it: echo, length, tool calls, sixteen choices and seventeen; the
-// inputs of vectors and scores; an engine whose process is killed (docs/receipts.md [R6] [R8] [R17]).
+// Output on real engines as receipts commit to it: echo, length, tool calls, sixteen choices and seventeen;
+// the inputs of vectors and scores; an engine whose process is killed (docs/receipts.md [R6] [R8] [R17]).
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { commitment, digestOfParts, tokenListBytes } from '@assay/attestation/receipt';

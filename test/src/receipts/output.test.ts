@@ -1,5 +1,5 @@
-// The output of an answer as its receipt holds it: an entry for each choice up to 16, one for all above, and a
-// receipt that is never too long (docs/receipts.md [R8]).
+// The output of an answer as its receipt holds it: an entry for each choice up to 16, one for all above, and
+// a receipt that is never too long (docs/receipts.md [R8]).
 
 import { expect, test } from 'vitest';
 import { commitment, digestOfParts, MAX_RECEIPT_BYTES, openReceipt } from '@assay/attestation/receipt';
