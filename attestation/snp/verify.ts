@@ -127,7 +127,7 @@ export async function verifySnp(
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted: !transcript.failed,
-    window: commonWindow([vek.certificate, intermediate, ark, ...(crl === undefined ? [] : [crl])]),
+    window: commonWindow([vek.certificate, intermediate, ark], crl === undefined ? [] : [crl]),
   };
 }
 

@@ -10,7 +10,6 @@ import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
 import { commonWindow, type TimeWindow } from '../x509/path.ts';
-import type { Certificate, RevocationList } from '../x509/certificate.ts';
 import {
   type IntelCertificates,
   parseCertificates,
@@ -134,21 +133,18 @@ export async function verifyTdx(
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted,
-    window:
-      accepted && tcbInfo !== undefined && qeIdentity !== undefined
-        ? commonWindow([...certificatesIn(certificates), ...[tcbInfo, qeIdentity].map(windowOfDocument)])
-        : undefined,
+    window: accepted ? windowOf(certificates, [tcbInfo, qeIdentity]) : undefined,
   };
 }
 
-/** The certificates and lists that rules judge. */
-function certificatesIn(all: IntelCertificates): readonly (Certificate | RevocationList)[] {
-  const { pck, tcbSigner, qeSigner, rootCrl, pckCrl } = all;
-  return [pck, ...pckCasOf(all), ...rootsOf(all), tcbSigner, qeSigner, rootCrl, pckCrl];
-}
-
-function windowOfDocument({ issueDate, nextUpdate }: TcbInfo | QeIdentity): TimeWindow {
-  return { from: issueDate.getTime(), until: nextUpdate.getTime() };
+function windowOf(
+  all: IntelCertificates,
+  documents: readonly (TcbInfo | QeIdentity | undefined)[],
+): TimeWindow {
+  const certificates = [all.pck, ...pckCasOf(all), ...rootsOf(all), all.tcbSigner, all.qeSigner];
+  const dated = documents.flatMap((each) => (each === undefined ? [] : [each]));
+  const lists = dated.map(({ issueDate, nextUpdate }) => ({ thisUpdate: issueDate, nextUpdate }));
+  return commonWindow(certificates, [all.rootCrl, all.pckCrl, ...lists]);
 }
 
 /**

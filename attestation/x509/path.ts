@@ -5,28 +5,19 @@
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';
 
-/** A stretch of time, milliseconds since 1970: `until` is its last moment, or the first one after it. */
+/** Milliseconds since 1970; `until` is the last moment, or the first one after it. */
 export interface TimeWindow {
   readonly from: number;
   readonly until: number;
 }
 
-/** What all of these have in common: from the latest beginning to the earliest end. */
-export function commonWindow(dated: Iterable<Certificate | RevocationList | TimeWindow>): TimeWindow {
-  let [from, until] = [-Infinity, Infinity];
-  for (const each of dated) {
-    const window = windowOf(each);
-    from = Math.max(from, window.from);
-    until = Math.min(until, window.until);
-  }
-  return { from, until };
-}
+type Dated = Pick<RevocationList, 'thisUpdate' | 'nextUpdate'>;
 
-function windowOf(dated: Certificate | RevocationList | TimeWindow): TimeWindow {
-  if ('from' in dated) return dated;
-  if ('notBefore' in dated) return { from: dated.notBefore.getTime(), until: dated.notAfter.getTime() };
-  // A list without an end is refused by its own rule.
-  return { from: dated.thisUpdate.getTime(), until: dated.nextUpdate?.getTime() ?? -Infinity };
+/** The time all of these have in common. A list without an end, which its own rule refuses, leaves none. */
+export function commonWindow(certificates: readonly Certificate[], lists: readonly Dated[]): TimeWindow {
+  const begins = [...certificates.map((each) => each.notBefore), ...lists.map((each) => each.thisUpdate)];
+  const ends = [...certificates.map((each) => each.notAfter), ...lists.map((each) => each.nextUpdate ?? 0)];
+  return { from: Math.max(...begins.map(Number)), until: Math.min(...ends.map(Number)) };
 }
 
 /** RFC 5280 §6.1.3 (a)(2): `now` within [notBefore, notAfter]. */

@@ -2,6 +2,7 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { fromHex, toHex } from '../../encoding/bytes.ts';
+import type { AttestationResult } from '../../appraise/appraise.ts';
 import type { ExpectedAnswer } from '../../receipts/check.ts';
 import type { ReceiptEvidence, ReceiptOptions } from './options.ts';
 
@@ -35,12 +36,21 @@ export interface SentRequest extends AskingRequest {
   readonly nonce: Uint8Array;
 }
 
-/** The answer to a request on a connection with that evidence. */
+/** The answer to a request on a connection with that evidence, or of the replica behind the router there. */
 export function expectedOn(
   { result, evidence: { document } }: ReceiptEvidence,
-  { method, path, bodyDigest, model, nonce }: SentRequest,
+  sent: SentRequest,
+  replica?: AttestationResult,
 ): ExpectedAnswer {
+  if (replica !== undefined)
+    return {
+      ...sent,
+      receiptKey: fromHex(replica.receiptKey),
+      channel: undefined,
+      models: replica.models,
+    };
   return {
+    ...sent,
     receiptKey: fromHex(result.receiptKey),
     channel: {
       kind: 'attested',
@@ -48,11 +58,6 @@ export function expectedOn(
       report: sha256Digest(document.report),
     },
     models: result.models,
-    model,
-    method,
-    path,
-    bodyDigest,
-    nonce,
   };
 }
 

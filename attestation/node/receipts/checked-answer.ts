@@ -91,7 +91,8 @@ export class CheckedAnswer {
     const responseBody =
       options.keepContent === true ? new Uint8Array(Buffer.concat(this.#received)) : undefined;
     await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
-    this.verdict = { state: 'verified', receipt, digest, order };
+    const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
+    this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
 }
 

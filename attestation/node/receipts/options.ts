@@ -31,6 +31,12 @@ export interface ReceiptOptions {
   readonly mode?: 'final' | 'rolling' | undefined;
   /** `strict`: an answer that does not follow the one before it is refused. Default: it is reported. */
   readonly sequence?: 'report' | 'strict' | undefined;
+  /**
+   * Connections end at a router of this protocol, behind which this replica answers: the key and the models of
+   * receipts are then its own, and key 7, which names the router's connection, is not compared. The nonce, which
+   * is always sent, stands in its place. Default: the connection's own server answers.
+   */
+  readonly replica?: AttestationResult | undefined;
   /** Hands the answer as it was received to the sink. Default: it is not kept. */
   readonly keepContent?: boolean | undefined;
   /** Awaited before an answer comes to its end: a durable record then precedes it. */
@@ -46,4 +52,6 @@ export interface ReceiptVerdict {
   /** SHA-256 of the receipt, 32 bytes. */
   readonly digest?: Uint8Array | undefined;
   readonly order?: ReceiptOrder | undefined;
+  /** `skipped`: key 7 was not compared with the evidence of this connection, as through a router. */
+  readonly connection?: 'compared' | 'skipped' | undefined;
 }

@@ -10,6 +10,7 @@ import {
   Response as UndiciResponse,
 } from 'undici';
 import { AttestationError, refused } from '../../transcript/errors.ts';
+import { isAttestationResult } from '../../appraise/appraise.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import type { EvidenceSeen } from '../pool.ts';
 import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from './asking.ts';
@@ -32,7 +33,10 @@ export class ReceiptedFetch {
   readonly #options: ReceiptOptions;
   readonly #sequence = new ReceiptSequence();
 
+  /** @throws TypeError for a replica that was not verified here */
   constructor(options: ReceiptOptions) {
+    if (options.replica !== undefined && !isAttestationResult(options.replica))
+      throw new TypeError('the replica is no result of a verification in this process');
     this.#options = options;
   }
 
@@ -61,7 +65,7 @@ export class ReceiptedFetch {
     const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
     const checked = new CheckedAnswer(
       {
-        expected: expectedOn(seen, sent),
+        expected: expectedOn(seen, sent, this.#options.replica),
         options: this.#options,
         sequence: this.#sequence,
         kept: { evidence: seen, url: url.href, requestBody: body },

@@ -16,7 +16,7 @@ const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Say hello' }]
 
 let api: ApiServer;
 let receipts: ReceiptIssuer;
-/** Every receipt that was made, whoever got it. */
+/** Every receipt that was made, sent or not. */
 let made: FinalReceipt[];
 afterEach(() => api.close());
 

@@ -10,8 +10,7 @@ export function tokenDigest(tokens: readonly number[]): string {
 
 /** Of several lists: SHA-256 over the SHA-256 of each in order; of one, that one's. Lower-case hex. */
 export function tokenListsDigest(lists: readonly (readonly number[])[]): string {
-  const [only] = lists;
-  if (lists.length === 1 && only !== undefined) return tokenDigest(only);
+  if (lists.length === 1) return tokenDigest(lists[0] ?? []);
   const hash = createHash('sha256');
   for (const tokens of lists) hash.update(hashOf(tokens));
   return hash.digest('hex');
