@@ -73,15 +73,27 @@ export class ReceiptedFetch {
       {
         status: response.status,
         header: (name) => response.headers.get(name),
-        body: piecesOf(response),
+        body: piecesOf(response, init.signal ?? undefined),
       },
     );
     return await handedOn(response, checked);
   }
 }
 
-async function* piecesOf({ body }: UndiciResponse): AsyncGenerator<Uint8Array, void, undefined> {
-  if (body !== null) for await (const piece of body) yield piece as Uint8Array;
+/**
+ * The bytes of the answer. A connection that breaks is a refusal as any other: SDKs send again after errors of
+ * the network, and this request ran. An abort by the caller stays one.
+ */
+async function* piecesOf(
+  { body }: UndiciResponse,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    if (body !== null) for await (const piece of body) yield piece as Uint8Array;
+  } catch (cause) {
+    if (signal?.aborted === true) throw cause;
+    throw refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
+  }
 }
 
 /** Waits for the first bytes that may pass, so that a refusal before them has a status. */
