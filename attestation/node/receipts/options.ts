@@ -32,9 +32,9 @@ export interface ReceiptOptions {
   /** `strict`: an answer that does not follow the one before it is refused. Default: it is reported. */
   readonly sequence?: 'report' | 'strict' | undefined;
   /**
-   * Connections end at a router of this protocol, behind which this replica answers: the key and the models of
-   * receipts are then its own, and key 7, which names the router's connection, is not compared. The nonce, which
-   * is always sent, stands in its place. Default: the connection's own server answers.
+   * Connections end at a router of this protocol, behind which this replica answers: the key and the models
+   * of receipts are then its own, and key 7, which names the router's connection, is not compared. The nonce,
+   * which is always sent, stands in its place. Default: the connection's own server answers.
    */
   readonly replica?: AttestationResult | undefined;
   /** Hands the answer as it was received to the sink. Default: it is not kept. */

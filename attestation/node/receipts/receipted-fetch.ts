@@ -81,8 +81,8 @@ export class ReceiptedFetch {
 }
 
 /**
- * The bytes of the answer. A connection that breaks is a refusal as any other: SDKs send again after errors of
- * the network, and this request ran. An abort by the caller stays one.
+ * The bytes of the answer. A connection that breaks is a refusal as any other: SDKs send again after errors
+ * of the network, and this request ran. An abort by the caller stays one.
  */
 async function* piecesOf(
   { body }: UndiciResponse,

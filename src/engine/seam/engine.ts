@@ -321,7 +321,7 @@ export interface Engine {
 /** Inputs of vectors or scores as they were evaluated. */
 export interface Pooled {
   readonly tokens: number;
-  /** Of their tokens as a receipt has them (docs/receipts.md §1), hex; absent of an engine that gives none. */
+  /** Of their tokens as a receipt has them (docs/receipts.md §1), hex; absent where none is given. */
   readonly inputsSha256?: string | undefined;
 }
 
