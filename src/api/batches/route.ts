@@ -2,6 +2,7 @@
 // those digests: the evidence of that connection, or without one the models registered when it is made.
 
 import { toHex } from '@assay/attestation';
+import { ANY_MODEL } from '../../http/connection-pins.ts';
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
 import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../../file-routes/stored.ts';
 import { receiptAsk } from '../../http/receipt-requests.ts';
@@ -59,12 +60,14 @@ function shownEvidence({ connectionPins, request }: Call): NewBatch['evidence'] 
   return evidence && { claims: toHex(evidence.claims), report: toHex(evidence.report) };
 }
 
-/** SHA-256 by id. */
+/** SHA-256 by id. A sealed request says one digest: it was shown the models that have it. */
 function shownModels({ connectionPins, request, deps }: Call): Readonly<Record<string, string>> {
-  const shown =
-    connectionPins.of(request.raw.socket) ??
-    deps.models.list().map(({ id, sha256 }) => [id, sha256] as const);
-  return Object.fromEntries(shown);
+  const listed = deps.models.list().map(({ id, sha256 }) => [id, sha256] as const);
+  const shown = connectionPins.of(request.raw.socket);
+  const digest = shown?.get(ANY_MODEL);
+  return Object.fromEntries(
+    digest === undefined ? (shown ?? listed) : listed.filter(([, sha256]) => sha256 === digest),
+  );
 }
 
 function listBatches(service: () => BatchService): Route {
