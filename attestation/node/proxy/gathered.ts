@@ -6,7 +6,7 @@ import { malformed } from '../../transcript/errors.ts';
 const MAX_BYTES = 64 * 1024 * 1024;
 
 /** Throws `input_too_large` over 64 MiB. */
-export async function gathered(body: Readable): Promise<Buffer<ArrayBuffer>> {
+export async function gatheredBody(body: Readable): Promise<Buffer<ArrayBuffer>> {
   const pieces: Buffer[] = [];
   let length = 0;
   for await (const piece of body as AsyncIterable<Buffer>) {

@@ -12,7 +12,7 @@ import { refused } from '../../transcript/errors.ts';
 import { asksForReceipt, expectedOn, modelIn, question, sha256Digest } from '../receipts/asking.ts';
 import { type ArrivedAnswer, CheckedAnswer } from '../receipts/checked-answer.ts';
 import type { KeptAnswer, ReceiptEvidence, ReceiptOptions } from '../receipts/options.ts';
-import { gathered } from './gathered.ts';
+import { gatheredBody } from './gathered.ts';
 
 /** Where the proxy keeps receipts. */
 export interface ProxyReceiptOptions {
@@ -41,7 +41,7 @@ export class ProxyReceipts {
     const { method = 'GET', url: path = '/' } = request;
     if (!asksForReceipt({ method, path }) || request.headers['assay-receipts'] !== undefined)
       return undefined;
-    const body = await gathered(request);
+    const body = await gatheredBody(request);
     const options: ReceiptOptions = {
       keepContent: this.#options.withContent,
       sink: (answer) => this.#keep(answer),

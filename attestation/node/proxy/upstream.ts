@@ -6,7 +6,7 @@ import type { Verified } from '../../appraise/appraise.ts';
 import { sealedFetch, type SealedFetchOptions } from '../../client/sealed-fetch.ts';
 import type { ReceiptEvidence } from '../receipts/options.ts';
 import { sealedTransport } from '../sealed-transport.ts';
-import { gathered } from './gathered.ts';
+import { gatheredBody } from './gathered.ts';
 
 /** A request on its way up: raw fields, a body that is read once. */
 export interface UpstreamRequest {
@@ -48,7 +48,7 @@ export function sealedUpstream(
     },
     attest: () => sealed.verify(origin),
     async send({ method, path, headers, body, signal }) {
-      const content = body === null || body instanceof Uint8Array ? body : await gathered(body);
+      const content = body === null || body instanceof Uint8Array ? body : await gatheredBody(body);
       const answer = await sealed(`${origin}${path}`, {
         method,
         headers: pairsOf(headers),
