@@ -14,6 +14,7 @@ import { type AppraisalPolicy, type Policy, parsePolicy } from './policy.ts';
 import { admitTee, applyPolicy } from './policy-rules.ts';
 import { hintsOnDemand } from './hints-on-demand.ts';
 import { RULES } from './rules.ts';
+import type { TimeWindow } from '../x509/path.ts';
 
 /** The values {@link verify} compares a document with: this connection, this moment and the policy. */
 export interface VerifyOptions extends HardwareOptions {
@@ -192,7 +193,11 @@ async function appraiseDocument(
 declare const archived: unique symbol;
 
 /** The verdict on kept evidence. Not an `AttestationResult`: it is no proof about any connection. */
-export type ArchivedResult = Verified & { readonly [archived]: true };
+export type ArchivedResult = Verified & {
+  readonly [archived]: true;
+  /** In which all of its endorsements were valid; `verifiedAt` is in it. Milliseconds since 1970. */
+  readonly window: TimeWindow;
+};
 
 const ARCHIVED =
   'archived: nonce, exporter, TLS key and handshake are the word of the archiver, and prove nothing about a connection';
@@ -222,7 +227,12 @@ export async function verifyArchived(
       build,
       channel: 'exporter',
     } as const;
-    return Object.freeze(await resultOf(transcript, findings)) as ArchivedResult;
+    const result = await resultOf(transcript, findings);
+    const { window } = hardware;
+    if (window === undefined)
+      throw new AttestationError('internal', 'internal', 'accepted endorsements without a window');
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the brand is a type alone: made here only
+    return Object.freeze({ ...result, window }) as ArchivedResult;
   } catch (error) {
     throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }

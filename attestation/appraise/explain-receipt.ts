@@ -12,6 +12,11 @@ export function explainReceipt(judged: ReceiptJudgement): readonly string[] {
     attested
       ? `The key that signed it was made inside the machine of this evidence${judged.result.simulated ? ', which is simulated and proves nothing about hardware' : ''}.`
       : 'Whose key signed it is not known: there is no evidence beside it, so it proves nothing about a machine.',
+    ...(attested
+      ? [
+          `The evidence was judged as of ${isoTime(judged.at)}; all certificates, revocation lists and other endorsements were valid from ${isoTime(judged.result.window.from)} to ${isoTime(judged.result.window.until)}. Revocations that came later were not looked at.`,
+        ]
+      : []),
     `The model that answered is ${receipt.model.id}, with the SHA-256 ${toHex(receipt.model.sha256)}.`,
     compared.includes('request')
       ? 'The request given is the one that was answered, byte for byte.'
@@ -24,4 +29,8 @@ export function explainReceipt(judged: ReceiptJudgement): readonly string[] {
     'that no other answers were made; that the weights are what their name says. Nonce and connection are the',
     "word of the file's maker.",
   ];
+}
+
+function isoTime(milliseconds: number): string {
+  return new Date(milliseconds).toISOString();
 }

@@ -14,6 +14,7 @@ import type { SnpContext } from '../snp/subject.ts';
 import { verifySnp } from '../snp/verify.ts';
 import type { TdxContext } from '../tdx/subject.ts';
 import { verifyTdx } from '../tdx/verify.ts';
+import type { TimeWindow } from '../x509/path.ts';
 import type { KeyCache } from '../x509/signature.ts';
 
 /**
@@ -47,6 +48,8 @@ export interface Hardware extends SignedFields {
   readonly authentic: boolean;
   readonly product: string | undefined;
   readonly chip: string | undefined;
+  /** In which all endorsements are valid together; undefined where they were not accepted. */
+  readonly window: TimeWindow | undefined;
   readonly evidence: Readonly<Record<string, unknown>>;
 }
 
@@ -155,6 +158,7 @@ async function verifySnpDocument(
     measurement: found.report.measurement,
     product: found.product,
     chip: isZero(found.report.chipId) ? undefined : toHex(found.report.chipId),
+    window: found.window,
     evidence: found.claims,
   };
 }
@@ -182,6 +186,7 @@ async function verifyTdxDocument(
     rtmr: [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3],
     product: undefined,
     chip: typeof found.claims['ppid'] === 'string' ? found.claims['ppid'] : undefined,
+    window: found.window,
     evidence: found.claims,
   };
 }

@@ -36,10 +36,10 @@ export interface SentRequest extends AskingRequest {
   readonly nonce: Uint8Array;
 }
 
-/** The answer to a request that rests on evidence with that result; `channel`: key 7. */
+/** The answer to a request that rests on evidence with that result; `channel`: key 7, undefined: not compared. */
 export function expectedBy(
   { receiptKey, models }: Pick<Verified, 'receiptKey' | 'models'>,
-  channel: ReceiptChannel,
+  channel: ReceiptChannel | undefined,
   { method, path, bodyDigest, model, nonce }: SentRequest,
 ): ExpectedAnswer {
   return { receiptKey: fromHex(receiptKey), channel, models, model, method, path, bodyDigest, nonce };

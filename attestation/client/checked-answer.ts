@@ -88,7 +88,8 @@ export class CheckedAnswer<E> {
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
     const responseBody = options.keepContent === true ? concatBytes(...this.#received) : undefined;
     await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
-    this.verdict = { state: 'verified', receipt, digest, order };
+    const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
+    this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
 }
 
@@ -144,10 +145,10 @@ export type MakeResponse = (body: ReadableStream<Uint8Array> | string | null, in
 export async function handedOn<E>(
   response: Response,
   context: AnswerContext<E>,
-  make: MakeResponse,
+  { make, signal }: { readonly make: MakeResponse; readonly signal: AbortSignal | undefined },
 ): Promise<Response> {
   const { status, statusText, headers, url } = response;
-  const source = new Source(response.body);
+  const source = new Source(response.body, signal);
   const checked = new CheckedAnswer(context, {
     status,
     header: (name) => headers.get(name),
@@ -193,19 +194,24 @@ function refusalResponse({ code, message }: AttestationError, make: MakeResponse
   });
 }
 
-/** A body that can be dropped while a read of it is pending. */
+/**
+ * A body that can be dropped while a read of it is pending. A connection that breaks is a refusal as any other:
+ * SDKs send again after errors of the network, and this request ran. An abort by the caller stays one.
+ */
 class Source {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  readonly #signal: AbortSignal | undefined;
   #dropped = false;
 
-  constructor(body: ReadableStream<Uint8Array> | null) {
+  constructor(body: ReadableStream<Uint8Array> | null, signal: AbortSignal | undefined) {
     this.#reader = body?.getReader();
+    this.#signal = signal;
   }
 
   async *pieces(): AsyncGenerator<Uint8Array, void, undefined> {
     try {
       for (;;) {
-        const next = await this.#reader?.read();
+        const next = await this.#reader?.read().catch((cause: unknown) => this.#broken(cause));
         // The reader has left: that is no cut stream.
         if (this.#dropped) throw new Error('the answer was dropped');
         if (next === undefined || next.done) return;
@@ -214,6 +220,11 @@ class Source {
     } finally {
       await this.drop();
     }
+  }
+
+  #broken(cause: unknown): never {
+    if (this.#dropped || this.#signal?.aborted === true || cause instanceof AttestationError) throw cause;
+    throw refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
   }
 
   async drop(): Promise<void> {

@@ -39,4 +39,6 @@ export interface ReceiptVerdict {
   /** SHA-256 of the receipt, 32 bytes. */
   readonly digest?: Uint8Array | undefined;
   readonly order?: ReceiptOrder | undefined;
+  /** `skipped`: key 7 was not compared with the evidence of this connection, as through a router. */
+  readonly connection?: 'compared' | 'skipped' | undefined;
 }

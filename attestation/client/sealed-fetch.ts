@@ -149,7 +149,10 @@ async function receipted(
     kept: { evidence: by, url: url.href, requestBody: content },
   };
   try {
-    return await handedOn(response, context, (body, init) => new Response(body as BodyInit | null, init));
+    return await handedOn(response, context, {
+      make: (body, init) => new Response(body as BodyInit | null, init),
+      signal,
+    });
   } catch {
     signal.throwIfAborted();
     return ownAnswer('internal', 'the receipt of the answer could not be kept').response;

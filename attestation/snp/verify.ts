@@ -17,6 +17,7 @@ import { checkGuest } from './guest-rules.ts';
 import { checkSnpPlatform } from './platform-rules.ts';
 import { decideSnpPolicy, type DecidedSnpPolicy, type SnpPolicy } from './policy.ts';
 import { parseReport, reportSignature, signedBytes, type SnpReport } from './report.ts';
+import { commonWindow, type TimeWindow } from '../x509/path.ts';
 import { checkReportForm } from './form-rules.ts';
 import type { Product } from './tcb.ts';
 import { productOfCpuid } from './tcb.ts';
@@ -40,6 +41,8 @@ export interface SnpVerification {
   readonly authentic: boolean;
   /** No rule failed. */
   readonly accepted: boolean;
+  /** In which the certificates and, where one was given, the CRL are valid together. */
+  readonly window: TimeWindow;
 }
 
 /**
@@ -124,6 +127,7 @@ export async function verifySnp(
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted: !transcript.failed,
+    window: commonWindow([vek.certificate, intermediate, ark], crl === undefined ? [] : [crl]),
   };
 }
 

@@ -9,10 +9,17 @@ import { Transcript, type Rule } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
-import { parseCertificates, verifyChainSignatures } from './certificates.ts';
+import { commonWindow, type TimeWindow } from '../x509/path.ts';
+import {
+  type IntelCertificates,
+  parseCertificates,
+  pckCasOf,
+  rootsOf,
+  verifyChainSignatures,
+} from './certificates.ts';
 import { checkPckChain, trustedRoots } from './chain-rules.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
-import { cutSigned, type TdxCollateral } from './collateral.ts';
+import { cutSigned, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form-rules.ts';
 import { pckClaims } from './pck.ts';
@@ -39,6 +46,8 @@ export interface TdxVerification {
    */
   readonly authentic: boolean;
   readonly accepted: boolean;
+  /** In which certificates, CRLs, TCB info and QE identity are valid together; undefined unless accepted. */
+  readonly window: TimeWindow | undefined;
 }
 
 /** Rules that must pass whatever the policy: the rest are the policy's, or cannot apply to every quote. */
@@ -124,7 +133,18 @@ export async function verifyTdx(
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted,
+    window: accepted ? windowOf(certificates, [tcbInfo, qeIdentity]) : undefined,
   };
+}
+
+function windowOf(
+  all: IntelCertificates,
+  documents: readonly (TcbInfo | QeIdentity | undefined)[],
+): TimeWindow {
+  const certificates = [all.pck, ...pckCasOf(all), ...rootsOf(all), all.tcbSigner, all.qeSigner];
+  const dated = documents.flatMap((each) => (each === undefined ? [] : [each]));
+  const lists = dated.map(({ issueDate, nextUpdate }) => ({ thisUpdate: issueDate, nextUpdate }));
+  return commonWindow(certificates, [all.rootCrl, all.pckCrl, ...lists]);
 }
 
 /**

@@ -5,6 +5,21 @@
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';
 
+/** Milliseconds since 1970; `until` is the last moment, or the first one after it. */
+export interface TimeWindow {
+  readonly from: number;
+  readonly until: number;
+}
+
+type Dated = Pick<RevocationList, 'thisUpdate' | 'nextUpdate'>;
+
+/** The time all of these have in common. A list without an end, which its own rule refuses, leaves none. */
+export function commonWindow(certificates: readonly Certificate[], lists: readonly Dated[]): TimeWindow {
+  const begins = [...certificates.map((each) => each.notBefore), ...lists.map((each) => each.thisUpdate)];
+  const ends = [...certificates.map((each) => each.notAfter), ...lists.map((each) => each.nextUpdate ?? 0)];
+  return { from: Math.max(...begins.map(Number)), until: Math.min(...ends.map(Number)) };
+}
+
 /** RFC 5280 §6.1.3 (a)(2): `now` within [notBefore, notAfter]. */
 export function validityProblem(certificate: Certificate, now: Date): string | undefined {
   if (now < certificate.notBefore) return `not valid before ${isoSeconds(certificate.notBefore)}`;

@@ -3,7 +3,7 @@
 
 import { ApiError } from '../base/errors.ts';
 import { hostEngine } from '../engine/adapted.ts';
-import type { Engine } from '../engine/seam/engine.ts';
+import type { Engine, Pooled } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
 import { modelNotFound } from '../http/errors.ts';
 import { Recorder } from '../http/recorder.ts';
@@ -148,13 +148,13 @@ function sharedEngine(
 }
 
 /** Notes that the work was done, or that the engine ended in it. */
-async function pooled<T>(recorder: Recorder | null, work: Promise<T>): Promise<T> {
+async function pooled<T extends Pooled>(recorder: Recorder | null, work: Promise<T>): Promise<T> {
   try {
     const done = await work;
-    recorder?.pooled();
+    recorder?.pooled(done);
     return done;
   } catch (error) {
-    if (error instanceof ApiError && error.code === 'engine_crashed') recorder?.pooled();
+    if (error instanceof ApiError && error.code === 'engine_crashed') recorder?.pooled(undefined);
     throw error;
   }
 }

@@ -178,8 +178,8 @@ export class EngineClient implements Engine {
     ...[query, documents, signal, scope = '']: Parameters<Engine['rank']>
   ): ReturnType<Engine['rank']> {
     const reply = await this.#call((id) => ({ kind: 'rank', id, scope, query, documents }), signal);
-    const { vectors, tokens } = vectorsOf(reply);
-    return { scores: vectors.map((vector) => vector[0] ?? NaN), tokens };
+    const { vectors, ...pooled } = vectorsOf(reply);
+    return { scores: vectors.map((vector) => vector[0] ?? NaN), ...pooled };
   }
 
   async dropped(): Promise<void> {
@@ -306,20 +306,21 @@ function fix<T extends TokenLogprob>(entry: T): T {
   return typeof entry.logprob === 'number' ? entry : { ...entry, logprob: NaN };
 }
 
-interface Vectors {
-  readonly vectors: readonly Float32Array[];
-  readonly tokens: number;
-}
+type Vectors = Awaited<ReturnType<Engine['embed']>>;
+
+const SHA256 = /^[0-9a-f]{64}$/;
 
 /** Vectors of an answer's raw part. */
 function vectorsOf({ message, raw }: Reply): Vectors {
   if (message.kind !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
+  if (!SHA256.test(message.inputsSha256)) throw unexpected();
   const all = new Float32Array(new Uint8Array(raw).buffer);
   return {
     vectors: Array.from({ length: message.count }, (_, i) =>
       all.slice(i * message.size, (i + 1) * message.size),
     ),
     tokens: message.tokens,
+    inputsSha256: message.inputsSha256,
   };
 }
 

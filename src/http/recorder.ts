@@ -1,7 +1,7 @@
 // Notes what an engine does for a request in its receipt: the model and how it computes when work begins, the
 // prompt's digest, the sampling, the text and tokens of each choice.
 
-import type { Engine, EngineInfo, GenerateEvent, GenerateRequest } from '../engine/seam/engine.ts';
+import type { Engine, EngineInfo, GenerateEvent, GenerateRequest, Pooled } from '../engine/seam/engine.ts';
 import type { TranscribeEvent } from '../engine/seam/transcription.ts';
 import type { RegisteredModel } from '../models/model.ts';
 import type { AnswerReceipt, AnswerWork } from '../receipts/answer.ts';
@@ -48,9 +48,10 @@ export class Recorder {
     };
   }
 
-  /** Vectors or scores were made. */
-  pooled(): void {
+  /** Vectors or scores were made of these inputs; undefined: the engine ended in the work. */
+  pooled(inputs: Pooled | undefined): void {
     this.#receipt.begin(this.#work(null));
+    this.#receipt.prompt(0, digestOf(inputs?.inputsSha256), undefined);
   }
 
   #work(prompt: GenerateRequest['prompt'] | null): AnswerWork {

@@ -7,12 +7,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
+import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { type AttestedFetch, attestedFetch, type KeptAnswer, receiptOf } from '@assay/attestation/node';
+import { checkAnswer, type ExpectedAnswer, openReceipt } from '@assay/attestation/receipt';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
-import { sha256 } from '../fixtures/receipts/issued.ts';
+import { asking, headerReceipt, sha256 } from '../fixtures/receipts/issued.ts';
 
 const CLI = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
 const KEPT: KeptAnswer[] = [];
@@ -75,6 +77,55 @@ test('chat, streamed and not, responses, completions and embeddings have receipt
   expect(KEPT[1]?.content.outcome.events).toBeGreaterThan(3);
   expect(KEPT[0]?.content.model.template).toHaveLength(32);
   expect(KEPT[4]?.content.sampling).toBe(null);
+});
+
+/** An answer on a connection of its own that was shown evidence, and what is known of both. */
+async function apart({ sealedFirst = false } = {}): Promise<{
+  readonly receipt: Uint8Array;
+  readonly salt: Uint8Array;
+  readonly answered: Uint8Array;
+  readonly expected: ExpectedAnswer;
+}> {
+  const dispatcher = new Agent({ connections: 1, connect: { rejectUnauthorized: false } });
+  const evidence = async (query: string): Promise<{ readonly claims: string; readonly report: string }> => {
+    const response = await plainFetch(`${server.url}/v1/attestation?nonce=${'ab'.repeat(16)}${query}`, {
+      dispatcher,
+    });
+    expect(response.status).toBe(200);
+    return (await response.json()) as { claims: string; report: string };
+  };
+  if (sealedFirst) await evidence('&channel=sealed');
+  const { claims, report } = await evidence('');
+  const asked = asking();
+  const path = '/v1/chat/completions';
+  const body = JSON.stringify(CHAT);
+  const headers = { ...asked.headers, 'content-type': 'application/json', authorization: 'Bearer apart' };
+  const response = await plainFetch(`${server.url}${path}`, { method: 'POST', headers, body, dispatcher });
+  const answered = sha256(await response.text());
+  await dispatcher.close();
+  const { receipt, salt } = headerReceipt(response as unknown as Response);
+  const channel = {
+    kind: 'attested' as const,
+    claims: sha256(Buffer.from(claims, 'base64url')),
+    report: sha256(Buffer.from(report, 'base64')),
+  };
+  const { receiptKey } = await openReceipt(receipt);
+  const sent = { method: 'POST', path, bodyDigest: sha256(body), nonce: asked.nonce };
+  return { receipt, salt, answered, expected: { receiptKey, channel, models: undefined, ...sent } };
+}
+
+test('[R3] a receipt names the evidence of its own connection, also behind sealed evidence on it', async () => {
+  const made = [await apart(), await apart({ sealedFirst: true })];
+  for (const { receipt, salt, answered, expected } of made) {
+    expect((await checkAnswer(receipt, salt, answered, expected)).receipt.channel).toEqual(expected.channel);
+    // Another connection of the same boot: the key is the same, and the evidence is not.
+    for (const { expected: other } of made.filter((each) => each.expected !== expected)) {
+      expect(other.receiptKey).toEqual(expected.receiptKey);
+      await expect(
+        checkAnswer(receipt, salt, answered, { ...expected, channel: other.channel }),
+      ).rejects.toMatchObject({ code: 'receipt_evidence' });
+    }
+  }
 });
 
 test('the receipts of one answer can be asked for again', async () => {

@@ -129,6 +129,8 @@ function asJson(judged: ReceiptJudgement): unknown {
     code: null,
     compared: judged.compared,
     at: judged.kind === 'attested' ? new Date(judged.at).toISOString() : null,
+    endorsements_valid: result === undefined ? null : endorsedOf(result),
+    later_revocations: result === undefined ? null : 'not looked at',
     by: result === undefined ? null : byOf(result),
     receipt: plain(judged.receipt),
   };
@@ -158,7 +160,7 @@ function asText(judged: ReceiptJudgement): string {
     ['compared', judged.compared.length === 0 ? 'nothing' : judged.compared.join(', ')],
     ['key', toHex(receipt.receiptKey)],
   ];
-  const lines = [...columns(rows), '', verdictLine(judged)];
+  const lines = [...columns(rows), '', ...verdictLines(judged)];
   return lines.map((line) => `${printable(line)}\n`).join('');
 }
 
@@ -176,15 +178,30 @@ function finalRows(receipt: Extract<Receipt, { kind: 'final' }>): readonly strin
   ];
 }
 
-function verdictLine(judged: ReceiptJudgement): string {
+function verdictLines(judged: ReceiptJudgement): readonly string[] {
   if (judged.kind === 'signed')
-    return 'SIGNED, BY A KEY THAT NOTHING VOUCHES FOR: give --evidence FILE with a policy';
+    return ['SIGNED, BY A KEY THAT NOTHING VOUCHES FOR: give --evidence FILE with a policy'];
   const { simulated, teeType, build, measurement } = judged.result;
   const what = `${teeType}, ${build ?? measurement.slice(0, 16)}`;
-  const when = `judged at ${timeOf(judged.at)}; later revocations were not looked at`;
-  return simulated
-    ? `ACCEPTED, SIMULATED: this proves nothing about hardware (${what}; ${when})`
-    : `ACCEPTED: the key is bound by accepted evidence (${what}; ${when})`;
+  const verdict = simulated
+    ? `ACCEPTED, SIMULATED: this proves nothing about hardware (${what})`
+    : `ACCEPTED: the key is bound by accepted evidence (${what})`;
+  const [from, until] = windowText(judged.result);
+  return [
+    verdict,
+    `Judged at ${timeOf(judged.at)}. All endorsements were valid from ${from} to ${until}.`,
+    'Later revocations were not looked at.',
+  ];
+}
+
+function endorsedOf(result: ArchivedResult): { readonly from: string; readonly until: string } {
+  const [from, until] = windowText(result);
+  return { from, until };
+}
+
+/** The window in which all endorsements of the evidence were valid. */
+function windowText({ window: { from, until } }: ArchivedResult): readonly [string, string] {
+  return [timeOf(from), timeOf(until)];
 }
 
 function timeOf(milliseconds: number): string {

@@ -14,4 +14,11 @@ export interface ReceiptEvidence {
 export type KeptAnswer = ReceiptRecord<ReceiptEvidence>;
 
 /** Settings of receipts of {@link attestedFetch}. */
-export type ReceiptOptions = ReceiptSettings<ReceiptEvidence>;
+export interface ReceiptOptions extends ReceiptSettings<ReceiptEvidence> {
+  /**
+   * Connections end at a router of this protocol, behind which this replica answers: the key and the models
+   * of receipts are then its own, and key 7, which names the router's connection, is not compared. The nonce,
+   * which is always sent, stands in its place. Default: the connection's own server answers.
+   */
+  readonly replica?: AttestationResult | undefined;
+}

@@ -9,6 +9,7 @@ import {
   type RequestInit as UndiciInit,
   Response as UndiciResponse,
 } from 'undici';
+import { isAttestationResult } from '../../appraise/appraise.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
 import { handedOn, type MakeResponse } from '../../client/checked-answer.ts';
 import type { SealedEvidence } from '../../client/evidence.ts';
@@ -23,7 +24,10 @@ export class ReceiptedFetch {
   readonly #options: ReceiptOptions;
   readonly #sequence = new ReceiptSequence();
 
+  /** @throws TypeError for a replica that was not verified here */
   constructor(options: ReceiptOptions) {
+    if (options.replica !== undefined && !isAttestationResult(options.replica))
+      throw new TypeError('the replica is no result of a verification in this process');
     this.#options = options;
   }
 
@@ -46,13 +50,20 @@ export class ReceiptedFetch {
     if (isRefusedBefore(response.status, (name) => response.headers.get(name))) return response;
     if (seen === undefined) throw refused('receipt_evidence', 'the connection of the answer has no evidence');
     const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
+    const { replica } = this.#options;
     const context = {
-      expected: expectedBy(seen.result, channelOf(seen), sent),
+      expected:
+        replica === undefined
+          ? expectedBy(seen.result, channelOf(seen), sent)
+          : expectedBy(replica, undefined, sent),
       options: this.#options,
       sequence: this.#sequence,
       kept: { evidence: seen, url: url.href, requestBody: body },
     };
-    return await handedOn(response as Response, context, makeResponse);
+    return await handedOn(response as Response, context, {
+      make: makeResponse,
+      signal: init.signal ?? undefined,
+    });
   }
 }
 

@@ -6,6 +6,7 @@ import { assertFits, callPlaces, paramOf, type ContextRoom } from '../seam/conte
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
+import { tokenListsDigest } from './decode/token-digest.ts';
 import { assertMayFit, checkTokens, rankTokens } from './prompt.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
@@ -74,12 +75,14 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     shape: (vector: Float32Array) => Float32Array,
   ): void => {
     const tokens = inputs.reduce((sum, input) => sum + input.length, 0);
+    const inputsSha256 = tokenListsDigest(inputs);
     const done = (outputs: readonly Float32Array[]): void => {
       const vectors = outputs.map(shape);
       const size = vectors[0]?.length ?? 0;
       const raw = new Float32Array(size * vectors.length);
       vectors.forEach((vector, i) => raw.set(vector, i * size));
-      send({ kind: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
+      const answer = { kind: 'vectors', id, count: vectors.length, size, tokens, inputsSha256 } as const;
+      send(answer, new Uint8Array(raw.buffer));
       sendStats();
     };
     if (inputs.length === 0) done([]);

@@ -299,14 +299,14 @@ export interface Engine {
     inputs: readonly (string | readonly number[])[],
     signal: AbortSignal,
     cacheScope?: string,
-  ): Promise<{ readonly vectors: readonly Float32Array[]; readonly tokens: number }>;
+  ): Promise<Pooled & { readonly vectors: readonly Float32Array[] }>;
   /** Raw relevance logits, one per document, in the order given. */
   rank(
     query: string,
     documents: readonly string[],
     signal: AbortSignal,
     cacheScope?: string,
-  ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  ): Promise<Pooled & { readonly scores: readonly number[] }>;
   /** Only of models that hear: the text of a sound, segment by segment. */
   readonly transcribe?:
     ((request: TranscribeRequest, signal: AbortSignal) => AsyncIterable<TranscribeEvent>) | undefined;
@@ -316,6 +316,13 @@ export interface Engine {
   stats(): EngineStats;
   /** Ends the child process; all its memory is returned. Idempotent. */
   close(): Promise<void>;
+}
+
+/** Inputs of vectors or scores as they were evaluated. */
+export interface Pooled {
+  readonly tokens: number;
+  /** Of their tokens as a receipt has them (docs/receipts.md §1), hex; absent where none is given. */
+  readonly inputsSha256?: string | undefined;
 }
 
 export interface EngineStats {

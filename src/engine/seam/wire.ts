@@ -134,6 +134,8 @@ export type FromChild =
       readonly count: number;
       readonly size: number;
       readonly tokens: number;
+      /** See `Pooled`. */
+      readonly inputsSha256: string;
     }
   | { readonly kind: 'transcription'; readonly id: number; readonly event: TranscribeEvent }
   /** Answers a cancel once that request or call is dropped. */

@@ -13,15 +13,9 @@ import {
 import type { Engine, GenerateEvent } from '../../../src/engine/seam/engine.ts';
 import type { ReceiptIssuer } from '../../../src/receipts/issuer.ts';
 import { openDemo, request as engineRequest } from '../../fixtures/engine/demo-engine.ts';
-import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
-import {
-  asking,
-  checked,
-  expectedAnswer,
-  headerReceipt,
-  issuer,
-  sha256,
-} from '../../fixtures/receipts/issued.ts';
+import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
+import { issuer, sha256 } from '../../fixtures/receipts/issued.ts';
+import { type Made, madeBy } from '../../fixtures/receipts/made.ts';
 
 let api: ApiServer;
 let engine: Engine;
@@ -36,25 +30,8 @@ afterAll(async () => {
   await engine.close();
 });
 
-interface Made {
-  readonly receipt: FinalReceipt;
-  readonly salt: Uint8Array;
-  readonly answer: Record<string, never> & {
-    readonly choices: readonly { readonly text: string; readonly message?: { readonly content: string } }[];
-  };
-}
-
-async function made(path: string, request: object): Promise<Made> {
-  const asked = asking();
-  const body = JSON.stringify({ model: 'demo-context', ...request });
-  const response = await post(api, path, body, { headers: asked.headers });
-  expect(response.status).toBe(200);
-  const { salt } = headerReceipt(response);
-  const { receipt, text } = await checked(
-    response,
-    expectedAnswer(receipts, { path, body, nonce: asked.nonce }),
-  );
-  return { receipt, salt, answer: JSON.parse(text) as Made['answer'] };
+function made(path: string, request: object): Promise<Made> {
+  return madeBy(api, receipts, path, { model: 'demo-context', ...request });
 }
 
 const COMPLETE = '/v1/completions';

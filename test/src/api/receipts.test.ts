@@ -1,5 +1,5 @@
 // Receipts of every route that computes, as the server sends them and a client checks them (docs/receipts.md
-// [R5] [R12] [R13] [R15] [R16] [R17] [R18] [R20]).
+// [R5] [R12] [R13] [R15] [R16] [R18] [R25]).
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { commitment, openReceipt } from '@assay/attestation/receipt';
@@ -11,8 +11,6 @@ import {
   post,
   startApi,
 } from '../../fixtures/http/api-server.ts';
-import { ApiError } from '../../../src/base/errors.ts';
-import { latch, untilAborted } from '../../fixtures/latch.ts';
 import {
   asking,
   checked,
@@ -285,53 +283,6 @@ describe('[R16] GET /v1/receipts/{id}', () => {
     expect(others.map(({ status }) => status)).toEqual([404, 404, 404]);
     const bodies = await Promise.all(others.map((other) => other.text()));
     expect(new Set(bodies).size).toBe(1);
-  });
-});
-
-describe('[R17] aborted and failed answers', () => {
-  test('a client that leaves in the middle leaves a receipt that says so', async () => {
-    const third = latch();
-    await start({
-      engine: {
-        async beforeToken(position, signal) {
-          if (position < 2) return;
-          third.open();
-          await untilAborted(signal);
-        },
-      },
-    });
-    const left = new AbortController();
-    const response = await post(
-      api,
-      '/v1/chat/completions',
-      { ...CHAT, stream: true },
-      { signal: left.signal, headers: asking('rolling').headers },
-    );
-    await third.opened;
-    left.abort();
-    const [record] = await api.ended();
-    const answer = await kept(response.headers.get('assay-receipt-id') ?? '');
-    const { receipt } = (await answer.json()) as { receipt: string };
-    const bytes = new Uint8Array(Buffer.from(receipt, 'base64'));
-    expect((await openReceipt(bytes)).outcome).toMatchObject({ end: 'aborted', errorCode: undefined });
-    expect(record?.receiptSha256).toBe(Buffer.from(sha256(bytes)).toString('hex'));
-  });
-
-  test.each([true, false])('an engine that is killed, streamed %s', async (stream) => {
-    await start({
-      engine: {
-        async beforeToken(position) {
-          if (position === 2) throw new ApiError('engine_crashed', 'the engine ended unexpectedly');
-        },
-      },
-    });
-    const asked = asking();
-    const path = '/v1/chat/completions';
-    const body = JSON.stringify({ ...CHAT, stream });
-    const response = await post(api, path, body, { headers: asked.headers });
-    const { receipt } = await checked(response, expectedAnswer(receipts, { path, body, nonce: asked.nonce }));
-    expect(receipt.outcome).toMatchObject({ end: 'error', errorCode: 'engine_crashed' });
-    expect(receipt.outcome.status).toBe(stream ? 200 : 503);
   });
 });
 

@@ -5,8 +5,20 @@ import { createHash } from 'node:crypto';
 
 /** Lower-case hex. */
 export function tokenDigest(tokens: readonly number[]): string {
+  return hashOf(tokens).toString('hex');
+}
+
+/** Of several lists: SHA-256 over the SHA-256 of each in order; of one, that one's. Lower-case hex. */
+export function tokenListsDigest(lists: readonly (readonly number[])[]): string {
+  if (lists.length === 1) return tokenDigest(lists[0] ?? []);
+  const hash = createHash('sha256');
+  for (const tokens of lists) hash.update(hashOf(tokens));
+  return hash.digest('hex');
+}
+
+function hashOf(tokens: readonly number[]): Buffer {
   const bytes = Buffer.alloc(4 + 4 * tokens.length);
   bytes.writeUInt32BE(tokens.length, 0);
   for (let i = 0; i < tokens.length; i++) bytes.writeUInt32BE(Math.max(-1, tokens[i] ?? 0) >>> 0, 4 + 4 * i);
-  return createHash('sha256').update(bytes).digest('hex');
+  return createHash('sha256').update(bytes).digest();
 }

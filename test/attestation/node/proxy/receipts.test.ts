@@ -215,6 +215,63 @@ describe('[R21] archives', () => {
     });
   });
 
+  test('the verdict prints the window of all endorsements, and that later revocations were not looked at', async () => {
+    const files = await kept();
+    const years = ['receipt', 'a.json', ...ACCEPT];
+    const { out } = await cli([...years, '--json'], { files });
+    const {
+      at,
+      endorsements_valid: window,
+      later_revocations: later,
+    } = JSON.parse(out) as {
+      at: string;
+      endorsements_valid: { from: string; until: string };
+      later_revocations: string;
+    };
+    expect([at, later]).toEqual([new Date(NOW).toISOString(), 'not looked at']);
+    const words = [
+      `from ${window.from} to ${window.until}`,
+      /[Rr]evocations (?:that came later )?were not looked at/,
+    ];
+    for (const flag of [[], ['--explain']]) {
+      const told = (await cli([...years, ...flag], { files })).out;
+      for (const word of words) expect(told).toMatch(word);
+    }
+    // It is the window of the rules themselves: refused on either side of it, accepted at both ends.
+    const archive = JSON.parse(files['a.json'] ?? '') as Json;
+    const [file] = receiptsIn(archive);
+    if (file === undefined) throw new Error('the archive has no receipt');
+    const evidence = { archive, policy: parsePolicy(POLICY) };
+    const [from, until] = [Date.parse(window.from), Date.parse(window.until)];
+    const outcome = (time: number): Promise<string> =>
+      judgeReceipt(file, { evidence, at: time, now: until + 2 }).then(
+        ({ kind }) => kind,
+        ({ kind }: { kind: string }) => kind,
+      );
+    expect(await Promise.all([from - 1, from, until - 1, until + 1].map(outcome))).toEqual([
+      'refused',
+      'attested',
+      'attested',
+      'refused',
+    ]);
+  });
+
+  test('dated back by its maker: the time is printed as it was given, and is not believed outside the window', async () => {
+    const files = await kept();
+    const dated = async (at: string): Promise<{ readonly code: number; readonly out: string }> => {
+      const archive = JSON.parse(files['a.json'] ?? '') as { evidence: { at: string }[] };
+      for (const entry of archive.evidence) entry.at = at;
+      return cli(['receipt', 'b.json', ...ACCEPT], {
+        files: { ...files, 'b.json': JSON.stringify(archive) },
+      });
+    };
+    const earlier = new Date(NOW - 1000).toISOString();
+    const back = await dated(earlier);
+    expect(back.code).toBe(0);
+    expect(back.out).toContain(`Judged at ${earlier}`);
+    expect((await dated('2001-01-01T00:00:00.000Z')).code).toBe(10);
+  });
+
   test('a changed document or another policy is refused', async () => {
     const files = await kept();
     const changed = {

@@ -3,6 +3,7 @@
 
 import OpenAI, { APIError } from 'openai';
 import { describe, expect, test } from 'vitest';
+import type { AttestationResult } from '../../../../attestation/appraise/appraise.ts';
 import { receiptOf } from '../../../../attestation/client/checked-answer.ts';
 import type { KeptAnswer, ReceiptOptions } from '../../../../attestation/node/receipts/options.ts';
 import { openReceipt } from '../../../../attestation/receipts/receipt.ts';
@@ -150,6 +151,18 @@ describe('[R2] [R3] [R4] [R20] whole answers that do not hold', () => {
     expect(how.ran()).toBe(1);
   });
 
+  test.each([0, 1, 40])('[R10] cut after %d bytes: no SDK sends it again', async (cutWhole) => {
+    const how = signing({ cutWhole });
+    const server = await serve(how);
+    const fetch = client({ receipts: 'verify' });
+    const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
+    await expect(retrying.chat.completions.create(say('x'))).rejects.toMatchObject({
+      status: 502,
+      code: 'receipt_truncated',
+    });
+    expect(how.ran()).toBe(1);
+  });
+
   test('a replay of an older answer', async () => {
     let first: Answered | undefined;
     const server = await serve(signing({ answer: (same) => (first ??= same) }));
@@ -168,6 +181,17 @@ describe('[R9] [R10] streams that do not hold', () => {
       'cut before the receipt',
       { stream: (text) => text.slice(0, text.indexOf(': assay-receipt')), cut: true },
     ],
+    [
+      'cut before any event',
+      { stream: (text) => text.slice(0, text.indexOf('data: ')), cut: true, pieceBytes: 4096 },
+    ],
+    [
+      'cut in the receipt',
+      { stream: (text) => text.slice(0, text.indexOf(': assay-receipt') + 400), cut: true },
+    ],
+    ['ended in the receipt', { stream: (text) => text.slice(0, text.indexOf(': assay-receipt') + 400) }],
+    ['cut after the receipt', { stream: (text) => text.slice(0, text.indexOf('data: [DONE]')), cut: true }],
+    ['cut in [DONE]', { stream: (text) => text.slice(0, text.indexOf('data: [DONE]') + 9), cut: true }],
     ['ended before the receipt', { stream: (text) => text.slice(0, text.indexOf(': assay-receipt')) }],
     ['ended before [DONE]', { stream: (text) => text.slice(0, text.indexOf('data: [DONE]')) }],
   ];
@@ -181,12 +205,14 @@ describe('[R9] [R10] streams that do not hold', () => {
       maxRetries: 3,
     });
     // The refusal is the answer's where no byte has passed before it, else the body's.
+    let ended = false;
     await expect(
       (async () => {
         for await (const _chunk of await retrying.chat.completions.create({ ...say('x'), stream: true }));
+        ended = true;
       })(),
     ).rejects.toThrow();
-    expect(how.ran()).toBe(1);
+    expect([ended, how.ran()]).toEqual([false, 1]);
   });
 
   test('comments stripped: refused before the first byte', async () => {
@@ -207,4 +233,44 @@ test('strict sequence refuses an answer whose predecessor was not seen', async (
   const response = await post(server, fetch);
   expect(await response.json()).toMatchObject({ error: { code: 'receipt_sequence' } });
   expect(MODEL_ID).not.toBe('');
+});
+
+describe('[R3] through a router', () => {
+  /** A router with evidence of its own, in front of the replica that signs. */
+  const ROUTER = { key: new Uint8Array(32).fill(9), claims: new Uint8Array(32).fill(1) };
+
+  async function replicaResult(): Promise<AttestationResult> {
+    const direct = await serve(signing());
+    return client({}).verify(direct.origin);
+  }
+
+  test.each([false, true])('with the replica known, key 7 is skipped; streamed %s', async (stream) => {
+    const replica = await replicaResult();
+    const router = await serve(signing(ROUTER));
+    const response = await post(router, client({ receipts: { replica } }), { stream });
+    expect(response.status).toBe(200);
+    await response.text();
+    expect(receiptOf(response)).toMatchObject({ state: 'verified', connection: 'skipped' });
+  });
+
+  test('without a nonce in the receipt: refused', async () => {
+    const replica = await replicaResult();
+    const router = await serve(signing({ ...ROUTER, withoutNonce: true }));
+    const response = await post(router, client({ receipts: { replica } }));
+    expect(await response.json()).toMatchObject({ error: { code: 'receipt_nonce' } });
+  });
+
+  test('unknown to the client, or another replica: refused', async () => {
+    const router = await serve(signing(ROUTER));
+    const unknown = await post(router, client({ receipts: 'verify' }));
+    expect(await unknown.json()).toMatchObject({ error: { code: 'receipt_key' } });
+    const replica = await client({}).verify(router.origin);
+    const other = await post(router, client({ receipts: { replica } }));
+    expect(await other.json()).toMatchObject({ error: { code: 'receipt_key' } });
+  });
+
+  test('only a replica that was verified here is taken', async () => {
+    const replica = { ...(await replicaResult()) };
+    expect(() => client({ receipts: { replica } })).toThrow(TypeError);
+  });
 });
