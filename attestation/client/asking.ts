@@ -36,7 +36,7 @@ export interface SentRequest extends AskingRequest {
   readonly nonce: Uint8Array;
 }
 
-/** The answer to a request that rests on evidence with that result; `channel`: key 7, undefined: not compared. */
+/** The answer to a request that rests on evidence with that result; key 7 undefined: not compared. */
 export function expectedBy(
   { receiptKey, models }: Pick<Verified, 'receiptKey' | 'models'>,
   channel: ReceiptChannel | undefined,

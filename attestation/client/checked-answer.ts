@@ -195,8 +195,8 @@ function refusalResponse({ code, message }: AttestationError, make: MakeResponse
 }
 
 /**
- * A body that can be dropped while a read of it is pending. A connection that breaks is a refusal as any other:
- * SDKs send again after errors of the network, and this request ran. An abort by the caller stays one.
+ * A body that can be dropped while a read of it is pending. A connection that breaks is a refusal as any
+ * other: SDKs send again after errors of the network, and this request ran. An abort by the caller stays one.
  */
 class Source {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;

@@ -60,7 +60,7 @@ export async function withEngine<T>(
   try {
     // Replaced while this request waited: the checks above were of another model.
     if (lease.model.sha256 !== model.sha256) {
-      // What was shown is asked for anew; anyone else may try again.
+      // The evidence shown is asked for anew; anyone else may try again.
       call.connectionPins.check(call.request.raw.socket, lease.model);
       throw new ApiError('model_replaced', `${model.id} was replaced by another model`, {
         retryAfterSeconds: 1,

@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 470,
-    lines: 64_700,
+    lines: 64_800,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -80,7 +80,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 113,
-    lines: 18_100,
+    lines: 18_200,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {

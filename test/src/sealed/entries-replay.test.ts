@@ -1,5 +1,5 @@
 // The same sealed bytes again, at every edge of their window, and whatever a host does to the clocks
-// (docs/sealed.md §5): the server answers, nothing runs twice.
+// (docs/sealed.md §5): the server answers, and no request runs twice.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { SealedRequest } from '../../../attestation/sealed/request.ts';

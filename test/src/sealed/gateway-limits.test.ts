@@ -1,5 +1,5 @@
-// Sealed requests that are slow, many or cut into the smallest chunks (docs/sealed.md §6): bounded, and others
-// are answered meanwhile. What does not open goes through the same steps, whatever is wrong with it.
+// Sealed requests that are slow, many or cut into the smallest chunks (docs/sealed.md §6): bounded, and
+// others are answered meanwhile. What does not open goes through the same steps, whatever is wrong with it.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
