@@ -32,8 +32,8 @@ describe.skipIf(!HAVE_PYTHON)('training', () => {
     ['a byte that is no JSON', '\u0000', /^line 1: it is no JSON$/],
     ['no UTF-8', Buffer.from(`{"text":"caf\u00e9 ${CANARY}"}`, 'latin1'), /^line 1: it is not UTF-8$/],
     ['UTF-16', Buffer.from(`\uFEFF{"text":"${CANARY}"}`, 'utf16le'), /^line 1: it is not UTF-8$/],
-    ['an array of rows', `[{"text":"${CANARY}"}]`, /^line 1: it is no object$/],
-    ['columns', `text,label\n${CANARY},1\n`, /^line 1: it is no JSON$/],
+    ['a list that is cut', `[{"text":"${CANARY}"}`, /begins as a list and is no JSON/],
+    ['columns of other names', `title,label\n${CANARY},1\n`, /^line 1: it is no JSON$/],
     ['a text of another depth', `{"text":{"text":"${CANARY}"}}`, /^line 1: `text` is missing or no text/],
     ['200 000 brackets', `{"text":${'['.repeat(200_000)}`, /^line 1: it is no JSON$/],
     [
