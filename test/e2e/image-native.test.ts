@@ -49,7 +49,7 @@ path = "/run/models/hears/model.bin"
 
 test.skipIf(!ready)(
   'with native parts, a picture and a sound are answered over the attested connection',
-  { timeout: 1_200_000 },
+  { timeout: 1_800_000 },
   async () => {
     const folder = mkdtempSync(join(tmpdir(), 'assay-native-boot-'));
     const sees = join(folder, 'sees');
