@@ -2,7 +2,7 @@
 // unknown, sealed anew only when fresh evidence shows another key or the guest's clock says so, four sends at
 // most. An unsealed answer can delay a try or end it and is shown to no one.
 
-import { toHex } from '../encoding/bytes.ts';
+import { concatBytes, toHex } from '../encoding/bytes.ts';
 import type { HttpField, RequestHead } from '../sealed/bhttp.ts';
 import {
   ENTRY_BYTES,
@@ -13,7 +13,14 @@ import {
 } from '../sealed/request.ts';
 import { openResponse, type OpenedResponse } from '../sealed/response.ts';
 import { AttestationError, type AttestationCode, refused } from '../transcript/errors.ts';
-import { bootOf, type EvidenceHolder, type HeldEvidence, OUTSIDE, type SealedEvidence } from './evidence.ts';
+import {
+  bootOf,
+  boundedBody,
+  type EvidenceHolder,
+  type HeldEvidence,
+  OUTSIDE,
+  type SealedEvidence,
+} from './evidence.ts';
 
 export interface CallOptions {
   readonly holder: EvidenceHolder;
@@ -175,7 +182,7 @@ export class SealedCall {
     const whole = { ...opened, content: replayOf(pieces) };
     let name = '';
     try {
-      name = codeIn(JSON.parse(new TextDecoder().decode(joined(pieces))));
+      name = codeIn(JSON.parse(new TextDecoder().decode(concatBytes(...pieces))));
     } catch {
       // Not JSON: no code of ours.
     }
@@ -226,18 +233,9 @@ async function unsealed(response: Response): Promise<Outcome> {
 }
 
 async function problemType(response: Response): Promise<unknown> {
-  const reader = response.body?.getReader();
-  const pieces: Uint8Array[] = [];
-  let length = 0;
   try {
-    for (;;) {
-      const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
-      if (done) break;
-      length += value.length;
-      if (length > MAX_PROBLEM_BYTES) return undefined;
-      pieces.push(value);
-    }
-    return memberOf(JSON.parse(new TextDecoder().decode(joined(pieces))), 'type');
+    const body = await boundedBody(response, MAX_PROBLEM_BYTES);
+    return body && memberOf(JSON.parse(new TextDecoder().decode(body)), 'type');
   } catch {
     return undefined;
   }
@@ -310,14 +308,4 @@ async function* replayOf(
 ): AsyncGenerator<Uint8Array, void> {
   yield* pieces;
   if (failure !== undefined) throw failure;
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
-  return bytes;
 }

@@ -5,7 +5,7 @@
 import { isSealedResult, verify, type SealedResult } from '../appraise/appraise.ts';
 import type { HardwareOptions } from '../appraise/hardware.ts';
 import type { Policy } from '../appraise/policy.ts';
-import { fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
+import { concatBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
 import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 
@@ -126,7 +126,9 @@ export class EvidenceHolder {
     });
     if (response.status !== 200)
       throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
-    const document = parseDocument(fromUtf8(await bounded(response), 'document'));
+    const body = await boundedBody(response, MAX_DOCUMENT_BYTES);
+    if (body === undefined) throw refused('attestation_response', 'the evidence is larger than is read');
+    const document = parseDocument(fromUtf8(body, 'document'));
     const result = await verify(document, {
       channel: 'sealed',
       nonce,
@@ -176,27 +178,21 @@ async function requireCrypto(): Promise<void> {
   }
 }
 
-async function bounded(response: Response): Promise<Uint8Array> {
+/** The body of a response, whole; undefined: it is over so many bytes, and dropped. */
+export async function boundedBody(response: Response, maxBytes: number): Promise<Uint8Array | undefined> {
   const pieces: Uint8Array[] = [];
   let length = 0;
   const reader = response.body?.getReader();
   for (;;) {
     const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
-    if (done) break;
+    if (done) return concatBytes(...pieces);
     length += value.length;
-    if (length > MAX_DOCUMENT_BYTES) {
+    if (length > maxBytes) {
       await reader?.cancel();
-      throw refused('attestation_response', 'the evidence is larger than is read');
+      return undefined;
     }
     pieces.push(value);
   }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
-  return bytes;
 }
 
 function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {

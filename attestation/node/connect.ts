@@ -17,10 +17,9 @@ import {
 import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../protocol/claims.ts';
 import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
-import { parseJson } from '../encoding/json.ts';
 import type { Policy } from '../appraise/policy.ts';
 import { RULES } from '../appraise/rules.ts';
-import { type BoundedResponse, readResponse } from './response.ts';
+import { type BoundedResponse, errorCodeOf, getRequest, readResponse } from './response.ts';
 
 /** The evidence of a peer, before it is judged. */
 export interface ReceivedEvidence {
@@ -242,18 +241,7 @@ async function requestDocument(
   const query = new URLSearchParams({ nonce: toHex(nonce) });
   if (options.model !== undefined) query.set('model', options.model);
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
-  socket.write(
-    [
-      `GET /v1/attestation?${query.toString()} HTTP/1.1`,
-      `Host: ${origin.host}`,
-      'Accept: application/json',
-      'Accept-Encoding: identity',
-      'User-Agent: assay-verify',
-      'Connection: keep-alive',
-      '',
-      '',
-    ].join('\r\n'),
-  );
+  socket.write(getRequest(origin, `/v1/attestation?${query.toString()}`));
   const response = await readResponse(socket, {
     maxHeaderBytes: 16 * 1024,
     maxBodyBytes: MAX_DOCUMENT_BYTES,
@@ -269,7 +257,7 @@ async function requestDocument(
 }
 
 function unavailable(response: BoundedResponse): AttestationError {
-  const code = errorCode(response.body);
+  const code = errorCodeOf(response);
   const what = `attestation request was answered with ${response.status}${code === undefined ? '' : ` ${code}`}`;
   return refused('attestation_unavailable', what, {
     expected: '200',
@@ -284,16 +272,3 @@ const HINTS: Readonly<Record<string, string>> = {
   model_not_found: 'the server does not serve the model that was to be attested',
   attestation_rate_limited: 'the server makes no more reports for now; try again later',
 };
-
-/** The code of an OpenAI error envelope, when it is safe to print: the peer is not verified yet. */
-function errorCode(body: Uint8Array): string | undefined {
-  try {
-    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as {
-      readonly error?: { readonly code?: unknown } | undefined;
-    } | null;
-    const code = json?.error?.code;
-    return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
-  } catch {
-    return undefined;
-  }
-}

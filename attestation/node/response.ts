@@ -5,6 +5,8 @@
 // the end, a peer that closes or stalls.
 
 import type { TLSSocket } from 'node:tls';
+import { fromUtf8 } from '../encoding/bytes.ts';
+import { parseJson } from '../encoding/json.ts';
 import { type AttestationError, malformed, refused } from '../transcript/errors.ts';
 
 export interface ResponseLimits {
@@ -19,6 +21,33 @@ export interface BoundedResponse {
   /** Names in lower case; no header occurs twice. */
   readonly headers: ReadonlyMap<string, string>;
   readonly body: Uint8Array;
+}
+
+/** A GET of that path and query, without credentials: the peer may have no verdict yet. */
+export function getRequest({ host }: URL, path: string): string {
+  return [
+    `GET ${path} HTTP/1.1`,
+    `Host: ${host}`,
+    'Accept: application/json',
+    'Accept-Encoding: identity',
+    'User-Agent: assay-verify',
+    'Connection: keep-alive',
+    '',
+    '',
+  ].join('\r\n');
+}
+
+/** The code of an OpenAI error envelope, when it is safe to print: the peer may not be verified. */
+export function errorCodeOf({ body }: BoundedResponse): string | undefined {
+  try {
+    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as {
+      readonly error?: { readonly code?: unknown } | undefined;
+    } | null;
+    const code = json?.error?.code;
+    return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -7,12 +7,8 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { ASSAY, spawnAssay, type Spawned, watched } from '../fixtures/e2e/assay.ts';
-import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
-import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
-import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
-import { LONG_TEXT, startWorkshop, type Workshop } from '../fixtures/workshop/running.ts';
+import { LONG_TEXT, sampleFiles, startWorkshop, type Workshop } from '../fixtures/workshop/running.ts';
 import { startUploadHub, TOKEN, type UploadHub } from '../fixtures/workshop/upload-hub.ts';
 
 const HAVE_SCRIPT = spawnSync('script', ['--version']).status === 0;
@@ -24,8 +20,6 @@ let workshop: Workshop;
 
 beforeAll(async () => {
   hub = await startUploadHub();
-  const { 'demo-chat': chat } = await ensureDemoModels(['demo-chat']);
-  const folder = [...HF_FOLDERS.mistral()].map(([name, bytes]) => [`tiny/${name}`, bytes] as const);
   workshop = await startWorkshop({
     config: {
       api: `api_keys = ["${KEY}"]`,
@@ -34,11 +28,7 @@ beforeAll(async () => {
       workshop: 'publish = true\npython = "/nowhere/python"\nallow_weaker_jail = true',
     },
     files: {
-      ...Object.fromEntries(folder),
-      'chat.gguf': readFileSync(chat.path),
-      'tiny.gguf': tinyGguf(),
-      'lora.gguf': adapterFile(randomPairs({ targets: TINY_TARGETS, rank: 4, seed: 3 }), { alpha: 8 }),
-      'text.txt': 'Boats on the river. '.repeat(60),
+      ...(await sampleFiles()),
       'long.txt': LONG_TEXT,
     },
   });

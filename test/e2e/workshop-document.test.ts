@@ -2,15 +2,16 @@
 // refusals, and every answer is one the document has. Routes whose success needs Python are measured by the
 // same document in workshop-python.test.ts.
 
-import { readFileSync } from 'node:fs';
 import { FormData } from 'undici';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
-import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
-import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
-import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
 import { expectDocumented, OPERATIONS } from '../fixtures/workshop/document.ts';
-import { type Answered, type Asking, startWorkshop, type Workshop } from '../fixtures/workshop/running.ts';
+import {
+  type Answered,
+  type Asking,
+  sampleFiles,
+  startWorkshop,
+  type Workshop,
+} from '../fixtures/workshop/running.ts';
 import { startUploadHub, TOKEN, type UploadHub } from '../fixtures/workshop/upload-hub.ts';
 
 const KEY = 'key-of-mine';
@@ -22,8 +23,6 @@ let workshop: Workshop;
 
 beforeAll(async () => {
   hub = await startUploadHub();
-  const { 'demo-chat': chat } = await ensureDemoModels(['demo-chat']);
-  const folder = [...HF_FOLDERS.mistral()].map(([name, bytes]) => [`tiny/${name}`, bytes] as const);
   workshop = await startWorkshop({
     tee: 'simulated',
     config: {
@@ -34,11 +33,7 @@ beforeAll(async () => {
       workshop: 'publish = true\npython = "/nowhere/python"',
     },
     files: {
-      ...Object.fromEntries(folder),
-      'chat.gguf': readFileSync(chat.path),
-      'tiny.gguf': tinyGguf(),
-      'lora.gguf': adapterFile(randomPairs({ targets: TINY_TARGETS, rank: 4, seed: 3 }), { alpha: 8 }),
-      'text.txt': 'Boats on the river. '.repeat(60),
+      ...(await sampleFiles()),
       'none.gguf': 'no GGUF',
     },
   });

@@ -3,17 +3,16 @@
 // outside, saw no other process, and the record says that pickles were allowed. Needs `make convert-oracle`.
 
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
-import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
 import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
+import { startWorkshop, type Workshop } from '../fixtures/workshop/running.ts';
 
 const CANARY = 'canary-19ab';
 /** Of Python: EROFS is an OSError. */
@@ -74,36 +73,25 @@ afterAll(async () => {
 });
 
 function useWorkshop(settings: string) {
-  let folder = '';
-  let url = '';
-  let workshop: Spawned | undefined;
+  let workshop: Workshop;
   beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'assay-workshop-pickles-'));
-    const models = join(folder, 'models');
-    mkdirSync(models);
-    mkdirSync(join(folder, 'others'));
-    writeFileSync(join(folder, 'others', 'secret'), CANARY);
-    const made = ['-I', '-c', MAKE, models, join(folder, 'others', 'secret'), String(port)];
-    await promisify(execFile)(pythonEnvironment.python, made);
-    const config = `[tee]\nmode = "none"\n[store]\ndata_dir = "data"\n[workshop]\nroots = ["models"]\npython = ${JSON.stringify(pythonEnvironment.folder)}\n${settings}`;
-    writeFileSync(join(folder, 'workshop.toml'), config);
-    workshop = spawnAssay(['workshop', '--config', 'workshop.toml', '--listen', '127.0.0.1:0'], {
-      cwd: folder,
+    workshop = await startWorkshop({
+      config: { workshop: `python = ${JSON.stringify(pythonEnvironment.folder)}\n${settings}` },
     });
-    const [, found = ''] = await workshop.said(/"msg":"listening","url":"([^"]+)"/);
-    url = found;
+    const [models, secret] = ['models', 'others/secret'].map((name) => join(workshop.folder, name));
+    mkdirSync(join(workshop.folder, 'others'));
+    writeFileSync(secret!, CANARY);
+    const made = ['-I', '-c', MAKE, models!, secret!, String(port)];
+    await promisify(execFile)(pythonEnvironment.python, made);
   }, 10 * MINUTES);
-  afterAll(async () => {
-    workshop?.child.kill('SIGTERM');
-    await workshop?.ended;
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => workshop.remove());
   return {
-    at: (path: string) => join(folder, path),
-    log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
-    bytes: async (path: string) => Buffer.from(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
+    at: (path: string) => join(workshop.folder, path),
+    log: () => workshop.process.err() + workshop.process.out(),
+    bytes: async (path: string) =>
+      Buffer.from(await (await fetch(workshop.url + path, { dispatcher })).arrayBuffer()),
     async post(path: string, fields: Readonly<Record<string, unknown>>) {
-      const response = await fetch(url + path, {
+      const response = await fetch(workshop.url + path, {
         method: 'POST',
         dispatcher,
         headers: { 'content-type': 'application/json' },

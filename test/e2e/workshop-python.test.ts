@@ -3,19 +3,18 @@
 // trained in the jail, the records name the lock, and pickles are refused.
 
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openJobRecord } from '@assay/attestation/job-record';
-import { spawnAssay, type Spawned } from '../fixtures/e2e/assay.ts';
-import { HF_FOLDERS, writeFolder } from '../fixtures/models/hf-folder.ts';
+import { HF_FOLDERS } from '../fixtures/models/hf-folder.ts';
 import { pythonEnvironment } from '../fixtures/models/convert-oracle.ts';
 import { expectDocumented } from '../fixtures/workshop/document.ts';
 import { HAVE_PYTHON, MINUTES } from '../fixtures/workshop/python-tools.ts';
+import { startWorkshop, type Workshop } from '../fixtures/workshop/running.ts';
 
 const MODELS = fileURLToPath(new URL('../fixtures/workshop/make-models.py', import.meta.url));
 const CANARY = 'canary-77c2';
@@ -29,35 +28,24 @@ interface Answer {
 }
 
 function useWorkshop(python: string) {
-  let folder = '';
-  let url = '';
-  let workshop: Spawned | undefined;
+  let workshop: Workshop;
   beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'assay-workshop-python-'));
-    const models = join(folder, 'models');
-    mkdirSync(join(models, 'tiny'), { recursive: true });
-    writeFolder(join(models, 'tiny'), HF_FOLDERS.mistral());
-    writeFileSync(
-      join(models, 'data.jsonl'),
-      `${JSON.stringify({ prompt: 'the model', completion: 'eeeeeeeeeeee' })}\n`.repeat(8),
-    );
-    writeFileSync(join(models, 'bad.jsonl'), `{"prompt":"${CANARY}"}\n`);
-    writeFileSync(join(models, 'data.pt2'), CANARY);
-    if (HAVE_PYTHON && python === pythonEnvironment.folder)
-      await promisify(execFile)(pythonEnvironment.python, ['-I', MODELS, models], { maxBuffer: 1 << 24 });
-    const config = `[tee]\nmode = "none"\n[store]\ndata_dir = "data"\n[workshop]\nroots = ["models"]\npython = ${JSON.stringify(python)}\n`;
-    writeFileSync(join(folder, 'workshop.toml'), config);
-    workshop = spawnAssay(['workshop', '--config', 'workshop.toml', '--listen', '127.0.0.1:0'], {
-      cwd: folder,
+    const tiny = [...HF_FOLDERS.mistral()].map(([name, bytes]) => [`tiny/${name}`, bytes] as const);
+    workshop = await startWorkshop({
+      config: { workshop: `python = ${JSON.stringify(python)}` },
+      files: {
+        ...Object.fromEntries(tiny),
+        'data.jsonl': `${JSON.stringify({ prompt: 'the model', completion: 'eeeeeeeeeeee' })}\n`.repeat(8),
+        'bad.jsonl': `{"prompt":"${CANARY}"}\n`,
+        'data.pt2': CANARY,
+      },
     });
-    const [, found = ''] = await workshop.said(/"msg":"listening","url":"([^"]+)"/);
-    url = found;
+    if (HAVE_PYTHON && python === pythonEnvironment.folder)
+      await promisify(execFile)(pythonEnvironment.python, ['-I', MODELS, join(workshop.folder, 'models')], {
+        maxBuffer: 1 << 24,
+      });
   }, 10 * MINUTES);
-  afterAll(async () => {
-    workshop?.child.kill('SIGTERM');
-    await workshop?.ended;
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => workshop.remove());
   const answerOf = async (
     method: string,
     path: string,
@@ -69,14 +57,14 @@ function useWorkshop(python: string) {
     return { status, body };
   };
   return {
-    at: (path: string) => join(folder, path),
-    log: () => `${workshop?.err() ?? ''}${workshop?.out() ?? ''}`,
-    get: async (path: string) => answerOf('GET', path, await fetch(url + path, { dispatcher })),
+    at: (path: string) => join(workshop.folder, path),
+    log: () => workshop.process.err() + workshop.process.out(),
+    get: async (path: string) => answerOf('GET', path, await fetch(workshop.url + path, { dispatcher })),
     raw: async (path: string, type: string, text: string, chunked: boolean) =>
       answerOf(
         'POST',
         path,
-        await fetch(url + path, {
+        await fetch(workshop.url + path, {
           method: 'POST',
           dispatcher,
           headers: { 'content-type': type },
@@ -84,12 +72,12 @@ function useWorkshop(python: string) {
         }),
       ),
     bytes: async (path: string) =>
-      new Uint8Array(await (await fetch(url + path, { dispatcher })).arrayBuffer()),
+      new Uint8Array(await (await fetch(workshop.url + path, { dispatcher })).arrayBuffer()),
     post: async (path: string, fields: Readonly<Record<string, unknown>>, form = false) =>
       answerOf(
         'POST',
         path,
-        await fetch(url + path, {
+        await fetch(workshop.url + path, {
           method: 'POST',
           dispatcher,
           headers: { 'content-type': form ? URLENCODED : 'application/json' },

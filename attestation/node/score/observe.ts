@@ -8,12 +8,11 @@ import { onChannel, type Policy } from '../../appraise/policy.ts';
 import type { Releases } from '../../appraise/policy-references.ts';
 import { verify } from '../../appraise/appraise.ts';
 import { fromUtf8, toHex } from '../../encoding/bytes.ts';
-import { parseJson } from '../../encoding/json.ts';
 import { type Claims, decodeClaims } from '../../protocol/claims.ts';
 import { MAX_DOCUMENT_BYTES, parseDocument } from '../../protocol/document.ts';
 import { AttestationError } from '../../transcript/errors.ts';
 import { connectAttested, type ConnectOptions, type ReceivedEvidence } from '../connect.ts';
-import { type BoundedResponse, readResponse } from '../response.ts';
+import { type BoundedResponse, errorCodeOf, getRequest, readResponse } from '../response.ts';
 import { probeOldTls, probePlainHttp, probeResumption, type Sighting } from './probes.ts';
 
 /** One connection, attested with a nonce of its own. */
@@ -119,7 +118,7 @@ function claimsOf(bytes: Uint8Array): Claims | undefined {
 async function askReceipts(socket: TLSSocket, origin: URL, options: ObserveOptions): Promise<Receipts> {
   const answer = await ask(socket, origin, `/v1/receipts/${toHex(options.randomBytes(16))}`, options);
   if (typeof answer === 'string') return { route: false, seen: answer };
-  const code = codeOf(answer);
+  const code = errorCodeOf(answer);
   const route = answer.status < 500 && code !== 'unknown_url' && code !== undefined;
   return { route, seen: `GET /v1/receipts/{id}: ${answer.status}${code === undefined ? '' : ` ${code}`}` };
 }
@@ -134,7 +133,10 @@ async function askSealed(
   const answer = await ask(socket, origin, path, options);
   if (typeof answer === 'string') return { verified: false, seen: answer };
   if (answer.status !== 200)
-    return { verified: false, seen: `evidence for channel=sealed: ${answer.status} ${codeOf(answer) ?? ''}` };
+    return {
+      verified: false,
+      seen: `evidence for channel=sealed: ${answer.status} ${errorCodeOf(answer) ?? ''}`,
+    };
   try {
     const document = parseDocument(fromUtf8(answer.body, 'attestation document'));
     const { policy, keys, memory, endorsements } = options;
@@ -158,9 +160,7 @@ async function ask(
   { attestTimeoutMs }: ObserveOptions,
 ): Promise<BoundedResponse | string> {
   if (socket.destroyed || !socket.writable) return 'the connection was closed';
-  const lines = [`GET ${path} HTTP/1.1`, `Host: ${origin.host}`, 'Accept: application/json'];
-  const more = ['Accept-Encoding: identity', 'User-Agent: assay-verify', 'Connection: keep-alive', '', ''];
-  socket.write([...lines, ...more].join('\r\n'));
+  socket.write(getRequest(origin, path));
   try {
     return await readResponse(socket, {
       maxHeaderBytes: 16 * 1024,
@@ -172,18 +172,5 @@ async function ask(
     // Where in the stream of bytes the socket stands is not known any more.
     socket.destroy();
     return `no answer that can be read (${error.code})`;
-  }
-}
-
-/** The code of an OpenAI error envelope. */
-function codeOf({ body }: BoundedResponse): string | undefined {
-  try {
-    const json = parseJson(fromUtf8(body, 'error'), 'error', 64 * 1024) as {
-      readonly error?: { readonly code?: unknown } | undefined;
-    } | null;
-    const code = json?.error?.code;
-    return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
-  } catch {
-    return undefined;
   }
 }

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { connect, isIP, type Socket } from 'node:net';
 import { connect as tlsConnect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { toHex } from '../../encoding/bytes.ts';
-import { readResponse } from '../response.ts';
+import { getRequest, readResponse } from '../response.ts';
 
 /** The finding of a probe. `refused`: the server did not take what was offered. */
 export interface Sighting {
@@ -172,16 +172,7 @@ async function connected(socket: Socket, timeoutMs: number): Promise<boolean> {
 }
 
 function request(origin: URL, { randomBytes }: ProbingOptions): string {
-  return [
-    `GET /v1/attestation?nonce=${toHex(randomBytes(32))} HTTP/1.1`,
-    `Host: ${origin.host}`,
-    'Accept: application/json',
-    'Accept-Encoding: identity',
-    'User-Agent: assay-verify',
-    'Connection: keep-alive',
-    '',
-    '',
-  ].join('\r\n');
+  return getRequest(origin, `/v1/attestation?nonce=${toHex(randomBytes(32))}`);
 }
 
 function hostOf({ hostname }: URL): string {

@@ -6,10 +6,9 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { describe, expect, test } from 'vitest';
 import { openStore } from '../../../../src/models/store/store.ts';
+import { bundledWorker } from '../../../fixtures/models/bundled-worker.ts';
 import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
 import { partly } from '../../../fixtures/models/hub.ts';
 import { NAME, tiny, hastyClock, all, sha, file, usePulls } from '../../../fixtures/models/pull-service.ts';
@@ -223,19 +222,7 @@ describe('states', () => {
 
 describe('kill -9', () => {
   test('in the middle: the next process goes on where the killed one stopped', async () => {
-    const entry = fileURLToPath(new URL('../../../fixtures/models/pull-worker.ts', import.meta.url));
-    // undici stays outside the bundle, so the bundle must find node_modules.
-    const inRepo = fileURLToPath(new URL('../../../../.cache/', import.meta.url));
-    const outfile = join(inRepo, `pull-worker-${process.pid}.mjs`);
-    await build({
-      entryPoints: [entry],
-      outfile,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      external: ['undici'],
-      logLevel: 'error',
-    });
+    const outfile = await bundledWorker(new URL('../../../fixtures/models/pull-worker.ts', import.meta.url));
     await fixture.store.close();
     const name = 'owner/repo:Q8_0';
     try {

@@ -7,12 +7,11 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../../../src/base/clock.ts';
 import { filesOfFolder } from '../../../../src/workshop/hub/files.ts';
 import { openPublisher } from '../../../../src/workshop/hub/publish.ts';
+import { bundledWorker } from '../../../fixtures/models/bundled-worker.ts';
 import { startUploadHub, STEPS, TOKEN, type UploadHub } from '../../../fixtures/workshop/upload-hub.ts';
 
 let hub: UploadHub;
@@ -62,7 +61,9 @@ async function again(repo: string): Promise<void> {
 
 describe('kill -9', () => {
   test('between any two steps: the next run ends with the same bytes', async () => {
-    const worker = await bundled();
+    const worker = await bundledWorker(
+      new URL('../../../fixtures/workshop/publish-worker.ts', import.meta.url),
+    );
     const moments = STEPS.flatMap((step) => [
       { step, nth: 1, when: 'before' } as const,
       { step, nth: 1, when: 'after' } as const,
@@ -98,19 +99,3 @@ describe('kill -9', () => {
     }
   }, 120_000);
 });
-
-async function bundled(): Promise<string> {
-  const outfile = fileURLToPath(
-    new URL(`../../../../.cache/publish-worker-${process.pid}.mjs`, import.meta.url),
-  );
-  await build({
-    entryPoints: [fileURLToPath(new URL('../../../fixtures/workshop/publish-worker.ts', import.meta.url))],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    external: ['undici'],
-    logLevel: 'error',
-  });
-  return outfile;
-}

@@ -5,11 +5,10 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { systemClock } from '../../../../src/base/clock.ts';
 import { openHubInputs } from '../../../../src/workshop/pulls/inputs.ts';
+import { bundledWorker } from '../../../fixtures/models/bundled-worker.ts';
 import { sha } from '../../../fixtures/models/pull-service.ts';
 import { partly, startHub, type Hub } from '../../../fixtures/models/hub.ts';
 import { scratch } from '../../../fixtures/workshop/kinds.ts';
@@ -28,18 +27,7 @@ afterEach(async () => {
 });
 
 test('by a kill -9: the next process takes up what was fetched', async () => {
-  const outfile = fileURLToPath(
-    new URL(`../../../../.cache/pull-worker-${process.pid}.mjs`, import.meta.url),
-  );
-  await build({
-    entryPoints: [fileURLToPath(new URL('../../../fixtures/workshop/pull-worker.ts', import.meta.url))],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    external: ['undici'],
-    logLevel: 'error',
-  });
+  const outfile = await bundledWorker(new URL('../../../fixtures/workshop/pull-worker.ts', import.meta.url));
   try {
     const store = join(folder.path, 'hub');
     const child = spawn(process.execPath, [outfile, store, hub.endpoint, 'owner/name'], {
