@@ -57,7 +57,7 @@ test.skipIf(!ready)(
     mkdirSync(sees);
     writeFileSync(join(sees, 'tiny.gguf'), visionText());
     writeFileSync(join(sees, 'mmproj-tiny.gguf'), visionProjector());
-    writeFileSync(hears, randomWhisper());
+    writeFileSync(hears, randomWhisper({ isShort: true }));
     const lock = readLock(join(TOP, 'image/inputs.lock.json'));
     const inputs = openInputs(inputsFolder, () => findMirrors(process.env));
     const emulator = await openEmulator(lock, inputs, join(TOP, '.cache/emulator'));
