@@ -18,6 +18,7 @@ export default defineConfig({
         replacement: at('./attestation/node/endorsements/endorsements.ts'),
       },
       { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
+      { find: /^@assay\/attestation\/gpu$/, replacement: at('./attestation/gpu/index.ts') },
       { find: /^@assay\/attestation\/issue$/, replacement: at('./attestation/protocol/issue.ts') },
       { find: /^@assay\/attestation\/job-record$/, replacement: at('./attestation/receipts/job.ts') },
       {

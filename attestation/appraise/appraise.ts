@@ -5,10 +5,12 @@
 
 import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, bindSealed, compareRepeats } from './bind.ts';
+import { judgeGpu } from './gpu.ts';
 import { toHex } from '../encoding/bytes.ts';
 import { type Check, Transcript } from '../transcript/checks.ts';
 import type { Claims } from '../protocol/claims.ts';
 import type { AttestationDocument, TeeType } from '../protocol/document.ts';
+import type { GpuFindings } from '../gpu/appraise.ts';
 import { AttestationError, refused, withTranscript } from '../transcript/errors.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy } from './policy.ts';
 import { admitTee, applyPolicy } from './policy-rules.ts';
@@ -148,7 +150,7 @@ async function appraise(
   options: VerifyOptions | SealedVerifyOptions,
 ): Promise<Verified> {
   const found = await appraiseDocument(transcript, document, policy, options);
-  const { hardware, claims, from } = found;
+  const { hardware, claims, gpu, from } = found;
   let certificateAlone = false;
   if (options.channel === 'sealed') {
     recordHandshake(transcript, undefined);
@@ -164,11 +166,12 @@ async function appraise(
   // All rules from here on rest on the report: without its signature none of their values is authentic.
   if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
   const channel = options.channel ?? 'exporter';
-  return conclude(transcript, { document, options, hardware, claims, certificateAlone, build, channel });
+  return conclude(transcript, { document, options, hardware, gpu, claims, certificateAlone, build, channel }); // prettier-ignore
 }
 
 interface Appraised {
   readonly hardware: Hardware;
+  readonly gpu: GpuFindings;
   readonly claims: Claims | undefined;
   /** Index in the transcript of the first rule that reads the document. */
   readonly from: number;
@@ -187,7 +190,9 @@ async function appraiseDocument(
   const claims = bindClaims(transcript, document, hardware);
   compareRepeats(transcript, document, hardware, claims);
   bindModels(transcript, document, claims, options.model);
-  return { hardware, claims, from };
+  const simulated = roots !== undefined;
+  const gpu = await judgeGpu(transcript, document, { policy, claims, simulated, options });
+  return { hardware, gpu, claims, from };
 }
 
 declare const archived: unique symbol;
@@ -208,13 +213,13 @@ const ARCHIVED =
  */
 export async function verifyArchived(
   document: AttestationDocument,
-  options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
+  options: { readonly policy: AppraisalPolicy | Policy } & Pick<HardwareOptions, 'now' | 'gpu'>,
 ): Promise<ArchivedResult> {
   const policy = parsePolicy(options.policy);
   const transcript = new Transcript();
   try {
-    const found = await appraiseDocument(transcript, document, policy, { now: options.now });
-    const { hardware, claims, from } = found;
+    const found = await appraiseDocument(transcript, document, policy, options);
+    const { hardware, claims, gpu, from } = found;
     for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
     const build = applyPolicy(transcript, document, policy, found);
     if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
@@ -222,13 +227,14 @@ export async function verifyArchived(
       document,
       options,
       hardware,
+      gpu,
       claims,
       certificateAlone: true,
       build,
       channel: 'exporter',
     } as const;
     const result = await resultOf(transcript, findings);
-    const { window } = hardware;
+    const window = commonTime(hardware.window, gpu.window);
     if (window === undefined)
       throw new AttestationError('internal', 'internal', 'accepted endorsements without a window');
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the brand is a type alone: made here only
@@ -236,6 +242,11 @@ export async function verifyArchived(
   } catch (error) {
     throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }
+}
+
+function commonTime(hardware: TimeWindow | undefined, gpu = hardware): TimeWindow | undefined {
+  if (hardware === undefined || gpu === undefined) return hardware;
+  return { from: Math.max(hardware.from, gpu.from), until: Math.min(hardware.until, gpu.until) };
 }
 
 const CHANNEL_RULES = [
@@ -271,6 +282,7 @@ interface Findings {
   readonly document: AttestationDocument;
   readonly options: Pick<VerifyOptions, 'now'>;
   readonly hardware: Hardware;
+  readonly gpu: GpuFindings;
   readonly claims: Claims | undefined;
   readonly certificateAlone: boolean;
   readonly build: string | undefined;
@@ -286,7 +298,7 @@ async function conclude(transcript: Transcript, findings: Findings): Promise<Ver
 /** The fields of a result; throws the refusal when a rule failed. */
 async function resultOf(
   transcript: Transcript,
-  { document, options, hardware, claims, certificateAlone, build, channel }: Findings,
+  { document, options, hardware, gpu, claims, certificateAlone, build, channel }: Findings,
 ): Promise<Verified> {
   const failure = transcript.firstFailure;
   if (failure !== undefined || !hardware.accepted || claims === undefined)
@@ -307,7 +319,7 @@ async function resultOf(
     tlsSpki: toHex(claims.tlsSpki),
     issuedAt: claims.issuedAt,
     verifiedAt: options.now,
-    evidence: hardware.evidence,
+    evidence: gpu.claims === undefined ? hardware.evidence : { ...hardware.evidence, gpu: gpu.claims },
     transcript: Object.freeze([...transcript.checks]),
   };
 }

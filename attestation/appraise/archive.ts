@@ -5,6 +5,7 @@
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
 import { type AttestationDocument, parseDocument } from '../protocol/document.ts';
+import type { GpuAppraiser } from '../gpu/appraise.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
 import {
@@ -38,6 +39,7 @@ const ENTRY = [
 export interface ArchiveJudge {
   readonly now?: Date | undefined;
   readonly policy?: Json | undefined;
+  readonly gpu?: GpuAppraiser | undefined;
 }
 
 export interface JudgedEntry {
@@ -96,7 +98,7 @@ async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<Judge
   const now = (judge.now ?? time).getTime();
   const origin = shape.string(entry['origin'], 'origin', 1024);
   try {
-    return { origin, at: time, outcome: { result: await verifyArchived(document, { policy, now }) } };
+    return { origin, at: time, outcome: { result: await verifyArchived(document, { policy, now, gpu: judge.gpu }) } };
   } catch (error) {
     if (error instanceof AttestationError) return { origin, at: time, outcome: { error } };
     throw error;

@@ -10,6 +10,8 @@ import type { JudgedEntry, judgeArchive } from './archive.ts';
 import { type HintOf, hintsOnDemand, noHint } from './hints-on-demand.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
+import type { GpuAppraiser } from '../gpu/appraise.ts';
+import type { verifyGpuInput } from '../gpu/input.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
 import { TDX_OPTIONAL, TDX_REQUIRED } from '../protocol/document.ts';
 import type { SnpPolicy } from '../snp/policy.ts';
@@ -66,6 +68,14 @@ export interface EvidenceVerifiers {
   readonly snp: () => Promise<typeof verifySnp>;
   readonly tdx: () => Promise<typeof verifyTdx>;
   readonly archive: () => Promise<typeof judgeArchive>;
+  /** Undefined where none was handed over. */
+  readonly gpu: () => Promise<GpuVerifiers | undefined>;
+}
+
+/** The verifiers of `@assay/attestation/gpu` that the contract uses. */
+export interface GpuVerifiers {
+  readonly verifyGpuInput: typeof verifyGpuInput;
+  readonly appraiseGpu: GpuAppraiser;
 }
 
 /** As `runEvidence`, with verifiers that need not be loaded yet. */
@@ -98,8 +108,8 @@ const MAX_ROOTS = 16;
 
 async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<EvidenceResult> {
   if (typeof json === 'object' && json !== null && 'format' in json)
-    return verifyArchive(json, await verifiers.archive());
-  const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX]);
+    return verifyArchive(json, await verifiers.archive(), (await verifiers.gpu())?.appraiseGpu);
+  const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX, ...NVIDIA]);
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
     case 'snp':
@@ -112,9 +122,15 @@ async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<Ev
         shape.object(json, 'evidence', ['tee', 'quote', 'collateral', 'now'], [...COMMON, ...TDX]),
         await verifiers.tdx(),
       );
+    case 'nvidia': {
+      const gpu = await verifiers.gpu();
+      if (gpu === undefined) throw unsupported('gpu_evidence', 'no verifier of it was handed over');
+      const context = { now: readNow(given['now']), roots: readRoots(given['roots']) };
+      return finished(await gpu.verifyGpuInput(given, context));
+    }
     default:
-      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx`, {
-        expected: 'snp or tdx',
+      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx, nvidia`, {
+        expected: 'snp, tdx or nvidia',
         actual: tee,
       });
   }
@@ -123,6 +139,7 @@ async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<Ev
 const COMMON = ['now', 'policy', 'roots'] as const;
 const SNP = ['report', 'vek', 'chain', 'crl'] as const;
 const TDX = ['quote', 'collateral', 'event_log'] as const;
+const NVIDIA = ['evidences', 'nonce', 'rims', 'ocsp'] as const;
 
 async function verifySnpInput(given: JsonObject, verify: typeof verifySnp): Promise<EvidenceResult> {
   const chain = shape
@@ -174,7 +191,7 @@ async function finished(verification: {
   readonly transcript: Transcript;
   readonly accepted: boolean;
   readonly rootsReplaced: boolean;
-  readonly claims: Readonly<Record<string, unknown>>;
+  readonly claims: object;
 }): Promise<EvidenceResult> {
   const { transcript, accepted, rootsReplaced, claims } = verification;
   const hintOf = accepted ? noHint : await hintsOnDemand();
@@ -184,7 +201,7 @@ async function finished(verification: {
       accepted,
       code: accepted ? null : (transcript.firstFailure?.code ?? 'internal'),
       checks: transcript.checks.map((check) => plainCheck(check, hintOf)),
-      claims: rootsReplaced ? { ...claims, rootsReplaced } : claims,
+      claims: rootsReplaced ? { ...claims, rootsReplaced } : { ...claims },
     },
   };
 }
@@ -192,9 +209,13 @@ async function finished(verification: {
 /**
  * An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given.
  */
-async function verifyArchive(json: JsonObject, judge: typeof judgeArchive): Promise<EvidenceResult> {
+async function verifyArchive(
+  json: JsonObject,
+  judge: typeof judgeArchive,
+  gpu: GpuAppraiser | undefined,
+): Promise<EvidenceResult> {
   const now = json['now'] === undefined ? undefined : readNow(json['now']);
-  const judged = await judge(json, { now, policy: json['policy'] });
+  const judged = await judge(json, { now, policy: json['policy'], gpu });
   const errors = judged.flatMap(({ outcome }) => ('error' in outcome ? [outcome.error] : []));
   const unreadable = errors.find(({ kind }) => kind !== 'refused');
   if (unreadable !== undefined) throw unreadable;

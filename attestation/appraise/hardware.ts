@@ -9,6 +9,7 @@ import type { Transcript } from '../transcript/checks.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type RollbackMemory, stagedMemory } from '../transcript/rollback-memory.ts';
+import type { GpuAppraiser } from '../gpu/appraise.ts';
 import type { Policy } from './policy.ts';
 import type { SnpContext } from '../snp/subject.ts';
 import { verifySnp } from '../snp/verify.ts';
@@ -37,6 +38,8 @@ export interface HardwareOptions {
   readonly endorsements?: EndorsementSource | undefined;
   /** Keeps imported vendor keys between verifications. */
   readonly keys?: KeyCache | undefined;
+  /** Judges evidence of GPUs: `appraiseGpu` of `@assay/attestation/gpu`. Without it such evidence is refused. */
+  readonly gpu?: GpuAppraiser | undefined;
 }
 
 /** The findings of the vendor's verifier. */

@@ -5,6 +5,7 @@
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Json } from '../encoding/json.ts';
+import type { GpuAppraiser } from '../gpu/appraise.ts';
 import { type JobRecord, openJobRecord } from '../receipts/job.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
@@ -19,6 +20,8 @@ export interface JobTrust {
   readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
   readonly now: number;
+  /** For evidence of GPUs: `appraiseGpu` of `@assay/attestation/gpu`. */
+  readonly gpu?: GpuAppraiser | undefined;
 }
 
 /** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
@@ -34,9 +37,9 @@ export type JobVerdict =
  */
 export async function judgeJobRecord(bytes: Uint8Array, trust: JobTrust): Promise<JobVerdict> {
   const record = await openJobRecord(bytes);
-  const { evidence, keys = [], now } = trust;
+  const { evidence, keys = [] } = trust;
   if (evidence !== undefined) {
-    const result = await binding(record, evidence, now);
+    const result = await binding(record, evidence, trust);
     return { kind: 'attested', record, result };
   }
   const known = keys.some((key) => equalBytes(key, record.receiptKey));
@@ -52,7 +55,7 @@ export async function judgeJobRecord(bytes: Uint8Array, trust: JobTrust): Promis
 async function binding(
   record: JobRecord,
   { archive, policy }: NonNullable<JobTrust['evidence']>,
-  now: number,
+  { now, gpu }: JobTrust,
 ): Promise<ArchivedResult> {
   const key = toHex(record.receiptKey);
   let last: ArchivedResult | undefined;
@@ -63,7 +66,7 @@ async function binding(
         `the evidence says that it is from ${new Date(at).toISOString()}, which is yet to come`,
       );
     // Evidence has to come with its endorsements; none is fetched here.
-    last = await verifyArchived(document, { policy, now: at });
+    last = await verifyArchived(document, { policy, now: at, gpu });
     if (last.receiptKey !== key)
       throw refused('record_key', 'the evidence binds another key than the one that signed the record', {
         expected: key,

@@ -1,6 +1,5 @@
 // The policy's own rules of a verdict, P1 to P8 and D13: which TEE is admitted and by which roots, and
-// whether build, models, machine and configuration are listed. Refused: whatever a list does not name; GPU
-// evidence, which cannot be judged here.
+// whether build, models, machine and configuration are listed. Refused: whatever a list does not name.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromBase64, toHex } from '../encoding/bytes.ts';
@@ -95,13 +94,6 @@ export function applyPolicy(
   if (policy.configs === undefined) transcript.skip(RULES.configs, 'no allow-list in the policy');
   else if (claims === undefined) transcript.fail(RULES.configs, 'the claims could not be read');
   else transcript.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
-  // Prompts would be processed on a device that was not judged, so GPU evidence is refused
-  // until it can be verified.
-  if (claims?.gpu !== undefined)
-    transcript.fail(
-      RULES.gpu,
-      `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`,
-    );
   return reference?.name;
 }
 

@@ -28,6 +28,7 @@ import {
   type SnpPolicy,
   type SnpSection,
 } from '../snp/policy.ts';
+import type { GpuPolicy } from '../gpu/policy.ts';
 import { type Product, PRODUCTS } from '../snp/tcb.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus } from '../tdx/collateral.ts';
 import {
@@ -88,6 +89,8 @@ export interface AppraisalPolicy {
   readonly snp?: SnpSection | undefined;
   /** Further demands on a TDX guest; an absent key is not asked, or has the strict value its type says. */
   readonly tdx?: TdxSection | undefined;
+  /** Demands on NVIDIA GPUs; read by the verifier of GPU evidence, which has to be handed to `verify`. */
+  readonly gpu?: GpuPolicy | undefined;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
   readonly configs?: readonly string[] | undefined;
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
@@ -123,6 +126,7 @@ export interface Policy {
   readonly mrSeam: readonly string[] | undefined;
   readonly snp: SnpSection | undefined;
   readonly tdx: TdxSection | undefined;
+  readonly gpu: JsonObject | undefined;
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
   readonly channel: 'exporter' | 'sealed';
@@ -150,7 +154,7 @@ const read = shapeReaders('malformed_policy');
 const DEFAULT_MAX_EVIDENCE_AGE = 3600;
 const LIST_MAX = 1024;
 
-const OPTIONAL = 'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx configs maxEvidenceAge channel endorsements'.split(' '); // prettier-ignore
+const OPTIONAL = 'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx gpu configs maxEvidenceAge channel endorsements'.split(' '); // prettier-ignore
 
 /**
  * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are
@@ -220,6 +224,7 @@ export function policyToJson(policy: Policy): JsonObject {
     configs: policy.configs,
     snp: policy.snp && written(policy.snp),
     tdx: policy.tdx && written(policy.tdx),
+    gpu: policy.gpu,
   });
 }
 
@@ -263,6 +268,7 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     mrSeam: hexes('mrSeam', 48),
     snp: has('snp') ? notEmpty('snp', readSnpSection(object['snp'])) : undefined,
     tdx: has('tdx') ? notEmpty('tdx', readTdxSection(object['tdx'])) : undefined,
+    gpu: has('gpu') ? notEmpty('gpu', structuredClone({ ...read.record(object['gpu'], 'gpu') })) : undefined,
     configs: hexes('configs', 32),
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)

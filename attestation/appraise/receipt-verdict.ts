@@ -5,6 +5,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import { type Json, shapeReaders } from '../encoding/json.ts';
+import type { GpuAppraiser } from '../gpu/appraise.ts';
 import type { FinalReceipt, Receipt } from '../receipts/body.ts';
 import { commitment } from '../receipts/commit.ts';
 import { EventSplitter } from '../receipts/events.ts';
@@ -34,6 +35,8 @@ export interface ReceiptTrust {
   readonly at?: number | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
   readonly now: number;
+  /** For evidence of GPUs: `appraiseGpu` of `@assay/attestation/gpu`. */
+  readonly gpu?: GpuAppraiser | undefined;
 }
 
 /** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
@@ -79,7 +82,7 @@ export async function judgeReceipt(file: ReceiptFile, trust: ReceiptTrust): Prom
 async function binding(
   { receiptKey }: Receipt,
   { archive, policy }: NonNullable<ReceiptTrust['evidence']>,
-  { at: wanted, now }: ReceiptTrust,
+  { at: wanted, now, gpu }: ReceiptTrust,
 ): Promise<{ readonly result: ArchivedResult; readonly at: number }> {
   const key = toHex(receiptKey);
   let refusal: AttestationError | undefined;
@@ -91,7 +94,7 @@ async function binding(
         `the evidence is to be judged at ${new Date(at).toISOString()}, which is yet to come`,
       );
     try {
-      const result = await verifyArchived(document, { policy, now: at });
+      const result = await verifyArchived(document, { policy, now: at, gpu });
       if (result.receiptKey === key) return { result, at };
       refusal ??= refused(
         'receipt_key',

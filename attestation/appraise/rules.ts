@@ -76,7 +76,7 @@ export const RULES = {
     `${PROTOCOL} §4 [M8]`,
     'document names the TEE the evidence is of',
   ),
-  gpu: rule('D14', 'gpu_evidence', `${PROTOCOL} §3`, 'no GPU is in use whose evidence cannot be judged'),
+  gpu: rule('D14', 'gpu_evidence', `${PROTOCOL} §3`, 'GPU evidence, if any, is judged by a verifier of it'),
 
   nonce: rule('C1', 'nonce_mismatch', `${PROTOCOL} §3 [M7]`, 'evidence answers the nonce of this verifier'),
   tlsKey: rule(

@@ -8,7 +8,7 @@ import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
 import { NONCE_MAX_BYTES } from './claims.ts';
 import type { Inclusion } from './merkle.ts';
 import { malformed } from '../transcript/errors.ts';
-import { type Json, parseJson, shapeReaders } from '../encoding/json.ts';
+import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
 
 /** Most bytes of a document, as JSON or as CBOR. */
@@ -59,6 +59,8 @@ interface DocumentFields {
   readonly rtmr?: readonly Uint8Array[] | undefined;
   /** TDX only: the CCEL event log. */
   readonly eventLog?: Uint8Array | undefined;
+  /** Evidence of GPUs, as the verifier of `@assay/attestation/gpu` reads it; bound by claim 9. */
+  readonly gpu?: JsonObject | undefined;
 }
 
 /**
@@ -128,7 +130,7 @@ const REQUIRED = [
   'inclusion',
   'models',
 ];
-const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
+const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'gpu', 'endorsements'];
 
 export const TDX_REQUIRED = [
   'tcb_info',
@@ -185,6 +187,7 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
       read.list(list, 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
     ),
     eventLog: unlessAbsent(object['event_log'], (item) => bytes(item, 'event_log', 'base64', EVENT_LOG_MAX)),
+    gpu: unlessAbsent(object['gpu'], (item) => read.record(item, 'gpu')),
   };
   const stapled = object['endorsements'];
   const isTdx =

@@ -148,10 +148,15 @@ function writeDocument(document: AttestationDocument, bytes: WriteBytes): { read
     })),
     ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
     ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
+    ...gpuMember(document),
     ...(document.endorsements === undefined
       ? {}
       : { endorsements: writeEndorsements(document.endorsements, bytes) }),
   };
+}
+
+function gpuMember({ gpu }: AttestationDocument): { readonly [key: string]: Loose } {
+  return gpu === undefined ? {} : { gpu };
 }
 
 function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, bytes: WriteBytes): Loose {

@@ -3,7 +3,7 @@
 // absent or 1 (AMD writes both), RSA PKCS#1 v1.5, ECDSA on P-256, P-384 and P-521. Anything else parses as
 // `other` and never verifies.
 
-import { concatBytes, toHex } from '../encoding/bytes.ts';
+import { concatBytes, fromHex, toHex } from '../encoding/bytes.ts';
 import {
   TAG,
   childrenOf,
@@ -103,65 +103,13 @@ export function parsePublicKey(spki: Uint8Array, name = 'subjectPublicKeyInfo'):
 
 /** The DER SubjectPublicKeyInfo of a raw uncompressed EC point (`04 ‖ x ‖ y`). */
 export function ecPublicKeyFromPoint(point: Uint8Array, curve: 'P-256' | 'P-384'): PublicKeyInfo {
-  const prefix = SPKI_PREFIX[curve];
-  return parsePublicKey(concatBytes(prefix, point), 'public key');
+  return parsePublicKey(concatBytes(fromHex(SPKI_PREFIX[curve]), point), 'public key');
 }
 
-const SPKI_PREFIX: Readonly<Record<'P-256' | 'P-384', Uint8Array>> = {
-  'P-256': Uint8Array.of(
-    0x30,
-    0x59,
-    0x30,
-    0x13,
-    6,
-    7,
-    0x2a,
-    0x86,
-    0x48,
-    0xce,
-    0x3d,
-    2,
-    1,
-    6,
-    8,
-    0x2a,
-    0x86,
-    0x48,
-    0xce,
-    0x3d,
-    3,
-    1,
-    7,
-    3,
-    0x42,
-    0,
-  ),
-  'P-384': Uint8Array.of(
-    0x30,
-    0x76,
-    0x30,
-    0x10,
-    6,
-    7,
-    0x2a,
-    0x86,
-    0x48,
-    0xce,
-    0x3d,
-    2,
-    1,
-    6,
-    5,
-    0x2b,
-    0x81,
-    4,
-    0,
-    0x22,
-    3,
-    0x62,
-    0,
-  ),
-};
+const SPKI_PREFIX = {
+  'P-256': '3059301306072a8648ce3d020106082a8648ce3d030107034200',
+  'P-384': '3076301006072a8648ce3d020106052b81040022036200',
+} as const;
 
 const SIGNATURE_OIDS: Readonly<Record<string, SignatureAlgorithm>> = {
   '1.2.840.10045.4.3.2': { kind: 'ecdsa', hash: 'SHA-256' },

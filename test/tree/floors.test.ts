@@ -41,6 +41,7 @@ const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/client/': 5,
   'attestation/appraise/': 4,
   'attestation/simulated/': 4,
+  'attestation/gpu/': 3,
   'attestation/snp/': 3,
   'attestation/tdx/': 3,
   'attestation/receipts/': 3,

@@ -9,6 +9,7 @@ import { bundleStore } from '../endorsements/bundle.ts';
 import { fileRollbackMemory } from '../memory-file.ts';
 import { isLoopbackHost } from '../proxy/guard.ts';
 import { type Command, policyOf } from './arguments.ts';
+import { gpu } from './gpu-on-demand.ts';
 import { type CliWorld, readIfThere, readReleases, readTextFile } from './world.ts';
 
 /** Where `assay serve --demo` puts the policy of what it serves. */
@@ -16,7 +17,7 @@ export const FOUND_POLICY = '.assay/policy.json';
 
 export type Connecting = Extract<Command, { kind: 'verify' | 'proxy' | 'seal' | 'score' }>;
 
-export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
+export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory' | 'gpu'> {
   readonly policy: Policy;
   readonly close: () => Promise<void>;
 }
@@ -32,7 +33,7 @@ export async function readJudgingOptions(command: Connecting, world: CliWorld): 
     throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR');
   const memory =
     cacheFolder === undefined ? undefined : await fileRollbackMemory(join(cacheFolder, 'seen.json'));
-  if (mode === 'stapled') return { policy, memory, close: () => Promise.resolve() };
+  if (mode === 'stapled') return { policy, memory, gpu, close: () => Promise.resolve() };
   const { createEndorsements } = await import('../endorsements/endorsements.ts');
   const bundle = bundleFile === undefined ? undefined : await readTextFile(bundleFile, 'bundle', world);
   const endorsements = createEndorsements({
@@ -43,7 +44,7 @@ export async function readJudgingOptions(command: Connecting, world: CliWorld): 
       bundle !== undefined || cacheFolder === undefined ? undefined : join(cacheFolder, 'endorsements'),
     proxy: world.proxy,
   });
-  return { policy, memory, endorsements: endorsements.source, close: () => endorsements.close() };
+  return { policy, memory, gpu, endorsements: endorsements.source, close: () => endorsements.close() };
 }
 
 /**
