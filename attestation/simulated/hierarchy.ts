@@ -9,3 +9,7 @@ export * from './intel-eventlog.ts';
 export * from './intel-pck.ts';
 export * from './intel-quote.ts';
 export * from './issue.ts';
+export * from './nvidia.ts';
+export * from './nvidia-manifest.ts';
+export * from './nvidia-report.ts';
+export * from './ocsp.ts';
