@@ -9,10 +9,10 @@ not known.
 
 | key | for | value |
 |---|---|---|
-| \`tee\` | both | \`"snp"\` or \`"tdx"\` |
-| \`now\` | both | the time to judge at, RFC 3339 |
-| \`policy\` | both, may be absent | what to ask beyond genuineness; below |
-| \`roots\` | both, may be absent | certificates in PEM that replace the vendor's roots; the output then has \`rootsReplaced\` |
+| \`tee\` | all | \`"snp"\`, \`"tdx"\` or \`"nvidia"\` |
+| \`now\` | all | the time to judge at, RFC 3339 |
+| \`policy\` | all, may be absent | what to ask beyond genuineness; below |
+| \`roots\` | all, may be absent | certificates in PEM that replace the vendor's roots; the output then has \`rootsReplaced\` |
 | \`report\` | snp | base64 of the 1184 bytes, without anything around them |
 | \`vek\` | snp | base64 of the VCEK or VLEK, DER or PEM |
 | \`chain\` | snp | list of PEM: ASK (for a VLEK: ASVK), then ARK; or both in one text |
@@ -20,6 +20,10 @@ not known.
 | \`quote\` | tdx | base64, from its header; zeros after its end are taken |
 | \`event_log\` | tdx, may be absent | base64 of the CCEL, or of a dstack event log in JSON |
 | \`collateral\` | tdx | the object below |
+| \`evidences\` | nvidia | as NVIDIA's tools write it: a list of \`{arch, evidence, certificate}\` (base64 of the report, base64 of the PEM chain), or an object with that list as \`evidences\` or \`evidence_list\` |
+| \`nonce\` | nvidia | hex of the 32 bytes that every report must answer; what the evidence says about its nonce does not count |
+| \`rims\` | nvidia, may be absent | list of \`{id, rim}\`: reference manifests, base64 of the XML, under the ids NVIDIA's service has them |
+| \`ocsp\` | nvidia, may be absent | list of base64 of DER OCSP answers |
 
 | key of \`collateral\` | value |
 |---|---|
@@ -89,6 +93,47 @@ const TDX_POLICY: readonly (readonly [string, string])[] = [
   ['allowMigratable', 'boolean'],
 ];
 
+const GPU_POLICY: readonly (readonly [string, string])[] = [
+  ['required', 'boolean; of documents, where it says whether they may have no GPU evidence'],
+  ['arch', 'list of `HOPPER`, `BLACKWELL`'],
+  ['count', 'exactly this many GPUs'],
+  ['minDriver', 'least driver version'],
+  ['minVbios', 'least VBIOS version by project and SKU, or by project'],
+  ['mode', 'list of `spt`, `mpt`, `ppcie`'],
+  ['ueids', 'list of serial numbers in decimal'],
+  ['rims', '`required`, or `optional`'],
+  ['revocation', '`required`, `stapled` or `off`'],
+  ['ocspMaxAge', 'seconds'],
+  ['allowHold', 'boolean'],
+  ['topology', '`whole`, or `any`'],
+];
+
+/** One whole input: a test runs it, and its output is the one shown. */
+const NVIDIA_EXAMPLE = `\`\`\`json
+{ "tee": "nvidia", "now": "2026-09-16T00:00:00Z",
+  "nonce": "690bb51b904351e28100a0610fe60624255c26d7d38c53fb1285ecfed1cab17a",
+  "evidences": [ { "arch": "HOPPER", "evidence": "<base64 of the report>", "certificate": "<base64 of the PEM chain>" } ],
+  "rims": [ { "id": "NV_GPU_DRIVER_GH100_595.71.05", "rim": "<base64>" },
+            { "id": "NV_GPU_VBIOS_1010_0210_886_96009F0004", "rim": "<base64>" } ],
+  "ocsp": [],
+  "policy": { "count": 1, "arch": ["HOPPER"], "mode": ["mpt"], "minDriver": "595.71.05",
+              "minVbios": { "1010_0210": "96.00.9F.00.04" }, "revocation": "off" } }
+\`\`\`
+
+\`\`\`json
+{ "accepted": true, "code": null,
+  "checks": [ { "id": "G1", "spec": "DMTF DSP0274 1.1.0 §10.11.2", "title": "each report ends with its signature", "status": "pass", "detail": "1 device" }, … ],
+  "claims": { "devices": [ {
+    "kind": "gpu", "arch": "HOPPER", "ueid": "670675190330701367605337753580860420643006460535", "hwmodel": "GH100 A01 GSP BROM",
+    "driver": "595.71.05", "vbios": "96.00.9F.00.04", "mode": "mpt", "fwid": "matched",
+    "rims": [
+      { "id": "NV_GPU_DRIVER_GH100_595.71.05", "sha256": "143005c060a5eb2866f7db046c234d27f87ae386cab20ab40d9daa706be46ea4",
+        "window": ["2026-04-24T05:42:57.000Z", "2028-04-23T05:42:57.000Z"] },
+      { "id": "NV_GPU_VBIOS_1010_0210_886_96009F0004", "sha256": "d5dd2bc3f138713ce9a6bd9ba472cb2833e362316e4528b7f2b5d6890e4315db",
+        "window": ["2026-03-12T23:38:13.000Z", "2028-03-11T23:38:13.000Z"] } ],
+    "measurements": "match", "mismatches": [], "revocation": "incomplete" } ] } }
+\`\`\``;
+
 function keys(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([key, meaning]) => `| \`${key}\` | ${meaning} |`).join('\n');
 }
@@ -108,6 +153,14 @@ ${keys(SNP_POLICY)}
 | key, tee \`tdx\` | value |
 |---|---|
 ${keys(TDX_POLICY)}
+
+| key, tee \`nvidia\` | value |
+|---|---|
+${keys(GPU_POLICY)}
+
+Input and output of the tee \`nvidia\`, whole but for what is base64 and the other checks:
+
+${NVIDIA_EXAMPLE}
 
 ## The output of \`assay-verify evidence\`
 

@@ -9,6 +9,7 @@ import { walk } from './dialect.ts';
 import { EVIDENCE_CONTRACT } from './formats-evidence.ts';
 import { ATTESTATION_CODES } from '../attestation/transcript/codes.ts';
 import type { Layout } from '../attestation/encoding/layout.ts';
+import { SPDM_BLOCK, SPDM_BLOCK_BYTES, SPDM_HEADER, SPDM_HEADER_BYTES } from '../attestation/gpu/report.ts';
 import { REPORT_BYTES, REPORT_LAYOUTS } from '../attestation/snp/report.ts';
 import {
   QE_REPORT,
@@ -86,6 +87,7 @@ root, nothing revoked. Of those below, each is there only where it could be judg
 `;
 
 const REPORT_FILE = 'attestation/snp/report.ts';
+const SPDM_FILE = 'attestation/gpu/report.ts';
 const QUOTE_FILE = 'attestation/tdx/quote.ts';
 const TABLES: readonly Table[] = [
   {
@@ -115,6 +117,21 @@ const TABLES: readonly Table[] = [
     size: QE_REPORT_BYTES,
     layout: QE_REPORT,
     declared: [QUOTE_FILE, 'QE_REPORT'],
+  },
+  {
+    title: 'NVIDIA device report, head',
+    source:
+      'DMTF DSP0274 1.1.0 §10.11: the request of the verifier, and the head of the response. Blocks follow, then 32 bytes (the responder’s nonce), the length of the opaque fields (2 bytes), these (`id u16 ‖ length u16 ‖ value`), and r ‖ s (96 bytes) over everything before.',
+    size: SPDM_HEADER_BYTES,
+    layout: SPDM_HEADER,
+    declared: [SPDM_FILE, 'SPDM_HEADER'],
+  },
+  {
+    title: 'NVIDIA device report, block',
+    source: 'One measurement.',
+    size: SPDM_BLOCK_BYTES,
+    layout: SPDM_BLOCK,
+    declared: [SPDM_FILE, 'SPDM_BLOCK'],
   },
 ];
 

@@ -19,6 +19,11 @@ const ENTRIES = [
     'protocol/issue',
     'What a guest issues: claims, documents, trees of a batch; browser-safe.',
   ],
+  [
+    '@assay/attestation/gpu',
+    'gpu/index',
+    'Evidence of NVIDIA GPUs and NVSwitches, to hand to `verify`; browser-safe.',
+  ],
   ['@assay/attestation/job-record', 'receipts/job', 'Records of a workshop’s jobs: their form, both ends.'],
   ['@assay/attestation/job-verdict', 'appraise/job-record', 'The verdict on a record of a job.'],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],

@@ -1,5 +1,6 @@
 // Remarks on a policy: protections it gives up, demands that cannot be met, questions it leaves open.
 
+import { decideGpuPolicy } from '../gpu/policy.ts';
 import { lintGuestPolicy } from '../snp/guest-policy-lint.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
 import type { Policy } from './policy.ts';
@@ -33,7 +34,7 @@ export function lintPolicy(policy: Policy): string[] {
     if (open.length > 0)
       remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
   }
-  remarks.push(...lintSections(policy));
+  remarks.push(...lintSections(policy), ...lintGpu(policy));
   if (policy.tee.length === 1) {
     const other =
       policy.tee[0] === 'tdx'
@@ -57,6 +58,22 @@ export function lintPolicy(policy: Policy): string[] {
 
 const SEALED_PRICE =
   'channel "sealed" proves a key and no connection: whoever ends TLS sees addresses, sizes and times, a leaked key opens what was recorded for it, and fresh evidence can be relayed';
+
+/** @throws AttestationError `malformed_policy`: the section is read here as it is when a document is judged */
+function lintGpu({ gpu }: Policy): string[] {
+  if (gpu === undefined) return [];
+  const { required, rims, revocation, allowHold, topology, count } = decideGpuPolicy(gpu, 'gpu');
+  return [
+    ...(required ? [] : ['gpu.required is false: a server may leave its GPUs out']),
+    ...(rims === 'required'
+      ? []
+      : ['gpu.rims is "optional": driver and VBIOS may be anything, where their manifests are left out']),
+    ...(revocation === 'required' ? [] : [`gpu.revocation is "${revocation}": a revoked device may pass`]),
+    ...(allowHold ? ['gpu.allowHold accepts certificates that NVIDIA has put on hold'] : []),
+    ...(topology === 'whole' ? [] : ['gpu.topology is "any": linked GPUs pass without their switches']),
+    ...(count === undefined ? ['gpu.count is absent: a server may show fewer GPUs than it uses'] : []),
+  ];
+}
 
 function lintSections({ tee, snp, tdx }: Policy): string[] {
   const remarks: string[] = [];

@@ -2,7 +2,7 @@
 // enveloped XML signature. Wrong documents are written as asked.
 
 import { sha384 } from '@noble/hashes/sha2.js';
-import { fromUtf8, toBase64, toHex, utf8 } from '../encoding/bytes.ts';
+import { toBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import { canonicalXml } from '../gpu/canonical-xml.ts';
 import { type XmlElement, parseXml } from '../gpu/xml.ts';
 import { type IssuerKey, signRaw } from './issue.ts';
@@ -61,11 +61,6 @@ export async function signManifest(parts: ManifestParts): Promise<Uint8Array> {
   const signature = toBase64(await signRaw(parts.signer, canonicalXml(signedInfo)));
   const xml = written(digest, signature);
   return utf8(parts.damage?.(xml) ?? xml);
-}
-
-/** Text of a manifest, for changes by hand. @example const text = manifestText(manifest.xml); */
-export function manifestText(xml: Uint8Array): string {
-  return fromUtf8(xml, 'manifest');
 }
 
 function signatureOf(root: XmlElement): XmlElement {

@@ -108,12 +108,16 @@ No network, no clock, no files.
 
 SEV-SNP       tee "snp" · report · vek · chain [ASK or ASVK, ARK] · now, and: crl · roots · policy
 TDX           tee "tdx" · quote · collateral · now, and: event_log · roots · policy
+NVIDIA        tee "nvidia" · evidences · nonce · now, and: rims [{id, rim}] · ocsp · roots · policy
 collateral    tcb_info · tcb_info_issuer_chain · qe_identity · qe_identity_issuer_chain · pck_crl · root_ca_crl, and:
               pck_chain (when the quote names its PCK without carrying it) · pck_crl_issuer_chain
 an archive    what assay-verify https://HOST --save FILE wrote, and: now · policy (else its own time and policy)
 
 report, vek, quote, event_log   base64
 crl, pck_crl, root_ca_crl       base64 of DER, PEM or hex; or PEM as it is
+evidences                       as NVIDIA's tools write it: a list, or an object with evidences or evidence_list
+rim, ocsp                       base64 of the manifest's XML; a list of base64 of DER
+nonce                           hex of the 32 bytes that every report must answer
 chain, roots                    lists of certificates in PEM
 chains of the collateral        PEM; tcb_info and qe_identity: the text as it was served
 now                             the time to judge at, RFC 3339

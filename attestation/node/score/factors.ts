@@ -3,6 +3,7 @@
 // judged by what is seen of the connections (judges.ts).
 
 import { RULES } from '../../appraise/rules.ts';
+import { GPU_RULES } from '../../gpu/rules.ts';
 import { SNP_RULES as S } from '../../snp/rules.ts';
 import { TDX_RULES as T } from '../../tdx/rules.ts';
 import type { Rule } from '../../transcript/checks.ts';
@@ -138,7 +139,7 @@ export const FACTORS = [
     id: 'gpu-chain',
     group: 'hardware',
     title: 'a GPU in use is attested, and bound to the evidence of the CPU',
-    rules: { also: [RULES.gpu] },
+    rules: { also: [RULES.gpu, ...Object.values(GPU_RULES)] },
   },
   {
     id: 'claims-signed',
