@@ -1,4 +1,4 @@
-// GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten
+// GET, and the POST of OCSP, over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten
 // seconds and address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
 // Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than
 // the stated tries. Answers are not trusted: callers verify them before they keep them.
@@ -31,6 +31,8 @@ export interface GetRequest {
   /** The name of the answer in messages: `TCB info`. */
   readonly what: string;
   readonly accept: string;
+  /** Sent by POST; absent: GET. */
+  readonly post?: { readonly body: Uint8Array; readonly contentType: string } | undefined;
 }
 
 export interface GetAnswer {
@@ -126,7 +128,14 @@ async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> 
     const response = await request(wanted.url, {
       dispatcher: options.dispatcher,
       signal,
-      headers: { accept: wanted.accept, 'accept-encoding': 'identity', 'user-agent': options.userAgent },
+      method: wanted.post === undefined ? 'GET' : 'POST',
+      body: wanted.post?.body ?? null,
+      headers: {
+        accept: wanted.accept,
+        'accept-encoding': 'identity',
+        'user-agent': options.userAgent,
+        ...contentType(wanted),
+      },
     });
     const headers = singleHeaders(response.headers);
     const { statusCode } = response;
@@ -160,6 +169,10 @@ async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> 
   } finally {
     clearTimeout(timer);
   }
+}
+
+function contentType({ post }: GetRequest): Readonly<Record<string, string>> {
+  return post === undefined ? {} : { 'content-type': post.contentType };
 }
 
 function wrongHeaders(
