@@ -70,9 +70,13 @@ export interface Challenge {
   readonly nonce: Uint8Array;
   /** Absent for sealed bodies. */
   readonly exporter: Uint8Array | undefined;
+  /** Claim 9, where GPUs are attested. */
+  readonly gpu?: Uint8Array | undefined;
 }
 
-/** Claims bytes; `challenge` is absent in the certificate's evidence only. `issuedAt` in seconds. */
+/**
+ * Claims bytes; `challenge` is absent in the certificate's evidence only. `issuedAt` in seconds.
+ */
 export function claimsFor(
   context: ClaimContext,
   subject: Subject,
@@ -95,6 +99,8 @@ export interface DocumentParts {
   readonly issuedAt: number;
   readonly nonce?: Uint8Array | undefined;
   readonly inclusion: AttestationDocument['inclusion'];
+  /** Section `gpu`. */
+  readonly gpu?: AttestationDocument['gpu'];
 }
 
 export function documentOf(parts: DocumentParts): AttestationDocument {
@@ -109,6 +115,7 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
     claims: parts.claims,
     inclusion: parts.inclusion,
     models: parts.subject.models,
+    gpu: parts.gpu,
   };
   const { endorsements } = made;
   const snp = endorsements !== undefined && 'vek' in endorsements ? endorsements : undefined;

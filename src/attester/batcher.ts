@@ -12,6 +12,7 @@ import {
   type AttestedModel,
 } from '@assay/attestation';
 import { merkleTree, type MerkleTree } from '@assay/attestation/issue';
+import type { GpuSection, GpuSource } from './gpu/source.ts';
 import { ApiError, overloaded } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
 import {
@@ -26,6 +27,8 @@ import {
 
 export interface BatcherOptions {
   readonly source: ReportSource;
+  /** Evidence of GPUs to bind as claim 9; each nonce is answered by all of them. */
+  readonly gpu?: GpuSource | undefined;
   readonly context: ClaimContext;
   /** All models that can be served now. */
   readonly models: () => readonly AttestedModel[];
@@ -75,6 +78,9 @@ interface Asked {
   /** Of this program: waits however long the queue is. */
   readonly own: boolean;
 }
+
+/** Devices answer one nonce at a time, in tenths of a second: a report waits for no more of them than this. */
+const GPU_BATCH_MAX = 4;
 
 /** Clients remembered for the per-minute budget; the least recently seen is forgotten first. */
 const MAX_CLIENTS = 10_000;
@@ -140,6 +146,7 @@ class Batcher implements BatchingAttester {
     for (const waiting of this.#queue.splice(0)) waiting.reject(failed('the server is shutting down'));
     await this.#running;
     await this.#options.source.close();
+    await this.#options.gpu?.close();
   }
 
   #subject(modelId: string | undefined): Subject {
@@ -205,7 +212,8 @@ class Batcher implements BatchingAttester {
     if (first === undefined) return [];
     const batch: Waiting[] = [];
     const rest: Waiting[] = [];
-    const limit = Math.min(this.#options.batchMax, MAX_TREE_SIZE);
+    const most = this.#options.gpu === undefined ? MAX_TREE_SIZE : GPU_BATCH_MAX;
+    const limit = Math.min(this.#options.batchMax, most);
     for (const waiting of this.#queue) {
       (waiting.group === first.group && batch.length < limit ? batch : rest).push(waiting);
     }
@@ -221,8 +229,9 @@ class Batcher implements BatchingAttester {
       nonce !== undefined && exporter === undefined ? (sealedNow?.() ?? seconds) : seconds,
     );
     try {
+      const gpus = await this.#gpuEvidence(batch);
       const claims = batch.map(({ subject, nonce, exporter }, i) => {
-        const challenge = nonce === undefined ? undefined : { nonce, exporter };
+        const challenge = nonce === undefined ? undefined : { nonce, exporter, gpu: gpus[i]?.claim };
         return claimsFor(context, subject, issued[i] ?? seconds, challenge);
       });
       const tree = treeOf(claims);
@@ -242,6 +251,7 @@ class Batcher implements BatchingAttester {
             issuedAt: issued[i] ?? seconds,
             inclusion: { index: i, size: batch.length, path: tree.paths[i]! },
             nonce: waiting.nonce,
+            gpu: gpus[i]?.section,
           }),
         );
       }
@@ -253,7 +263,24 @@ class Batcher implements BatchingAttester {
     }
   }
 
-  async #makeReport(data: Uint8Array): Promise<Report> {
+  /** One section for each nonce; the certificate's evidence, which has none, names no GPU. */
+  async #gpuEvidence(batch: readonly Waiting[]): Promise<readonly (GpuSection | undefined)[]> {
+    const { gpu } = this.#options;
+    const sections: (GpuSection | undefined)[] = [];
+    for (const { nonce } of batch)
+      sections.push(
+        gpu === undefined || nonce === undefined
+          ? undefined
+          : await this.#inTime((signal) => gpu.evidence(nonce, signal)),
+      );
+    return sections;
+  }
+
+  #makeReport(data: Uint8Array): Promise<Report> {
+    return this.#inTime((signal) => this.#options.source.report(data, signal));
+  }
+
+  async #inTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage
     // collected never fires (Node 20).
     const late = new AbortController();
@@ -263,7 +290,7 @@ class Batcher implements BatchingAttester {
     );
     const signal = AbortSignal.any([this.#stop.signal, late.signal]);
     try {
-      return await raced(this.#options.source.report(data, signal), signal);
+      return await raced(work(signal), signal);
     } finally {
       clearTimeout(timer);
     }

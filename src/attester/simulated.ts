@@ -13,6 +13,8 @@ import { expiryOf } from './endorsements.ts';
 import type { Report, ReportSource } from './assemble.ts';
 import { tdxFields } from './hardware.ts';
 
+export { createSimulatedGpus } from './gpu/simulated.ts';
+
 export type SimulatedProduct = 'Milan' | 'Genoa' | 'Turin' | 'TDX';
 
 export interface SimulatedOptions {

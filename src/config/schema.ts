@@ -6,6 +6,7 @@
 
 import { engineSection } from './engine-section.ts';
 import { filesSection } from './files-section.ts';
+import { gpuFields } from './gpu-section.ts';
 import { modelsSection } from './models-section.ts';
 import { provenanceSection } from './provenance-section.ts';
 import { receiptsSection } from './receipts-section.ts';
@@ -133,6 +134,7 @@ export const SECTIONS = {
     endorsements_folder: measured(
       path('folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes'),
     ),
+    ...gpuFields,
     simulated_folder: measured(
       path('where the simulated hierarchy keeps its keys; unset: `simulated` in the data folder'),
     ),

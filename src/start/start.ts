@@ -22,6 +22,7 @@ import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths } from './configured-paths.ts';
 import { openSealedBodies } from './sealed.ts';
+import { openGpus } from './gpu.ts';
 import { createAttester, createTee, dataDir, type Tee } from './tee.ts';
 import type { Sealed } from '../sealed/gateway.ts';
 import type { Converters } from '../engine/seam/converters.ts';
@@ -74,6 +75,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   signal.throwIfAborted();
   const identity = await createIdentity();
   const tee = await unlessAborted(createTee(config, clock, log), signal);
+  const gpu = await openGpus({ config, tee, clock, log }, signal);
   const metrics = createModelMetrics();
   const models = (parts.models = await createConfiguredModels({
     config,
@@ -90,6 +92,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, clock, log));
   const attester = (parts.attester = createAttester({
     tee,
+    gpu,
     identity,
     config,
     configDigest: configDigest(config),

@@ -10,6 +10,7 @@ import { attestdFs } from '../attestd/serve.ts';
 import { type BatchingAttester, createBatcher } from '../attester/batcher.ts';
 import { createStapling, type StaplingOptions } from '../attester/endorsements.ts';
 import type { ReportSource } from '../attester/assemble.ts';
+import type { GpuSource } from '../attester/gpu/source.ts';
 import { createHardwareSource } from '../attester/hardware.ts';
 import { type Identity, rawPublicKey } from '../attester/identity.ts';
 import { selectSource } from '../attester/select.ts';
@@ -105,6 +106,8 @@ function fetcher(
 
 interface AttesterStart {
   readonly tee: Tee | null;
+  /** Bound as claim 9. */
+  readonly gpu?: GpuSource | undefined;
   readonly identity: Identity;
   readonly config: Config;
   /** Claim 5. */
@@ -118,12 +121,13 @@ interface AttesterStart {
 
 /** Null: no TEE. */
 export function createAttester(options: AttesterStart): BatchingAttester | null {
-  const { tee, identity, config, configDigest, models, sealed, clock, log } = options;
+  const { tee, gpu, identity, config, configDigest, models, sealed, clock, log } = options;
   if (tee === null) return null;
   // Without sealed bodies the private half of claim 7 is dropped: this key opens for no one.
   const unopened = rawPublicKey(generateKeyPairSync('x25519').publicKey);
   return createBatcher({
     source: tee.source,
+    gpu,
     context: {
       tlsSpki: identity.tls.spkiSha256,
       config: configDigest,
@@ -159,7 +163,7 @@ const MISSING: ReadonlySet<string> = new Set(['ERR_MODULE_NOT_FOUND', 'ERR_PACKA
  * Loads the simulation on demand; no other code imports it. The production image does not
  * contain it and cannot simulate.
  */
-async function loadSimulation(config: Config): Promise<typeof simulation> {
+export async function loadSimulation(config: Config): Promise<typeof simulation> {
   try {
     return await import('../attester/simulated.ts');
   } catch (error) {

@@ -1,0 +1,66 @@
+// The GPUs whose evidence this server binds as claim 9: judged before they are set ready, and before the
+// server listens. Devices that are refused end the start.
+
+import { randomBytes } from 'node:crypto';
+import { createNvidiaEndorsements } from '@assay/attestation/endorsements';
+import { gpuNonce } from '@assay/attestation/gpu';
+import { type HelperCommand, helperCollector, runHelper } from '../attester/gpu/collect.ts';
+import { type GpuSource, type GpuSourceOptions, openGpuSource } from '../attester/gpu/source.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import type { Config } from '../config/read.ts';
+import { refusedValue } from './configured-paths.ts';
+import { loadSimulation, type Tee } from './tee.ts';
+
+/** Undefined: no GPU is attested. */
+export async function openGpus(
+  { config, tee, clock, log }: { readonly config: Config; readonly tee: Tee | null; readonly clock: Clock; readonly log: Log }, // prettier-ignore
+  signal: AbortSignal,
+): Promise<GpuSource | undefined> {
+  const { gpuCollect, gpuCount } = config.tee;
+  const now = (): Date => new Date(clock.now());
+  const isSimulated = tee?.simulated !== undefined && gpuCollect === undefined && gpuCount !== undefined;
+  if (tee === null || (gpuCollect === undefined && !isSimulated)) return undefined;
+  const made = isSimulated ? await simulated(config, gpuCount, now) : hardware(config, clock);
+  const source = await openGpuSource(
+    {
+      ...made,
+      now,
+      challenge: () => gpuNonce(randomBytes(32)),
+      policy: gpuCount === undefined ? {} : { count: gpuCount },
+      refused: (code, detail) =>
+        refusedValue(config, [isSimulated ? 'tee.gpu_count' : 'tee.gpu_collect'], `GPUs are refused: ${code}: ${detail}`), // prettier-ignore
+    },
+    signal,
+  );
+  log.info({ msg: 'GPUs are accepted and set ready', simulated: isSimulated });
+  return source;
+}
+
+type Made = Pick<GpuSourceOptions, 'collector' | 'endorse' | 'roots' | 'ready' | 'close'>;
+
+async function simulated(config: Config, count: number, now: () => Date): Promise<Made> {
+  const { createSimulatedGpus } = await loadSimulation(config);
+  return { ...(await createSimulatedGpus(count, now)), ready: () => Promise.resolve() };
+}
+
+function hardware(config: Config, clock: Clock): Made {
+  const { gpuCollect, gpuReady, gpuTimeoutMs: timeoutMs, gpuRimUrl, gpuOcspUrl } = config.tee;
+  const endorsements = createNvidiaEndorsements({ rimUrl: gpuRimUrl, ocspUrl: gpuOcspUrl, now: clock.now });
+  return {
+    collector: helperCollector({ command: commandOf(config, 'tee.gpu_collect', gpuCollect), timeoutMs }),
+    endorse: (devices) => endorsements.for(devices),
+    ready: async (signal) => {
+      if (gpuReady === undefined) return;
+      await runHelper({ command: commandOf(config, 'tee.gpu_ready', gpuReady), timeoutMs }, '', signal);
+    },
+    close: () => endorsements.close(),
+  };
+}
+
+function commandOf(config: Config, key: string, given: readonly string[] | undefined): HelperCommand {
+  const [program, ...args] = given ?? [];
+  if (program === undefined || !program.startsWith('/'))
+    throw refusedValue(config, [key], 'the program needs its absolute path');
+  return [program, ...args];
+}
