@@ -1,4 +1,4 @@
-// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it
+// `make bench-verify`: what verifying one SNP and one TDX evidence costs, and of one GPU, beside the bare signature checks it
 // has to make. The floor is not estimated: the very crypto.subtle.verify calls of one verification are
 // recorded and replayed, keys imported, at once (as the verifier makes them) and one after another. Cold is a
 // new process, from import to verdict. Prints a table and has no assertions. Evidence comes from the
@@ -13,6 +13,7 @@ import {
   createKeyCache,
   runEvidence,
   toBase64,
+  toHex,
   verifySnp,
   verifyTdx,
   type KeyCache,
@@ -22,9 +23,11 @@ import {
 import {
   createSimulatedAmd,
   createSimulatedIntel,
+  createSimulatedNvidia,
   encodePem,
   type SimulatedAmdKeys,
 } from '@assay/attestation/simulated';
+import * as gpu from '@assay/attestation/gpu';
 
 function at(path: string): string {
   return fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -62,6 +65,7 @@ async function subjects(): Promise<readonly Subject[]> {
   const tdx: TdxEvidence = await intel.evidence();
   const { collateral } = tdx;
   return [
+    ...(await gpuSubjects()),
     {
       name: 'SNP',
       run: (keys) => verifySnp(snp, {}, { now: NOW, roots: [amd.ark], keys }),
@@ -94,6 +98,31 @@ async function subjects(): Promise<readonly Subject[]> {
         now: NOW.toISOString(),
         policy: {},
       }),
+    },
+  ];
+}
+
+/** One GPU with both manifests and every OCSP answer, by the strict default policy. */
+async function gpuSubjects(): Promise<readonly Subject[]> {
+  const nvidia = await createSimulatedNvidia({ now: NOW });
+  const nonce = new Uint8Array(32).fill(0x67);
+  const evidence = await nvidia.evidence(nonce);
+  const roots = [nvidia.root, nvidia.manifestRoot];
+  const manifests = gpu.createManifestCache();
+  const json = JSON.stringify({
+    tee: 'nvidia',
+    nonce: toHex(nonce),
+    ...gpu.writeGpuEvidence(evidence),
+    roots: roots.map((der) => encodePem(der)),
+    now: NOW.toISOString(),
+    policy: {},
+  });
+  return [
+    { name: 'GPU', run: (keys) => gpu.verifyGpu(evidence, {}, { now: NOW, nonce, roots, keys }), json },
+    {
+      name: 'GPU, manifests kept',
+      run: (keys) => gpu.verifyGpu(evidence, {}, { now: NOW, nonce, roots, keys, manifests }),
+      json,
     },
   ];
 }
@@ -144,7 +173,10 @@ function median(values: readonly number[]): number {
 async function bundleEvidence(): Promise<string> {
   const outfile = at('.cache/bench-verify/evidence.js');
   await build({
-    entryPoints: [at('attestation/appraise/evidence-contract.ts')],
+    stdin: {
+      contents: "export { runEvidence } from './appraise/evidence-contract.ts'; export * as gpu from './gpu/index.ts';",
+      resolveDir: at('attestation'),
+    },
     bundle: true,
     format: 'esm',
     platform: 'browser',
@@ -210,7 +242,7 @@ const bundle = await bundleEvidence();
 for (const { name, run, json } of await subjects()) {
   const keys = createKeyCache();
   if (!(await run(keys)).accepted) throw new Error(`${name} evidence is not accepted`);
-  const { exitCode, output } = await runEvidence(json);
+  const { exitCode, output } = await runEvidence(json, gpu);
   if (exitCode !== 0) throw new Error(`${name} evidence is refused: ${output.code}`);
   const calls = await recordCalls(() => run(keys));
   const atOnce = (): Promise<unknown> => Promise.all(calls.map((call) => call()));
@@ -234,7 +266,7 @@ for (const { name, run, json } of await subjects()) {
         'await verifier.commandEvidence({ stdin: async () => Buffer.from(text), stdout() {} })',
       ),
     ),
-    ms(coldMs(json, bundle, '(await verifier.runEvidence(text)).exitCode')),
+    ms(coldMs(json, bundle, '(await verifier.runEvidence(text, verifier.gpu)).exitCode')),
   ]);
 }
 rmSync(at('.cache/bench-verify'), { recursive: true });

@@ -79,7 +79,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
     for (let place = 0; place + 1 < chain.length; place++) {
       const [certificate, issuer] = chain.slice(place).map((der) => parseCertificate(der));
       if (certificate === undefined || issuer === undefined) continue;
-      if (!body.includes(encodeCertId(certificate, issuer))) continue;
+      if (!body.includes(Buffer.from(encodeCertId(certificate, issuer)))) continue;
       asked.push(certificate.subject.commonName ?? '');
       response.setHeader('content-type', 'application/ocsp-response');
       response.end(await nvidia.ocsp(chain, place, { thisUpdate: new Date(now), ...ocsp }));
