@@ -66,7 +66,7 @@ async function opening(
   }
 }
 
-function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
+export function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
   return {
     begin() {
       for (const [name, value] of Object.entries(headers) as [string, string][])
