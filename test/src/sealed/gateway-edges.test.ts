@@ -9,7 +9,9 @@ import { keyIdOf, requestDigest, requestHeader, requestInfo, sealInto, type Seal
 import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
 import { codeOf, digestOf, NOW_SECONDS, seal, sealedUnderTest, type SealedUnderTest, send } from '../../fixtures/http/sealed.ts'; // prettier-ignore
 
-const CONTENT = Buffer.from(JSON.stringify({ model: 'demo', messages: [{ role: 'user', content: 'hello' }] }));
+const CONTENT = Buffer.from(
+  JSON.stringify({ model: 'demo', messages: [{ role: 'user', content: 'hello' }] }),
+);
 const LENGTH = Uint8Array.of(0x40 | (CONTENT.length >> 8), CONTENT.length & 255);
 
 let sealed: SealedUnderTest;

@@ -81,7 +81,8 @@ describe('routes for admins, each against a server of its own', () => {
     const [one, other] = twins as [ApiServer, ApiServer];
     const authorization = 'Bearer sk-admin';
     const headers = { authorization, ...(text === undefined ? {} : { 'content-type': 'application/json' }) };
-    const direct = await fetch(`${one.url}${path}`, { method, headers, body: text ?? null });
+    const asIs = { method, headers, body: text ?? null };
+    const direct = await fetch(`${one.url}${path}`, asIs);
     const fields = [['authorization', authorization] as const];
     const asked = { method, path, fields, model: digestOf('demo'), ...(text === undefined ? {} : { body: text }) }; // prettier-ignore
     const inside = await send(other.url, await seal(sealed.keys.current(), asked));

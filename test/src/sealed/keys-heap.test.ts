@@ -62,53 +62,57 @@ async function settled(): Promise<void> {
   }
 }
 
-test.skipIf(!isReadable)('a key that was dropped is nowhere in memory [B16]', { timeout: 120_000 }, async () => {
-  /** By their public keys, in hex. */
-  const secrets = new Map<string, Buffer>();
-  const { subtle } = crypto;
-  const generate = subtle.generateKey.bind(subtle) as (...given: readonly unknown[]) => Promise<CryptoKeyPair>; // prettier-ignore
-  // Not a spy, which keeps what it gave. As a JWK, since Node leaves no copy of the bytes behind for that.
-  const exported = async (algorithm: unknown, _: boolean, usages: unknown): Promise<CryptoKeyPair> => {
-    const pair = await generate(algorithm, true, usages);
-    const { d = '' } = await subtle.exportKey('jwk', pair.privateKey);
-    const secret = Buffer.from(d, 'base64url');
-    masked(secret);
-    secrets.set(Buffer.from(await subtle.exportKey('raw', pair.publicKey)).toString('hex'), secret);
-    return pair;
-  };
-  Object.defineProperty(subtle, 'generateKey', { value: exported, configurable: true });
-  let due = (): void => undefined;
-  const keys = await createSealedKeys({
-    lifetimeMs: 1,
-    after: (_ms, call) => {
-      due = call;
-      return () => undefined;
-    },
-    onError: (error) => {
-      throw error;
-    },
-  });
-  const own: Buffer[] = [];
-  const used = async (): Promise<void> => {
-    const key = keys.current();
-    own.push(secrets.get(Buffer.from(key).toString('hex'))!);
-    const { enc } = await sendTo(key, new Uint8Array(1));
-    await keys.of(keyIdOf(key))?.receive(enc, new Uint8Array(1));
-  };
-  const rotated = async (): Promise<void> => {
-    const before = keys.current();
-    due();
-    await expect.poll(() => keys.current() === before).toBe(false);
+test.skipIf(!isReadable)(
+  'a key that was dropped is nowhere in memory [B16]',
+  { timeout: 120_000 },
+  async () => {
+    /** By their public keys, in hex. */
+    const secrets = new Map<string, Buffer>();
+    const { subtle } = crypto;
+    const generate = subtle.generateKey.bind(subtle) as (...given: readonly unknown[]) => Promise<CryptoKeyPair>; // prettier-ignore
+    // Not a spy, which keeps what it gave. As a JWK, since Node leaves no copy of the bytes behind for that.
+    const exported = async (algorithm: unknown, _: boolean, usages: unknown): Promise<CryptoKeyPair> => {
+      const pair = await generate(algorithm, true, usages);
+      const { d = '' } = await subtle.exportKey('jwk', pair.privateKey);
+      const secret = Buffer.from(d, 'base64url');
+      masked(secret);
+      secrets.set(Buffer.from(await subtle.exportKey('raw', pair.publicKey)).toString('hex'), secret);
+      return pair;
+    };
+    Object.defineProperty(subtle, 'generateKey', { value: exported, configurable: true });
+    let due = (): void => undefined;
+    const keys = await createSealedKeys({
+      lifetimeMs: 1,
+      after: (_ms, call) => {
+        due = call;
+        return () => undefined;
+      },
+      onError: (error) => {
+        throw error;
+      },
+    });
+    const own: Buffer[] = [];
+    const used = async (): Promise<void> => {
+      const key = keys.current();
+      own.push(secrets.get(Buffer.from(key).toString('hex'))!);
+      const { enc } = await sendTo(key, new Uint8Array(1));
+      await keys.of(keyIdOf(key))?.receive(enc, new Uint8Array(1));
+    };
+    const rotated = async (): Promise<void> => {
+      const before = keys.current();
+      due();
+      await expect.poll(() => keys.current() === before).toBe(false);
+      await used();
+      await settled();
+    };
     await used();
-    await settled();
-  };
-  await used();
-  await rotated();
-  expect(found(own).every((count) => count > 0)).toBe(true);
-  await rotated();
-  const [dropped, before, current] = found(own);
-  expect(dropped).toBe(0);
-  expect([before, current].every((count) => (count ?? 0) > 0)).toBe(true);
-  keys.close();
-  Reflect.deleteProperty(subtle, 'generateKey');
-});
+    await rotated();
+    expect(found(own).every((count) => count > 0)).toBe(true);
+    await rotated();
+    const [dropped, before, current] = found(own);
+    expect(dropped).toBe(0);
+    expect([before, current].every((count) => (count ?? 0) > 0)).toBe(true);
+    keys.close();
+    Reflect.deleteProperty(subtle, 'generateKey');
+  },
+);
