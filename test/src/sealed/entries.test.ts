@@ -27,7 +27,7 @@ test('an entry stays a window longer than its own time is in the window, and lea
   const known = (): boolean[] => ['early', 'now', 'late'].map((name) => entries.has(name));
   pass(1);
   expect(entries.takes(9_700)).toBe(false);
-  // What was sealed anew for 10 000, which follows 9 700, is taken up to here.
+  // A request sealed anew for 10 000, after one of 9 700, is taken up to here.
   pass(WINDOW_SECONDS - 1);
   expect(known()).toEqual([true, true, true]);
   pass(1);
