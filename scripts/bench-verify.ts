@@ -174,7 +174,8 @@ async function bundleEvidence(): Promise<string> {
   const outfile = at('.cache/bench-verify/evidence.js');
   await build({
     stdin: {
-      contents: "export { runEvidence } from './appraise/evidence-contract.ts'; export * as gpu from './gpu/index.ts';",
+      contents:
+        "export { runEvidence } from './appraise/evidence-contract.ts'; export * as gpu from './gpu/index.ts';",
       resolveDir: at('attestation'),
     },
     bundle: true,

@@ -98,7 +98,11 @@ async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<Judge
   const now = (judge.now ?? time).getTime();
   const origin = shape.string(entry['origin'], 'origin', 1024);
   try {
-    return { origin, at: time, outcome: { result: await verifyArchived(document, { policy, now, gpu: judge.gpu }) } };
+    return {
+      origin,
+      at: time,
+      outcome: { result: await verifyArchived(document, { policy, now, gpu: judge.gpu }) },
+    };
   } catch (error) {
     if (error instanceof AttestationError) return { origin, at: time, outcome: { error } };
     throw error;

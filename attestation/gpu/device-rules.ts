@@ -40,7 +40,12 @@ export function checkDevices(
     }),
     rootText(roots),
   );
-  recordAll(transcript, GPU_RULES.validity, each(({ chain }) => datesProblem(chain, now)), now.toISOString());
+  recordAll(
+    transcript,
+    GPU_RULES.validity,
+    each(({ chain }) => datesProblem(chain, now)),
+    now.toISOString(),
+  );
   const signed = recordAll(
     transcript,
     GPU_RULES.signature,
@@ -54,9 +59,7 @@ export function checkDevices(
   recordAll(
     transcript,
     GPU_RULES.nonce,
-    each(({ report }) =>
-      equalBytes(report.nonce, nonce) ? undefined : `nonce is ${toHex(report.nonce)}`,
-    ),
+    each(({ report }) => (equalBytes(report.nonce, nonce) ? undefined : `nonce is ${toHex(report.nonce)}`)),
     expected,
     { expected, actual: toHex(devices[0]?.report.nonce ?? new Uint8Array()) },
   );

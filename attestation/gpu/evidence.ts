@@ -53,8 +53,14 @@ export function readDeviceEvidence(
   code: AttestationCode = 'malformed_evidence',
 ): readonly DeviceEvidence[] {
   const read = shapeReaders(code);
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) return readList(json, undefined, read);
-  const outer = read.object(json, 'evidences', [], ['evidences', 'evidence_list', 'nonce', 'arch', 'version']);
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    return readList(json, undefined, read);
+  const outer = read.object(
+    json,
+    'evidences',
+    [],
+    ['evidences', 'evidence_list', 'nonce', 'arch', 'version'],
+  );
   const list = outer['evidences'] ?? outer['evidence_list'];
   const arch = outer['arch'] === undefined ? undefined : read.string(outer['arch'], 'evidences.arch', 64);
   return readList(list, arch, read);
@@ -70,7 +76,10 @@ function readList(
   return read.list(json, 'evidences', 1, MAX_DEVICES).map((item, i) => {
     const name = `evidences[${i}]`;
     const element = read.object(item, name, ['evidence', 'certificate'], ELEMENT);
-    const chain = fromBase64(read.string(element['certificate'], `${name}.certificate`, MAX_CHAIN_CHARS), name);
+    const chain = fromBase64(
+      read.string(element['certificate'], `${name}.certificate`, MAX_CHAIN_CHARS),
+      name,
+    );
     return {
       arch: read.string(element['arch'] ?? outerArch, `${name}.arch`, 64),
       report: fromBase64(read.string(element['evidence'], `${name}.evidence`, MAX_REPORT_CHARS), name),

@@ -88,7 +88,8 @@ export function readGpuFields(report: GpuReport, family: Family, name: string): 
   const chip = opaque.has(ID.chip) ? text(reader, ID.chip).toUpperCase() : family.chip;
   const prefix = family.arch === 'HOPPER' ? 'NV_GPU_DRIVER_GH100' : `NV_GPU_CC_DRIVER_${chip}`;
   const links = opaque.get(ID.pdis);
-  if (links !== undefined && links.length % 8 !== 0) throw bad(name, 'has link PDIs that are not 8 bytes each');
+  if (links !== undefined && links.length % 8 !== 0)
+    throw bad(name, 'has link PDIs that are not 8 bytes each');
   return {
     ...common,
     driver,

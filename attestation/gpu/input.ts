@@ -17,7 +17,12 @@ export function verifyGpuInput(
   json: JsonObject,
   { now, roots }: { readonly now: Date; readonly roots: readonly Uint8Array[] | undefined },
 ): Promise<GpuVerification> {
-  const { evidences, rims, ocsp, nonce, policy } = shape.object(json, 'evidence', ['evidences', 'nonce'], COMMON);
+  const { evidences, rims, ocsp, nonce, policy } = shape.object(
+    json,
+    'evidence',
+    ['evidences', 'nonce'],
+    COMMON,
+  );
   const section = { evidences: evidences ?? null, rims: rims ?? [], ocsp: ocsp ?? [] };
   return verifyGpu(readGpuEvidence(section, 'malformed_evidence'), (policy ?? {}) as GpuPolicy, {
     now,

@@ -128,9 +128,7 @@ function compareAll(transcript: Transcript, devices: readonly Device[]): Compari
     devices.map((device) => {
       const values = device.manifests.flatMap(({ judged }) => judged?.values ?? []);
       const compared =
-        values.length === 0
-          ? undefined
-          : compareMeasurements(device.report, values, device.fields.nvdec0);
+        values.length === 0 ? undefined : compareMeasurements(device.report, values, device.fields.nvdec0);
       return [device, compared] as const;
     }),
   );

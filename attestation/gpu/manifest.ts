@@ -82,7 +82,10 @@ async function judge(xml: Uint8Array, digest: string, keys: KeyCache): Promise<J
     return { sha256: digest, problems, values: undefined, chain: [] };
   const hashed = sha384(canonicalXml(root, envelope.signatureElement));
   if (!equalBytes(hashed, envelope.digest))
-    problems.set('gpu_rim_digest', `document hashes to ${toHex(hashed)}, signed is ${toHex(envelope.digest)}`);
+    problems.set(
+      'gpu_rim_digest',
+      `document hashes to ${toHex(hashed)}, signed is ${toHex(envelope.digest)}`,
+    );
   if (chain !== undefined) await checkChain(chain, envelope, { keys, problems });
   return { sha256: digest, problems, values, chain: chain ?? [] };
 }
@@ -99,7 +102,8 @@ async function checkChain(
   ]);
   if (!signed) problems.set('gpu_rim_signature', 'SignedInfo is not signed by the first certificate');
   for (const [i, certificate] of chain.entries()) {
-    const problem = linkProblemOf(chain, i) ?? (links[i] === true ? undefined : 'its signature does not verify');
+    const problem =
+      linkProblemOf(chain, i) ?? (links[i] === true ? undefined : 'its signature does not verify');
     if (problem === undefined) continue;
     problems.set('gpu_rim_chain', `${nameText(certificate.subject)}: ${problem}`);
     return;

@@ -98,7 +98,7 @@ function readBlock(bytes: Uint8Array, i: number, name: string): Uint8Array {
 function readOpaque(bytes: Uint8Array, name: string): ReadonlyMap<number, Uint8Array> {
   const view = viewOf(bytes);
   const fields = new Map<number, Uint8Array>();
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     if (at + 4 > bytes.length) throw bad(name, 'has an opaque field without a length');
     const id = view.getUint16(at, true);
     const end = at + 4 + view.getUint16(at + 2, true);

@@ -24,7 +24,12 @@ export const GPU_RULES = {
   signature: rule('G5', 'gpu_signature', `${SPDM} §10.11.2`, 'each report, its request included, is signed by the leaf'), // prettier-ignore
   arch: rule('G6', 'gpu_arch', `${NVTRUST}: certificate names`, 'certificates are of the architecture the evidence names'), // prettier-ignore
   nonce: rule('G7', 'gpu_nonce', `${SPDM} §10.11.1`, 'every report answers the nonce of this verifier'),
-  fwid: rule('G8', 'gpu_fwid', `${DICE} §6.1`, 'firmware id of each report is the one its leaf was issued for'),
+  fwid: rule(
+    'G8',
+    'gpu_fwid',
+    `${DICE} §6.1`,
+    'firmware id of each report is the one its leaf was issued for',
+  ),
   nvdec0: rule('G9', 'gpu_nvdec0', `${NVTRUST}: opaque field 11`, 'each GPU says whether NVDEC0 is on'),
   duplicate: rule('G10', 'gpu_duplicate', `${NVTRUST}: UEID`, 'no device is listed twice'),
   ocsp: rule('G11', 'gpu_ocsp', `${OCSP} §3.2, §4.2.2.2`, 'certificates that name an OCSP service have an authentic answer'), // prettier-ignore
@@ -38,7 +43,12 @@ export const GPU_RULES = {
   manifestDigest: rule('G19', 'gpu_rim_digest', `${DSIG} §3.2.1; Canonical XML 1.1`, 'manifests hash to the digest that is signed'), // prettier-ignore
   manifestSignature: rule('G20', 'gpu_rim_signature', `${DSIG} §3.2.2`, 'manifests are signed by their first certificate'), // prettier-ignore
   manifestChain: rule('G21', 'gpu_rim_chain', 'RFC 5280 §6.1', "manifests' certificates lead to NVIDIA's manifest root"), // prettier-ignore
-  manifestValidity: rule('G22', 'gpu_rim_expired', 'RFC 5280 §6.1.3', "manifests' certificates are valid now"),
+  manifestValidity: rule(
+    'G22',
+    'gpu_rim_expired',
+    'RFC 5280 §6.1.3',
+    "manifests' certificates are valid now",
+  ),
   manifestVersion: rule('G23', 'gpu_rim_version', `${RIM}: colloquialVersion`, 'manifests are of the versions the reports name'), // prettier-ignore
   manifestProduct: rule('G24', 'gpu_rim_product', `${RIM}: product, edition`, 'manifests are of the product of the device'), // prettier-ignore
   conflict: rule('G25', 'gpu_rim_conflict', `${NVTRUST}: measurements`, 'driver and VBIOS manifest claim no index together'), // prettier-ignore
@@ -46,7 +56,12 @@ export const GPU_RULES = {
   topology: rule('G27', 'gpu_topology', `${NVTRUST}: opaque fields 22, 26`, 'GPUs and switches name each other, all of them'), // prettier-ignore
   mode: rule('G28', 'gpu_mode', POLICY, 'every GPU is in one mode, which the policy accepts'),
   count: rule('G29', 'gpu_count', POLICY, 'there are as many GPUs as the policy says'),
-  archListed: rule('G30', 'gpu_arch_not_listed', POLICY, 'architecture of every GPU is one the policy accepts'),
+  archListed: rule(
+    'G30',
+    'gpu_arch_not_listed',
+    POLICY,
+    'architecture of every GPU is one the policy accepts',
+  ),
   driver: rule('G31', 'gpu_driver_version', POLICY, 'driver is at least the minimum'),
   vbios: rule('G32', 'gpu_vbios_version', POLICY, 'VBIOS is at least the minimum of its project'),
   ueids: rule('G33', 'gpu_ueid_not_listed', POLICY, 'every device is on the allow-list'),

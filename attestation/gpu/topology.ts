@@ -30,8 +30,7 @@ export function topologyProblem(gpus: readonly Linked[], switches: readonly Link
     const others = linked(fields.gpuPdis);
     if (others.size !== ports.size || [...others].some((pdi) => !ports.has(pdi)))
       return `${name} lists other GPUs than ${first?.name ?? 'the first'}`;
-    if (others.size !== gpus.length)
-      return `${name} lists ${others.size} GPUs, ${gpus.length} are attested`;
+    if (others.size !== gpus.length) return `${name} lists ${others.size} GPUs, ${gpus.length} are attested`;
   }
   return undefined;
 }

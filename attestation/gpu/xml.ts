@@ -128,7 +128,11 @@ function readStart(text: string, at: number, parent: XmlElement | undefined): St
   return { element: namespaced(name, written, parent), empty: close[1] === '/', end: CLOSE.lastIndex };
 }
 
-function namespaced(name: string, written: ReadonlyMap<string, string>, parent: XmlElement | undefined): Open {
+function namespaced(
+  name: string,
+  written: ReadonlyMap<string, string>,
+  parent: XmlElement | undefined,
+): Open {
   const scope = new Map(parent?.scope);
   const plain: [name: string, value: string][] = [];
   for (const [key, value] of written) {

@@ -86,7 +86,10 @@ ${signature}</SoftwareIdentity>
 
 function signatureText(digest: string, signature: string, chain: readonly Uint8Array[]): string {
   const certificates = chain
-    .map((der) => `<ds:X509Certificate>${(toBase64(der).match(/.{1,64}/g) ?? []).join('\n')}\n</ds:X509Certificate>`)
+    .map(
+      (der) =>
+        `<ds:X509Certificate>${(toBase64(der).match(/.{1,64}/g) ?? []).join('\n')}\n</ds:X509Certificate>`,
+    )
     .join('');
   return `<ds:Signature xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:SignedInfo><ds:CanonicalizationMethod Algorithm="${ALGORITHM.c14n}"/><ds:SignatureMethod Algorithm="${ALGORITHM.signature}"/><ds:Reference URI=""><ds:Transforms><ds:Transform Algorithm="${ALGORITHM.enveloped}"/><ds:Transform Algorithm="${ALGORITHM.c14n}"/></ds:Transforms><ds:DigestMethod Algorithm="${ALGORITHM.digest}"/><ds:DigestValue>${digest}</ds:DigestValue></ds:Reference></ds:SignedInfo><ds:SignatureValue>${signature}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>${certificates}</ds:X509Data></ds:KeyInfo></ds:Signature>`;
 }

@@ -124,9 +124,7 @@ export async function signNvidiaReport(
 function encodeOpaque(fields: ReadonlyMap<number, Uint8Array | undefined>): Uint8Array {
   return concatBytes(
     ...[...fields].flatMap(([id, value]) =>
-      value === undefined
-        ? []
-        : [Uint8Array.of(id, id >> 8, value.length & 0xff, value.length >> 8), value],
+      value === undefined ? [] : [Uint8Array.of(id, id >> 8, value.length & 0xff, value.length >> 8), value],
     ),
   );
 }

@@ -20,7 +20,12 @@ import {
   type IssuerKey,
   keyUsage,
 } from './issue.ts';
-import { type ManifestChanges, type ManifestParts, signManifest, type SimulatedEntry } from './nvidia-manifest.ts';
+import {
+  type ManifestChanges,
+  type ManifestParts,
+  signManifest,
+  type SimulatedEntry,
+} from './nvidia-manifest.ts';
 import {
   blockCount,
   type NvidiaReportChanges,
@@ -52,7 +57,8 @@ export interface SimulatedDeviceOptions {
 }
 
 /** The keys of the CAs. */
-export type NvidiaKeyName = 'root' | 'identity' | 'provisioner' | 'manifestRoot' | 'manifestCa' | 'manifestSigner';
+export type NvidiaKeyName =
+  'root' | 'identity' | 'provisioner' | 'manifestRoot' | 'manifestCa' | 'manifestSigner';
 
 /** A fake NVIDIA. */
 export interface SimulatedNvidia {
@@ -106,7 +112,9 @@ export function nvidiaName(commonName: string): Uint8Array {
  */
 export async function createSimulatedNvidia(options: { readonly now?: Date } = {}): Promise<SimulatedNvidia> {
   const now = options.now ?? new Date();
-  const made = await Promise.all(KEY_NAMES.map(async (name) => [name, await generateEcKey('P-384')] as const));
+  const made = await Promise.all(
+    KEY_NAMES.map(async (name) => [name, await generateEcKey('P-384')] as const),
+  );
   const keys = Object.fromEntries(made) as Record<NvidiaKeyName, IssuerKey>;
   const issuer = new Issuer(keys, now);
   const root = await issuer.ca(NAMES.root, 'root', 'root');
@@ -151,7 +159,8 @@ export async function createSimulatedNvidia(options: { readonly now?: Date } = {
     device,
     manifest,
     ocsp,
-    issue: (changes, by = 'root') => issueCertificate({ ...issuer.regular(NAMES.root, 'root', by), ...changes }),
+    issue: (changes, by = 'root') =>
+      issueCertificate({ ...issuer.regular(NAMES.root, 'root', by), ...changes }),
     system: async (gpus, switches) => {
       const pdis = { gpus: pdisOf('gpu', gpus), switches: pdisOf('switch', switches) };
       const kinds = [...pdis.gpus.map(() => 'HOPPER' as const), ...pdis.switches.map(() => 'LS10' as const)];
@@ -169,7 +178,11 @@ export async function createSimulatedNvidia(options: { readonly now?: Date } = {
       const archs = [...new Set(all.map(({ arch }) => arch))];
       return {
         devices: await Promise.all(
-          all.map(async ({ arch, chain, report }) => ({ arch, report: await report(nonce), certificates: chain })),
+          all.map(async ({ arch, chain, report }) => ({
+            arch,
+            report: await report(nonce),
+            certificates: chain,
+          })),
         ),
         manifests: (await Promise.all(archs.map((arch) => manifestsOf(arch, manifest)))).flat(),
         ocsp: await answersFor([...all.map(({ chain }) => chain), manifestChain], ocsp),
@@ -258,7 +271,11 @@ async function makeDevice(
   const [leaf, brom] = await Promise.all([generateEcKey('P-384'), generateEcKey('P-384')]);
   const chip = CHIPS[arch];
   const part = arch === 'LS10' ? 'FSP' : 'GSP';
-  const names = [`${chip} A01 ${part} FMC LF`, `${chip} A01 ${part} BROM`, `NVIDIA ${chip} Provisioner ICA 1`];
+  const names = [
+    `${chip} A01 ${part} FMC LF`,
+    `${chip} A01 ${part} BROM`,
+    `NVIDIA ${chip} Provisioner ICA 1`,
+  ];
   const fwid = sha384(utf8(`assay simulated firmware ${arch}`));
   const ca = issuer.regular(names[2] ?? '', 'provisioner', 'identity');
   const bromAll: IssueCertificate = {
@@ -318,7 +335,12 @@ function regularManifest(of: 'driver' | 'vbios' | 'switch'): {
   const compact = (version: string): string => version.replaceAll('.', '');
   const gpu = { product: 'GH100', edition: 'GPU' };
   if (of === 'driver')
-    return { ...gpu, id: `NV_GPU_DRIVER_GH100_${driver}`, version: driver, entries: entriesOf(64, DRIVER_ENTRIES) };
+    return {
+      ...gpu,
+      id: `NV_GPU_DRIVER_GH100_${driver}`,
+      version: driver,
+      entries: entriesOf(64, DRIVER_ENTRIES),
+    };
   if (of === 'vbios')
     return { ...gpu, id: `NV_GPU_VBIOS_${project}_${projectSku}_${chipSku}_${compact(vbios)}`, version: vbios, entries: entriesOf(64, VBIOS_ENTRIES) }; // prettier-ignore
   const all = Array.from({ length: blockCount('LS10') }, (_, i) => i);
@@ -358,7 +380,9 @@ function linksOf({ gpus, switches }: Pdis, own: Uint8Array | undefined): Readonl
       [26, ports],
     ]);
   }
-  const links = Array.from({ length: 18 }, (_, i) => switches[i % Math.max(1, switches.length)]?.toReversed());
+  const links = Array.from({ length: 18 }, (_, i) =>
+    switches[i % Math.max(1, switches.length)]?.toReversed(),
+  );
   return new Map([
     [21, fromHex('aa')],
     [22, concatBytes(...links.map((pdi) => pdi ?? new Uint8Array(8)))],

@@ -52,7 +52,10 @@ export async function issueOcsp(
 function statusOf(status: NonNullable<OcspChanges['status']>, at: Date): Uint8Array {
   if (status === 'good') return encodeDer(contextTag(0, false));
   if (status === 'unknown') return encodeDer(contextTag(2, false));
-  const reason = encodeDer(contextTag(0), encodeDer(TAG.enumerated, Uint8Array.of(status === 'hold' ? 6 : 1)));
+  const reason = encodeDer(
+    contextTag(0),
+    encodeDer(TAG.enumerated, Uint8Array.of(status === 'hold' ? 6 : 1)),
+  );
   return encodeDer(contextTag(1), generalized(at), reason);
 }
 

@@ -213,7 +213,8 @@ export async function ocspStatus(
   context: OcspContext,
 ): Promise<OcspFinding> {
   const [certificate, issuer] = chain.slice(i);
-  if (certificate === undefined || issuer === undefined) return { status: 'none', problem: 'it has no issuer' };
+  if (certificate === undefined || issuer === undefined)
+    return { status: 'none', problem: 'it has no issuer' };
   const findings: OcspFinding[] = [];
   for (const answer of answers) {
     const entry = answer.entries.find((each) => isAbout(each, certificate, issuer));

@@ -16,6 +16,8 @@ export const gpuFields = {
   ),
   gpu_count: measured(whole(1, 16, 'GPUs there must be, and that the simulation plays; unset: any number')),
   gpu_timeout_ms: measured(whole(100, 120_000, 'evidence of all GPUs may take this long', 30_000)),
-  gpu_rim_url: operator(string("NVIDIA's service of reference manifests or a mirror of it", { form: WEB_URL })),
+  gpu_rim_url: operator(
+    string("NVIDIA's service of reference manifests or a mirror of it", { form: WEB_URL }),
+  ),
   gpu_ocsp_url: operator(string("NVIDIA's OCSP service or a mirror of it", { form: WEB_URL })),
 } as const;

@@ -138,7 +138,12 @@ class Services implements NvidiaEndorsements {
     return this.#kept(this.#manifests, id, async () => {
       const url = `${this.#options.rimUrl ?? NVIDIA_RIM_URL}/v1/rim/${encodeURIComponent(id)}`;
       const what = `manifest ${id}`;
-      const { body } = await this.#client.get({ url, maxBytes: MAX_RIM_ANSWER, what, accept: 'application/json' });
+      const { body } = await this.#client.get({
+        url,
+        maxBytes: MAX_RIM_ANSWER,
+        what,
+        accept: 'application/json',
+      });
       const xml = manifestOf(fromUtf8(body, what), id);
       const judged = await judgeManifest(xml, { keys: this.#keys });
       const root = judged.chain.at(-1);
@@ -187,7 +192,8 @@ class Services implements NvidiaEndorsements {
       store.set(key, fresh);
       return fresh.value;
     } catch (error) {
-      if (known !== undefined && now < known.expireAt && error instanceof AttestationError) return known.value;
+      if (known !== undefined && now < known.expireAt && error instanceof AttestationError)
+        return known.value;
       throw error;
     }
   }
@@ -202,7 +208,8 @@ interface ReadDevice {
 function readDevice({ arch, report, certificates }: DeviceEvidence, i: number): ReadDevice {
   const chain = certificates.map((der, j) => parseCertificate(der, `device ${i} certificate ${j}`));
   const family = familyOf(chain);
-  if (family === undefined) throw unsupported('gpu_arch', `certificates of device ${i} (${arch}) name no known family`);
+  if (family === undefined)
+    throw unsupported('gpu_arch', `certificates of device ${i} (${arch}) name no known family`);
   const fields = readGpuFields(parseGpuReport(report, `report ${i}`), family, `report ${i}`);
   return { chain, manifests: fields.manifests.map(({ id }) => id) };
 }

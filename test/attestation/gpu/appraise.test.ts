@@ -8,7 +8,12 @@ import { judgeArchive } from '../../../attestation/appraise/archive.ts';
 import { archiveToJson } from '../../../attestation/appraise/archive-writer.ts';
 import { parsePolicy, policyToJson, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import { appraiseGpu, createGpuAppraiser } from '../../../attestation/gpu/appraise.ts';
-import { gpuEvidenceDigest, gpuNonce, readGpuEvidence, writeGpuEvidence } from '../../../attestation/gpu/evidence.ts';
+import {
+  gpuEvidenceDigest,
+  gpuNonce,
+  readGpuEvidence,
+  writeGpuEvidence,
+} from '../../../attestation/gpu/evidence.ts';
 import type { GpuEvidence } from '../../../attestation/gpu/subject.ts';
 import { type AttestationDocument, parseDocument } from '../../../attestation/protocol/document.ts';
 import { encodeDocument } from '../../../attestation/protocol/issue.ts';
@@ -51,7 +56,8 @@ describe('[M24] a document with GPU evidence', () => {
       devices: [{ arch: 'HOPPER', measurements: 'match', revocation: 'good', mode: 'spt' }],
     });
     const ids = result.transcript.map(({ id }) => id);
-    for (const id of ['D14', 'G34', 'G35', 'G1', 'G33']) expect(ids.filter((each) => each === id)).toEqual([id]);
+    for (const id of ['D14', 'G34', 'G35', 'G1', 'G33'])
+      expect(ids.filter((each) => each === id)).toEqual([id]);
     expect(readGpuEvidence(document.gpu ?? {})).toEqual(evidence);
   });
 
@@ -90,14 +96,19 @@ describe('refused', () => {
 
   test('[M25] devices relayed from another machine: they answer another nonce', async () => {
     const relayed = await nvidia.evidence(gpuNonce(new Uint8Array(32)));
-    expect(codes(await refusal(judge(await documentWith(relayed), { gpu: appraiseGpu })))).toEqual(['gpu_nonce']);
+    expect(codes(await refusal(judge(await documentWith(relayed), { gpu: appraiseGpu })))).toEqual([
+      'gpu_nonce',
+    ]);
     // The verifier's nonce itself is never what a device signs.
     const raw = await nvidia.evidence(NONCE);
     expect(codes(await refusal(judge(await documentWith(raw), { gpu: appraiseGpu })))).toEqual(['gpu_nonce']);
   });
 
   test('devices in another order than the one bound', async () => {
-    const two = await nvidia.evidence(gpuNonce(NONCE), [await nvidia.device(), await nvidia.device({ number: 1 })]);
+    const two = await nvidia.evidence(gpuNonce(NONCE), [
+      await nvidia.device(),
+      await nvidia.device({ number: 1 }),
+    ]);
     const turned = { ...two, devices: two.devices.toReversed() };
     const document = await documentWith(turned, gpuEvidenceDigest(two.devices));
     expect(codes(await refusal(judge(document, { gpu: appraiseGpu })))).toEqual(['gpu_not_bound']);
@@ -105,7 +116,9 @@ describe('refused', () => {
 
   test('a document without GPU evidence where the policy asks for it', async () => {
     const policy: AppraisalPolicy = { ...POLICY, gpu: { count: 8 } };
-    expect(codes(await refusal(judge(await snpDocument(), { gpu: appraiseGpu, policy })))).toEqual(['gpu_missing']);
+    expect(codes(await refusal(judge(await snpDocument(), { gpu: appraiseGpu, policy })))).toEqual([
+      'gpu_missing',
+    ]);
     const optional: AppraisalPolicy = { ...POLICY, gpu: { required: false } };
     await judge(await snpDocument(), { gpu: appraiseGpu, policy: optional });
   });
@@ -113,9 +126,13 @@ describe('refused', () => {
   test('a policy the evidence does not meet, a policy that is none, and a section that is none', async () => {
     const document = await documentWith(evidence);
     const counted: AppraisalPolicy = { ...POLICY, gpu: { count: 8 } };
-    expect(codes(await refusal(judge(document, { gpu: appraiseGpu, policy: counted })))).toEqual(['gpu_count']);
+    expect(codes(await refusal(judge(document, { gpu: appraiseGpu, policy: counted })))).toEqual([
+      'gpu_count',
+    ]);
     const wrong = { ...POLICY, gpu: { counts: 8 } } as unknown as AppraisalPolicy;
-    expect((await refusal(judge(document, { gpu: appraiseGpu, policy: wrong })))?.code).toBe('malformed_policy');
+    expect((await refusal(judge(document, { gpu: appraiseGpu, policy: wrong })))?.code).toBe(
+      'malformed_policy',
+    );
     expect(() => parsePolicy({ ...POLICY, gpu: {} })).toThrow('gpu is empty');
     const odd = { ...document, gpu: { evidences: [], more: 1 } satisfies JsonObject };
     expect((await refusal(judge(odd, { gpu: appraiseGpu })))?.code).toBe('malformed_document');
@@ -161,13 +178,19 @@ test('an archive keeps the evidence, and is judged with the verifier handed over
   ]);
   const [without] = await judgeArchive(archive, {});
   const [accepted] = await judgeArchive(archive, { gpu: appraiseGpu });
-  expect(without !== undefined && 'error' in without.outcome && without.outcome.error.code).toBe('gpu_evidence');
-  expect(accepted !== undefined && 'result' in accepted.outcome && accepted.outcome.result.evidence['gpu']).toBeTruthy();
+  expect(without !== undefined && 'error' in without.outcome && without.outcome.error.code).toBe(
+    'gpu_evidence',
+  );
+  expect(
+    accepted !== undefined && 'result' in accepted.outcome && accepted.outcome.result.evidence['gpu'],
+  ).toBeTruthy();
 });
 
 test('the devices’ nonce is 32 bytes for a nonce of any length (known answers)', () => {
   expect(Buffer.from(gpuNonce(new Uint8Array())).toString('hex')).toBe(
     '53cbe279ef1e2a83573ad7c52b5c10cfaf376903e3414e9bcbbe9299ad2f2d55',
   );
-  expect(Buffer.from(gpuNonce(fromHex('00112233445566778899aabbccddeeff'))).toString('hex')).toBe('6178f3bf00062a4547f99f341838210c16eb651d8f58467d50eccd0068863389');
+  expect(Buffer.from(gpuNonce(fromHex('00112233445566778899aabbccddeeff'))).toString('hex')).toBe(
+    '6178f3bf00062a4547f99f341838210c16eb651d8f58467d50eccd0068863389',
+  );
 });

@@ -27,7 +27,15 @@ async function simulatedInput(changes: Members = {}): Promise<string> {
   const { nvidia, evidence } = await hierarchy();
   const { evidences, rims, ocsp } = gpu.writeGpuEvidence(evidence);
   const roots = [encodePem(nvidia.root), encodePem(nvidia.manifestRoot)];
-  const all = { tee: 'nvidia', now: GPU_NOW.toISOString(), nonce: toHex(GPU_NONCE), evidences, rims, ocsp, roots };
+  const all = {
+    tee: 'nvidia',
+    now: GPU_NOW.toISOString(),
+    nonce: toHex(GPU_NONCE),
+    evidences,
+    rims,
+    ocsp,
+    roots,
+  };
   return JSON.stringify({ ...all, ...changes });
 }
 
@@ -57,7 +65,10 @@ describe('the contract', () => {
     const { exitCode, output } = await runEvidence(await simulatedInput(), gpu);
     expect(exitCode).toBe(0);
     expect(output.claims['rootsReplaced']).toBe(true);
-    expect(codeOf(await runEvidence(await simulatedInput({ roots: undefined }), gpu))).toEqual([10, 'gpu_root']);
+    expect(codeOf(await runEvidence(await simulatedInput({ roots: undefined }), gpu))).toEqual([
+      10,
+      'gpu_root',
+    ]);
   });
 
   test('without the verifier of `@assay/attestation/gpu` it is not judged', async () => {
@@ -104,6 +115,9 @@ describe('the contract', () => {
     const { evidences } = gpu.writeGpuEvidence(evidence);
     const bare = (evidences as readonly Members[]).map(({ evidence: report, certificate }) => ({ evidence: report, certificate })); // prettier-ignore
     for (const container of [evidences, { evidences }, { nonce: 'any', arch: 'HOPPER', evidence_list: bare }])
-      expect(codeOf(await runEvidence(await simulatedInput({ evidences: container }), gpu))).toEqual([0, null]);
+      expect(codeOf(await runEvidence(await simulatedInput({ evidences: container }), gpu))).toEqual([
+        0,
+        null,
+      ]);
   });
 });

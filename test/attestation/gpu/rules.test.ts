@@ -6,8 +6,21 @@ import { GPU_RULES } from '../../../attestation/gpu/rules.ts';
 import type { GpuPolicy } from '../../../attestation/gpu/policy.ts';
 import { ocspSigning } from '../../../attestation/simulated/ocsp.ts';
 import { generateEcKey } from '../../../attestation/simulated/issue.ts';
-import { DEVICE_CASES, MANIFEST_CASES, OCSP_CASES, serialOf, SET_CASES } from '../../fixtures/attestation/gpu-rule-cases.ts';
-import { GPU_NONCE, hierarchy, judge, replacing, withManifest, withReport } from '../../fixtures/attestation/gpu-simulated.ts';
+import {
+  DEVICE_CASES,
+  MANIFEST_CASES,
+  OCSP_CASES,
+  serialOf,
+  SET_CASES,
+} from '../../fixtures/attestation/gpu-rule-cases.ts';
+import {
+  GPU_NONCE,
+  hierarchy,
+  judge,
+  replacing,
+  withManifest,
+  withReport,
+} from '../../fixtures/attestation/gpu-simulated.ts';
 import { failedCodes } from '../../fixtures/attestation/gpu-vectors.ts';
 
 const CASES = [...DEVICE_CASES, ...MANIFEST_CASES, ...OCSP_CASES, ...SET_CASES];
@@ -21,7 +34,10 @@ describe('refused', () => {
       const { evidence, policy, context } = await item.make();
       const found = await judge(evidence, policy, context);
       const failed = found.transcript.checks.filter(({ status }) => status === 'fail');
-      expect(failed.map(({ code }) => code), failed.map(({ detail }) => detail).join(' | ')).toEqual(item.codes);
+      expect(
+        failed.map(({ code }) => code),
+        failed.map(({ detail }) => detail).join(' | '),
+      ).toEqual(item.codes);
       expect(found.accepted).toBe(false);
     },
   );
@@ -30,7 +46,9 @@ describe('refused', () => {
     const reached = new Set(CASES.flatMap(({ codes }) => codes));
     const rules = Object.values(GPU_RULES).filter(({ code }) => !IN_DOCUMENTS.includes(code));
     expect(rules.filter(({ code }) => !reached.has(code)).map(({ code }) => code)).toEqual([]);
-    expect(new Set(Object.values(GPU_RULES).map(({ code }) => code)).size).toBe(Object.keys(GPU_RULES).length);
+    expect(new Set(Object.values(GPU_RULES).map(({ code }) => code)).size).toBe(
+      Object.keys(GPU_RULES).length,
+    );
   });
 });
 
@@ -56,7 +74,9 @@ describe('accepted', () => {
 
   test.each(['BLACKWELL', 'LS10'] as const)('a device of the architecture %s', async (arch) => {
     const { nvidia } = await hierarchy();
-    const found = await judge(await nvidia.evidence(GPU_NONCE, [await nvidia.device({ arch })]), { topology: 'any' });
+    const found = await judge(await nvidia.evidence(GPU_NONCE, [await nvidia.device({ arch })]), {
+      topology: 'any',
+    });
     expect(failedCodes(found)).toEqual([]);
     expect(found.claims).toMatchObject({ devices: [{ arch, fwid: arch === 'LS10' ? 'absent' : 'matched' }] });
   });
@@ -79,7 +99,8 @@ describe('accepted', () => {
       (xml) => xml.replaceAll('\n', '\r\n'),
       replacing('name="Measurement_0" size="48"/>', 'name="Measurement_0" size="48"></ns0:Resource>'),
     ];
-    for (const damage of damages) expect(failedCodes(await judge(await withManifest({ damage })))).toEqual([]);
+    for (const damage of damages)
+      expect(failedCodes(await judge(await withManifest({ damage })))).toEqual([]);
   });
 
   test('an answer of a responder that the issuer, or a CA above it, named', async () => {

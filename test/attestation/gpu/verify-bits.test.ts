@@ -15,7 +15,12 @@ import { parseXml } from '../../../attestation/gpu/xml.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { parseCertificate } from '../../../attestation/x509/certificate.ts';
 import { createKeyCache, verifyEcdsaRaw } from '../../../attestation/x509/signature.ts';
-import { completeEvidence, failedCodes, judgeVector, UNASKED } from '../../fixtures/attestation/gpu-vectors.ts';
+import {
+  completeEvidence,
+  failedCodes,
+  judgeVector,
+  UNASKED,
+} from '../../fixtures/attestation/gpu-vectors.ts';
 import { haveVectors } from '../../fixtures/shared.ts';
 
 const BATCH = 64;
@@ -28,7 +33,10 @@ function flipped(bytes: Uint8Array, bit: number): Uint8Array {
 }
 
 /** The bits for which `isRefused` is false. */
-async function missed(bits: readonly number[], isRefused: (bit: number) => Promise<boolean>): Promise<number[]> {
+async function missed(
+  bits: readonly number[],
+  isRefused: (bit: number) => Promise<boolean>,
+): Promise<number[]> {
   const left: number[] = [];
   for (let from = 0; from < bits.length; from += BATCH) {
     const batch = bits.slice(from, from + BATCH);
@@ -67,7 +75,12 @@ describe.skipIf(!haveVectors)('bit flips', () => {
     const codes = new Set<string>();
     for (let byte = 3; byte < device.report.length; byte += 97) {
       const report = flipped(device.report, byte * 8 + (byte % 8));
-      const judging = { devices: [{ ...device, report }], manifests, now: '2026-09-16T00:00:00Z', policy: UNASKED };
+      const judging = {
+        devices: [{ ...device, report }],
+        manifests,
+        now: '2026-09-16T00:00:00Z',
+        policy: UNASKED,
+      };
       try {
         const found = await judgeVector(judging);
         expect(found.accepted).toBe(false);

@@ -94,14 +94,24 @@ describe.skipIf(!haveVectors)('hopper-595-complete: report, certificates and bot
     expect(failedCodes(await complete({ ...UNASKED, ...policy }))).toEqual([code]);
   });
 
-  test.each([DRIVER_ID, VBIOS_ID])('is refused without %s, and unknown where the policy lets it be', async (id) => {
-    const { devices, manifests } = completeEvidence();
-    const left = manifests.filter((each) => each.id !== id);
-    expect(failedCodes(await judgeVector({ devices, manifests: left, now: CAPTURE }))).toEqual(['gpu_rim_missing']);
-    const unknown = await judgeVector({ devices, manifests: left, now: CAPTURE, policy: WITHOUT_MANIFESTS });
-    expect(unknown.accepted).toBe(true);
-    expect(unknown.claims).toMatchObject({ devices: [{ measurements: 'unknown' }] });
-  });
+  test.each([DRIVER_ID, VBIOS_ID])(
+    'is refused without %s, and unknown where the policy lets it be',
+    async (id) => {
+      const { devices, manifests } = completeEvidence();
+      const left = manifests.filter((each) => each.id !== id);
+      expect(failedCodes(await judgeVector({ devices, manifests: left, now: CAPTURE }))).toEqual([
+        'gpu_rim_missing',
+      ]);
+      const unknown = await judgeVector({
+        devices,
+        manifests: left,
+        now: CAPTURE,
+        policy: WITHOUT_MANIFESTS,
+      });
+      expect(unknown.accepted).toBe(true);
+      expect(unknown.claims).toMatchObject({ devices: [{ measurements: 'unknown' }] });
+    },
+  );
 
   test('is refused with the driver manifest of 550.144.03: another version, eleven values differ', async () => {
     const { devices, manifests } = completeEvidence();
@@ -149,11 +159,15 @@ describe.skipIf(!haveVectors)('GPUs whose manifests are not all known', () => {
     const any: GpuPolicy = { ...WITHOUT_MANIFESTS, topology: 'any' };
     const found = await judgeVector({ devices, now, policy: { ...any, mode: ['ppcie'] } });
     expect(failedCodes(found)).toEqual([]);
-    expect(found.claims).toMatchObject({ devices: [{ mode: 'ppcie', driver: '590.12', measurements: 'unknown' }] });
+    expect(found.claims).toMatchObject({
+      devices: [{ mode: 'ppcie', driver: '590.12', measurements: 'unknown' }],
+    });
     for (const mode of ['spt', 'mpt'] as const)
       expect(failedCodes(await judgeVector({ devices, now, policy: { ...any, mode: [mode] } }))).toEqual(['gpu_mode']); // prettier-ignore
     expect(failedCodes(await judgeVector({ devices, now, policy: { ...any, rims: 'required' } }))).toEqual(['gpu_rim_missing']); // prettier-ignore
-    expect(failedCodes(await judgeVector({ devices, now, policy: WITHOUT_MANIFESTS }))).toEqual(['gpu_topology']);
+    expect(failedCodes(await judgeVector({ devices, now, policy: WITHOUT_MANIFESTS }))).toEqual([
+      'gpu_topology',
+    ]);
   });
 
   test('hopper-535-vbios-match: the VBIOS part matches, no good driver manifest exists', async () => {
@@ -163,7 +177,9 @@ describe.skipIf(!haveVectors)('GPUs whose manifests are not all known', () => {
     const part = await judgeVector({ devices, manifests: [vbios], now, policy: WITHOUT_MANIFESTS });
     expect(failedCodes(part)).toEqual([]);
     expect(part.transcript.checks.find(({ id }) => id === 'G26')?.detail).toContain('12 others');
-    expect(part.claims).toMatchObject({ devices: [{ fwid: 'absent', mode: 'unknown', driver: '535.86.09' }] });
+    expect(part.claims).toMatchObject({
+      devices: [{ fwid: 'absent', mode: 'unknown', driver: '535.86.09' }],
+    });
     expect(failedCodes(await judgeVector({ devices, manifests: [vbios], now }))).toEqual(['gpu_rim_missing']);
 
     const folder = 'hopper-535-vbios-match/';
@@ -172,7 +188,10 @@ describe.skipIf(!haveVectors)('GPUs whose manifests are not all known', () => {
     expect(failedCodes(both)).toContain('gpu_measurements');
     expect(mismatchesOf(both)).toEqual([7, 21, 22, 25, 26, 27, 29, 30, 31, 32, 34, 37, 39, 40, 41]);
 
-    const edited = manifest(vbios.id, `${folder}NV_GPU_VBIOS_1010_0200_882_96005E0001_measurement_mismatch.xml`);
+    const edited = manifest(
+      vbios.id,
+      `${folder}NV_GPU_VBIOS_1010_0200_882_96005E0001_measurement_mismatch.xml`,
+    );
     const nine = await judgeVector({ devices, manifests: [edited], now, policy: WITHOUT_MANIFESTS });
     expect(failedCodes(nine)).toContain('gpu_measurements');
     expect(mismatchesOf(nine)).toEqual([9]);
@@ -193,7 +212,11 @@ describe.skipIf(!haveVectors)('GPUs whose manifests are not all known', () => {
   test('hopper-550-broken-chains: accepted with the whole chain, refused with the root alone', async () => {
     const now = '2026-06-01T00:00:00Z';
     const judged = (chain: string): Promise<GpuVerification> =>
-      judgeVector({ devices: [loose('hopper-550-broken-chains', 'HOPPER', chain)], now, policy: WITHOUT_MANIFESTS });
+      judgeVector({
+        devices: [loose('hopper-550-broken-chains', 'HOPPER', chain)],
+        now,
+        policy: WITHOUT_MANIFESTS,
+      });
     expect(failedCodes(await judged('chain-full.b64'))).toEqual([]);
     const refused = await judged('chain-root-only.b64');
     expect(failedCodes(refused)).toEqual(['gpu_chain', 'gpu_signature', 'gpu_arch', 'gpu_fwid']);
@@ -212,14 +235,19 @@ describe.skipIf(!haveVectors)('GPUs whose manifests are not all known', () => {
     const devices = [loose('blackwell-575', 'BLACKWELL')];
     const found = await judgeVector({ devices, now: '2026-06-01T00:00:00Z', policy: WITHOUT_MANIFESTS });
     expect(failedCodes(found)).toEqual([]);
-    expect(found.claims).toMatchObject({ devices: [{ arch: 'BLACKWELL', fwid: 'matched', mode: 'unknown' }] });
+    expect(found.claims).toMatchObject({
+      devices: [{ arch: 'BLACKWELL', fwid: 'matched', mode: 'unknown' }],
+    });
     const asked = { ...WITHOUT_MANIFESTS, mode: ['spt', 'mpt', 'ppcie'] } as const;
     expect(failedCodes(await judgeVector({ devices, now: '2026-06-01T00:00:00Z', policy: asked }))).toEqual(['gpu_mode']); // prettier-ignore
   });
 });
 
 describe.skipIf(!haveVectors)('switches', () => {
-  const SWITCH = { devices: haveVectors ? container('ls10-complete/evidence.json') : [], now: '2026-06-01T00:00:00Z' };
+  const SWITCH = {
+    devices: haveVectors ? container('ls10-complete/evidence.json') : [],
+    now: '2026-06-01T00:00:00Z',
+  };
   const alone: GpuPolicy = { ...UNASKED, topology: 'any' };
 
   test('ls10-complete: 31 of 31 values', async () => {
@@ -227,7 +255,11 @@ describe.skipIf(!haveVectors)('switches', () => {
     const found = await judgeVector({ ...SWITCH, manifests, policy: alone });
     expect(failedCodes(found)).toEqual([]);
     expect(statusOf(found, '', 'every active measurement has a listed value')).toBe('31 compared');
-    for (const [now, codes] of [['2026-05-20T00:00:00Z', ['gpu_rim_expired']], ['2027-11-04T00:00:00Z', ['gpu_rim_expired']]] as const) // prettier-ignore
+    for (const [now, codes] of [
+      ['2026-05-20T00:00:00Z', ['gpu_rim_expired']],
+      ['2027-11-04T00:00:00Z', ['gpu_rim_expired']],
+    ] as const)
+      // prettier-ignore
       expect(failedCodes(await judgeVector({ ...SWITCH, manifests, policy: alone, now }))).toEqual(codes);
     expect(failedCodes(await judgeVector({ ...SWITCH, manifests }))).toEqual(['gpu_topology']);
   });
@@ -262,7 +294,10 @@ describe.skipIf(!haveVectors)('hopper-590-multi8-ppcie: eight GPUs and four swit
       failedCodes(await judgeVector({ devices, now: NOW, policy: POLICY }));
     expect(await codes(GPUS)).toEqual(['gpu_topology']);
     expect(await codes([...GPUS.slice(1), ...SWITCHES])).toEqual(['gpu_topology', 'gpu_count']);
-    expect(await codes([...GPUS.slice(1), ...GPUS.slice(1, 2), ...SWITCHES])).toEqual(['gpu_duplicate', 'gpu_count']);
+    expect(await codes([...GPUS.slice(1), ...GPUS.slice(1, 2), ...SWITCHES])).toEqual([
+      'gpu_duplicate',
+      'gpu_count',
+    ]);
   });
 
   test('is refused with a switch of another machine added, or in the place of its own', async () => {

@@ -35,12 +35,16 @@ describe('canonical form (Canonical XML 1.1)', () => {
     expect(new TextDecoder().decode(canonicalXml(child))).toBe(
       '<b:c xmlns="u:d" xmlns:b="u:b" xmlns:x="u:x"><d></d></b:c>',
     );
-    expect(new TextDecoder().decode(canonicalXml(root, child))).toBe('<a xmlns="u:d" xmlns:b="u:b" xmlns:x="u:x"></a>');
+    expect(new TextDecoder().decode(canonicalXml(root, child))).toBe(
+      '<a xmlns="u:d" xmlns:b="u:b" xmlns:x="u:x"></a>',
+    );
   });
 
   test('is its own canonical form', () => {
     const name = fc.constantFrom('a', 'b', 'c1', 'x-y', '_z');
-    const value = fc.string({ unit: fc.constantFrom('&', '<', '>', '"', "'", '\t', '\n', '\r', 'é', 'x', ' ') });
+    const value = fc.string({
+      unit: fc.constantFrom('&', '<', '>', '"', "'", '\t', '\n', '\r', 'é', 'x', ' '),
+    });
     const escaped = (text: string): string =>
       [...text].map((each) => `&#${each.codePointAt(0) ?? 0};`).join('');
     const { tree } = fc.letrec<{ tree: string }>((tie) => ({

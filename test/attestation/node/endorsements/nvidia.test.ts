@@ -92,7 +92,14 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
 async function opened(changes: NvidiaEndorsementOptions = {}): Promise<NvidiaEndorsements> {
   const { nvidia } = await hierarchy();
   const roots = [nvidia.root, nvidia.manifestRoot];
-  return createNvidiaEndorsements({ rimUrl: base, ocspUrl: base, roots, now: () => now, maxTries: 1, ...changes });
+  return createNvidiaEndorsements({
+    rimUrl: base,
+    ocspUrl: base,
+    roots,
+    now: () => now,
+    maxTries: 1,
+    ...changes,
+  });
 }
 
 describe('what is fetched', () => {

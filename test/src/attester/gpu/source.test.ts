@@ -94,7 +94,9 @@ describe('the helper', () => {
   test('gets the nonce in hex, and calls go one at a time', async () => {
     if (!haveVectors) return;
     const collector = helper('play', vectorPath('gpu/hopper-595-complete/evidence.json'));
-    const both = await Promise.all([1, 2].map((byte) => collector.collect(new Uint8Array(32).fill(byte), SIGNAL)));
+    const both = await Promise.all(
+      [1, 2].map((byte) => collector.collect(new Uint8Array(32).fill(byte), SIGNAL)),
+    );
     expect(both.map(({ length }) => length)).toEqual([1, 1]);
   });
 });
