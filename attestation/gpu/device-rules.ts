@@ -75,7 +75,7 @@ export function checkDevices(
     transcript,
     GPU_RULES.duplicate,
     twice.map(({ name, ueid }) => `${name} has the serial number ${ueid}, as one before it`),
-    `${countText(new Set(devices.map(({ ueid }) => ueid)).size, 'serial number')}`,
+    countText(new Set(devices.map(({ ueid }) => ueid)).size, 'serial number'),
   );
   return chained && rooted && signed && named && fwids;
 }

@@ -1,7 +1,7 @@
 // The strict XML reader: what it takes, and every form it refuses.
 
 import { describe, expect, test } from 'vitest';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { utf8 } from '../../../attestation/encoding/bytes.ts';
 import { canonicalXml } from '../../../attestation/gpu/canonical-xml.ts';
 import { MAX_XML_BYTES, parseXml } from '../../../attestation/gpu/xml.ts';
