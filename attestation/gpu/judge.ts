@@ -10,11 +10,10 @@ export function recordAll(
   rule: Rule,
   problems: readonly string[],
   good: string,
-  values: { readonly expected?: string | undefined; readonly actual?: string | undefined } = {},
 ): boolean {
   if (problems.length === 0) return transcript.pass(rule, good);
   const more = problems.length > MAX_LISTED ? ` and ${problems.length - MAX_LISTED} more` : '';
-  return transcript.fail(rule, `${problems.slice(0, MAX_LISTED).join('; ')}${more}`, values);
+  return transcript.fail(rule, `${problems.slice(0, MAX_LISTED).join('; ')}${more}`);
 }
 
 /** `3 GPUs`, `1 switch`. */

@@ -3,7 +3,7 @@
 
 import { malformed } from '../transcript/errors.ts';
 import { shapeReaders } from '../encoding/json.ts';
-import { GPU_ARCHITECTURES, type GpuArchitecture } from './family.ts';
+import type { GpuArchitecture } from './family.ts';
 
 const MODES = ['spt', 'mpt', 'ppcie'] as const;
 const DEFAULT_OCSP_MAX_AGE = 86_400;

@@ -191,11 +191,11 @@ export async function createSimulatedNvidia(options: { readonly now?: Date } = {
   };
 }
 
-function manifestsOf(
+async function manifestsOf(
   arch: GpuArchitecture,
   manifest: SimulatedNvidia['manifest'],
 ): Promise<readonly ManifestEvidence[]> {
-  if (arch === 'LS10') return Promise.all([manifest('switch')]);
+  if (arch === 'LS10') return [await manifest('switch')];
   if (arch === 'HOPPER') return Promise.all([manifest('driver'), manifest('vbios')]);
   const id = `NV_GPU_CC_DRIVER_GB100_${SIMULATED_NVIDIA.driver}`;
   return Promise.all([manifest('driver', { id, product: 'GB100' }), manifest('vbios', { product: 'GB100' })]);

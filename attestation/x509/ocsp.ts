@@ -19,7 +19,6 @@ import {
   readBitOctets,
   readOctets,
   readOid,
-  readSmall,
   readTime,
   readUnsigned,
   TAG,
@@ -173,9 +172,14 @@ export function namesOcsp(certificate: Certificate): boolean {
   }
 }
 
+const HASHES: ReadonlyMap<string, (bytes: Uint8Array) => Uint8Array> = new Map([
+  [OID.sha1, sha1],
+  [OID.sha256, sha256],
+]);
+
 /** Whether the entry is about this certificate of this issuer. */
 function isAbout(entry: OcspEntry, certificate: Certificate, issuer: Certificate): boolean {
-  const hash = entry.hash === OID.sha1 ? sha1 : entry.hash === OID.sha256 ? sha256 : undefined;
+  const hash = HASHES.get(entry.hash);
   return (
     hash !== undefined &&
     equalBytes(entry.serial, certificate.serial) &&
