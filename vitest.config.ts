@@ -19,6 +19,10 @@ export default defineConfig({
       },
       { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
       { find: /^@assay\/attestation\/gpu$/, replacement: at('./attestation/gpu/index.ts') },
+      {
+        find: /^@assay\/attestation\/gpu-endorsements$/,
+        replacement: at('./attestation/node/endorsements/nvidia.ts'),
+      },
       { find: /^@assay\/attestation\/issue$/, replacement: at('./attestation/protocol/issue.ts') },
       { find: /^@assay\/attestation\/job-record$/, replacement: at('./attestation/receipts/job.ts') },
       {

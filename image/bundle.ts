@@ -32,6 +32,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/gpu': 'attestation/gpu/index.ts',
+  '@assay/attestation/gpu-endorsements': 'attestation/node/endorsements/nvidia.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-verdict': 'attestation/appraise/job-record.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',

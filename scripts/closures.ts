@@ -18,6 +18,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/gpu': 'attestation/gpu/index.ts',
+  '@assay/attestation/gpu-endorsements': 'attestation/node/endorsements/nvidia.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-record': 'attestation/receipts/job.ts',
   '@assay/attestation/job-verdict': 'attestation/appraise/job-record.ts',

@@ -24,6 +24,11 @@ const ENTRIES = [
     'gpu/index',
     'Evidence of NVIDIA GPUs and NVSwitches, to hand to `verify`; browser-safe.',
   ],
+  [
+    '@assay/attestation/gpu-endorsements',
+    'node/endorsements/nvidia',
+    'Reference manifests and OCSP answers of NVIDIA devices: fetched and kept, for Node.',
+  ],
   ['@assay/attestation/job-record', 'receipts/job', 'Records of a workshop’s jobs: their form, both ends.'],
   ['@assay/attestation/job-verdict', 'appraise/job-record', 'The verdict on a record of a job.'],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],

@@ -89,7 +89,7 @@ export interface AppraisalPolicy {
   readonly snp?: SnpSection | undefined;
   /** Further demands on a TDX guest; an absent key is not asked, or has the strict value its type says. */
   readonly tdx?: TdxSection | undefined;
-  /** Demands on NVIDIA GPUs; read by the verifier of GPU evidence, which has to be handed to `verify`. */
+  /** Demands on NVIDIA GPUs, read by the verifier handed to `verify`. */
   readonly gpu?: GpuPolicy | undefined;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
   readonly configs?: readonly string[] | undefined;
@@ -256,9 +256,7 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     products: has('products') ? readChoices(object['products'], 'products', PRODUCTS) : ['Genoa', 'Turin'],
     minimumTcb: has('minimumTcb') ? readMinimumTcb(object['minimumTcb']) : {},
     tcbStatus: has('tcbStatus') ? readChoices(object['tcbStatus'], 'tcbStatus', TCB_STATUSES) : ['UpToDate'],
-    minimumTcbEvaluationDataNumber: has('minimumTcbEvaluationDataNumber')
-      ? read.integer(object['minimumTcbEvaluationDataNumber'], 'minimumTcbEvaluationDataNumber')
-      : undefined,
+    minimumTcbEvaluationDataNumber: has('minimumTcbEvaluationDataNumber') ? read.integer(object['minimumTcbEvaluationDataNumber'], 'minimumTcbEvaluationDataNumber') : undefined, // prettier-ignore
     guestPolicy: readGuestPolicy(object['guestPolicy']),
     vmpl: has('vmpl') ? read.integer(object['vmpl'], 'vmpl', 0, 3) : 0,
     chips: hexes('chips', 64, 16),
@@ -270,13 +268,9 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     tdx: has('tdx') ? notEmpty('tdx', readTdxSection(object['tdx'])) : undefined,
     gpu: has('gpu') ? notEmpty('gpu', structuredClone({ ...read.record(object['gpu'], 'gpu') })) : undefined,
     configs: hexes('configs', 32),
-    maxEvidenceAge: has('maxEvidenceAge')
-      ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)
-      : DEFAULT_MAX_EVIDENCE_AGE,
+    maxEvidenceAge: has('maxEvidenceAge') ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000) : DEFAULT_MAX_EVIDENCE_AGE, // prettier-ignore
     channel: has('channel') ? readChannel(object['channel']) : 'exporter',
-    endorsements: has('endorsements')
-      ? read.oneOf(object['endorsements'], 'endorsements', ['stapled', 'fetch', 'offline'])
-      : 'stapled',
+    endorsements: has('endorsements') ? read.oneOf(object['endorsements'], 'endorsements', ['stapled', 'fetch', 'offline']) : 'stapled', // prettier-ignore
     danger,
   });
 }

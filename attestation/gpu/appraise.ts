@@ -1,6 +1,7 @@
-// GPU evidence as part of a document (docs/protocol.md §3, claim 9): what a caller hands to `verify` as `gpu`.
-// A report alone can be relayed from another machine. So the claims, which the CPU's hardware signed, must
-// have the digest of exactly this evidence, and every device must answer a nonce made from the claims' nonce.
+// GPU evidence as part of a document (docs/protocol.md §3, claim 9): what a caller hands to `verify` as
+// `gpu`. A report alone can be relayed from another machine. So the claims, which the CPU's hardware signed,
+// must have the digest of exactly this evidence, and every device must answer a nonce made from the claims'
+// nonce.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { JsonObject } from '../encoding/json.ts';
@@ -13,7 +14,7 @@ import { decideGpuPolicy } from './policy.ts';
 import { GPU_RULES } from './rules.ts';
 import { verifyGpu } from './verify.ts';
 
-/** What `verify` asks about the GPUs of one document. */
+/** The question of `verify` about the GPUs of one document. */
 export interface GpuQuestion {
   /** Gets a row for each rule. */
   readonly transcript: Transcript;
@@ -31,7 +32,7 @@ export interface GpuQuestion {
   readonly keys: KeyCache | undefined;
 }
 
-/** What was found; both absent where there is no evidence to judge. */
+/** The findings; both absent where there is no evidence to judge. */
 export interface GpuFindings {
   readonly claims?: Readonly<Record<string, unknown>> | undefined;
   readonly window?: TimeWindow | undefined;

@@ -1,6 +1,6 @@
-// The certificate chain of a device (five P-384 certificates, leaf first) and what its leaf says: the firmware
-// id (TCG DICE Attestation Architecture §6.1, TcbInfo; the older form is of the CompositeDeviceId profile)
-// and the UEID.
+// The certificate chain of a device (five P-384 certificates, leaf first) and what its leaf says: the
+// firmware id (TCG DICE Attestation Architecture §6.1, TcbInfo; the older form is of the CompositeDeviceId
+// profile) and the UEID.
 
 import { toHex } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';

@@ -1,4 +1,4 @@
-// What authentic evidence of devices says, as plain JSON.
+// The claims of authentic evidence of devices, as plain JSON.
 
 import type { Certificate } from '../x509/certificate.ts';
 import { commonWindow } from '../x509/path.ts';

@@ -10,7 +10,7 @@ import type { AttestationCode } from '../transcript/codes.ts';
 import { parsePem } from '../x509/pem.ts';
 import type { DeviceEvidence, GpuEvidence, ManifestEvidence } from './subject.ts';
 
-/** What the devices' nonce starts with, before it is hashed with the verifier's. */
+/** The devices' nonce is the hash of this and the verifier's nonce. */
 export const GPU_NONCE_LABEL = 'assay/gpu-nonce/v1';
 /** First member of the list whose SHA-256 claim 9 is. */
 export const GPU_EVIDENCE_LABEL = 'assay/gpu-evidence/v1';
@@ -33,8 +33,8 @@ export function gpuNonce(nonce: Uint8Array): Uint8Array {
 }
 
 /**
- * Claim 9: SHA-256 over the canonical CBOR of [`assay/gpu-evidence/v1`, [[arch, report, [certificate, …]], …]],
- * devices in the order of the document.
+ * Claim 9: SHA-256 over the canonical CBOR of [`assay/gpu-evidence/v1`, [[arch, report, [certificate, …]],
+ * …]], devices in the order of the document.
  * @example const claim = gpuEvidenceDigest(evidence.devices);
  */
 export function gpuEvidenceDigest(devices: readonly DeviceEvidence[]): Uint8Array {
@@ -92,7 +92,8 @@ function readList(
 export const GPU_ENDORSEMENT_KEYS = ['rims', 'ocsp'] as const;
 
 /**
- * The section `gpu` of a document: `evidences`, `rims` ({id, rim: base64 of the XML}) and `ocsp` (base64 of DER).
+ * The section `gpu` of a document: `evidences`, `rims` ({id, rim: base64 of the XML}) and `ocsp` (base64 of
+ * DER).
  * @throws AttestationError `code` and the codes of encodings
  * @example const evidence = readGpuEvidence(document.gpu);
  */
@@ -123,7 +124,7 @@ function readOcsp(json: Json | undefined, read: ShapeReaders): readonly Uint8Arr
 }
 
 /**
- * The same as JSON, for whoever puts it into a document: what {@link readGpuEvidence} reads.
+ * The same as JSON, for a document: what {@link readGpuEvidence} reads.
  * @example const section = writeGpuEvidence(evidence);
  */
 export function writeGpuEvidence({ devices, manifests, ocsp }: GpuEvidence): JsonObject {

@@ -34,7 +34,7 @@ const DISABLED = 0x55;
 export interface NeededManifest {
   readonly id: string;
   readonly part: 'driver' | 'vbios';
-  /** What its colloquialVersion must be. */
+  /** Its colloquialVersion must be this. */
   readonly version: string;
 }
 
@@ -45,7 +45,7 @@ export interface GpuFields {
   readonly vbios: string;
   /** `1010_0210`: project and project SKU. */
   readonly project: string;
-  /** What manifests call the product: the chip the report names, or the certificates. */
+  /** The product as manifests name it: the chip the report names, or the certificates. */
   readonly product: string;
   readonly manifests: readonly NeededManifest[];
   readonly mode: GpuMode;

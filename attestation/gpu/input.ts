@@ -1,5 +1,5 @@
-// The input of `assay-verify evidence` for the tee `nvidia` (docs/formats.md): devices, what vouches for their
-// values, the nonce they must answer, policy and time.
+// The input of `assay-verify evidence` for the tee `nvidia` (docs/formats.md): devices, what vouches for
+// their values, the nonce they must answer, policy and time.
 
 import { fromHex } from '../encoding/bytes.ts';
 import { type JsonObject, shapeReaders } from '../encoding/json.ts';

@@ -70,7 +70,7 @@ function readReference(reference: XmlElement): Uint8Array {
   return sized(textOf(value), 48, 'DigestValue');
 }
 
-/** The children of the element, which are these and nothing else, as a tuple of the same length. */
+/** The children of the element, which are these and no others, as a tuple of the same length. */
 function exactly<const Names extends readonly string[]>(
   element: XmlElement,
   names: Names,

@@ -18,7 +18,7 @@ const READING = [
   GPU_RULES.manifestSignature,
 ] as const;
 
-/** What the comparison of one device came to; undefined where no manifest could be read. */
+/** The comparison of each device; undefined where no manifest could be read. */
 export type Comparisons = ReadonlyMap<Device, Comparison | undefined>;
 
 /** Judges the manifests of all devices, and the devices by them. */

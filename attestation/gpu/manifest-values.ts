@@ -16,7 +16,7 @@ export interface ManifestEntry {
   /** SPDM block index − 1. */
   readonly index: number;
   readonly name: string;
-  /** Entries that are not active say nothing. */
+  /** Entries that are not active make no demand. */
   readonly active: boolean;
   /** 48 bytes each: one of them must be measured. Zero is a value like any other. */
   readonly alternatives: readonly Uint8Array[];
@@ -88,7 +88,7 @@ function readHash(hashes: readonly XmlAttribute[], i: number, name: string): Uin
   }
 }
 
-/** Child elements, with nothing but white space between them. */
+/** Child elements, with white space alone between them. */
 function elementsOf(element: XmlElement): readonly XmlElement[] {
   return element.children.flatMap((child) => {
     if (typeof child !== 'string') return [child];

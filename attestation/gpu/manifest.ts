@@ -1,6 +1,6 @@
 // A reference manifest as a whole: read, and its digest, signature and certificate chain checked. None of
 // that needs the time, so that the findings can be kept by the SHA-256 of the document; validity and trust in
-// the root are judged anew by whoever uses them.
+// the root are judged anew at each use.
 
 import { sha256, sha384 } from '@noble/hashes/sha2.js';
 import { equalBytes, toHex } from '../encoding/bytes.ts';

@@ -11,7 +11,7 @@ import type { DecidedGpuPolicy } from './policy.ts';
 import { GPU_RULES } from './rules.ts';
 import type { GpuContext } from './subject.ts';
 
-/** What revocation came to. */
+/** The findings on revocation. */
 export interface RevocationFindings {
   readonly unrevoked: boolean;
   /** Every certificate that names a service has a good answer. */

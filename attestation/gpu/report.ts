@@ -38,7 +38,7 @@ const RESPONSE = Uint8Array.of(0x11, 0x60, 0, 0);
 
 /** A report as parsed: signed only where its signature has been checked. */
 export interface GpuReport {
-  /** 32 bytes: the challenge of whoever asked for the report. */
+  /** 32 bytes: the challenge the report answers. */
   readonly nonce: Uint8Array;
   /** 48 bytes each; block i + 1 is at index i. */
   readonly measurements: readonly Uint8Array[];
@@ -48,7 +48,7 @@ export interface GpuReport {
   readonly signed: Uint8Array;
   /** r ‖ s, big-endian, 48 bytes each. */
   readonly signature: Uint8Array;
-  /** Bytes after the signature, which nothing protects. */
+  /** Bytes after the signature, which no signature covers. */
   readonly trailing: number;
 }
 

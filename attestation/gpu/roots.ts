@@ -14,7 +14,7 @@ export const NVIDIA_ROOTS = {
 /** Which roots are trusted: the pinned ones, others in their place, or those the evidence brings itself. */
 export type TrustedRoots = readonly Uint8Array[] | 'carried' | undefined;
 
-/** What is wrong with trusting this root, or undefined. */
+/** The reason not to trust this root, or undefined. */
 export function rootProblem(
   der: Uint8Array,
   kind: keyof typeof NVIDIA_ROOTS,

@@ -1,7 +1,7 @@
 // The rules of the NVIDIA verifier, as data: one row per check, one code per rule. A transcript has each row
 // once, for all devices together, in this order: what makes reports authentic, what makes the reference
-// manifests authentic, the comparison, then what the policy asks. G34 and G35, which bind the evidence to that
-// of a CPU, come first, in documents alone.
+// manifests authentic, the comparison, then what the policy asks. G34 and G35, which bind the evidence to
+// that of a CPU, come first, in documents alone.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 

@@ -41,7 +41,7 @@ export interface GpuContext {
    * DER certificates that replace both pinned roots, or `carried` for simulated evidence: whatever root it
    * brings, NVIDIA's excepted. The result says so.
    */
-  readonly roots?: TrustedRoots;
+  readonly roots?: TrustedRoots | undefined;
   readonly keys?: KeyCache | undefined;
   /** Keeps manifests that were read and checked. */
   readonly manifests?: ManifestCache | undefined;

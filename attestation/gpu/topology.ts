@@ -1,4 +1,4 @@
-// Who is linked to whom, both ways: GPUs name the switches their links lead to, switches name themselves and
+// Links between devices, both ways: GPUs name the switches their links lead to, switches name themselves and
 // the GPUs at their ports. A GPU does not name itself, so that the sides meet in the switches alone. The two
 // spell a switch's id in opposite byte order.
 

@@ -1,8 +1,8 @@
-// Verifies evidence of NVIDIA GPUs and NVSwitches offline: reports, certificates, reference manifests and OCSP
-// answers against a policy at a given time. Every rule G1–G33 is made and listed once for all devices, also
-// after a failure. Throws only for input that is not of its format (`malformed`) or of an architecture not
-// known (`unsupported`). A GPU report alone can be relayed from another machine: what binds it to a CPU is
-// in appraise.ts.
+// Verifies evidence of NVIDIA GPUs and NVSwitches offline: reports, certificates, reference manifests and
+// OCSP answers against a policy at a given time. Every rule G1–G33 is made and listed once for all devices,
+// also after a failure. Throws only for input that is not of its format (`malformed`) or of an architecture
+// not known (`unsupported`). A GPU report alone can be relayed from another machine: what binds it to a CPU
+// is in appraise.ts.
 
 import { Transcript } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
@@ -34,7 +34,7 @@ export interface GpuVerification {
   readonly transcript: Transcript;
   /** Empty unless `authentic`. */
   readonly claims: GpuClaims | Readonly<Record<string, never>>;
-  /** Pinned roots were replaced: nothing about NVIDIA hardware is proven. */
+  /** Pinned roots were replaced: no property of NVIDIA hardware is proven. */
   readonly rootsReplaced: boolean;
   /** Trusted certificates vouch for every report; dates, nonce and policy aside. */
   readonly authentic: boolean;

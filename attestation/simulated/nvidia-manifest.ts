@@ -14,7 +14,7 @@ export interface SimulatedEntry {
   readonly alternatives: readonly string[];
 }
 
-/** What a manifest says, and how it departs from a regular one. */
+/** The content of a manifest, and how it departs from a regular one. */
 export interface ManifestChanges {
   /** It is handed out under; default the one a regular device asks for. */
   readonly id?: string | undefined;

@@ -116,7 +116,7 @@ function readBasic(basic: DerCursor, name: string): OcspAnswer {
     if (entries.length === MAX_RESPONSES) throw malformed('malformed_ocsp', `${name} has too many responses`);
     entries.push(readEntry(list.enter('SingleResponse')));
   }
-  // Extensions: the nonce of an answer that was asked for by someone else means nothing here.
+  // Extensions: the nonce of an answer that another party asked for has no meaning here.
   data.optional('responseExtensions', contextTag(1));
   data.end();
   const signatureAlgorithm = readAlgorithm(algorithm, 'signatureAlgorithm');
@@ -188,7 +188,7 @@ function isAbout(entry: OcspEntry, certificate: Certificate, issuer: Certificate
   );
 }
 
-/** What was found about one certificate. `stale` and `problem` are in words. */
+/** The findings about one certificate. `stale` and `problem` are in words. */
 export interface OcspFinding {
   readonly status: OcspEntry['status'] | 'none';
   /** The best answer is not authentic, or there is none: why. */

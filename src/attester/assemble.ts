@@ -100,7 +100,7 @@ export interface DocumentParts {
   readonly nonce?: Uint8Array | undefined;
   readonly inclusion: AttestationDocument['inclusion'];
   /** Section `gpu`. */
-  readonly gpu?: AttestationDocument['gpu'];
+  readonly gpu?: AttestationDocument['gpu'] | undefined;
 }
 
 export function documentOf(parts: DocumentParts): AttestationDocument {

@@ -2,8 +2,8 @@
 // server listens. Devices that are refused end the start.
 
 import { randomBytes } from 'node:crypto';
-import { createNvidiaEndorsements } from '@assay/attestation/endorsements';
 import { gpuNonce } from '@assay/attestation/gpu';
+import { createNvidiaEndorsements } from '@assay/attestation/gpu-endorsements';
 import { type HelperCommand, helperCollector, runHelper } from '../attester/gpu/collect.ts';
 import { type GpuSource, type GpuSourceOptions, openGpuSource } from '../attester/gpu/source.ts';
 import type { Clock } from '../base/clock.ts';

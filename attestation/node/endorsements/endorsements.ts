@@ -52,11 +52,6 @@ export interface EndorsementOptions {
   readonly maxTries?: number | undefined;
 }
 
-export {
-  createNvidiaEndorsements,
-  type NvidiaEndorsementOptions,
-  type NvidiaEndorsements,
-} from './nvidia.ts';
 export { proxyFromEnvironment } from './environment.ts';
 
 /** Where a client gets endorsements: AMD KDS (AMD 57230), Intel PCS v4, or what the store has of them. */

@@ -1,7 +1,8 @@
-// GET, and the POST of OCSP, over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten
-// seconds and address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
-// Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than
-// the stated tries. Answers are not trusted: callers verify them before they keep them.
+// GET, and the POST of OCSP, over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at
+// about one request per ten seconds and address, so requests to one origin go one at a time, and a
+// Retry-After holds back all of them. Refused: bodies over their limit, content encodings, HTML where data
+// was asked for, redirects, more than the stated tries. Answers are not trusted: callers verify them before
+// they keep them.
 
 import { type Dispatcher, request } from 'undici';
 import { AttestationError } from '../../transcript/errors.ts';

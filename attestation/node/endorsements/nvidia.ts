@@ -1,11 +1,11 @@
 // Reference manifests and OCSP answers for NVIDIA devices, from NVIDIA's services (or others of the same
 // form): manifests by their ids at `/v1/rim/ID`, in JSON with the SHA-256 of the document; OCSP by POST (RFC
 // 6960 Appendix A.1). What is fetched is checked as far as it can be on its own before it is kept, and judged
-// whole by whoever uses it. Answers are asked for anew before they run out; a manifest is kept for a day.
+// whole wherever it is used. Answers are asked for anew before they run out; a manifest is kept for a day.
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { Agent } from 'undici';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fromBase64, fromUtf8, toHex } from '../../encoding/bytes.ts';
 import { parseJson, shapeReaders } from '../../encoding/json.ts';
 import { familyOf } from '../../gpu/family.ts';
@@ -20,8 +20,8 @@ import { encodeOcspRequest, namesOcsp, ocspStatus, parseOcsp } from '../../x509/
 import { createKeyCache } from '../../x509/signature.ts';
 import { createHttpClient, type HttpClient } from './http.ts';
 
-export const NVIDIA_RIM_URL = 'https://rim.attestation.nvidia.com';
-export const NVIDIA_OCSP_URL = 'https://ocsp.ndis.nvidia.com';
+const NVIDIA_RIM_URL = 'https://rim.attestation.nvidia.com';
+const NVIDIA_OCSP_URL = 'https://ocsp.ndis.nvidia.com';
 
 const MAX_RIM_ANSWER = 512 * 1024;
 const MAX_OCSP_ANSWER = 32 * 1024;
@@ -36,7 +36,7 @@ export interface NvidiaEndorsementOptions {
   readonly rimUrl?: string | undefined;
   readonly ocspUrl?: string | undefined;
   /** In place of the pinned roots. */
-  readonly roots?: TrustedRoots;
+  readonly roots?: TrustedRoots | undefined;
   /** Milliseconds since 1970; default the system clock. */
   readonly now?: (() => number) | undefined;
   /** Default 15 s for one try and 60 s for all. */
@@ -45,7 +45,7 @@ export interface NvidiaEndorsementOptions {
   readonly maxTries?: number | undefined;
 }
 
-/** What vouches for devices' measurements and certificates. */
+/** The documents that vouch for devices' measurements and certificates. */
 export interface NvidiaEndorsements {
   /** @throws AttestationError `endorsements_unavailable`, `endorsements_invalid`, `gpu_format` and the like */
   for(devices: readonly DeviceEvidence[]): Promise<Pick<GpuEvidence, 'manifests' | 'ocsp'>>;
@@ -182,7 +182,7 @@ class Services implements NvidiaEndorsements {
     });
   }
 
-  /** What is kept; when it is to be renewed and cannot be, the old one while it is valid. */
+  /** The item kept; when it is to be renewed and cannot be, the old one while it is valid. */
   async #kept<T>(store: Map<string, Kept<T>>, key: string, fetchNew: () => Promise<Kept<T>>): Promise<T> {
     const known = store.get(key);
     const now = this.#now();

@@ -21,7 +21,7 @@ export interface HelperOptions {
 }
 
 const MAX_OUTPUT = 4 << 20;
-/** The helper gets nothing of this process's environment but where programs are. */
+/** The helper's whole environment: where programs are. */
 const ENVIRONMENT = { PATH: '/usr/local/bin:/usr/bin:/bin' };
 
 export function helperCollector(options: HelperOptions): GpuCollector {
@@ -56,7 +56,7 @@ export function runHelper(
 
 /** Never what the program printed: exit code, signal or error code alone. */
 function reasonOf(
-  error: Error & { readonly code?: unknown; readonly signal?: unknown; readonly killed?: boolean },
+  error: Error & { readonly code?: unknown; readonly signal?: unknown },
 ): string {
   if (typeof error.code === 'string') return error.code;
   if (typeof error.code === 'number') return `exit ${error.code}`;

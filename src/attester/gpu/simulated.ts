@@ -1,5 +1,5 @@
 // GPUs without hardware: devices of a fake NVIDIA that is made anew at each start. Evidence of them is taken
-// beside simulated evidence of the CPU alone, and proves nothing about a device.
+// beside simulated evidence of the CPU alone, and proves no property of a device.
 
 import { createSimulatedNvidia } from '@assay/attestation/simulated';
 import type { GpuSourceOptions } from './source.ts';

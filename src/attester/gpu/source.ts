@@ -1,4 +1,4 @@
-// The GPUs of this machine as a source of evidence for claim 9. Nothing is handed to them before this
+// The GPUs of this machine as a source of evidence for claim 9. They are not used before this
 // process's own verifier has accepted all of them for a nonce it drew itself, with the manifests and OCSP
 // answers that are stapled for clients; only then are they set ready (`ready`), and refused devices end the
 // start. Afterwards each challenge is answered by every device again.
@@ -32,9 +32,9 @@ export interface GpuSourceOptions {
   readonly collector: GpuCollector;
   /** Manifests and OCSP answers for what was collected. */
   readonly endorse: (devices: GpuEvidence['devices']) => Promise<Pick<GpuEvidence, 'manifests' | 'ocsp'>>;
-  /** What the devices must show before they are used. */
+  /** The demands that devices must meet before they are used. */
   readonly policy: GpuPolicy;
-  readonly roots?: GpuContext['roots'];
+  readonly roots?: GpuContext['roots'] | undefined;
   readonly now: () => Date;
   /** 32 bytes for the devices to answer before they are used, drawn by this process. */
   readonly challenge: () => Uint8Array;
@@ -45,7 +45,7 @@ export interface GpuSourceOptions {
   readonly close?: (() => Promise<void>) | undefined;
 }
 
-/** Judges the devices, and sets them ready. Rejects, and sets nothing, when they are refused. */
+/** Judges the devices, and sets them ready. Rejects, and sets none ready, when they are refused. */
 export async function openGpuSource(options: GpuSourceOptions, signal: AbortSignal): Promise<GpuSource> {
   const { collector, endorse, policy, roots, now, challenge: draw, ready, refused } = options;
   const nonce = draw();

@@ -103,7 +103,7 @@ describe.skipIf(!haveVectors)('bit flips', () => {
     const isRefused = async (bit: number): Promise<boolean> => {
       const changed = flipped(xml, bit);
       try {
-        // What manifest.ts does, until the first refusal.
+        // As manifest.ts does, until the first refusal.
         const root = parseXml(changed);
         const envelope = readEnvelope(root);
         readManifestValues(root);

@@ -1,4 +1,4 @@
-// Manifests and OCSP answers fetched from local services: what is kept, asked for anew, and refused before it
+// Manifests and OCSP answers fetched from local services: what is kept, ASKED for anew, and refused before it
 // is kept. The verifier accepts evidence with what was fetched by its strict default policy.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -23,8 +23,8 @@ let server: Server;
 let base: string;
 let evidence: GpuEvidence;
 let chains: readonly (readonly Uint8Array[])[];
-const asked: string[] = [];
-/** What a test has the services do. */
+const ASKED: string[] = [];
+/** A test sets these: the services' answers and the time. */
 let rim: (id: string, xml: Uint8Array) => Readonly<Record<string, unknown>>;
 let ocsp: OcspChanges;
 let now: number;
@@ -48,7 +48,7 @@ afterAll(() => {
 });
 
 beforeEach(() => {
-  asked.length = 0;
+  ASKED.length = 0;
   ocsp = {};
   now = GPU_NOW.getTime();
   rim = (id, xml) => ({
@@ -66,7 +66,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   const path = request.url ?? '';
   if (request.method === 'GET') {
     const id = decodeURIComponent(path.split('/').at(-1) ?? '');
-    asked.push(id);
+    ASKED.push(id);
     const known = evidence.manifests.find((each) => each.id === id);
     if (known === undefined || !path.startsWith('/v1/rim/')) response.writeHead(404).end();
     else response.end(JSON.stringify(rim(id, known.xml)));
@@ -80,7 +80,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
       const [certificate, issuer] = chain.slice(place).map((der) => parseCertificate(der));
       if (certificate === undefined || issuer === undefined) continue;
       if (!body.includes(Buffer.from(encodeCertId(certificate, issuer)))) continue;
-      asked.push(certificate.subject.commonName ?? '');
+      ASKED.push(certificate.subject.commonName ?? '');
       response.setHeader('content-type', 'application/ocsp-response');
       response.end(await nvidia.ocsp(chain, place, { thisUpdate: new Date(now), ...ocsp }));
       return;
@@ -108,20 +108,20 @@ describe('what is fetched', () => {
     const found = await endorsements.for(evidence.devices);
     expect(failedCodes(await judge({ ...evidence, ...found }))).toEqual([]);
     expect(found.manifests.map(({ id }) => id)).toEqual(evidence.manifests.map(({ id }) => id));
-    expect(asked).toHaveLength(6);
+    expect(ASKED).toHaveLength(6);
     expect(await endorsements.for(evidence.devices)).toEqual(found);
-    expect(asked).toHaveLength(6);
+    expect(ASKED).toHaveLength(6);
     expect(endorsements.expireAt()).toBe(GPU_NOW.getTime() + 86_400_000);
     await endorsements.close();
   });
 
-  test('is asked for anew before it runs out, and used until then where the service is not there', async () => {
+  test('is ASKED for anew before it runs out, and used until then where the service is not there', async () => {
     const endorsements = await opened();
     const first = await endorsements.for(evidence.devices);
     now += 86_400_000 - 1000;
     ocsp = { signer: (await hierarchy()).foreign.keys.root };
     expect((await endorsements.for(evidence.devices)).ocsp).toEqual(first.ocsp);
-    expect(asked).toHaveLength(10);
+    expect(ASKED).toHaveLength(10);
     now += 2000;
     expect(await codeOfAsync(() => endorsements.for(evidence.devices))).toBe('endorsements_invalid');
     ocsp = { nextUpdate: new Date(now + 86_400_000) };
