@@ -35,6 +35,7 @@ install: $(INSTALLED) ## npm ci --ignore-scripts, when the lock changed
 
 build: $(INSTALLED) ## compile everything to dist/
 	@$(NODE) node_modules/typescript/bin/tsc -b attestation attestation/node src image
+	@$(NODE) dist/image/console.js
 
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts

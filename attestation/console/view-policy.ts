@@ -24,6 +24,7 @@ export class PolicyView {
   readonly #text = byId('policy-text', HTMLTextAreaElement);
   readonly #file = byId('policy-file', HTMLInputElement);
   readonly #kept = byId('policy-kept', HTMLElement);
+  readonly #edit = byId('policy-edit', HTMLDetailsElement);
   readonly #error = byId('policy-error', HTMLElement);
 
   constructor(options: PolicyViewOptions) {
@@ -98,14 +99,18 @@ export class PolicyView {
 
   #state(): void {
     const { policy } = this.#options.session;
-    setText(byId('policy-state', HTMLElement), policy === undefined ? 'None is in use.' : inUse(policy));
+    setText(byId('policy-state', HTMLElement), policy === undefined ? NONE : inUse(policy));
+    setText(byId('policy-digest', HTMLElement), policy === undefined ? '' : `SHA-256 ${policy.digest}`);
+    this.#edit.open = policy === undefined;
   }
 }
 
-function inUse({ policy, digest }: UsedPolicy): string {
+const NONE = 'None is in use: everything is shown, and nothing accepted.';
+
+function inUse({ policy }: UsedPolicy): string {
   const builds = counted(policy.measurements.length, 'launch measurement');
   const models = [...(policy.models?.keys() ?? [])].join(', ');
   const questions = lintPolicy(policy).length;
   const more = questions === 0 ? '' : ` A careful reader would ask about ${counted(questions, 'line')} of it: assay-verify policy lint FILE.`; // prettier-ignore
-  return `In use: ${builds}, models ${models}. SHA-256 ${digest}.${more}`;
+  return `In use: ${builds}, models ${models}.${more}`;
 }

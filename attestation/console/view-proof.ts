@@ -36,6 +36,8 @@ export class ProofView {
   readonly #checks = byId('checks', HTMLElement);
   readonly #more = byId('checks-more', HTMLDetailsElement);
 
+  #opened = false;
+
   constructor() {
     const limits = NEVER_PROVEN.slice(1).map((line) => element('li', {}, line.trim()));
     byId('never', HTMLElement).replaceChildren(...limits);
@@ -47,7 +49,9 @@ export class ProofView {
     this.#showModels(verdict);
     this.#checks.replaceChildren(...checks.map(rowOf));
     setText(byId('checks-count', HTMLElement), countsOf(checks));
-    if (verdict.kind === 'refused') this.#more.open = true;
+    // What failed is what a reader looks for; a choice of the reader's own stays.
+    if (verdict.kind === 'refused' || this.#opened) this.#more.open = verdict.kind === 'refused';
+    this.#opened = verdict.kind === 'refused';
   }
 
   #showMeanings(verdict: Verdict, checks: readonly Check[]): void {
@@ -78,9 +82,8 @@ export class ProofView {
 
 /** Without a policy the rows of one are open, and what rests on them is not proven. */
 function judged({ kind, outcome }: Verdict, transcript: readonly Check[]): Parameters<typeof meaningOf>[0] {
-  if (outcome === undefined || kind !== 'not judged' || transcript.length === 0)
-    return outcome ?? { result: { transcript } as unknown as Verified };
-  return { result: { transcript } as unknown as Verified };
+  const open = { result: { transcript } as unknown as Verified };
+  return outcome === undefined || (kind === 'not judged' && transcript.length > 0) ? open : outcome;
 }
 
 function rowOf(check: Check): HTMLLIElement {
