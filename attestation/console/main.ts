@@ -116,7 +116,7 @@ function introduce(origin: string, given: Given | undefined): void {
   setText(byId('place', HTMLElement), new URL(given.upstream).host);
   setText(
     vouch,
-    `This page came from assay-verify on your own machine, which judged the connection to ${given.upstream} before it opened. The page judges the key that your messages are sealed to. If you did not start assay-verify yourself, trust neither.`,
+    `This page came from assay-verify on your own machine, which judged the connection to ${given.upstream}. The page judges the key your messages are sealed to. Did you not start assay-verify yourself? Then trust neither.`,
   );
 }
 

@@ -78,6 +78,18 @@ export class LockedError extends Error {
   override readonly name = 'LockedError';
 }
 
+/** An answer that is an error: of the server, or of this client in its place. */
+export class AnswerError extends Error {
+  override readonly name = 'AnswerError';
+  /** Empty: it has none. */
+  readonly code: string;
+
+  constructor(message: string, code: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
 /** Answers whose receipts can be saved; the first of more are dropped. */
 const MAX_KEPT = 256;
 const CHAT = '/v1/chat/completions';
@@ -171,7 +183,7 @@ export class Session {
 
   /**
    * One question and its answer, as it comes. Ends with `end` when all of it came and its receipt holds.
-   * @throws AttestationError of a refusal, LockedError where it may not go on, Error with the server's words
+   * @throws AttestationError of a refusal, LockedError where it may not go on, AnswerError with the server's words
    */
   async *chat({ messages, model, apiKey, signal }: ChatRequest): AsyncGenerator<ChatEvent> {
     const sealed = this.#sealed;
@@ -316,7 +328,7 @@ function withTick(text: string, simulated: boolean): Policy {
 async function* eventsOf(response: Response, signal: AbortSignal): AsyncGenerator<ChatEvent> {
   let reason: string | undefined;
   for await (const event of answerEvents(piecesOf(response, signal))) {
-    if (event.kind === 'error') throw new Error(event.message);
+    if (event.kind === 'error') throw new AnswerError(event.message, '');
     if (event.kind === 'finish') reason = event.reason;
     else yield event;
   }
@@ -346,9 +358,8 @@ async function* piecesOf(response: Response, signal: AbortSignal): AsyncGenerato
 
 async function refusalOf(response: Response): Promise<Error> {
   const text = (await response.text()).slice(0, 64 * 1024);
-  const found = errorMessage(text);
-  if (found === undefined) return new Error(`the server answered ${response.status}`);
-  return new Error(found.code === '' ? found.message : `${found.message} (${found.code})`);
+  const { message, code } = errorMessage(text) ?? { message: `the server answered ${response.status}`, code: '' };
+  return new AnswerError(message, code);
 }
 
 /** Rows of a policy that was not given are neither ok nor failed. */

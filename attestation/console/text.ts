@@ -13,9 +13,13 @@ export function visibleText(text: string): string {
   });
 }
 
-/** `3 minutes`, for how long ago something was. */
-export function spanWords(ms: number): string {
-  const seconds = Math.max(0, Math.floor(ms / 1000));
+/** `3 minutes ago`. */
+export function agoWords(ms: number): string {
+  return ms < 10_000 ? 'a moment ago' : `${spanWords(ms)} ago`;
+}
+
+function spanWords(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
   if (seconds < 60) return counted(seconds, 'second');
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return counted(minutes, 'minute');

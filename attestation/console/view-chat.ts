@@ -7,7 +7,7 @@ import { toHex } from '../encoding/bytes.ts';
 import type { FinalReceipt } from '../receipts/body.ts';
 import type { ReceiptVerdict } from '../client/receipt-options.ts';
 import { byId, element, setText } from './elements.ts';
-import { type ChatMessage, LockedError, type Session } from './session.ts';
+import { AnswerError, type ChatMessage, LockedError, type Session } from './session.ts';
 import { counted, visibleText } from './text.ts';
 
 const LOCKED: Readonly<Record<Session['verdict']['kind'], string>> = {
@@ -169,6 +169,8 @@ function said(who: string, text: string, look: string): HTMLLIElement {
 const CODES: Readonly<Record<string, string>> = {
   sealed_altered: 'The answer was altered on the way',
   sealed_truncated: 'The answer was cut off on the way',
+  sealed_unavailable: 'The answer did not come from the machine you verified, and is not shown',
+  sealed_malformed: 'The answer was altered on the way',
   sealed_refused: 'Your message was altered on the way, so it was not answered',
   sealed_outcome_unknown: 'It is not known whether your message was answered. It was not sent again',
   connection_failed: 'The server could not be reached',
@@ -176,11 +178,12 @@ const CODES: Readonly<Record<string, string>> = {
 
 function wordsOf(error: unknown): string {
   if (error instanceof LockedError) return `${sentence(error.message)} Your message was not sent again.`;
-  if (!(error instanceof AttestationError)) return sentence(error instanceof Error ? error.message : 'it failed');
-  const known = CODES[error.code];
-  if (known !== undefined) return `${known} (${error.code}).`;
-  if (error.code.startsWith('receipt_')) return `The receipt of the answer does not hold: ${error.message} (${error.code}).`; // prettier-ignore
-  return `${sentence(error.message)} (${error.code})`;
+  if (!(error instanceof AttestationError) && !(error instanceof AnswerError))
+    return sentence(error instanceof Error ? error.message : 'it failed');
+  const { code, message } = error;
+  const known = CODES[code];
+  const words = code.startsWith('receipt_') ? `The receipt of the answer does not hold: ${message}` : message;
+  return sentence(`${known ?? words}${code === '' ? '' : ` (${code})`}`);
 }
 
 function sentence(text: string): string {

@@ -3,7 +3,7 @@
 import { explain } from '../appraise/explain.ts';
 import { button, byId, element, setText } from './elements.ts';
 import type { Verdict, VerdictKind } from './session.ts';
-import { spanWords } from './text.ts';
+import { agoWords } from './text.ts';
 
 interface Words {
   readonly sign: string;
@@ -72,7 +72,8 @@ export class VerdictView {
   /** Age of what was judged; `ageMs` since it came. */
   showAge({ kind, outcome, rotated, older }: Verdict, ageMs: number): void {
     if (kind === 'asking' || outcome === undefined) return setText(this.#more, '');
-    const age = `This evidence came ${spanWords(ageMs)} ago, for a question this page had just drawn at random.`;
+    const found = kind === 'verified' || kind === 'simulated' ? `${accepted(explain(outcome)[0])} ` : '';
+    const age = `${found}This evidence came ${agoWords(ageMs)}, in answer to a number this page had drawn at random.`;
     const boot =
       rotated === undefined
         ? ''
@@ -109,7 +110,6 @@ function isOfSimulation({ document }: Verdict): boolean {
 
 function reasonOf({ kind, outcome }: Verdict): string {
   if (outcome === undefined) return '';
-  if (kind === 'verified' || kind === 'simulated') return `${accepted(explain(outcome)[0])} `;
   if (kind === 'refused' && 'error' in outcome) return `${reason(outcome.error)} `;
   if (kind === 'not judged' && 'error' in outcome && outcome.error.transcript.length === 0)
     return `The server gave no evidence: ${outcome.error.message}. `;

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { AttestationError } from '@assay/attestation';
-import { type ImageFile, measureManifest, parseManifest } from '@assay/attestation/launch';
+import { CONSOLE_PATH, type ImageFile, measureManifest, parseManifest } from '@assay/attestation/launch';
 import { buildImage, lockedSources } from '../../image/build.ts';
 import { bundleServer } from '../../image/bundle.ts';
 import { measuredConfig, writeVerityImage } from '../../image/disks.ts';
@@ -23,6 +23,7 @@ import { addFile, newTree, type Tree } from '../../image/tree.ts';
 import { haveInputs, inputsFolder } from '../fixtures/image/guest.ts';
 
 const ready = haveInputs('image');
+const CONSOLE = Buffer.from('<!doctype html>');
 
 let folder = '';
 
@@ -49,6 +50,7 @@ interface Release {
 async function smallRelease(sources: Sources): Promise<Release> {
   const tree = newTree();
   addFile(tree, 'file', Buffer.alloc(50_000, 'root'));
+  addFile(tree, CONSOLE_PATH, CONSOLE);
   const path = join(folder, 'small.img');
   const root = await writeVerityImage(tree, path);
   const files = {
@@ -68,6 +70,7 @@ async function smallRelease(sources: Sources): Promise<Release> {
         source,
         files,
         root: { rootHash: root.rootHash, blocks: root.blocks },
+        console: CONSOLE,
         models: [],
       }),
     ),
