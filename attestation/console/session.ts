@@ -108,7 +108,7 @@ export class Session {
   #underWay = new AbortController();
   readonly #records: ReceiptRecord<SealedEvidence>[] = [];
   /** Every accepted piece of evidence, with the policy that accepted it. */
-  readonly #accepted = new Map<ReceivedKey, { readonly result: Verified; readonly policy: Policy }>();
+  readonly #accepted = new Map<Verified, { readonly received: ReceivedKey; readonly policy: Policy }>();
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -197,25 +197,30 @@ export class Session {
         headers: Object.fromEntries([['content-type', 'application/json'], ...authorization]),
         body: JSON.stringify({ model, messages, stream: true }),
         signal: stopped,
-      });
+      }).catch((error: unknown) => this.#unsealed(error, sealed));
       this.#renewed(sealed);
       if (!response.ok) throw await refusalOf(response);
       yield* eventsOf(response, stopped);
     } catch (error) {
-      if (this.#underWay.signal.aborted && !signal.aborted)
+      if (this.#verdict.kind === 'rotated' && !signal.aborted)
         throw new LockedError('the server showed another key: the conversation stops here');
-      if (error instanceof AttestationError && error.transcript.length > 0) {
-        this.#lock();
-        this.#refuse(error);
-      }
       throw error;
     }
+  }
+
+  /** No request was sealed: the evidence is too old, and newer was refused or did not come. */
+  #unsealed(error: unknown, sealed: SealedFetch): never {
+    if (error instanceof AttestationError && error.code !== 'model_not_attested' && this.#sealed === sealed) {
+      this.#lock();
+      this.#refuse(error);
+    }
+    throw error;
   }
 
   /** An archive (docs/receipts.md §4) of what was accepted, and of the receipts. */
   archive({ texts }: { readonly texts: boolean }): JsonObject {
     const { origin } = this.#options;
-    const evidence = [...this.#accepted].map(([received, { result, policy }]): Witnessed => ({
+    const evidence = [...this.#accepted].map(([result, { received, policy }]): Witnessed => ({
       ...received,
       exporter: undefined,
       peerSpki: undefined,
@@ -246,7 +251,7 @@ export class Session {
 
   #accept(result: SealedResult, older: string | undefined): void {
     const received = this.#received;
-    if (received !== undefined) this.#accepted.set(received, { result, policy: this.#judgedBy });
+    if (received !== undefined) this.#accepted.set(result, { received, policy: this.#judgedBy });
     this.#show({
       kind: result.simulated ? 'simulated' : 'verified',
       outcome: { result },
@@ -314,8 +319,7 @@ export class Session {
 
   #keep(record: ReceiptRecord<SealedEvidence>): void {
     const { result, evidence } = record.evidence;
-    const known = [...this.#accepted.values()].some((each) => each.result === result);
-    if (!known) this.#accepted.set(evidence, { result, policy: this.#judgedBy });
+    if (!this.#accepted.has(result)) this.#accepted.set(result, { received: evidence, policy: this.#judgedBy });
     this.#records.push(record);
     if (this.#records.length > MAX_KEPT) this.#records.shift();
   }

@@ -11,6 +11,7 @@ import { cli } from '../../../fixtures/attestation/cli.ts';
 
 const COMMANDS = [
   ['proxy'],
+  ['console'],
   ['score'],
   ['evidence'],
   ['measure'],
