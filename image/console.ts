@@ -5,7 +5,7 @@
 //   node image/console.js       writes attestation/dist/console.html (part of `make build`)
 
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { build, transform } from 'esbuild';
 import { badInput } from './errors.ts';
@@ -75,11 +75,13 @@ function sourceOf(text: string): string {
   return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 }
 
-async function main(): Promise<void> {
+/** Builds the page to where the package looks for it; a reader meanwhile has the one before. */
+export async function writeConsole(): Promise<void> {
   const path = join(TOP, CONSOLE_FILE);
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, await buildConsole());
+  await writeFile(`${path}.${process.pid}`, await buildConsole());
+  await rename(`${path}.${process.pid}`, path);
 }
 
 if (process.argv[1] !== undefined && import.meta.url === new URL(`file://${resolve(process.argv[1])}`).href)
-  await main();
+  await writeConsole();

@@ -2,7 +2,9 @@
 // is not judged, the simulated TEE with and without its tick; what is proven is told from what is not, and
 // nothing is sent before a verdict accepts. Skipped, loudly, without Chromium.
 
+import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { TOP } from '../../../image/top.ts';
 import { type Browser, haveBrowser, launchChromium, type Route } from '../../fixtures/console/chromium.ts';
 import { openTab, PASTED, startConsoleGuest, type Tab } from '../../fixtures/console/opened.ts';
 import type { Guest } from '../../fixtures/attestation/sealed-guest.ts';
@@ -155,6 +157,43 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     await tab.verdict('refused');
     expect(await tab.status('P4')).toBe('pass');
   });
+
+  test('each verdict has a word, a sign and a sentence of its own [B24]', async () => {
+    tab = await openTab(browser, guest.url);
+    const shown = await everyVerdict();
+    const kinds = ['asking', 'not-judged', 'refused', 'simulated', 'verified', 'rotated'];
+    expect(shown.map(({ kind }) => kind)).toEqual(kinds);
+    expect(shown.map(({ word }) => word)).toEqual(['Asking for evidence', 'Not judged', 'Refused', 'Simulated', 'Verified', 'Another key']); // prettier-ignore
+    for (const part of ['word', 'sign', 'text'] as const)
+      expect(new Set(shown.map((each) => each[part])).size).toBe(kinds.length);
+    // Neither colour alone: a reader of shapes tells them apart.
+    expect(shown.find(({ kind }) => kind === 'verified')).toMatchObject({ sign: '✓', text: expect.stringMatching(/machine that your policy accepts/) }); // prettier-ignore
+    expect(shown.find(({ kind }) => kind === 'refused')).toMatchObject({ sign: '✕', shape: '6px' });
+  });
+
+  /** The verdict's view with each verdict: no test can have evidence of real hardware. */
+  async function everyVerdict(): Promise<readonly Record<'kind' | 'word' | 'sign' | 'text' | 'shape', string>[]> {
+    const { outputFiles } = await build({
+      stdin: {
+        contents: `import { VerdictView } from './attestation/console/view-verdict.ts';
+          const view = new VerdictView({ judge: () => undefined });
+          const text = (id) => document.getElementById(id).textContent;
+          globalThis.shown = ['asking', 'not judged', 'refused', 'simulated', 'verified', 'rotated'].map((kind) => {
+            view.show({ kind, outcome: undefined, document: undefined, at: 0 }, true);
+            const card = document.getElementById('verdict');
+            return { kind: card.dataset.verdict, word: text('verdict-word'), sign: text('verdict-sign'),
+              text: text('verdict-text'), shape: getComputedStyle(card.querySelector('.sign')).borderRadius };
+          });`,
+        resolveDir: TOP,
+        loader: 'ts',
+      },
+      bundle: true,
+      write: false,
+      format: 'iife',
+    });
+    await tab.page.evaluate(outputFiles[0]?.text ?? '');
+    return tab.page.evaluate('shown');
+  }
 
   test('states are in words, landmarks and labels, a live region says them, and 320 px hold all', async () => {
     tab = await openTab(browser, guest.url);
