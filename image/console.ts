@@ -46,7 +46,12 @@ export async function buildConsole(top = TOP): Promise<Uint8Array> {
   const style = styled.code.trim();
   if (/<\/(?:script|style)|<!--/i.test(script + style))
     throw badInput('the script or style of the console would end its element');
-  const parts: Readonly<Record<string, string>> = { policy: contentPolicy(script, style), style, script, version };
+  const parts: Readonly<Record<string, string>> = {
+    policy: contentPolicy(script, style),
+    style,
+    script,
+    version,
+  };
   const page = await readFile(join(folder, 'page.html'), 'utf8');
   const html = page.replace(/\{\{(\w+)\}\}/g, (_match, name: string) => {
     const part = parts[name];

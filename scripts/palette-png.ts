@@ -20,7 +20,8 @@ export async function palettePng(png: Uint8Array): Promise<Buffer> {
   const { palette, indices } = reduced(picture);
   const { width, height } = picture;
   const rows = Buffer.alloc((width + 1) * height);
-  for (let y = 0; y < height; y += 1) rows.set(indices.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
+  for (let y = 0; y < height; y += 1)
+    rows.set(indices.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
@@ -37,7 +38,7 @@ export async function palettePng(png: Uint8Array): Promise<Buffer> {
 async function decoded(png: Buffer): Promise<Picture> {
   const data: Buffer[] = [];
   let header = Buffer.alloc(13);
-  for (let at = 8; at < png.length; ) {
+  for (let at = 8; at < png.length;) {
     const length = png.readUInt32BE(at);
     const type = png.toString('latin1', at + 4, at + 8);
     const body = png.subarray(at + 8, at + 8 + length);
@@ -60,7 +61,11 @@ async function decoded(png: Buffer): Promise<Picture> {
 /** Filters 0 to 4 (PNG §9). */
 function unfiltered(
   raw: Buffer,
-  { stride, height, channels }: { readonly stride: number; readonly height: number; readonly channels: number },
+  {
+    stride,
+    height,
+    channels,
+  }: { readonly stride: number; readonly height: number; readonly channels: number },
 ): Uint8Array {
   const out = new Uint8Array(stride * height);
   for (let y = 0; y < height; y += 1) {
@@ -100,8 +105,7 @@ function reduced({ pixels }: Picture): { readonly palette: Buffer; readonly indi
     .slice(0, MAX_COLOURS)
     .map(([colour]) => colour);
   const index = new Map(chosen.map((colour, i) => [colour, i]));
-  for (const colour of counts.keys())
-    if (!index.has(colour)) index.set(colour, nearest(colour, chosen));
+  for (const colour of counts.keys()) if (!index.has(colour)) index.set(colour, nearest(colour, chosen));
   const palette = Buffer.alloc(chosen.length * 3);
   chosen.forEach((colour, i) => palette.writeUIntBE(colour, i * 3, 3));
   return { palette, indices: Uint8Array.from(colours, (colour) => index.get(colour) ?? 0) };

@@ -27,7 +27,11 @@ const ENTRIES = [
     'transcript/codes',
     'Every code of a refusal, with its meaning; browser-safe.',
   ],
-  ['@assay/attestation/console', 'node/console-page', 'The built console, with the headers it is served with.'],
+  [
+    '@assay/attestation/console',
+    'node/console-page',
+    'The built console, with the headers it is served with.',
+  ],
   [
     '@assay/attestation/endorsements',
     'node/endorsements/endorsements',

@@ -20,7 +20,8 @@ const POLICY = /<meta http-equiv="Content-Security-Policy" content="([^"]+)">/;
  */
 export function consolePage(html: Uint8Array): ConsolePage {
   const policy = POLICY.exec(fromUtf8(html, 'console'))?.[1];
-  if (policy === undefined) throw malformed('malformed_evidence', 'the console has no content security policy');
+  if (policy === undefined)
+    throw malformed('malformed_evidence', 'the console has no content security policy');
   return {
     html,
     sha256: toHex(sha256(html)),

@@ -319,7 +319,8 @@ export class Session {
 
   #keep(record: ReceiptRecord<SealedEvidence>): void {
     const { result, evidence } = record.evidence;
-    if (!this.#accepted.has(result)) this.#accepted.set(result, { received: evidence, policy: this.#judgedBy });
+    if (!this.#accepted.has(result))
+      this.#accepted.set(result, { received: evidence, policy: this.#judgedBy });
     this.#records.push(record);
     if (this.#records.length > MAX_KEPT) this.#records.shift();
   }
@@ -362,7 +363,10 @@ async function* piecesOf(response: Response, signal: AbortSignal): AsyncGenerato
 
 async function refusalOf(response: Response): Promise<Error> {
   const text = (await response.text()).slice(0, 64 * 1024);
-  const { message, code } = errorMessage(text) ?? { message: `the server answered ${response.status}`, code: '' };
+  const { message, code } = errorMessage(text) ?? {
+    message: `the server answered ${response.status}`,
+    code: '',
+  };
   return new AnswerError(message, code);
 }
 

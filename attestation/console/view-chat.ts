@@ -16,7 +16,8 @@ const LOCKED: Readonly<Record<Session['verdict']['kind'], string>> = {
   refused: 'The evidence was refused: nothing can be sent.',
   rotated: 'The server shows another key: nothing can be sent until its evidence is accepted.',
   simulated: 'Messages are sealed, to pretend hardware: send nothing that matters.',
-  verified: 'Messages are sealed to the proven key on this machine. Enter sends, Shift and Enter start a line.',
+  verified:
+    'Messages are sealed to the proven key on this machine. Enter sends, Shift and Enter start a line.',
 };
 
 export class ChatView {
@@ -79,7 +80,12 @@ export class ChatView {
     this.#text.value = '';
     this.show();
     try {
-      const request = { messages, model: this.#model.value, apiKey: this.#key.value, signal: answering.signal };
+      const request = {
+        messages,
+        model: this.#model.value,
+        apiKey: this.#key.value,
+        signal: answering.signal,
+      };
       let verdict: ReceiptVerdict | undefined;
       for await (const event of this.#session.chat(request)) {
         if (event.kind === 'receipt') verdict = event.verdict;
@@ -148,14 +154,21 @@ function receiptNote(receipt: FinalReceipt, verdict: ReceiptVerdict | undefined,
   const { usage, model, seq, id } = receipt;
   const rows: readonly (readonly [string, string])[] = [
     ['Receipt', toHex(id)],
-    ['Place in the chain', `${seq}${verdict?.order === 'apart' ? ' (the one before it was not seen here)' : ''}`],
+    [
+      'Place in the chain',
+      `${seq}${verdict?.order === 'apart' ? ' (the one before it was not seen here)' : ''}`,
+    ],
     ['Model', `${model.id}, SHA-256 ${toHex(model.sha256)}`],
     ['Tokens', `${usage.promptTokens} in, ${usage.completionTokens} out`],
   ];
   return element(
     'details',
     { class: 'seal good' },
-    element('summary', {}, `✓ Receipt verified: ${counted(usage.completionTokens, 'token')} of ${model.id}.${cut}`),
+    element(
+      'summary',
+      {},
+      `✓ Receipt verified: ${counted(usage.completionTokens, 'token')} of ${model.id}.${cut}`,
+    ),
     element('dl', {}, ...rows.flatMap(([name, value]) => [element('dt', {}, name), element('dd', { class: 'digest' }, value)])), // prettier-ignore
   );
 }

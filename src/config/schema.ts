@@ -53,7 +53,10 @@ export const SECTIONS = {
       strings(100, 'origins a browser may call from; no wildcard unless "*" is given', { form: ORIGIN }),
     ),
     console: measured(
-      boolean('serve the console at `/`: a page that judges the evidence of this server and talks to it', true),
+      boolean(
+        'serve the console at `/`: a page that judges the evidence of this server and talks to it',
+        true,
+      ),
     ),
     metrics_enabled: operator(
       boolean(

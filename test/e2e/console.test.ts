@@ -40,7 +40,10 @@ function run(...args: readonly string[]): ChildProcess {
 
 async function pageAt(url: string): Promise<{ readonly bytes: Buffer; readonly policy: string | null }> {
   const answer = await fetch(`${url}/`, { dispatcher });
-  return { bytes: Buffer.from(await answer.arrayBuffer()), policy: answer.headers.get('content-security-policy') };
+  return {
+    bytes: Buffer.from(await answer.arrayBuffer()),
+    policy: answer.headers.get('content-security-policy'),
+  };
 }
 
 test('server and command hand out the same page with the same policy, and --check says so [B26]', async () => {

@@ -191,7 +191,10 @@ describe.skipIf(!ready)('a build', () => {
   test('measure finds another console in the root image, and one that a manifest leaves out [B26]', async () => {
     const { console: stated } = parseManifest(small.manifest);
     expect(stated).toBe(createHash('sha256').update(CONSOLE).digest('hex'));
-    const wrong = async (manifest: string, change: (root: Uint8Array) => void): Promise<readonly string[]> => {
+    const wrong = async (
+      manifest: string,
+      change: (root: Uint8Array) => void,
+    ): Promise<readonly string[]> => {
       const report = await measureManifest(Buffer.from(manifest), async (asked) => {
         const bytes = new Uint8Array(small.files[asked]);
         if (asked === 'root.img') change(bytes);
@@ -203,8 +206,12 @@ describe.skipIf(!ready)('a build', () => {
     const at = Buffer.from(small.files['root.img']).indexOf(CONSOLE);
     expect(await wrong(small.manifest, () => undefined)).toEqual([]);
     expect(await wrong(small.manifest, (root) => void (root[at + 3]! ^= 1))).toContain(name);
-    expect(await wrong(small.manifest.replace(stated ?? '', '0'.repeat(64)), () => undefined)).toEqual([name]);
-    expect(await wrong(small.manifest.replace(/\n "console": "[0-9a-f]+",/, ''), () => undefined)).toEqual([name]);
+    expect(await wrong(small.manifest.replace(stated ?? '', '0'.repeat(64)), () => undefined)).toEqual([
+      name,
+    ]);
+    expect(await wrong(small.manifest.replace(/\n "console": "[0-9a-f]+",/, ''), () => undefined)).toEqual([
+      name,
+    ]);
   });
 
   test('the console of a build is in its root, beside it, in its sums and its manifest: one digest [B26]', async () => {
@@ -214,7 +221,9 @@ describe.skipIf(!ready)('a build', () => {
     expect(readFileSync(out('console.html')).equals(page)).toBe(true);
     expect(readFileSync(out('SHA256SUMS'), 'utf8')).toContain(`${digest}  console.html\n`);
     expect(parseManifest(readFileSync(out('manifest.json'), 'utf8')).console).toBe(digest);
-    expect(referenceValues(new Map([['x', readFileSync(out('manifest.json'))]])).releases['x']?.console).toBe(digest);
+    expect(referenceValues(new Map([['x', readFileSync(out('manifest.json'))]])).releases['x']?.console).toBe(
+      digest,
+    );
   });
 
   test('measure refuses firmware that is not on the list, with its code', async () => {

@@ -2,7 +2,15 @@
 // script and style run and nothing else (docs/console.md [B25] [B26]).
 
 import { createHash } from 'node:crypto';
-import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -46,7 +54,10 @@ test('is one file: no address of another origin is loaded, no path of this machi
   expect(html).not.toContain(TOP);
   expect(html).not.toMatch(/sourceMappingURL|node_modules/);
   const outside = html.replace(/<script>[\s\S]*<\/script>/, '').replace(/<style>[\s\S]*<\/style>/, '');
-  expect([...outside.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, at]) => at)).toEqual(['data:,', '#conversation']);
+  expect([...outside.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, at]) => at)).toEqual([
+    'data:,',
+    '#conversation',
+  ]);
   expect(html).not.toMatch(/@import|url\((?!data:)/);
   // No way from a string to HTML or code is used.
   const script = /<script>([\s\S]*)<\/script>/.exec(html)?.[1] ?? '';

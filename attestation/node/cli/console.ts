@@ -31,16 +31,15 @@ export async function commandConsole({ proxy }: Console, world: CliWorld): Promi
 function consoleFor(policy: Policy, page: ProxyConsoleOptions['page']): ProxyConsoleOptions {
   const says = policy.measurements.length > 0;
   if (says && policy.channel !== 'sealed')
-    throw wrongUsage('the policy has to say "channel": "sealed": the console seals to a key (docs/console.md)');
+    throw wrongUsage(
+      'the policy has to say "channel": "sealed": the console seals to a key (docs/console.md)',
+    );
   const written = says && !policy.danger.anyModel;
   return { page, policy: written ? JSON.stringify(policyToJson(policy), undefined, 2) : undefined };
 }
 
 /** 0: the same bytes; 10: others, or none. */
-export async function commandConsoleCheck(
-  { origin, timeoutMs }: Check,
-  world: CliWorld,
-): Promise<ExitCode> {
+export async function commandConsoleCheck({ origin, timeoutMs }: Check, world: CliWorld): Promise<ExitCode> {
   const own = await readConsolePage();
   const transport = sealedTransport(timeoutMs);
   try {

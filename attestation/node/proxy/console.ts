@@ -47,7 +47,11 @@ export class ProxyConsole {
     if (Number(port) !== this.#port || !isLoopbackHost(name.toLowerCase()))
       return { status: 403, code: 'host_not_allowed', message: 'the Host header does not name this console' };
     if (headers.origin !== undefined && headers.origin !== `http://${host}`)
-      return { status: 403, code: 'origin_not_allowed', message: 'requests of other pages are not forwarded' };
+      return {
+        status: 403,
+        code: 'origin_not_allowed',
+        message: 'requests of other pages are not forwarded',
+      };
     const path = pathOf(url);
     const known = OWN.has(path) || (path.startsWith('/v1/') && !DOTS.test(path));
     if (known) return undefined;

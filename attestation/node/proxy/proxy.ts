@@ -237,7 +237,10 @@ async function forward(
   const client = route.clients.begin(socket, response);
   const { origin } = request.headers;
   const page = origin !== undefined && route.door.origins.has(origin) ? origin : undefined;
-  const exchange = new Exchange(request, response, client, { origin: page, fields: route.page?.fields ?? [] });
+  const exchange = new Exchange(request, response, client, {
+    origin: page,
+    fields: route.page?.fields ?? [],
+  });
   response.once('close', () => route.log(exchange.entry()));
   // It ends when the connection does.
   if (socket.destroyed || client.last) return;

@@ -44,9 +44,13 @@ test('an event that does not end is refused at its bound', async () => {
 
 test('property: any bytes are read to their end', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.uint8Array({ maxLength: 300 }), fc.integer({ min: 1, max: 50 }), async (bytes, size) => {
-      await read(Buffer.concat([Buffer.from('data: '), bytes]), size);
-    }),
+    fc.asyncProperty(
+      fc.uint8Array({ maxLength: 300 }),
+      fc.integer({ min: 1, max: 50 }),
+      async (bytes, size) => {
+        await read(Buffer.concat([Buffer.from('data: '), bytes]), size);
+      },
+    ),
   );
 });
 

@@ -55,7 +55,9 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     expect(await tab.page.evaluate(made)).toBe(0);
     expect(await tab.page.evaluate('document.title')).toBe('Simulated · Assay console');
     expect(await tab.page.evaluate("getComputedStyle(document.querySelector('#chat-log .words')).unicodeBidi")).toBe('plaintext'); // prettier-ignore
-    expect(new Set(tab.requests.map((line) => new URL(line.split(' ')[1]!).origin))).toEqual(new Set([guest.url]));
+    expect(new Set(tab.requests.map((line) => new URL(line.split(' ')[1]!).origin))).toEqual(
+      new Set([guest.url]),
+    );
     expect(tab.complaints).toEqual([]);
   });
 
@@ -63,11 +65,15 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     tab = await openTab(browser, guest.url);
     await tab.verdict('not-judged');
     const tried = (script: string): Promise<string> =>
-      tab.page.evaluate(`(async () => { try { ${script}; return 'ran' } catch (error) { return error.name } })()`);
+      tab.page.evaluate(
+        `(async () => { try { ${script}; return 'ran' } catch (error) { return error.name } })()`,
+      );
     expect(await tried("document.body.innerHTML = '<b>x</b>'")).toBe('TypeError');
     expect(await tried("document.body.insertAdjacentHTML('beforeend', '<b>x</b>')")).toBe('TypeError');
     expect(await tried("document.createElement('script').text = 'document.title = 1'")).toBe('TypeError');
-    expect(await tried("trustedTypes.createPolicy('mine', { createHTML: (text) => text })")).toBe('TypeError');
+    expect(await tried("trustedTypes.createPolicy('mine', { createHTML: (text) => text })")).toBe(
+      'TypeError',
+    );
     expect(await tried("await fetch('https://elsewhere.example/')")).toBe('TypeError');
     expect(await tried("await fetch('http://127.0.0.1:1/')")).toBe('TypeError');
     expect(tab.requests.filter((line) => !line.includes(guest.url))).toEqual([]);

@@ -47,7 +47,9 @@ test('nothing is sent before a verdict accepts, and none is kept after it [B24]'
   await expect(chat()).rejects.toThrow(LockedError);
   await session.judge({ simulated: true });
   expect([session.verdict.kind, session.open]).toEqual(['not judged', false]);
-  expect(checksOf(session.verdict).filter(({ id, status }) => id.startsWith('P') && status !== 'skip')).toEqual([]);
+  expect(
+    checksOf(session.verdict).filter(({ id, status }) => id.startsWith('P') && status !== 'skip'),
+  ).toEqual([]);
   await expect(chat()).rejects.toThrow(LockedError);
   session.usePolicy(PASTED);
   await session.judge({ simulated: false });

@@ -242,7 +242,8 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     await tab.page.waitForSelector('#chat-log .seal.good');
     const kept = await tab.page.evaluate<string[]>(STORED);
     const text = kept.join('\n');
-    for (const word of [CANARY, KEY, 'Hello', 'simulated', 'receipt', 'transcript']) expect(text).not.toContain(word);
+    for (const word of [CANARY, KEY, 'Hello', 'simulated', 'receipt', 'transcript'])
+      expect(text).not.toContain(word);
     // The look itself finds what is there.
     expect(text).toContain(JSON.stringify(PASTED).slice(1, -1));
     expect(text).toContain('seen["');

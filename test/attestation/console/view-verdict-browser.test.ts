@@ -172,7 +172,9 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
   });
 
   /** The verdict's view with each verdict: no test can have evidence of real hardware. */
-  async function everyVerdict(): Promise<readonly Record<'kind' | 'word' | 'sign' | 'text' | 'shape', string>[]> {
+  async function everyVerdict(): Promise<
+    readonly Record<'kind' | 'word' | 'sign' | 'text' | 'shape', string>[]
+  > {
     const { outputFiles } = await build({
       stdin: {
         contents: `import { VerdictView } from './attestation/console/view-verdict.ts';
@@ -207,7 +209,8 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     const unnamed = `[...document.querySelectorAll('section')]
       .filter((section) => !document.getElementById(section.getAttribute('aria-labelledby'))).length`;
     expect(await tab.page.evaluate(unnamed)).toBe(0);
-    const landmarks = "['header', 'main', 'footer', 'h1'].map((name) => document.querySelectorAll(name).length)";
+    const landmarks =
+      "['header', 'main', 'footer', 'h1'].map((name) => document.querySelectorAll(name).length)";
     expect(await tab.page.evaluate(landmarks)).toEqual([1, 1, 1, 1]);
     await tab.page.setViewportSize({ width: 320, height: 640 });
     expect(await tab.page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(320);

@@ -19,7 +19,8 @@ async function sample(): Promise<Uint8Array> {
   addLink(tree, 'opt/link', 'assay/page.html');
   addDirectory(tree, 'opt/folder');
   // More names than one block of a directory holds.
-  for (let i = 0; i < 400; i += 1) addFile(tree, `many/file-with-a-long-name-${i}`, Buffer.from(`content ${i}`));
+  for (let i = 0; i < 400; i += 1)
+    addFile(tree, `many/file-with-a-long-name-${i}`, Buffer.from(`content ${i}`));
   return imageOf(tree);
 }
 

@@ -9,7 +9,10 @@ afterEach(() => api.close());
 
 test('serves the bytes of the build with their headers, open, also for HEAD [B26]', async () => {
   const page = await readConsolePage();
-  api = await startApi({ console: page, config: { auth: { required: true, keys: [], adminEnabled: false } } });
+  api = await startApi({
+    console: page,
+    config: { auth: { required: true, keys: [], adminEnabled: false } },
+  });
   const answer = await fetch(`${api.url}/`);
   expect(answer.status).toBe(200);
   for (const [name, value] of Object.entries(page.headers)) expect(answer.headers.get(name)).toBe(value);
@@ -28,7 +31,13 @@ test('switched off, `/` is a path of no route', async () => {
 
 test('no answer of another route is HTML, whatever was stored: files are bytes, and not sniffed [B25]', async () => {
   api = await startApi({ console: await readConsolePage() });
-  for (const path of ['/health', '/v1/models', '/v1/models/<script>', '/v1/files/<b>', '/<script>alert(1)</script>']) {
+  for (const path of [
+    '/health',
+    '/v1/models',
+    '/v1/models/<script>',
+    '/v1/files/<b>',
+    '/<script>alert(1)</script>',
+  ]) {
     const answer = await fetch(`${api.url}${path}`);
     expect(answer.headers.get('content-type')).toMatch(/^application\/json/);
     expect(answer.headers.get('x-content-type-options')).toBe('nosniff');

@@ -44,16 +44,24 @@ test('prints an address that is new each time, serves the page there, and offers
       ports.add(new URL(url).port);
       const page = await readConsolePage();
       expect(Buffer.from(await (await fetch(`${url}/`)).arrayBuffer()).equals(page.html)).toBe(true);
-      const given = (await (await fetch(`${url}/console.json`)).json()) as { upstream: string; policy: string };
+      const given = (await (await fetch(`${url}/console.json`)).json()) as {
+        upstream: string;
+        policy: string;
+      };
       expect(given.upstream).toBe(server.origin);
       expect(JSON.parse(given.policy)).toMatchObject({ channel: 'sealed', models: {} });
       // What weakens a policy is in no file, so the page has to be told of it by its reader.
       expect(given.policy).not.toMatch(/simulated/i);
     });
-    expect(ran).toMatchObject({ code: 0, out: expect.stringMatching(/^console on http:\/\/127\.0\.0\.1:\d+\/\n$/) });
+    expect(ran).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^console on http:\/\/127\.0\.0\.1:\d+\/\n$/),
+    });
   }
   expect(ports.size).toBe(2);
-  await during([...NAMED, '--listen', 'localhost:0'], (url) => Promise.resolve(expect(url).toMatch(/^http:\/\//)));
+  await during([...NAMED, '--listen', 'localhost:0'], (url) =>
+    Promise.resolve(expect(url).toMatch(/^http:\/\//)),
+  );
 });
 
 test('policies of flags say sealed by themselves; a file has to say it', async () => {
@@ -66,7 +74,9 @@ test('policies of flags say sealed by themselves; a file has to say it', async (
     expect(JSON.parse(policy)).toMatchObject({ channel: 'sealed', models });
   });
   expect(ran.code).toBe(0);
-  const refused = await during(['--policy', 'connections.json', '--allow-simulated'], () => Promise.resolve());
+  const refused = await during(['--policy', 'connections.json', '--allow-simulated'], () =>
+    Promise.resolve(),
+  );
   expect(refused).toMatchObject({ code: 30, out: '', err: expect.stringContaining('"channel": "sealed"') });
 });
 
@@ -86,7 +96,10 @@ async function pageOf(status: number, body: Uint8Array | string): Promise<string
 test('--check: 0 the same bytes; 10 one byte changed, a byte more, no page; 1 no server [B26]', async () => {
   const { html, sha256 } = await readConsolePage();
   const same = await cli(['console', '--check', await pageOf(200, html)]);
-  expect(same).toMatchObject({ code: 0, out: expect.stringMatching(new RegExp(`${sha256}[^]*${sha256}[^]*SAME`)) });
+  expect(same).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(new RegExp(`${sha256}[^]*${sha256}[^]*SAME`)),
+  });
   const changed = Buffer.from(html);
   changed[changed.length >> 1]! ^= 1;
   for (const [status, body] of [
@@ -99,7 +112,10 @@ test('--check: 0 the same bytes; 10 one byte changed, a byte more, no page; 1 no
     const other = await cli(['console', '--check', await pageOf(status, body)]);
     expect(other).toMatchObject({ code: 10, out: expect.stringContaining('DIFFERENT') });
   }
-  expect(await cli(['console', '--check', 'http://127.0.0.1:1', '--timeout', '5'])).toMatchObject({ code: 1, out: '' });
+  expect(await cli(['console', '--check', 'http://127.0.0.1:1', '--timeout', '5'])).toMatchObject({
+    code: 1,
+    out: '',
+  });
 });
 
 test.each([

@@ -13,7 +13,9 @@ function codeIn(body: string): unknown {
   return (JSON.parse(body) as { error?: { code?: unknown } }).error?.code;
 }
 
-async function started(policy?: string): Promise<{ proxy: RunningProxy; server: AttestedServer; port: string }> {
+async function started(
+  policy?: string,
+): Promise<{ proxy: RunningProxy; server: AttestedServer; port: string }> {
   const page = await readConsolePage();
   const respond = (_: unknown, { socket }: { readonly socket: Parameters<typeof send>[0] }): void =>
     send(socket, 200, '<script>', { 'content-type': 'text/html', 'content-security-policy': 'default-src *', 'X-Content-Type-Options': 'x' }); // prettier-ignore
@@ -39,7 +41,9 @@ test('what the proxy was started with is offered to the page', async () => {
   expect(await answer.json()).toEqual({ upstream: server.origin, policy: '{"measurements":[]}' });
   expect(Object.fromEntries(answer.headers)).toMatchObject(SANDBOXED);
   const without = await started();
-  expect(await (await fetch(`${without.proxy.url}/console.json`)).json()).toEqual({ upstream: without.server.origin });
+  expect(await (await fetch(`${without.proxy.url}/console.json`)).json()).toEqual({
+    upstream: without.server.origin,
+  });
 });
 
 test('forwards /v1/ alone, and sandboxes what comes back, whatever it says [B25]', async () => {
