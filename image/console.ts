@@ -46,19 +46,24 @@ export async function buildConsole(top = TOP): Promise<Uint8Array> {
   const style = styled.code.trim();
   if (/<\/(?:script|style)|<!--/i.test(script + style))
     throw badInput('the script or style of the console would end its element');
-  const parts: Readonly<Record<string, string>> = {
-    policy: contentPolicy(script, style),
-    style,
-    script,
-    version,
-  };
   const page = await readFile(join(folder, 'page.html'), 'utf8');
-  const html = page.replace(/\{\{(\w+)\}\}/g, (_match, name: string) => {
-    const part = parts[name];
-    if (part === undefined) throw badInput(`page.html names a part ${name}, which there is not`);
-    return part;
-  });
+  const html = filled(page.replace(/\n\s+/g, '\n'), [
+    ['{{policy}}', contentPolicy(script, style)],
+    ['{{version}}', version],
+    ['<style></style>', `<style>${style}</style>`],
+    ['<script></script>', `<script>${script}</script>`],
+  ]);
   return Buffer.from(html);
+}
+
+/** Each part is in the page once. */
+function filled(page: string, parts: readonly (readonly [string, string])[]): string {
+  return parts.reduce((text, [place, part]) => {
+    const [before, after, ...more] = text.split(place);
+    if (before === undefined || after === undefined || more.length > 0)
+      throw badInput(`page.html has ${place} not once`);
+    return `${before}${part}${after}`;
+  }, page);
 }
 
 /** CSP 3; Trusted Types: no string becomes HTML or script, not even by mistake. */

@@ -12,7 +12,7 @@ export interface ConsolePage {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-const POLICY = /<meta http-equiv="Content-Security-Policy" content="([^"]+)">/;
+const POLICY = /<meta http-equiv="Content-Security-Policy" content="([^"]+)" ?\/?>/;
 
 /**
  * The bytes of a built page with the headers it is served with.

@@ -88,8 +88,10 @@ test('a part that would end its element, or a part that there is not, is refused
   const top = copyOf('broken');
   const page = join(top, 'attestation/console/page.html');
   const whole = readFileSync(page, 'utf8');
-  writeFileSync(page, '{{elsewhere}}');
-  await expect(buildConsole(top)).rejects.toThrow('a part elsewhere');
+  for (const broken of [whole.replace('<script></script>', ''), whole.replace('{{policy}}', '{{version}}')]) {
+    writeFileSync(page, broken);
+    await expect(buildConsole(top)).rejects.toThrow(/page\.html has .* not once/);
+  }
   writeFileSync(page, whole);
   appendFileSync(join(top, 'attestation/console/main.ts'), '\nconsole.log(`<!-- ${start.name}`);\n');
   await expect(buildConsole(top)).rejects.toThrow('would end its element');
