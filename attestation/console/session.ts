@@ -43,13 +43,13 @@ export interface UsedPolicy {
   readonly digest: string;
 }
 
-export interface ChatMessage {
+export interface Turn {
   readonly role: 'user' | 'assistant';
   readonly content: string;
 }
 
-export interface ChatRequest {
-  readonly messages: readonly ChatMessage[];
+export interface Question {
+  readonly messages: readonly Turn[];
   readonly model: string;
   /** Empty: none is sent. */
   readonly apiKey: string;
@@ -61,7 +61,7 @@ export type ChatEvent =
   | { readonly kind: 'receipt'; readonly verdict: ReceiptVerdict }
   | { readonly kind: 'end'; readonly reason: string | undefined };
 
-export interface SessionOptions {
+export interface SessionWorld {
   readonly origin: string;
   readonly fetch: typeof globalThis.fetch;
   /** Milliseconds since 1970. */
@@ -96,7 +96,7 @@ const CHAT = '/v1/chat/completions';
 const ASKING = { kind: 'asking', outcome: undefined, document: undefined, rotated: undefined, older: undefined } as const; // prettier-ignore
 
 export class Session {
-  readonly #options: SessionOptions;
+  readonly #options: SessionWorld;
   #policy: UsedPolicy | undefined;
   #sealed: SealedFetch | undefined;
   #verdict: Verdict;
@@ -110,7 +110,7 @@ export class Session {
   /** Every accepted piece of evidence, with the policy that accepted it. */
   readonly #accepted = new Map<Verified, { readonly received: ReceivedKey; readonly policy: Policy }>();
 
-  constructor(options: SessionOptions) {
+  constructor(options: SessionWorld) {
     this.#options = options;
     this.#verdict = { ...ASKING, at: options.monotonic() };
   }
@@ -185,7 +185,7 @@ export class Session {
    * One question and its answer, as it comes. Ends with `end` when all of it came and its receipt holds.
    * @throws AttestationError of a refusal, LockedError where it may not go on, AnswerError with the server's words
    */
-  async *chat({ messages, model, apiKey, signal }: ChatRequest): AsyncGenerator<ChatEvent> {
+  async *chat({ messages, model, apiKey, signal }: Question): AsyncGenerator<ChatEvent> {
     const sealed = this.#sealed;
     if (sealed === undefined) throw new LockedError('no evidence is accepted, so nothing was sent');
     const stopped = AbortSignal.any([signal, this.#underWay.signal]);

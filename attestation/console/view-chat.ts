@@ -7,7 +7,7 @@ import { toHex } from '../encoding/bytes.ts';
 import type { FinalReceipt } from '../receipts/body.ts';
 import type { ReceiptVerdict } from '../client/receipt-options.ts';
 import { byId, element, setText } from './elements.ts';
-import { AnswerError, type ChatMessage, LockedError, type Session } from './session.ts';
+import { AnswerError, type Turn, LockedError, type Session } from './session.ts';
 import { counted, visibleText } from './text.ts';
 
 const LOCKED: Readonly<Record<Session['verdict']['kind'], string>> = {
@@ -30,7 +30,7 @@ export class ChatView {
   readonly #new = byId('chat-new', HTMLButtonElement);
   readonly #model = byId('chat-model', HTMLSelectElement);
   readonly #key = byId('chat-key', HTMLInputElement);
-  #messages: readonly ChatMessage[] = [];
+  #messages: readonly Turn[] = [];
   #answering: AbortController | undefined;
 
   constructor(session: Session, onReceipt: () => void) {
@@ -73,7 +73,7 @@ export class ChatView {
     const content = this.#text.value.trim();
     if (content === '' || this.#answering !== undefined || !this.#session.open) return;
     const answering = (this.#answering = new AbortController());
-    const messages: readonly ChatMessage[] = [...this.#messages, { role: 'user', content }];
+    const messages: readonly Turn[] = [...this.#messages, { role: 'user', content }];
     this.#log.append(said('You', content, 'mine'));
     const answer = new AnswerItem(this.#model.value);
     this.#log.append(answer.item);

@@ -1,6 +1,6 @@
 // Streamed chat answers as the page reads them, cut anywhere and of any form.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type AnswerEvent, answerEvents, errorMessage } from '../../../attestation/console/answer-events.ts';
 

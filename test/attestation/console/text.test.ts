@@ -1,6 +1,6 @@
 // Text of others as the page shows it: what would reorder or hide is written out, and nothing else changes.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { agoWords, visibleText } from '../../../attestation/console/text.ts';
 

@@ -1,6 +1,6 @@
 // Files read out of root images as image/erofs.ts writes them, and out of images that anyone wrote.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { erofsFile } from '../../../attestation/launch/erofs.ts';
 import { erofsBytes, layoutErofs } from '../../../image/erofs.ts';
