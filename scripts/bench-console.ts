@@ -1,6 +1,6 @@
-// What the console takes from evidence received to verdict shown, in headless Chromium: the time between the
+// The time of the console from evidence received to verdict shown, in headless Chromium: the time between the
 // end of the evidence's response (Resource Timing) and the change of the verdict (a MutationObserver outside
-// of the page's script), of the real page before a simulated server. Prints figures, asserts nothing.
+// of the page's script), of the real page before a simulated server. Prints figures, without a bound.
 
 import { gzipSync } from 'node:zlib';
 import { buildConsole } from '../image/console.ts';

@@ -21,7 +21,7 @@ import { PythonEnvironment } from '../src/workshop/python/environment.ts';
 function at(path: string): string {
   return fileURLToPath(new URL(`../${path}`, import.meta.url));
 }
-const page = { html: new Uint8Array(0), sha256: '', headers: {} };
+const PAGE = { html: new Uint8Array(0), sha256: '', headers: {} };
 const routes = allRoutes(
   {
     config: { ...DEFAULT_CONFIG, metrics: 'on' },
@@ -29,7 +29,7 @@ const routes = allRoutes(
     startedAt: 0,
     isDraining: () => false,
   },
-  { console: page },
+  { console: PAGE },
 );
 const python = new PythonEnvironment({ folder: '/nowhere' });
 /** Declared, never called: no job and no publication is behind them. */

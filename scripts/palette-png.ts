@@ -101,7 +101,7 @@ function reduced({ pixels }: Picture): { readonly palette: Buffer; readonly indi
     counts.set(colour, (counts.get(colour) ?? 0) + 1);
   }
   const chosen = [...counts]
-    .toSorted(([one, a], [other, b]) => b - a || one - other)
+    .toSorted(([one, few], [other, many]) => many - few || one - other)
     .slice(0, MAX_COLOURS)
     .map(([colour]) => colour);
   const index = new Map(chosen.map((colour, i) => [colour, i]));

@@ -48,7 +48,7 @@ export interface Turn {
   readonly content: string;
 }
 
-export interface Question {
+export interface ConsoleQuestion {
   readonly messages: readonly Turn[];
   readonly model: string;
   /** Empty: none is sent. */
@@ -103,7 +103,7 @@ export class Session {
   #received: ReceivedKey | undefined;
   /** By which the newest evidence was judged: the reader's, with the tick. */
   #judgedBy: Policy = observingPolicy();
-  /** Counts judgements: one that is overtaken changes nothing. */
+  /** Counts judgements: one that is overtaken has no effect. */
   #turn = 0;
   #underWay = new AbortController();
   readonly #records: ReceiptRecord<SealedEvidence>[] = [];
@@ -142,7 +142,7 @@ export class Session {
 
   /**
    * Asks for evidence and judges it. `simulated`: the reader's tick, for this judgement alone. Without a
-   * policy all is shown and nothing accepted.
+   * policy all is shown and no evidence accepted.
    */
   async judge({ simulated }: { readonly simulated: boolean }): Promise<void> {
     this.#lock();
@@ -183,9 +183,10 @@ export class Session {
 
   /**
    * One question and its answer, as it comes. Ends with `end` when all of it came and its receipt holds.
-   * @throws AttestationError of a refusal, LockedError where it may not go on, AnswerError with the server's words
+   * @throws AttestationError of a refusal, LockedError where it may not go on, AnswerError with the words of
+   * the server
    */
-  async *chat({ messages, model, apiKey, signal }: Question): AsyncGenerator<ChatEvent> {
+  async *chat({ messages, model, apiKey, signal }: ConsoleQuestion): AsyncGenerator<ChatEvent> {
     const sealed = this.#sealed;
     if (sealed === undefined) throw new LockedError('no evidence is accepted, so nothing was sent');
     const stopped = AbortSignal.any([signal, this.#underWay.signal]);

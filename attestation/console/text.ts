@@ -1,5 +1,5 @@
 // Text of servers and models as it is shown: characters that reorder what stands around them, or that show
-// as nothing, are written out (Unicode UAX #9, §2; UTS #39). Marks of a direction alone stay: languages
+// as empty, are written out (Unicode UAX #9, §2; UTS #39). Marks of a direction alone stay: languages
 // written from right to left need them, and each text is a block with a direction of its own.
 
 // eslint-disable-next-line no-control-regex

@@ -1,4 +1,4 @@
-// What the evidence shows, check by check: the properties in words, what no proof can show, the models with
+// The findings in the evidence, check by check: the properties in words, what no proof can show, the models with
 // their digests, and every rule as it came out.
 
 import { detailOf, type Meaning, meaningOf, NEVER_PROVEN, type Standing } from '../appraise/explain.ts';
@@ -49,7 +49,7 @@ export class ProofView {
     this.#showModels(verdict);
     this.#checks.replaceChildren(...checks.map(rowOf));
     setText(byId('checks-count', HTMLElement), countsOf(checks));
-    // What failed is what a reader looks for; a choice of the reader's own stays.
+    // A reader looks for the checks that failed; a choice of the reader's own stays.
     if (verdict.kind === 'refused' || this.#opened) this.#more.open = verdict.kind === 'refused';
     this.#opened = verdict.kind === 'refused';
   }

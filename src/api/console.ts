@@ -1,5 +1,5 @@
 // GET /: the console, a page that judges this server's evidence and seals to its key (docs/console.md). The
-// same bytes as the local proxy serves; open, since it holds nothing of this server.
+// same bytes as the local proxy serves; open, since it holds no data of this server.
 
 import type { ConsolePage } from '@assay/attestation/console';
 import { route } from '../http/route.ts';

@@ -184,7 +184,7 @@ async function writePolicy(
     models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
     configs: [Buffer.from(configDigest(config)).toString('hex')],
     guestPolicy: 'baseline',
-    // For the console and clients that seal; what is simulated has nothing to lose by it.
+    // For the console and clients that seal; a simulated server loses no protection by it.
     channel: 'sealed',
   };
   const path = join(folder, 'policy.json');

@@ -1,5 +1,5 @@
-// The page as it is built: the same bytes anywhere, one file, within its size, with a policy that lets its own
-// script and style run and nothing else (docs/console.md [B25] [B26]).
+// The page as it is built: the same bytes anywhere, one file, within its size, with a
+// policy that lets its own script and style run alone (docs/console.md [B25] [B26]).
 
 import { createHash } from 'node:crypto';
 import {

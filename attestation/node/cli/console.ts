@@ -1,7 +1,7 @@
 // `assay-verify console https://HOST`: the proxy with the console, at an address that is new each time, since
 // a page that had this port before may have left something for its origin. `--check URL` compares the page a
-// server hands out with the one of this build: that finds drift, and no attacker, who can hand a browser
-// something else.
+// server hands out with the one of this build: that finds drift, and no attacker: a browser can be
+// handed another.
 
 import { policyToJson, type Policy } from '../../appraise/policy.ts';
 import { boundedBody } from '../../client/evidence.ts';
@@ -27,7 +27,7 @@ export async function commandConsole({ proxy }: Console, world: CliWorld): Promi
   return commandProxy(proxy, world, (policy) => consoleFor(policy, page));
 }
 
-/** What the page seals to is a key: a policy that takes connections alone would refuse it there. */
+/** The page seals to a key: a policy that takes connections alone would refuse it there. */
 function consoleFor(policy: Policy, page: ProxyConsoleOptions['page']): ProxyConsoleOptions {
   const says = policy.measurements.length > 0;
   if (says && policy.channel !== 'sealed')

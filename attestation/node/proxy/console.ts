@@ -1,5 +1,5 @@
 // The console at the local proxy (docs/console.md): the page at `/`, what the proxy was started with at
-// `/console.json`, and nothing else beside `/v1/`. A page of another port of this machine, or of a name that
+// `/console.json`, and no more beside `/v1/`. A page of another port of this machine, or of a name that
 // was pointed here, is refused: Host and Origin have the proxy's own port. What the upstream answers is no
 // page of this origin: a browser that is shown it runs none of it.
 

@@ -17,9 +17,9 @@ function stream(...events: readonly unknown[]): Buffer {
   return Buffer.from(events.map((event) => `data: ${typeof event === 'string' ? event : JSON.stringify(event)}\r\n\r\n`).join('')); // prettier-ignore
 }
 
-const delta = (words: object, finish: string | null = null): object => ({
-  choices: [{ index: 0, delta: words, finish_reason: finish }],
-});
+function delta(words: object, finish: string | null = null): object {
+  return { choices: [{ index: 0, delta: words, finish_reason: finish }] };
+}
 
 test.each([1, 2, 3, 7, 1000])('text, reasoning and finish in pieces of %i bytes', async (pieceBytes) => {
   const bytes = stream(delta({ role: 'assistant', content: '' }), delta({ reasoning_content: 'hm' }), delta({ content: 'Grüße 👋' }), delta({}, 'length'), '[DONE]'); // prettier-ignore

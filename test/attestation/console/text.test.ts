@@ -1,4 +1,4 @@
-// Text of others as the page shows it: what would reorder or hide is written out, and nothing else changes.
+// Text of others as the page shows it: what would reorder or hide is written out; the rest stays.
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';

@@ -1,7 +1,7 @@
 // The console in headless Chromium, in conversation (docs/console.md): an accepted chat with its receipt, a
-// stream that was tampered with or cut, a server without receipts, a key that rotates and a server that starts
-// anew in the middle, two tabs, a reload, files for the archive, and what is left in the browser. Skipped,
-// loudly, without Chromium.
+// stream that was tampered with or cut, a server without receipts, a key that rotates and a server that
+// starts anew in the middle, two tabs, a reload, files for the archive, and what is left in the browser.
+// Skipped, loudly, without Chromium.
 
 import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -102,7 +102,7 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     await tab.page.unroute('**/v1/sealed');
     await tab.ask('And now?');
     await tab.page.waitForSelector('#chat-log .seal.good');
-    // What was broken is not part of the conversation.
+    // A broken answer is not part of the conversation.
     expect(guest.api.engine.requests.at(-1)?.prompt).toMatchObject({ messages: [{ role: 'user', content: 'And now?' }] });
   }); // prettier-ignore
 

@@ -1,6 +1,6 @@
 // The console in headless Chromium, verdict by verdict (docs/console.md [B24]): each class of refusal, what
 // is not judged, the simulated TEE with and without its tick; what is proven is told from what is not, and
-// nothing is sent before a verdict accepts. Skipped, loudly, without Chromium.
+// no text is sent before a verdict accepts. Skipped, loudly, without Chromium.
 
 import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';

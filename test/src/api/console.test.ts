@@ -1,4 +1,5 @@
-// GET / of the server (docs/console.md [B26]): the page as it was built, with its headers; off, `/` is no path.
+// GET / of the server (docs/console.md [B26]): the page as it was built, with its headers; off, `/` is no
+// path.
 
 import { afterEach, expect, test } from 'vitest';
 import { readConsolePage } from '../../../attestation/node/console-page.ts';

@@ -12,13 +12,13 @@ import { cli, POLICY, type Ran } from '../../../fixtures/attestation/cli.ts';
 const SEALED = POLICY.replace('{', '{"channel":"sealed",');
 
 let server: AttestedServer;
-const pages: Server[] = [];
+const PAGES: Server[] = [];
 beforeAll(async () => {
   server = await startAttestedServer();
 });
 afterAll(() => server.close());
 afterEach(async () => {
-  for (const page of pages.splice(0)) await new Promise((resolve) => page.close(resolve));
+  for (const page of PAGES.splice(0)) await new Promise((resolve) => page.close(resolve));
 });
 
 async function during(args: readonly string[], use: (url: string) => Promise<void>): Promise<Ran> {
@@ -50,7 +50,7 @@ test('prints an address that is new each time, serves the page there, and offers
       };
       expect(given.upstream).toBe(server.origin);
       expect(JSON.parse(given.policy)).toMatchObject({ channel: 'sealed', models: {} });
-      // What weakens a policy is in no file, so the page has to be told of it by its reader.
+      // No file can say a weakening of a policy, so the reader has to tell the page of it.
       expect(given.policy).not.toMatch(/simulated/i);
     });
     expect(ran).toMatchObject({
@@ -87,7 +87,7 @@ test('refuses what verify refuses: 10, and does not listen', async () => {
 
 async function pageOf(status: number, body: Uint8Array | string): Promise<string> {
   const page = createServer((_request, response) => response.writeHead(status).end(body));
-  pages.push(page);
+  PAGES.push(page);
   page.listen(0, '127.0.0.1');
   await once(page, 'listening');
   return `http://127.0.0.1:${(page.address() as AddressInfo).port}`;
