@@ -62,7 +62,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
     files: 474,
-    lines: 65_000,
+    lines: 65_200,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -81,13 +81,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 114,
-    lines: 18_300,
+    lines: 18_400,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 86,
-    lines: 14_200,
+    lines: 14_250,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
