@@ -1,5 +1,5 @@
-// The findings in the evidence, check by check: the properties in words, what no proof can show, the models with
-// their digests, and every rule as it came out.
+// The findings in the evidence, check by check: the properties in words, what no proof can show, the models
+// with their digests, and every rule as it came out.
 
 import { detailOf, type Meaning, meaningOf, NEVER_PROVEN, type Standing } from '../appraise/explain.ts';
 import type { Verified } from '../appraise/appraise.ts';

@@ -1,5 +1,5 @@
-// The evidence to accept, and where: the flags that all judging commands share, and the policy they amount to. Flags
-// that weaken a policy exist here and nowhere in a policy file.
+// The evidence to accept, and where: the flags that all judging commands share, and the policy they amount
+// to. Flags that weaken a policy exist here and nowhere in a policy file.
 
 import { ANY, boundedCount, wrong } from './options.ts';
 import {
