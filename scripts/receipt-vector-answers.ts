@@ -227,7 +227,7 @@ function row(name: string, stream: string, passed: string, code: string | null =
 }
 
 export function streamVectors(): readonly StreamVector[] {
-  return [...acceptedStreams(), ...cutStreams(), ...otherStreams()];
+  return [...acceptedStreams(), ...cutStreams(), ...otherStreams(), ...endings()];
 }
 
 function acceptedStreams(): readonly StreamVector[] {
@@ -360,5 +360,85 @@ function otherStreams(): readonly StreamVector[] {
     row('no base64url', `${OPEN}${BODY}${comment('assay-receipt ####')}${DONE}`, BODY, 'receipt_malformed'),
     row('two openings', `${OPEN}${GOOD}`, '', 'receipt_malformed'),
     row('an unknown comment', `${OPEN}${comment('assay-else x')}`, '', 'receipt_malformed'),
+  ];
+}
+
+const MESSAGE: readonly Event[] = [
+  { name: 'message_start', data: '{"type":"message_start","message":{"usage":{"input_tokens":12}}}' },
+  {
+    name: 'content_block_delta',
+    data: '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Blue."}}',
+  },
+];
+const [MESSAGE_START = '', MESSAGE_DELTA = ''] = MESSAGE.map(eventText);
+const MESSAGE_LAST = receiptComment(finalOf(transcriptOf(MESSAGE), 2));
+const MESSAGE_TEXT = `${MESSAGE_START}${MESSAGE_DELTA}`;
+const MESSAGES = `${OPEN}${MESSAGE_TEXT}${MESSAGE_LAST}`;
+const STOP = eventText({ name: 'message_stop', data: '{"type":"message_stop"}' });
+const MESSAGE_FAILED = receiptComment(
+  finalOf(transcriptOf(MESSAGE), 2, {
+    outcome: { ...FINAL.outcome, end: 'error', errorCode: 'engine_crashed' },
+  }),
+);
+const MESSAGE_ERROR =
+  '{"type":"error","error":{"type":"api_error","message":"the engine ended unexpectedly","details":{"error_code":"engine_crashed"}},"request_id":"r"}';
+const MORE = '"delta":{"type":"text_delta","text":" More."}';
+
+/** Readers go by the name of an event, by the type in its data, or by how the data begins. */
+function endings(): readonly StreamVector[] {
+  const padded = eventText({ name: 'message_stop', data: '{"type":"message_stop","obfuscation":"aaaa"}' });
+  const behind = (name: string, event: Event): StreamVector =>
+    row(name, `${MESSAGES}${eventText(event)}`, MESSAGE_TEXT, 'receipt_transcript');
+  const behindError = (name: string, event: Event): StreamVector => {
+    const stream = `${OPEN}${MESSAGE_TEXT}${MESSAGE_FAILED}${eventText(event)}`;
+    return row(name, stream, MESSAGE_TEXT, 'receipt_transcript');
+  };
+  const before = (name: string, event: Event): StreamVector =>
+    row(name, GOOD.replace(FIRST, eventText(event)), ROLE, 'receipt_transcript');
+  const [, { data: completed = '' } = {}] = RESPONSES;
+  const error = eventText({ name: 'error', data: MESSAGE_ERROR });
+  return [
+    row('messages', `${MESSAGES}${STOP}`, `${MESSAGE_TEXT}${STOP}`),
+    row('messages, padded', `${MESSAGES}${padded}`, `${MESSAGE_TEXT}${padded}`),
+    row(
+      'an error of messages',
+      `${OPEN}${MESSAGE_TEXT}${MESSAGE_FAILED}${error}`,
+      `${MESSAGE_TEXT}${error}`,
+    ),
+    behind('text behind the last receipt, by the type', {
+      name: 'message_stop',
+      data: `{"type":"content_block_delta","index":0,${MORE}}`,
+    }),
+    behind('text behind the last receipt, beside the type', {
+      name: 'message_stop',
+      data: `{"type":"message_stop",${MORE}}`,
+    }),
+    behind('an end of another name', { name: 'content_block_stop', data: '{"type":"message_stop"}' }),
+    behind('an end that is no object', { name: 'message_stop', data: '[]' }),
+    behind('an end with more behind it', { data: '[DONE] ' }),
+    behind('a named end', { name: 'message_stop', data: '[DONE]' }),
+    behindError('text for an error, by the type', {
+      name: 'error',
+      data: MESSAGE_ERROR.replace('"type":"error"', `"type":"content_block_delta",${MORE}`),
+    }),
+    behindError('text beside an error without a name', {
+      data: `{"error":{"code":"engine_crashed"},"choices":[{"delta":{"content":"More."}}]}`,
+    }),
+    behindError('an error that is a text', { name: 'error', data: '{"type":"error","error":"crash"}' }),
+    before('an end with more behind it, before the receipt', { data: '[DONE]x' }),
+    before('a named end, before the receipt', { name: 'x', data: '[DONE]' }),
+    before('an end by the type alone, before the receipt', {
+      name: 'content_block_stop',
+      data: '{"type":"\\u006dessage_stop"}',
+    }),
+    before('an unnamed end of responses, before the receipt', { data: completed }),
+    before('an end of responses by another name, before the receipt', {
+      name: 'response.in_progress',
+      data: completed,
+    }),
+    before('an end of responses of another type, before the receipt', {
+      name: 'response.completed',
+      data: '{"type":"response.failed"}',
+    }),
   ];
 }
