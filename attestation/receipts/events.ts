@@ -28,6 +28,12 @@ export class EventSplitter {
   /** The byte before was a carriage return, which a line feed may complete. */
   #afterCr = false;
   #open = true;
+  #taken = 0;
+
+  /** Bytes of all blocks so far that were whole. */
+  get taken(): number {
+    return this.#taken;
+  }
 
   /** The blocks that are whole. */
   push(bytes: Uint8Array): readonly StreamBlock[] {
@@ -79,6 +85,7 @@ export class EventSplitter {
     const [only] = this.#parts;
     const bytes = this.#parts.length === 1 && only !== undefined ? only : concatBytes(...this.#parts);
     this.#parts = [];
+    this.#taken += this.#bytes;
     this.#bytes = 0;
     this.#open = true;
     this.#blank = true;

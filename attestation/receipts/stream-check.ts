@@ -59,6 +59,11 @@ export class StreamCheck {
     return this.#final;
   }
 
+  /** Bytes that arrived in whole events and comments. */
+  get wholeBytes(): number {
+    return this.#splitter.taken;
+  }
+
   /** The bytes to hand on. @throws AttestationError receipt_… */
   async push(bytes: Uint8Array): Promise<readonly Uint8Array[]> {
     const passed: Uint8Array[] = [];
