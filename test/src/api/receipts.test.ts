@@ -286,6 +286,12 @@ describe('[R16] GET /v1/receipts/{id}', () => {
   });
 });
 
+test('[R16] where receipts are off there is no such route', async () => {
+  await start({ deps: { receipts: null } });
+  const response = await kept('0'.repeat(32));
+  expect([response.status, await response.json()]).toMatchObject([404, { error: { code: 'unknown_url' } }]);
+});
+
 describe('[R15] chains', () => {
   test('200 answers at once make one chain without gaps', async () => {
     await start();
