@@ -415,6 +415,9 @@ function endings(): readonly StreamVector[] {
     }),
     behind('an end of another name', { name: 'content_block_stop', data: '{"type":"message_stop"}' }),
     behind('an end that is no object', { name: 'message_stop', data: '[]' }),
+    behind('the end of another dialect', { data: '[DONE]' }),
+    row('the end of another dialect, unnamed', `${OPEN}${BODY}${LAST}${STOP}`, BODY, 'receipt_transcript'),
+    behindError('an error of another dialect', { data: ERROR }),
     behind('an end with more behind it', { data: '[DONE] ' }),
     behind('a named end', { name: 'message_stop', data: '[DONE]' }),
     behindError('text for an error, by the type', {

@@ -47,6 +47,8 @@ export class StreamCheck {
   /** Responses have come to their end; `failed`: to one that tells of an error. */
   #covered: { readonly failed: boolean } | undefined;
   #usage: ReportedUsage | undefined;
+  /** Its events have names, as in all streams of one dialect or in none. */
+  #named: boolean | undefined;
   #ended = false;
 
   constructor(expected: ExpectedAnswer, { onFinal }: StreamCheckOptions = {}) {
@@ -108,6 +110,7 @@ export class StreamCheck {
     if (event.role === 'doubtful')
       throw refused('receipt_transcript', 'the stream has an event that ends it for some readers only');
     this.#transcript.add(name, data);
+    this.#named ??= name !== '';
     if (event.role === 'covered') this.#covered = event;
     if (data.includes('"usage":{')) this.#usage = usageIn(jsonOf(data)) ?? this.#usage;
   }
@@ -115,7 +118,8 @@ export class StreamCheck {
   /** The one event that may follow the last receipt. */
   #last(name: string, data: string, { outcome }: FinalReceipt): void {
     const event = roleOf(name, data);
-    if (this.#ended || this.#covered !== undefined || event.role !== 'last')
+    const ofDialect = this.#named === undefined || this.#named === (name !== '');
+    if (this.#ended || this.#covered !== undefined || event.role !== 'last' || !ofDialect)
       throw refused('receipt_transcript', 'the stream has an event that no receipt covers');
     if (event.errorCode !== outcome.errorCode)
       throw refused('receipt_transcript', 'the stream ends in another way than its receipt says', {

@@ -155,7 +155,7 @@ type StreamCheck struct {
 	covered        *eventRole
 	usage          *usage
 	final          *Opened
-	ended          bool
+	ended, named   bool
 	ready          []byte
 }
 
@@ -226,6 +226,9 @@ func (c *StreamCheck) add(event streamEvent) error {
 	case role.kind == "covered":
 		c.covered = &role
 	}
+	if c.events == 0 {
+		c.named = event.name != ""
+	}
 	c.events++
 	c.hash.Write([]byte(event.name + "\n" + event.data + "\n"))
 	if strings.Contains(event.data, `"usage":{`) {
@@ -239,7 +242,9 @@ func (c *StreamCheck) add(event streamEvent) error {
 // The one event that may follow the last receipt.
 func (c *StreamCheck) last(event streamEvent) error {
 	receipt, role := c.final.Receipt, roleOf(event)
-	if c.ended || c.covered != nil || role.kind != "last" {
+	// The events of a stream all have names, or none has.
+	ofDialect := c.events == 0 || c.named == (event.name != "")
+	if c.ended || c.covered != nil || role.kind != "last" || !ofDialect {
 		return refuse("receipt_transcript", "the stream has an event that no receipt covers")
 	}
 	if role.isError != receipt.hasError || role.code != receipt.ErrorCode {

@@ -135,6 +135,7 @@ class StreamCheck:
         self._withheld: List[bytes] = []
         self._covered: Optional[Role] = None
         self._usage: Optional[Tuple[Optional[float], Optional[float]]] = None
+        self._named: Optional[bool] = None
         self._ended = False
         self._ready: List[bytes] = []
         self.final: Optional[Opened] = None
@@ -191,6 +192,8 @@ class StreamCheck:
             raise AssayError("receipt_transcript", "the stream has an event that ends it for some readers only")
         self._events += 1
         self._hash.update(f"{event.name}\n{event.data}\n".encode())
+        if self._named is None:
+            self._named = event.name != ""
         if role.kind == "covered":
             self._covered = role
         if '"usage":{' in event.data:
@@ -198,7 +201,9 @@ class StreamCheck:
 
     def _last(self, event: Event, receipt: Receipt) -> None:
         role = _role(event)
-        if self._ended or self._covered is not None or role.kind != "last":
+        # The events of a stream all have names, or none has.
+        of_dialect = self._named is None or self._named == (event.name != "")
+        if self._ended or self._covered is not None or role.kind != "last" or not of_dialect:
             raise AssayError("receipt_transcript", "the stream has an event that no receipt covers")
         if role.error_code != receipt.error_code:
             raise AssayError("receipt_transcript", "the stream ends in another way than its receipt says")
