@@ -171,6 +171,7 @@ function blocksOf(stream: Uint8Array): readonly StreamBlock[] | undefined {
 
 const shape = shapeReaders('receipt_malformed');
 const MAX_TEXT = 96 * 1024 * 1024;
+const SALT_BYTES = 32;
 
 /** The receipts of an archive, of `{receipt, salt}` as the server gives it, or of one entry of either. */
 export function receiptsIn(json: Json): readonly ReceiptFile[] {
@@ -186,9 +187,12 @@ function receiptOfJson(json: Json): ReceiptFile {
     fromBase64(shape.string(entry[name], name, 8192), name);
   const text = (name: 'request' | 'response'): Uint8Array | undefined =>
     entry[name] === undefined ? undefined : utf8(shape.string(entry[name], name, MAX_TEXT));
+  const salt = bytes('salt');
+  if (salt.length !== SALT_BYTES)
+    throw malformed('receipt_malformed', `salt is ${salt.length} bytes, expected ${SALT_BYTES}`);
   return {
     receipt: bytes('receipt'),
-    salt: bytes('salt'),
+    salt,
     request: text('request'),
     response: text('response'),
   };

@@ -226,9 +226,16 @@ describe('[R24] assay-verify receipt', () => {
     const later = vectors.receipts.find(({ name }) => name === 'a later version')?.receipt ?? '';
     const receipt = Buffer.from(later, 'hex').toString('base64');
     const salt = Buffer.alloc(32).toString('base64');
-    const files = { 'later.json': JSON.stringify({ receipt, salt }), 'none.json': '{}', text: 'hello' };
+    const short = Buffer.alloc(31).toString('base64');
+    const files = {
+      'later.json': JSON.stringify({ receipt, salt }),
+      'short.json': JSON.stringify({ receipt, salt: short }),
+      'none.json': '{}',
+      text: 'hello',
+    };
     expect((await cli(['receipt', 'later.json'], { files })).code).toBe(20);
     expect((await cli(['receipt', 'none.json'], { files })).code).toBe(30);
+    expect((await cli(['receipt', 'short.json'], { files })).code).toBe(30);
     expect((await cli(['receipt', 'text'], { files })).code).toBe(30);
     for (const wrong of [
       ['receipt'],
