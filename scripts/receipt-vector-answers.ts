@@ -400,11 +400,7 @@ function endings(): readonly StreamVector[] {
   return [
     row('messages', `${MESSAGES}${STOP}`, `${MESSAGE_TEXT}${STOP}`),
     row('messages, padded', `${MESSAGES}${padded}`, `${MESSAGE_TEXT}${padded}`),
-    row(
-      'an error of messages',
-      `${OPEN}${MESSAGE_TEXT}${MESSAGE_FAILED}${error}`,
-      `${MESSAGE_TEXT}${error}`,
-    ),
+    row('an error of messages', `${OPEN}${MESSAGE_TEXT}${MESSAGE_FAILED}${error}`, `${MESSAGE_TEXT}${error}`),
     behind('text behind the last receipt, by the type', {
       name: 'message_stop',
       data: `{"type":"content_block_delta","index":0,${MORE}}`,

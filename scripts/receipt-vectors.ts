@@ -141,6 +141,12 @@ function formRows(good: Uint8Array): readonly Row[] {
       encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(audit)]),
       'receipt_signature',
     ],
+    // What else the key signs, or is to: other content types in the same structure.
+    ...['vnd.assay.sealed-keys+cbor', 'vnd.assay.job+cbor'].map((type): Row => {
+      const structure = ['Signature1', coseHeader(`application/${type}`), new Uint8Array(0), body];
+      const other = encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(encodeCbor(structure))]);
+      return [`the signature of ${type}`, other, 'receipt_signature'];
+    }),
     [
       'the signature of the payload alone',
       encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(body)]),
