@@ -157,7 +157,7 @@ function handshake(
 
 type FirstBytes = { readonly kind: 'bytes'; readonly bytes: Buffer } | { readonly kind: 'closed' | 'silent' };
 
-/** What comes until it is enough, or until no more does; and then the end of the socket. */
+/** Reads until it is enough, or until no more comes; then ends the socket. */
 function firstBytes(
   socket: Socket,
   timeoutMs: number,

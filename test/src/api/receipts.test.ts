@@ -122,7 +122,7 @@ test('[R5] a form that goes on behind its end is committed to whole', async () =
       const piece = pieces.shift();
       if (piece === undefined) return controller.close();
       controller.enqueue(Buffer.from(piece));
-      // What is read before the next is sent has been read by the form.
+      // The form has read this one before the next is sent.
       await new Promise((resolve) => setImmediate(resolve));
       return undefined;
     },
