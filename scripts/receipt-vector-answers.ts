@@ -1,5 +1,5 @@
-// The vectors of whole answers: what a client sent and was shown, what arrived, and what a client must make of
-// it. Streams have a file of their own.
+// The vectors of whole answers: what a client sent and was shown, what arrived, and what a client must make
+// of it. Streams have a file of their own.
 
 import type { FinalReceipt } from '../attestation/receipts/body.ts';
 import { encodeReceipt } from '../attestation/receipts/receipt.ts';

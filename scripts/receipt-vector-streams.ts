@@ -277,7 +277,7 @@ function endings(): readonly StreamVector[] {
   };
   const before = (name: string, event: Event): StreamVector =>
     row(name, GOOD.replace(FIRST, eventText(event)), ROLE, 'receipt_transcript');
-  const [, { data: completed = '' } = {}] = RESPONSES;
+  const completed = RESPONSES.at(-1)?.data ?? '';
   const error = eventText({ name: 'error', data: MESSAGE_ERROR });
   return [
     row('messages', `${MESSAGES}${STOP}`, `${MESSAGE_TEXT}${STOP}`),

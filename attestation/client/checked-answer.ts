@@ -91,7 +91,8 @@ export class CheckedAnswer<E> {
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
-    const responseBody = options.keepContent === true ? concatBytes(...this.#received).subarray(0, responseBytes) : undefined;
+    const responseBody =
+      options.keepContent === true ? concatBytes(...this.#received).subarray(0, responseBytes) : undefined;
     try {
       await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
     } catch (cause) {

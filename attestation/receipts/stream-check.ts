@@ -15,8 +15,7 @@ import {
   type ReportedUsage,
   usageIn,
 } from './check.ts';
-import { jsonOf, roleOf } from './endings.ts';
-import { EventSplitter, type StreamBlock } from './events.ts';
+import { EventSplitter, jsonOf, roleOf, type StreamBlock } from './events.ts';
 import { openReceipt, receiptDigest } from './receipt.ts';
 import { TranscriptHash } from './transcript-hash.ts';
 

@@ -62,7 +62,8 @@ async function digestsIn(file: string): Promise<readonly string[]> {
   });
   if (bytes[0] !== 0x7b) return [digestOfReceipt(bytes)];
   const receipts = receiptTexts(bytes.toString());
-  if (receipts.length === 0) throw new UsageError('--receipt FILE has no receipt, or one that cannot be read');
+  if (receipts.length === 0)
+    throw new UsageError('--receipt FILE has no receipt, or one that cannot be read');
   return receipts.map((text) => digestOfReceipt(Buffer.from(text, 'base64')));
 }
 

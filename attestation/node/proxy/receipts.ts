@@ -98,7 +98,7 @@ export class ProxyReceipts {
   }
 }
 
-/** A connection that breaks is a refusal: clients send again after errors of the network, and this request ran. */
+/** A connection that breaks is a refusal: clients send again after other errors, and this request ran. */
 async function* whole(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   try {
     yield* body;

@@ -22,11 +22,20 @@ test('first, next, and apart where the one before it was not seen', () => {
 test('[R15] two of one place are refused, in each order of arrival', () => {
   const refused: readonly (readonly [readonly FinalReceipt[], readonly number[]])[] = [
     // The same place.
-    [[receipt(3), receipt(3)], [4, 9]],
+    [
+      [receipt(3), receipt(3)],
+      [4, 9],
+    ],
     // The later one names another before it.
-    [[receipt(3), receipt(4, { prev: filled(9) })], [4, 5]],
+    [
+      [receipt(3), receipt(4, { prev: filled(9) })],
+      [4, 5],
+    ],
     // It was there first.
-    [[receipt(4, { prev: filled(9) }), receipt(3)], [5, 4]],
+    [
+      [receipt(4, { prev: filled(9) }), receipt(3)],
+      [5, 4],
+    ],
   ];
   for (const [[one, other], [first = 0, second = 0]] of refused) {
     const sequence = new ReceiptSequence();

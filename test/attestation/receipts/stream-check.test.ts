@@ -1,5 +1,6 @@
-// A party between that cuts, edits, drops, doubles and swaps, in the streams of every dialect (docs/receipts.md
-// [R9] [R10] [R11]): an end is seen only behind the events that were signed, and behind all of them.
+// A party between that cuts, edits, drops, doubles and swaps, in the streams of every dialect
+// (docs/receipts.md [R9] [R10] [R11]): an end is seen only behind the events that were signed, and behind all
+// of them.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -20,7 +21,10 @@ interface Seen {
 /** The part of an event that a receipt answers for: not the filler, and of an error its code. */
 function told(block: string): string {
   const fields = block.split(/\r\n|\r|\n/).filter((line) => line !== '' && !line.startsWith(':'));
-  const [name, code] = [fields.find((line) => line.startsWith('event:')), /(?:error_)?code":"([^"]*)"/.exec(block)];
+  const [name, code] = [
+    fields.find((line) => line.startsWith('event:')),
+    /(?:error_)?code":"([^"]*)"/.exec(block),
+  ];
   if (block.includes('"error":{')) return `${name?.replace(': ', ':') ?? ''} error ${code?.[1] ?? ''}`;
   return fields.map((line) => line.replace(/,"obfuscation":"[^"]*"/, '').replace(': ', ':')).join('\n');
 }

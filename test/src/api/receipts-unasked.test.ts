@@ -1,5 +1,5 @@
-// An answer to a client that did not ask for receipts, byte for byte as it was without them but for one header:
-// every route, streamed or not, errors, pages of other origins (docs/receipts.md [R12]).
+// An answer to a client that did not ask for receipts, byte for byte as it was without them but for one
+// header: every route, streamed or not, errors, pages of other origins (docs/receipts.md [R12]).
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';
@@ -56,7 +56,7 @@ describe('[R12] unasked', () => {
   });
 
   test.each(ROUTES)('%s: errors are what they were', async (_, path, body) => {
-    const wrong = [{ ...body, model: 'none' }, { ...body, model: 7 }, {}, '{', '', `${'['.repeat(99)}`];
+    const wrong = [{ ...body, model: 'none' }, { ...body, model: 7 }, {}, '{', '', '['.repeat(99)];
     const asked = async (): Promise<readonly string[]> => {
       const texts = [];
       for (const each of wrong) texts.push(await plain(path, each), await plain(path, each, ORIGIN));

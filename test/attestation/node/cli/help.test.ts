@@ -99,7 +99,10 @@ test.skipIf(process.platform !== 'linux')('a file without an end is read up to a
   const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
   const read = promisify(execFile)(process.execPath, [bin, 'receipt', '/dev/zero']);
   const failed: unknown = await read.catch((error: unknown) => error);
-  expect(failed).toMatchObject({ code: 30, stderr: expect.stringContaining('has more than 268435456 bytes') });
+  expect(failed).toMatchObject({
+    code: 30,
+    stderr: expect.stringContaining('has more than 268435456 bytes'),
+  });
 });
 
 describe('a reader that leaves', () => {

@@ -92,14 +92,17 @@ describe('the proxy', () => {
     expect(archives()).toHaveLength(0);
   });
 
-  test.each([1, 40, 4096])('[R10] a stream in pieces of %d bytes that is cut has no end', async (pieceBytes) => {
-    const upTo = (text: string): string => text.slice(0, text.indexOf(': assay-receipt'));
-    const { response, text } = await asked({ stream: upTo, cut: true, pieceBytes }, { stream: true });
-    // Refused with a status where no byte has passed, else the connection breaks.
-    if (response.status === 200) expect(text).toBeInstanceOf(Error);
+  test.each([1, 40, 4096])(
+    '[R10] a stream in pieces of %d bytes that is cut has no end',
+    async (pieceBytes) => {
+      const upTo = (text: string): string => text.slice(0, text.indexOf(': assay-receipt'));
+      const { response, text } = await asked({ stream: upTo, cut: true, pieceBytes }, { stream: true });
+      // Refused with a status where no byte has passed, else the connection breaks.
+      if (response.status === 200) expect(text).toBeInstanceOf(Error);
     else expect([response.headers.get('x-should-retry'), text]).toEqual(['false', expect.stringContaining('receipt_truncated')]); // prettier-ignore
-    expect(archives()).toHaveLength(0);
-  });
+      expect(archives()).toHaveLength(0);
+    },
+  );
 
   test.each([0, 1, 40])('[R10] an answer cut after %d bytes is not to be sent again', async (cutWhole) => {
     const { response, text } = await asked({ cutWhole });

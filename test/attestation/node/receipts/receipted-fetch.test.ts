@@ -234,15 +234,18 @@ describe('[R9] [R10] streams that do not hold', () => {
     expect([ended, how.ran()]).toEqual([false, 1]);
   });
 
-  test.each([201, 429, 500])('[R10] with the status %d: refused before the first byte', async (streamStatus) => {
-    const how = signing({ streamStatus });
-    const server = await serve(how);
-    const fetch = client({ receipts: 'verify' });
-    const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
-    const asked = retrying.chat.completions.create({ ...say('x'), stream: true });
-    await expect(asked).rejects.toMatchObject({ status: 502, code: 'receipt_transcript' });
-    expect(how.ran()).toBe(1);
-  });
+  test.each([201, 429, 500])(
+    '[R10] with the status %d: refused before the first byte',
+    async (streamStatus) => {
+      const how = signing({ streamStatus });
+      const server = await serve(how);
+      const fetch = client({ receipts: 'verify' });
+      const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
+      const asked = retrying.chat.completions.create({ ...say('x'), stream: true });
+      await expect(asked).rejects.toMatchObject({ status: 502, code: 'receipt_transcript' });
+      expect(how.ran()).toBe(1);
+    },
+  );
 
   test('comments stripped: refused before the first byte', async () => {
     const how = signing({ stream: (text) => text.replaceAll(/: assay-[^\n]*\n\n/g, '') });

@@ -251,7 +251,10 @@ test.each<[FactorId, Misbehaviour]>([
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 200, 'receipts? of course!') }],
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 500, '{"error":{"code":"no"}}') }],
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 404, '{"error":{"code":"not_found"}}') }],
-  ['receipts-offered', { respond: (_, { socket }) => send(socket, 200, '{"error":{"code":"no_such_receipt"}}') }],
+  [
+    'receipts-offered',
+    { respond: (_, { socket }) => send(socket, 200, '{"error":{"code":"no_such_receipt"}}') },
+  ],
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 401, 'go away') }],
   ['receipts-offered', { respond: (_, { socket }) => void socket.destroy() }],
 ])('%s fails for this, too', async (id, how) => {
@@ -259,7 +262,8 @@ test.each<[FactorId, Misbehaviour]>([
 });
 
 test('receipts-offered is open where only a caller with an API key is told', async () => {
-  const respond: Misbehaviour['respond'] = (_, { socket }) => send(socket, 401, '{"error":{"code":"missing_api_key"}}');
+  const respond: Misbehaviour['respond'] = (_, { socket }) =>
+    send(socket, 401, '{"error":{"code":"missing_api_key"}}');
   const { grade, evidence } = (await scored({ respond })).of('receipts-offered');
   expect([grade, evidence[0]?.found]).toEqual(['not applicable', expect.stringContaining('API key')]);
 });
