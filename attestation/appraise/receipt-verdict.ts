@@ -149,7 +149,7 @@ function eventsDigest(
         continue;
       }
       const event = roleOf(block.name, block.data);
-      if (ended || event.role !== 'last' || event.errorCode !== errorCode) return undefined;
+      if (ended || event.kind !== 'last' || event.errorCode !== errorCode) return undefined;
       ended = true;
     }
   return transcript.events === events ? transcript.digest() : undefined;

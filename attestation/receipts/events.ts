@@ -145,16 +145,16 @@ function refusedEvent(what: string): Error {
  * no receipt covers, or text behind the last receipt.
  */
 export type EventRole =
-  | { readonly role: 'part' }
+  | { readonly kind: 'part' }
   /** The last of Responses, covered by the receipt behind it. */
-  | { readonly role: 'covered'; readonly failed: boolean }
+  | { readonly kind: 'covered'; readonly failed: boolean }
   /** The one event that may follow the last receipt; the code of an error, undefined of any other end. */
-  | { readonly role: 'last'; readonly errorCode: string | undefined }
+  | { readonly kind: 'last'; readonly errorCode: string | undefined }
   /** An end for one reader only, or with more in it than an end. */
-  | { readonly role: 'doubtful' };
+  | { readonly kind: 'doubtful' };
 
-const PART: EventRole = { role: 'part' };
-const DOUBTFUL: EventRole = { role: 'doubtful' };
+const PART: EventRole = { kind: 'part' };
+const DOUBTFUL: EventRole = { kind: 'doubtful' };
 const DONE = '[DONE]';
 const RESPONSES_ENDS = new Set(['response.completed', 'response.incomplete', 'response.failed']);
 /** The filler of a padded event stands beside its type. */
@@ -162,20 +162,20 @@ const STOP_KEYS = new Set(['type', 'obfuscation']);
 
 export function roleOf(name: string, data: string): EventRole {
   if (data.startsWith(DONE))
-    return data === DONE && name === '' ? { role: 'last', errorCode: undefined } : DOUBTFUL;
+    return data === DONE && name === '' ? { kind: 'last', errorCode: undefined } : DOUBTFUL;
   const json = recordOf(jsonOf(data));
   const type = typeof json?.['type'] === 'string' ? json['type'] : '';
   if (RESPONSES_ENDS.has(name) || RESPONSES_ENDS.has(type))
-    return name === type ? { role: 'covered', failed: name === 'response.failed' } : DOUBTFUL;
+    return name === type ? { kind: 'covered', failed: name === 'response.failed' } : DOUBTFUL;
   const keys = Object.keys(json ?? {});
   if (name === 'message_stop' || type === 'message_stop') {
     const bare = name === type && keys.every((key) => STOP_KEYS.has(key) && typeof json?.[key] === 'string');
-    return bare ? { role: 'last', errorCode: undefined } : DOUBTFUL;
+    return bare ? { kind: 'last', errorCode: undefined } : DOUBTFUL;
   }
   const error = recordOf(json?.['error']);
   if (name !== 'error' && type !== 'error' && error === undefined) return PART;
   const whole = name === '' ? keys.length === 1 : name === 'error' && type === 'error';
-  return whole && error !== undefined ? { role: 'last', errorCode: codeOf(error) } : DOUBTFUL;
+  return whole && error !== undefined ? { kind: 'last', errorCode: codeOf(error) } : DOUBTFUL;
 }
 
 /** In the words of either API. */

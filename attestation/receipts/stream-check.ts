@@ -105,12 +105,12 @@ export class StreamCheck {
     if (this.#covered !== undefined)
       throw refused('receipt_transcript', 'the stream goes on after its last event');
     const event = roleOf(name, data);
-    if (event.role === 'last') throw refused('receipt_missing', 'the stream ends without its last receipt');
-    if (event.role === 'doubtful')
+    if (event.kind === 'last') throw refused('receipt_missing', 'the stream ends without its last receipt');
+    if (event.kind === 'doubtful')
       throw refused('receipt_transcript', 'the stream has an event that ends it for some readers only');
     this.#transcript.add(name, data);
     this.#named ??= name !== '';
-    if (event.role === 'covered') this.#covered = event;
+    if (event.kind === 'covered') this.#covered = event;
     if (data.includes('"usage":{')) this.#usage = usageIn(jsonOf(data)) ?? this.#usage;
   }
 
@@ -118,7 +118,7 @@ export class StreamCheck {
   #last(name: string, data: string, { outcome }: FinalReceipt): void {
     const event = roleOf(name, data);
     const ofDialect = this.#named === undefined || this.#named === (name !== '');
-    if (this.#ended || this.#covered !== undefined || event.role !== 'last' || !ofDialect)
+    if (this.#ended || this.#covered !== undefined || event.kind !== 'last' || !ofDialect)
       throw refused('receipt_transcript', 'the stream has an event that no receipt covers');
     if (event.errorCode !== outcome.errorCode)
       throw refused('receipt_transcript', 'the stream ends in another way than its receipt says', {
