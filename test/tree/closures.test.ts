@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 470,
-    lines: 64_800,
+    lines: 64_950,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -80,13 +80,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 113,
-    lines: 18_300,
+    lines: 18_350,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 86,
-    lines: 14_300,
+    lines: 14_350,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
