@@ -62,7 +62,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
     files: 474,
-    lines: 65_200,
+    lines: 65_300,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -81,19 +81,19 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 114,
-    lines: 18_400,
+    lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 86,
-    lines: 14_250,
+    lines: 14_350,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
     files: 102,
-    lines: 16_400,
+    lines: 16_500,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
