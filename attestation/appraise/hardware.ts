@@ -38,7 +38,7 @@ export interface HardwareOptions {
   readonly endorsements?: EndorsementSource | undefined;
   /** Keeps imported vendor keys between verifications. */
   readonly keys?: KeyCache | undefined;
-  /** Judges evidence of GPUs: `appraiseGpu` of `@assay/attestation/gpu`. Without it such evidence is refused. */
+  /** Judges evidence of GPUs, which is refused without it: `appraiseGpu` of `@assay/attestation/gpu`. */
   readonly gpu?: GpuAppraiser | undefined;
 }
 

@@ -59,7 +59,7 @@ export function lintPolicy(policy: Policy): string[] {
 const SEALED_PRICE =
   'channel "sealed" proves a key and no connection: whoever ends TLS sees addresses, sizes and times, a leaked key opens what was recorded for it, and fresh evidence can be relayed';
 
-/** @throws AttestationError `malformed_policy`: the section is read here as it is when a document is judged */
+/** @throws AttestationError `malformed_policy`: the section is read as when a document is judged */
 function lintGpu({ gpu }: Policy): string[] {
   if (gpu === undefined) return [];
   const { required, rims, revocation, allowHold, topology, count } = decideGpuPolicy(gpu, 'gpu');

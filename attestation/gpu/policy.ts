@@ -36,7 +36,7 @@ export interface GpuPolicy {
   readonly ocspMaxAge?: number | undefined;
   /** Default false: a certificate on hold is refused as one revoked. */
   readonly allowHold?: boolean | undefined;
-  /** Default `whole`: linked GPUs, and those that say PPCIE, come with all their switches. `any`: not asked. */
+  /** Default `whole`: linked GPUs and those in PPCIE mode come with all switches. `any`: not asked. */
   readonly topology?: 'whole' | 'any' | undefined;
 }
 

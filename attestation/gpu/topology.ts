@@ -12,7 +12,7 @@ interface Linked {
   readonly fields: GpuFields;
 }
 
-/** The first contradiction, or undefined: all switches attested, all GPUs attested, and they see each other. */
+/** The first contradiction; undefined: all switches and GPUs are attested, and name each other. */
 export function topologyProblem(gpus: readonly Linked[], switches: readonly Linked[]): string | undefined {
   const own = switches.map(({ fields }) => reversed(fields.pdis[0] ?? ''));
   if (new Set(own).size !== own.length) return 'two switches have the same id';

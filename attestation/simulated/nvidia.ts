@@ -95,7 +95,10 @@ const KEY_NAMES: readonly NvidiaKeyName[] = ['root', 'identity', 'provisioner', 
 const DRIVER_ENTRIES = [7, ...Array.from({ length: 21 }, (_, i) => 21 + i)];
 const VBIOS_ENTRIES = [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12];
 
-/** DER Name of a simulated NVIDIA certificate. @example const subject = nvidiaName('NVIDIA GH100 Identity'); */
+/**
+ * DER Name of a simulated NVIDIA certificate.
+ * @example const subject = nvidiaName('NVIDIA GH100 Identity');
+ */
 export function nvidiaName(commonName: string): Uint8Array {
   return encodeName([
     ['CN', commonName],

@@ -65,7 +65,10 @@ function generalized(date: Date): Uint8Array {
   return encodeText(`${text}Z`, TAG.generalizedTime);
 }
 
-/** authorityInfoAccess that names an OCSP service (RFC 5280 §4.2.2.1). @example const extension = ocspService(); */
+/**
+ * authorityInfoAccess that names an OCSP service (RFC 5280 §4.2.2.1).
+ * @example const extension = ocspService();
+ */
 export function ocspService(url = 'http://ocsp.invalid'): IssueExtension {
   const name = encodeDer(0x86, new TextEncoder().encode(url));
   const access = encodeDer(TAG.sequence, encodeOid('1.3.6.1.5.5.7.48.1'), name);

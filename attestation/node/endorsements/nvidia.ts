@@ -47,7 +47,7 @@ export interface NvidiaEndorsementOptions {
 
 /** The documents that vouch for devices' measurements and certificates. */
 export interface NvidiaEndorsements {
-  /** @throws AttestationError `endorsements_unavailable`, `endorsements_invalid`, `gpu_format` and the like */
+  /** @throws AttestationError `endorsements_unavailable`, `endorsements_invalid`, `gpu_format` … */
   for(devices: readonly DeviceEvidence[]): Promise<Pick<GpuEvidence, 'manifests' | 'ocsp'>>;
   /** Milliseconds since 1970 at which the first answer kept runs out; null when none is kept. */
   expireAt(): number | null;
