@@ -79,7 +79,7 @@ interface Asked {
   readonly own: boolean;
 }
 
-/** Devices answer one nonce at a time, in tenths of a second: a report waits for no more of them than this. */
+/** Devices answer one nonce at a time, in tenths of a second: a report waits for no more of them. */
 const GPU_BATCH_MAX = 4;
 
 /** Clients remembered for the per-minute budget; the least recently seen is forgotten first. */

@@ -61,13 +61,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 474,
-    lines: 65_300,
+    files: 506,
+    lines: 68_650,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 291,
+    files: 292,
     lines: 41_400,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
@@ -80,13 +80,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 114,
+    files: 115,
     lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
+    files: 87,
     lines: 14_350,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
@@ -98,8 +98,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 67,
-    lines: 11_450,
+    files: 68,
+    lines: 11_500,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };
