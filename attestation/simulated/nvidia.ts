@@ -113,7 +113,9 @@ export function nvidiaName(commonName: string): Uint8Array {
  * const nvidia = await createSimulatedNvidia();
  * const evidence = await nvidia.evidence(nonce);
  */
-export async function createSimulatedNvidia(options: { readonly now?: Date | undefined } = {}): Promise<SimulatedNvidia> {
+export async function createSimulatedNvidia(
+  options: { readonly now?: Date | undefined } = {},
+): Promise<SimulatedNvidia> {
   const now = options.now ?? new Date();
   const made = await Promise.all(
     KEY_NAMES.map(async (name) => [name, await generateEcKey('P-384')] as const),

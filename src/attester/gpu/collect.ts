@@ -55,9 +55,7 @@ export function runHelper(
 }
 
 /** Never what the program printed: exit code, signal or error code alone. */
-function reasonOf(
-  error: Error & { readonly code?: unknown; readonly signal?: unknown },
-): string {
+function reasonOf(error: Error & { readonly code?: unknown; readonly signal?: unknown }): string {
   if (typeof error.code === 'string') return error.code;
   if (typeof error.code === 'number') return `exit ${error.code}`;
   return typeof error.signal === 'string' ? error.signal : error.name;
