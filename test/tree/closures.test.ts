@@ -92,7 +92,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 102,
+    files: 104,
     lines: 16_500,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
