@@ -1,8 +1,8 @@
-// `make bench-verify`: the cost of verifying one SNP and one TDX evidence and that of one GPU, beside the bare
-// signature checks each has to make. The floor is not estimated: the very crypto.subtle.verify calls of one
-// verification are recorded and replayed, keys imported, at once (as the verifier makes them) and one after another. Cold is a
-// new process, from import to verdict. Prints a table and has no assertions. Evidence comes from the
-// simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
+// `make bench-verify`: the cost of verifying one SNP and one TDX evidence and that of one GPU, beside the
+// bare signature checks each has to make. The floor is not estimated: the very crypto.subtle.verify calls of
+// one verification are recorded and replayed, keys imported, at once (as the verifier makes them) and one
+// after another. Cold is a new process, from import to verdict. Prints a table and has no assertions.
+// Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

@@ -93,7 +93,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'browser, the console': {
     entry: PROCESSES.console,
     files: 104,
-    lines: 16_500,
+    lines: 16_700,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
