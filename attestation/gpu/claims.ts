@@ -3,7 +3,7 @@
 import type { Certificate } from '../x509/certificate.ts';
 import { commonWindow } from '../x509/path.ts';
 import { type Comparisons, isPartial } from './manifest-rules.ts';
-import type { Device } from './subject.ts';
+import type { JudgedDevice } from './subject.ts';
 
 /** One device of an authentic set. */
 export interface GpuDeviceClaims {
@@ -36,14 +36,14 @@ export interface GpuClaims {
 }
 
 export function gpuClaims(
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   comparisons: Comparisons,
   unrevoked: boolean,
 ): GpuClaims {
   return { devices: devices.map((device) => deviceClaims(device, comparisons, unrevoked)) };
 }
 
-function deviceClaims(device: Device, comparisons: Comparisons, unrevoked: boolean): GpuDeviceClaims {
+function deviceClaims(device: JudgedDevice, comparisons: Comparisons, unrevoked: boolean): GpuDeviceClaims {
   const { family, fields, chain, ueid, manifests } = device;
   const comparison = comparisons.get(device);
   const mismatches = comparison?.mismatches ?? [];

@@ -8,16 +8,16 @@ import { deviceChainProblem, readFwid } from './certificates.ts';
 import { countText, recordAll } from './judge.ts';
 import { rootProblem } from './roots.ts';
 import { GPU_RULES } from './rules.ts';
-import type { Device, GpuContext } from './subject.ts';
+import type { JudgedDevice, GpuContext } from './subject.ts';
 
 /** Whether the reports are those of the devices their trusted certificates name; nonce and dates aside. */
 export function checkDevices(
   transcript: Transcript,
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   { now, nonce, roots }: GpuContext,
 ): boolean {
   const all = countText(devices.length, 'device');
-  const each = (problemOf: (device: Device) => string | undefined): string[] =>
+  const each = (problemOf: (device: JudgedDevice) => string | undefined): string[] =>
     devices.flatMap((device) => {
       const problem = problemOf(device);
       return problem === undefined ? [] : [`${device.name}: ${problem}`];
@@ -82,7 +82,7 @@ export function checkDevices(
   return chained && rooted && signed && named && fwids;
 }
 
-function chainProblem({ chain, signatures }: Device): string | undefined {
+function chainProblem({ chain, signatures }: JudgedDevice): string | undefined {
   const problem = deviceChainProblem(chain);
   if (problem !== undefined) return problem;
   const broken = signatures.links.findIndex((ok) => !ok);
@@ -90,7 +90,7 @@ function chainProblem({ chain, signatures }: Device): string | undefined {
   return child === undefined ? undefined : `${nameText(child.subject)}: its signature does not verify`;
 }
 
-function datesProblem(chain: Device['chain'], now: Date): string | undefined {
+function datesProblem(chain: JudgedDevice['chain'], now: Date): string | undefined {
   for (const certificate of chain) {
     const problem = validityProblem(certificate, now);
     if (problem !== undefined) return `${nameText(certificate.subject)} is ${problem}`;
@@ -98,7 +98,7 @@ function datesProblem(chain: Device['chain'], now: Date): string | undefined {
   return undefined;
 }
 
-function archProblem({ claimed, family, familyNamed, chain }: Device): string | undefined {
+function archProblem({ claimed, family, familyNamed, chain }: JudgedDevice): string | undefined {
   if (!familyNamed) {
     const [leaf] = chain;
     return `certificates name no one family (${leaf === undefined ? 'none' : nameText(leaf.subject)})`;
@@ -106,7 +106,7 @@ function archProblem({ claimed, family, familyNamed, chain }: Device): string | 
   return claimed === family.arch ? undefined : `evidence says ${claimed}, certificates are of ${family.arch}`;
 }
 
-function fwidProblem({ fields, chain }: Device): string | undefined {
+function fwidProblem({ fields, chain }: JudgedDevice): string | undefined {
   if (fields.fwid === undefined) return undefined;
   const [leaf] = chain;
   const issued = leaf === undefined ? undefined : readFwid(leaf);
@@ -115,19 +115,19 @@ function fwidProblem({ fields, chain }: Device): string | undefined {
   return `report has ${toHex(fields.fwid)}, leaf was issued for ${toHex(issued)}`;
 }
 
-function fwidText(devices: readonly Device[]): string {
+function fwidText(devices: readonly JudgedDevice[]): string {
   const absent = devices.filter(({ fields }) => fields.fwid === undefined).map(({ name }) => name);
   const compared = `${devices.length - absent.length} compared`;
   return absent.length === 0 ? compared : `${compared}; absent: ${absent.slice(0, 32).join(', ')}`;
 }
 
-function nvdec0Text(devices: readonly Device[]): string {
+function nvdec0Text(devices: readonly JudgedDevice[]): string {
   const gpus = devices.filter(({ family }) => family.kind === 'gpu');
   const enabled = gpus.filter(({ fields }) => fields.nvdec0 === 'enabled').length;
   return `on in ${enabled} of ${countText(gpus.length, 'GPU')}`;
 }
 
-function architecturesText(devices: readonly Device[]): string {
+function architecturesText(devices: readonly JudgedDevice[]): string {
   return [...new Set(devices.map(({ family }) => family.arch))].join(', ');
 }
 

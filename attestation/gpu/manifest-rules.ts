@@ -8,7 +8,7 @@ import { type Comparison, compareMeasurements } from './measurements.ts';
 import type { DecidedGpuPolicy } from './policy.ts';
 import { rootProblem } from './roots.ts';
 import { GPU_RULES } from './rules.ts';
-import type { Device, DeviceManifest, GpuContext } from './subject.ts';
+import type { JudgedDevice, DeviceManifest, GpuContext } from './subject.ts';
 
 const READING = [
   GPU_RULES.manifestXml,
@@ -19,12 +19,12 @@ const READING = [
 ] as const;
 
 /** The comparison of each device; undefined where no manifest could be read. */
-export type Comparisons = ReadonlyMap<Device, Comparison | undefined>;
+export type Comparisons = ReadonlyMap<JudgedDevice, Comparison | undefined>;
 
 /** Judges the manifests of all devices, and the devices by them. */
 export function checkManifests(
   transcript: Transcript,
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   { policy, context }: { readonly policy: DecidedGpuPolicy; readonly context: GpuContext },
 ): Comparisons {
   const needed = new Map(devices.flatMap(({ manifests }) => manifests.map((each) => [each.id, each])));
@@ -102,7 +102,7 @@ function trustRows({ transcript, manifests }: Rows, { now, roots }: GpuContext):
 }
 
 /** G23, G24: the manifest is the device's. */
-function ownerRows(transcript: Transcript, devices: readonly Device[]): void {
+function ownerRows(transcript: Transcript, devices: readonly JudgedDevice[]): void {
   const versions: string[] = [];
   const products: string[] = [];
   for (const { name, fields, family, manifests } of devices) {
@@ -123,7 +123,7 @@ function ownerRows(transcript: Transcript, devices: readonly Device[]): void {
   recordAll(transcript, GPU_RULES.manifestProduct, [...new Set(products)], 'as the certificates say');
 }
 
-function compareAll(transcript: Transcript, devices: readonly Device[]): Comparisons {
+function compareAll(transcript: Transcript, devices: readonly JudgedDevice[]): Comparisons {
   const found = new Map(
     devices.map((device) => {
       const values = device.manifests.flatMap(({ judged }) => judged?.values ?? []);
@@ -162,6 +162,6 @@ function compareAll(transcript: Transcript, devices: readonly Device[]): Compari
 }
 
 /** Whether a manifest of the device is missing, or could not be read. */
-export function isPartial({ manifests }: Device): boolean {
+export function isPartial({ manifests }: JudgedDevice): boolean {
   return manifests.some(({ judged }) => judged?.values === undefined);
 }

@@ -26,7 +26,7 @@ interface Subject {
 }
 
 /** `chains` are leaf first; those with a fault of their own are left out by the caller. */
-export async function checkRevocation(
+export async function checkStapledAnswers(
   transcript: Transcript,
   chains: readonly (readonly Certificate[])[],
   answers: readonly OcspAnswer[],

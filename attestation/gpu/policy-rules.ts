@@ -5,12 +5,12 @@ import type { Transcript } from '../transcript/checks.ts';
 import { countText, recordAll } from './judge.ts';
 import { type DecidedGpuPolicy, driverVersion, isOlder, vbiosVersion } from './policy.ts';
 import { GPU_RULES } from './rules.ts';
-import type { Device } from './subject.ts';
+import type { JudgedDevice } from './subject.ts';
 import { needsSwitches, topologyProblem } from './topology.ts';
 
 export function checkGpuPolicy(
   transcript: Transcript,
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   policy: DecidedGpuPolicy,
 ): void {
   const gpus = devices.filter(({ family }) => family.kind === 'gpu');
@@ -34,7 +34,7 @@ export function checkGpuPolicy(
 
 function checkTopology(
   transcript: Transcript,
-  { gpus, switches }: { readonly gpus: readonly Device[]; readonly switches: readonly Device[] },
+  { gpus, switches }: { readonly gpus: readonly JudgedDevice[]; readonly switches: readonly JudgedDevice[] },
   { topology }: DecidedGpuPolicy,
 ): void {
   if (switches.length === 0 && !needsSwitches(gpus))
@@ -53,7 +53,7 @@ function checkTopology(
   }
 }
 
-function checkModes(transcript: Transcript, gpus: readonly Device[], { mode }: DecidedGpuPolicy): void {
+function checkModes(transcript: Transcript, gpus: readonly JudgedDevice[], { mode }: DecidedGpuPolicy): void {
   const modes = [...new Set(gpus.map(({ fields }) => fields.mode))];
   const actual = modes.join(', ') || 'no GPU';
   if (modes.length > 1) transcript.fail(GPU_RULES.mode, `GPUs are in several modes: ${actual}`, { actual });
@@ -67,7 +67,7 @@ function checkModes(transcript: Transcript, gpus: readonly Device[], { mode }: D
 
 function checkVersions(
   transcript: Transcript,
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   { minDriver, minVbios }: DecidedGpuPolicy,
 ): void {
   if (minDriver === undefined) transcript.skip(GPU_RULES.driver, 'the policy names no minimum');
@@ -93,11 +93,11 @@ function checkVersions(
 function listRow(
   transcript: Transcript,
   row: (typeof GPU_RULES)['ueids' | 'archListed'],
-  devices: readonly Device[],
+  devices: readonly JudgedDevice[],
   {
     list,
     valueOf,
-  }: { readonly list: readonly string[] | undefined; readonly valueOf: (device: Device) => string },
+  }: { readonly list: readonly string[] | undefined; readonly valueOf: (device: JudgedDevice) => string },
 ): void {
   if (list === undefined) {
     transcript.skip(row, 'no list in the policy');

@@ -48,7 +48,7 @@ export interface GpuContext {
 }
 
 /** A device as read, with its signatures checked. */
-export interface Device {
+export interface JudgedDevice {
   /** `GPU 0`, `switch 3`: place in the evidence. */
   readonly name: string;
   readonly claimed: string;

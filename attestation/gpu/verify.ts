@@ -17,12 +17,12 @@ import { type Family, familyOf, GPU_ARCHITECTURES } from './family.ts';
 import { readGpuFields } from './fields.ts';
 import { judgeManifest } from './manifest.ts';
 import { checkManifests } from './manifest-rules.ts';
-import { checkRevocation } from './ocsp-rules.ts';
+import { checkStapledAnswers } from './ocsp-rules.ts';
 import { decideGpuPolicy, type GpuPolicy } from './policy.ts';
 import { checkGpuPolicy } from './policy-rules.ts';
 import { parseGpuReport } from './report.ts';
 import { GPU_RULES } from './rules.ts';
-import type { Device, DeviceEvidence, DeviceManifest, GpuContext, GpuEvidence } from './subject.ts';
+import type { JudgedDevice, DeviceEvidence, DeviceManifest, GpuContext, GpuEvidence } from './subject.ts';
 
 export const MAX_GPUS = 16;
 export const MAX_SWITCHES = 16;
@@ -68,7 +68,10 @@ export async function verifyGpu(
       : [judged.chain],
   );
   const chains = [...devices.map(({ chain }) => chain), ...sound];
-  const revocation = await checkRevocation(transcript, chains, answers, { policy: decided, context: given });
+  const revocation = await checkStapledAnswers(transcript, chains, answers, {
+    policy: decided,
+    context: given,
+  });
   const comparisons = checkManifests(transcript, devices, { policy: decided, context: given });
   checkGpuPolicy(transcript, devices, decided);
   const authentic = genuine && revocation.unrevoked;
@@ -105,7 +108,7 @@ function checkedContext(context: GpuContext): CheckedContext {
   return { ...context, keys: context.keys ?? createKeyCache() };
 }
 
-async function readDevices(evidence: GpuEvidence, context: CheckedContext): Promise<readonly Device[]> {
+async function readDevices(evidence: GpuEvidence, context: CheckedContext): Promise<readonly JudgedDevice[]> {
   const { devices, manifests } = evidence;
   if (devices.length === 0 || devices.length > MAX_GPUS + MAX_SWITCHES)
     throw malformed('malformed_evidence', `there are ${devices.length} devices, expected 1 to ${MAX_GPUS + MAX_SWITCHES}`); // prettier-ignore
@@ -124,7 +127,7 @@ async function readDevice(
   { arch, report: bytes, certificates }: DeviceEvidence,
   i: number,
   { evidence, context }: { readonly evidence: GpuEvidence; readonly context: CheckedContext },
-): Promise<Device> {
+): Promise<JudgedDevice> {
   const named = `device ${i}`;
   if (certificates.length === 0 || certificates.length > MAX_CERTIFICATES)
     throw malformed('malformed_evidence', `${named} has ${certificates.length} certificates, expected 1 to ${MAX_CERTIFICATES}`); // prettier-ignore
