@@ -20,7 +20,8 @@ import {
   requestInfo,
   sealInto,
 } from '../attestation/sealed/request.ts';
-import { chunkNonce, responseKeys } from '../attestation/sealed/response.ts';
+import { chunkNonce } from '../attestation/sealed/nonce.ts';
+import { responseKeys } from '../attestation/sealed/response.ts';
 import { TOP } from '../image/top.ts';
 import { BHTTP_REFUSED, DRAFT_EXAMPLE, RFC_9180_A1 } from './sealed-vectors-published.ts';
 
