@@ -105,11 +105,11 @@ async function requests(): Promise<Vector[]> {
   const header = requestHeader(keyIdOf(RECIPIENT));
   const seal = async (name: string, chunks: readonly Uint8Array[], by = header): Promise<Uint8Array> =>
     sealInto(await contextOf(name, by), by, chunks);
-  const chat = [encodeRequestHead(CHAT), ...contentChunks(CHAT, BODY)];
+  const chat = [encodeRequestHead(CHAT), ...contentChunks(encodeRequestHead(CHAT).length, BODY)];
   const whole = await seal('ephemeral 1', chat);
   const get = await seal('ephemeral 2', [
     encodeRequestHead(MODELS),
-    ...contentChunks(MODELS, new Uint8Array(0)),
+    ...contentChunks(encodeRequestHead(MODELS).length, new Uint8Array(0)),
   ]);
   const opened = (head: RequestHead, body: Uint8Array, ephemeral: string): unknown => ({
     method: head.method,

@@ -29,6 +29,11 @@ export class EventSplitter {
   #afterCr = false;
   #open = true;
 
+  /** Bytes of a block that is not whole. */
+  get heldBytes(): number {
+    return this.#bytes;
+  }
+
   /** The blocks that are whole. */
   push(bytes: Uint8Array): readonly StreamBlock[] {
     const blocks: StreamBlock[] = [];

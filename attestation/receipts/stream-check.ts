@@ -48,6 +48,7 @@ export class StreamCheck {
   #final: OpenedReceipt | undefined;
   /** Events that end an answer, and what came after them. */
   #withheld: Uint8Array[] = [];
+  #withheldBytes = 0;
   #responsesEnd: string | undefined;
   #usage: ReportedUsage | undefined;
   #ended = false;
@@ -60,6 +61,11 @@ export class StreamCheck {
   /** The last receipt, once it holds. */
   get final(): OpenedReceipt | undefined {
     return this.#final;
+  }
+
+  /** Bytes of an event that is not whole, and of an end that waits for its receipt. */
+  get heldBytes(): number {
+    return this.#splitter.heldBytes + this.#withheldBytes;
   }
 
   /** The bytes to hand on. @throws AttestationError receipt_… */
@@ -86,15 +92,20 @@ export class StreamCheck {
   async #take(block: StreamBlock, passed: Uint8Array[]): Promise<void> {
     if (block.kind === 'assay') {
       await this.#comment(block.words);
-      if (this.#final !== undefined) passed.push(...this.#withheld.splice(0));
+      if (this.#final !== undefined) {
+        passed.push(...this.#withheld.splice(0));
+        this.#withheldBytes = 0;
+      }
       return;
     }
     if (block.kind === 'event') {
       if (this.#final !== undefined) this.#last(block.name, block.data, this.#final.receipt);
       else this.#event(block.name, block.data);
     }
-    if (this.#responsesEnd !== undefined && this.#final === undefined) this.#withheld.push(block.bytes);
-    else passed.push(block.bytes);
+    if (this.#responsesEnd !== undefined && this.#final === undefined) {
+      this.#withheld.push(block.bytes);
+      this.#withheldBytes += block.bytes.length;
+    } else passed.push(block.bytes);
   }
 
   #event(name: string, data: string): void {

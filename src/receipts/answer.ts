@@ -4,12 +4,10 @@
 
 import { createHash, randomBytes, type Hash } from 'node:crypto';
 import {
-  commitment,
   type CommittedField,
   digestOfParts,
   logitBiasBytes,
   type Receipt,
-  receiptDigest,
   type ReceiptChannel,
   type ReceiptEnd,
   type ReceiptEngine,
@@ -18,6 +16,7 @@ import {
   stopBytes,
 } from '@assay/attestation/receipt';
 import type { Chains } from './chains.ts';
+import { Commitments } from './commitments.ts';
 import type { KeptReceipt } from './kept.ts';
 import { AnswerOutput } from './output.ts';
 
@@ -87,6 +86,7 @@ export class AnswerReceipt {
   readonly ask: ReceiptAsk;
   readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
+  readonly #commitments = new Commitments(this.salt);
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;
   readonly #body: Hash = createHash('sha256');
@@ -161,7 +161,7 @@ export class AnswerReceipt {
       outcome: { ...this.#soFar(200), end: null },
     });
     this.#checkpoints += 1;
-    this.#lastCheckpoint = receiptDigest(bytes);
+    this.#lastCheckpoint = sha256(bytes);
     return bytes;
   }
 
@@ -195,7 +195,7 @@ export class AnswerReceipt {
         lastCheckpoint: this.#lastCheckpoint,
         auditHead: this.#issuer.auditHead(),
       });
-      sealed = { bytes, digest: receiptDigest(bytes) };
+      sealed = { bytes, digest: sha256(bytes) };
       return sealed.digest;
     });
     if (sealed === undefined) throw new TypeError('a receipt was to be sealed');
@@ -222,7 +222,7 @@ export class AnswerReceipt {
       status,
       transcript: this.#commit('transcript', transcript),
       events: this.#events,
-      choices: this.output.choices(this.salt),
+      choices: this.output.choices(this.#commitments),
     };
   }
 
@@ -231,7 +231,7 @@ export class AnswerReceipt {
     const { seed, stop, logitBias, grammar, ...given } = this.#sampling;
     const numbers = { ...given, ...withoutMinusZero(given) };
     const committed = (field: CommittedField, bytes: string | Uint8Array): Uint8Array =>
-      this.#commit(field, new Uint8Array(createHash('sha256').update(bytes).digest()));
+      this.#commit(field, sha256(bytes));
     return {
       ...numbers,
       seed: seed ?? this.#seed,
@@ -243,8 +243,12 @@ export class AnswerReceipt {
   }
 
   #commit(field: CommittedField, digest: Uint8Array): Uint8Array {
-    return commitment(this.salt, field, digest);
+    return this.#commitments.of(field, digest);
   }
+}
+
+function sha256(bytes: string | Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest());
 }
 
 /** The numbers a caller gave: JSON knows -0, and a receipt does not. */

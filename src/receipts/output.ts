@@ -2,12 +2,8 @@
 // and the digest of its tokens. Above 16 choices there is one entry for all.
 
 import { createHash, type Hash } from 'node:crypto';
-import {
-  commitment,
-  digestOfParts,
-  MAX_RECEIPT_CHOICES,
-  type ReceiptChoice,
-} from '@assay/attestation/receipt';
+import { digestOfParts, MAX_RECEIPT_CHOICES, type ReceiptChoice } from '@assay/attestation/receipt';
+import type { Commitments } from './commitments.ts';
 
 interface Written {
   text: Hash | null;
@@ -48,14 +44,14 @@ export class AnswerOutput {
   }
 
   /** As far as it was written. */
-  choices(salt: Uint8Array): readonly ReceiptChoice[] {
+  choices(commitments: Commitments): readonly ReceiptChoice[] {
     if (this.#choices.length <= MAX_RECEIPT_CHOICES)
       return this.#choices.map((choice, index) => ({
         index,
         finishReason: choice.finishReason,
         tokens: choice.tokens,
-        outputTokens: commitment(salt, 'outputTokens', choice.tokensDigest, index),
-        outputText: commitment(salt, 'outputText', textOf(choice), index),
+        outputTokens: commitments.of('outputTokens', choice.tokensDigest, index),
+        outputText: commitments.of('outputText', textOf(choice), index),
       }));
     const all = (of: (choice: Written) => Uint8Array): Uint8Array => digestOfParts(this.#choices.map(of));
     return [
@@ -63,12 +59,11 @@ export class AnswerOutput {
         index: 0,
         finishReason: null,
         tokens: this.#choices.reduce((sum, { tokens }) => sum + tokens, 0),
-        outputTokens: commitment(
-          salt,
+        outputTokens: commitments.of(
           'outputTokens',
           all(({ tokensDigest }) => tokensDigest),
         ),
-        outputText: commitment(salt, 'outputText', all(textOf)),
+        outputText: commitments.of('outputText', all(textOf)),
       },
     ];
   }

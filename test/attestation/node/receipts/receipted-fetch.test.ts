@@ -94,10 +94,30 @@ describe('answers that hold', () => {
     expect(answer?.evidence.evidence.document.claims.length).toBeGreaterThan(0);
   });
 
-  test('a sink that fails ends the answer with its error', async () => {
-    const server = await serve(signing());
-    const fetch = client({ receipts: { sink: () => Promise.reject(new Error('the disk is full')) } });
-    await expect(post(server, fetch)).rejects.toThrow('the disk is full');
+  const full: ReceiptOptions = { sink: () => Promise.reject(new Error('the disk is full')) };
+
+  test('[R10] a sink that fails is an answer and no throw: no SDK sends again what ran', async () => {
+    const how = signing();
+    const server = await serve(how);
+    const response = await post(server, client({ receipts: full }));
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(await response.json()).toMatchObject({ error: { code: 'receipt_unkept' } });
+    expect(receiptOf(response)).toMatchObject({ state: 'refused', code: 'receipt_unkept' });
+    expect(how.ran()).toBe(1);
+    const asked = sdk(server, client({ receipts: full })).chat.completions.create(say('hello'));
+    await expect(asked).rejects.toThrow(APIError);
+    expect(how.ran()).toBe(2);
+  });
+
+  test('[R10] a sink that fails behind the words of a stream ends it with an error', async () => {
+    const comments = ': x\n\n'.repeat(200_000);
+    const how = signing({ stream: (text) => text.replace('\n\n', `\n\n${comments}`) });
+    const server = await serve(how);
+    const response = await post(server, client({ receipts: full }), { stream: true });
+    expect(response.status).toBe(200);
+    await expect(response.text()).rejects.toThrow();
+    expect(receiptOf(response)).toMatchObject({ state: 'refused', code: 'receipt_unkept' });
+    expect(how.ran()).toBe(1);
   });
 });
 
