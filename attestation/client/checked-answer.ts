@@ -107,9 +107,14 @@ export class CheckedAnswer<E> {
       await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
     } catch (cause) {
       // Not as the sink threw it: a fetch that throws is sent again, and this request ran.
-      throw new AttestationError('internal', 'receipt_unkept', 'the receipt of the answer could not be kept', {
-        cause,
-      });
+      throw new AttestationError(
+        'internal',
+        'receipt_unkept',
+        'the receipt of the answer could not be kept',
+        {
+          cause,
+        },
+      );
     }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
@@ -214,7 +219,8 @@ function noted<E>(answer: Response, checked: CheckedAnswer<E>): Response {
 
 /** The answer for a refusal before the first byte. */
 function refusalResponse({ code, message }: AttestationError, make: MakeResponse): Response {
-  const text = code.startsWith('receipt_') && code !== 'receipt_unkept' ? `receipt refused: ${message}` : message;
+  const text =
+    code.startsWith('receipt_') && code !== 'receipt_unkept' ? `receipt refused: ${message}` : message;
   const error = { message: text, type: 'attestation_error', param: null, code };
   return make(JSON.stringify({ error }), {
     status: 502,

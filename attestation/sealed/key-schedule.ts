@@ -74,12 +74,7 @@ function suiteOf(aead: number): Uint8Array {
   return concatBytes(utf8('HPKE'), u16(0x0020), u16(0x0001), u16(aead));
 }
 
-function labeledExtract(
-  suite: Uint8Array,
-  salt: Uint8Array,
-  label: Uint8Array,
-  ikm: Uint8Array,
-): Uint8Array {
+function labeledExtract(suite: Uint8Array, salt: Uint8Array, label: Uint8Array, ikm: Uint8Array): Uint8Array {
   return extract(sha256, concatBytes(VERSION, suite, label, ikm), salt);
 }
 
