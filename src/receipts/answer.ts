@@ -1,6 +1,6 @@
 // The receipt of one answer in the making: opened with the request, begun when the engine begins to work,
-// sealed once, at the answer's end, whatever that is. It holds hashes, never a text. The salt comes in last,
-// so the hashes run while the answer does.
+// sealed once, at the answer's end, whatever that is. It holds hashes, and of a text no more than the last
+// few kilobytes, until they are hashed. The salt comes in last, so the hashes run while the answer does.
 
 import { createHash, randomBytes, type Hash } from 'node:crypto';
 import {
@@ -19,6 +19,7 @@ import type { Chains } from './chains.ts';
 import { Commitments } from './commitments.ts';
 import type { KeptReceipt } from './kept.ts';
 import { AnswerOutput } from './output.ts';
+import { TextHash } from './text-hash.ts';
 
 /** How a client asked, by its headers. */
 export interface ReceiptAsk {
@@ -90,7 +91,7 @@ export class AnswerReceipt {
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;
   readonly #body: Hash = createHash('sha256');
-  readonly #transcript: Hash = createHash('sha256');
+  readonly #transcript = new TextHash();
   #events = 0;
   #checkpoints = 0;
   #lastCheckpoint: Uint8Array | undefined;
@@ -217,7 +218,7 @@ export class AnswerReceipt {
   }
 
   #soFar(status: number) {
-    const transcript = new Uint8Array(this.#transcript.copy().digest());
+    const transcript = this.#transcript.soFar();
     return {
       status,
       transcript: this.#commit('transcript', transcript),
