@@ -25,7 +25,11 @@ async function ask(url: string, mode: string | null, body: object): Promise<void
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...asked },
-    body: JSON.stringify({ messages: [{ role: 'user', content: 'once upon a time' }], temperature: 0, ...body }),
+    body: JSON.stringify({
+      messages: [{ role: 'user', content: 'once upon a time' }],
+      temperature: 0,
+      ...body,
+    }),
   });
   const text = await response.text();
   if (response.status !== 200) throw new Error(text);

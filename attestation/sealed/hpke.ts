@@ -30,6 +30,14 @@ export interface OpeningContext {
   export(context: Uint8Array, length: number): Promise<Uint8Array>;
 }
 
+/**
+ * AES-256-GCM for the chunks of one request, in the place of WebCrypto's: throws for one that does not open.
+ * Where it is at hand in the calling thread, a chunk costs no way to another and back.
+ */
+export type ChunkOpener = (
+  key: Uint8Array,
+) => (iv: Uint8Array, sealed: Uint8Array, aad: Uint8Array) => Uint8Array;
+
 /** A key pair whose private half never leaves WebCrypto. */
 export interface RecipientKey {
   /** 32 bytes: claim 7. */
@@ -53,9 +61,9 @@ const PKCS8_PREFIX = Uint8Array.from([
  * A new key pair of this process.
  * @example const { publicKey } = await generateRecipient();
  */
-export async function generateRecipient(): Promise<RecipientKey> {
+export async function generateRecipient(opener?: ChunkOpener): Promise<RecipientKey> {
   const { privateKey, publicKey } = await newPair();
-  return recipientOf(privateKey, publicKey, 'aes-256-gcm');
+  return recipientOf(privateKey, publicKey, 'aes-256-gcm', opener);
 }
 
 /** The pair of a private key of 32 bytes: for the published examples, and for one-time recipients. */
@@ -73,7 +81,12 @@ export async function importRecipient(
   return recipientOf(key, publicKey.slice(), aead);
 }
 
-function recipientOf(privateKey: CryptoKey, publicKey: Uint8Array, aead: Aead): RecipientKey {
+function recipientOf(
+  privateKey: CryptoKey,
+  publicKey: Uint8Array,
+  aead: Aead,
+  opener?: ChunkOpener,
+): RecipientKey {
   return {
     publicKey,
     async receive(enc, info) {
@@ -83,12 +96,11 @@ function recipientOf(privateKey: CryptoKey, publicKey: Uint8Array, aead: Aead): 
         throw altered('the encapsulated key could not be decapsulated', error);
       });
       const secrets = scheduleOf({ dh, enc: own, publicKey, info, aead: AEADS[aead] });
-      const next = await chunkCipher(secrets, 'decrypt');
+      const opens = opener === undefined ? await webOpener(secrets) : openerOf(secrets, opener);
       return {
         open: async (sealed, aad) => {
-          const { key, parameters } = next(aad);
           try {
-            return new Uint8Array(await crypto.subtle.decrypt(parameters, key, sealed as BufferSource));
+            return await opens(sealed, aad);
           } catch (error) {
             throw altered('a chunk does not open', error);
           }
@@ -136,6 +148,22 @@ async function agreed(privateKey: CryptoKey, peer: Uint8Array): Promise<Uint8Arr
   const dh = new Uint8Array(bits);
   if (equalBytes(dh, new Uint8Array(KEY_BYTES))) throw malformed('sealed_malformed', 'the secret is zero');
   return dh;
+}
+
+type Opens = (sealed: Uint8Array, aad: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+
+async function webOpener(secrets: ContextSecrets): Promise<Opens> {
+  const next = await chunkCipher(secrets, 'decrypt');
+  return async (sealed, aad) => {
+    const { key, parameters } = next(aad);
+    return new Uint8Array(await crypto.subtle.decrypt(parameters, key, sealed as BufferSource));
+  };
+}
+
+function openerOf({ key, baseNonce }: ContextSecrets, opener: ChunkOpener): Opens {
+  const open = opener(key);
+  let counter = 0;
+  return (sealed, aad) => open(chunkNonce(baseNonce, counter++), sealed, aad);
 }
 
 /** The key, and for each chunk its nonce: a number is taken once, whatever becomes of the chunk. */
