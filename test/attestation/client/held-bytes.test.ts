@@ -53,7 +53,14 @@ function ending(held: HeldBytes, type: string, pieces: readonly string[], keepCo
 }
 
 test.each([
-  ['a whole answer', 'application/json', ['x'.repeat(60), 'x'.repeat(60)], false, 'input_too_large', 'held_too_much'],
+  [
+    'a whole answer',
+    'application/json',
+    ['x'.repeat(60), 'x'.repeat(60)],
+    false,
+    'input_too_large',
+    'held_too_much',
+  ],
   ['an event of a stream', 'text/event-stream', ['data: ', 'x'.repeat(60), 'x'.repeat(60)], false, 'input_too_large', 'held_too_much'], // prettier-ignore
   ['a stream that is kept', 'text/event-stream', [': one\n\n', `: ${'x'.repeat(95)}\n\n`], true, 'input_too_large', 'input_too_large'], // prettier-ignore
   ['a stream that is not kept', 'text/event-stream', [': one\n\n', `: ${'x'.repeat(90)}\n\n`], false, 'receipt_missing', 'receipt_missing'], // prettier-ignore
