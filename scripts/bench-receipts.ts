@@ -15,9 +15,9 @@ const TOKENS = 400;
 const written = createFakeEngine({ script: () => Array.from({ length: EVENTS }, () => ' word') });
 const short = createFakeEngine();
 const small = await openDemo('demo-context', { slots: 1, threads: 1 });
-const realEngines = { 'demo-context': small, 'null engine': written, short };
-const without = await startApi({ realEngines, deps: { receipts: null } });
-const receipted = await startApi({ realEngines, deps: { receipts: issuer() } });
+const REAL_ENGINES = { 'demo-context': small, 'null engine': written, short };
+const without = await startApi({ realEngines: REAL_ENGINES, deps: { receipts: null } });
+const receipted = await startApi({ realEngines: REAL_ENGINES, deps: { receipts: issuer() } });
 
 /** One answer, read to its end. */
 async function ask(url: string, mode: string | null, body: object): Promise<void> {

@@ -198,7 +198,7 @@ async function main(): Promise<void> {
   // About as fast as a model of some billion parameters on a graphics card.
   const paced = createFakeEngine({
     script: () => Array.from({ length: 100 }, () => ' word'),
-    beforeToken: async () => void (await pause(5)),
+    beforeToken: () => pause(5),
   });
   await streams(client, 'an engine writes 100 tokens, one each 5 ms', {
     engine: paced,

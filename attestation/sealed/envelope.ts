@@ -19,7 +19,13 @@ export {
   type Bytes,
   type SealedChunk,
 } from './chunks.ts';
-export { type ChunkOpener, generateRecipient, type OpeningContext, type RecipientKey, type SealingContext } from './hpke.ts';
+export {
+  type ChunkOpener,
+  generateRecipient,
+  type OpeningContext,
+  type RecipientKey,
+  type SealingContext,
+} from './hpke.ts';
 export { chunkNonce } from './nonce.ts';
 export { paddedLength } from './padding.ts';
 export { keyIdOf, openRequest, type OpenedRequest, REQUEST_TYPE, RESPONSE_TYPE } from './request.ts';

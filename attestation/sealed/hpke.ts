@@ -136,7 +136,7 @@ export async function sendTo(
 
 /** The public half can be read, the private half cannot. */
 async function newPair(): Promise<{ readonly privateKey: CryptoKey; readonly publicKey: Uint8Array }> {
-  const pair = (await crypto.subtle.generateKey(X25519, false, ['deriveBits'])) as CryptoKeyPair;
+  const pair = await crypto.subtle.generateKey('X25519', false, ['deriveBits']);
   const raw = await crypto.subtle.exportKey('raw', pair.publicKey);
   return { privateKey: pair.privateKey, publicKey: new Uint8Array(raw) };
 }

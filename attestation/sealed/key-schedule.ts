@@ -46,7 +46,10 @@ const LABEL = {
 export function scheduleOf({ dh, enc, publicKey, info, aead }: ScheduleInput): ContextSecrets {
   const suite = suiteOf(aead.id);
   const prk = labeledExtract(KEM_SUITE, NONE, LABEL.eaePrk, dh);
-  const shared = labeledExpand(KEM_SUITE, prk, LABEL.sharedSecret, concatBytes(enc, publicKey), SECRET_BYTES);
+  const shared = labeledExpand(KEM_SUITE, prk, LABEL.sharedSecret, {
+    info: concatBytes(enc, publicKey),
+    length: SECRET_BYTES,
+  });
   const context = concatBytes(
     MODE_BASE,
     labeledExtract(suite, NONE, LABEL.pskIdHash, NONE),
@@ -54,9 +57,9 @@ export function scheduleOf({ dh, enc, publicKey, info, aead }: ScheduleInput): C
   );
   const secret = labeledExtract(suite, shared, LABEL.secret, NONE);
   return {
-    key: labeledExpand(suite, secret, LABEL.key, context, aead.keyBytes),
-    baseNonce: labeledExpand(suite, secret, LABEL.baseNonce, context, NONCE_BYTES),
-    exporterSecret: labeledExpand(suite, secret, LABEL.exp, context, SECRET_BYTES),
+    key: labeledExpand(suite, secret, LABEL.key, { info: context, length: aead.keyBytes }),
+    baseNonce: labeledExpand(suite, secret, LABEL.baseNonce, { info: context, length: NONCE_BYTES }),
+    exporterSecret: labeledExpand(suite, secret, LABEL.exp, { info: context, length: SECRET_BYTES }),
   };
 }
 
@@ -67,7 +70,7 @@ export function exported(
   context: Uint8Array,
   length: number,
 ): Uint8Array {
-  return labeledExpand(suiteOf(aead), exporterSecret, LABEL.sec, context, length);
+  return labeledExpand(suiteOf(aead), exporterSecret, LABEL.sec, { info: context, length });
 }
 
 function suiteOf(aead: number): Uint8Array {
@@ -82,8 +85,7 @@ function labeledExpand(
   suite: Uint8Array,
   prk: Uint8Array,
   label: Uint8Array,
-  info: Uint8Array,
-  length: number,
+  { info, length }: { readonly info: Uint8Array; readonly length: number },
 ): Uint8Array {
   return expand(sha256, prk, concatBytes(u16(length), VERSION, suite, label, info), length);
 }

@@ -50,7 +50,8 @@ export async function createSealedKeys(options: SealedKeysOptions): Promise<Seal
   const rotate = async (): Promise<void> => {
     try {
       let next = await generateRecipient(openChunk);
-      while (keyIdOf(next.publicKey) === keyIdOf(current.publicKey)) next = await generateRecipient(openChunk);
+      while (keyIdOf(next.publicKey) === keyIdOf(current.publicKey))
+        next = await generateRecipient(openChunk);
       previous = current;
       current = next;
       schedule(options.lifetimeMs);

@@ -53,7 +53,10 @@ export class ProxyReceipts {
   }
 
   /** `body`: the whole one of a request that it asks for. */
-  open({ method = 'GET', url: path = '/' }: IncomingMessage, body: Uint8Array<ArrayBuffer>): ReceiptedRequest {
+  open(
+    { method = 'GET', url: path = '/' }: IncomingMessage,
+    body: Uint8Array<ArrayBuffer>,
+  ): ReceiptedRequest {
     const options: ReceiptSettings<ShownEvidence> = {
       keepContent: this.#options.withContent,
       sink: (answer) => this.#keep(answer),
@@ -104,7 +107,7 @@ export class ProxyReceipts {
   }
 }
 
-/** A connection that breaks is a refusal as any other: its own error says to send again, and this request ran. */
+/** A connection that breaks is a refusal as well: its own error says to send again, and this request ran. */
 async function* unbroken(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   const iterator = body[Symbol.asyncIterator]();
   try {

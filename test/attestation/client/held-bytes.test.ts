@@ -35,7 +35,12 @@ const EXPECTED: ExpectedAnswer = {
 };
 
 /** The code that ends an answer of these pieces. */
-function ending(held: HeldBytes, type: string, pieces: readonly string[], keepContent = false) {
+function ending(
+  held: HeldBytes,
+  type: string,
+  pieces: readonly string[],
+  keepContent: boolean,
+): Promise<string | null> {
   const kept = { evidence: null, url: 'https://host.example/', requestBody: new Uint8Array(0) };
   const checked = new CheckedAnswer(
     { expected: EXPECTED, options: { keepContent }, sequence: new ReceiptSequence(), held, kept },
@@ -64,7 +69,8 @@ test.each([
   ['an event of a stream', 'text/event-stream', ['data: ', 'x'.repeat(60), 'x'.repeat(60)], false, 'input_too_large', 'held_too_much'], // prettier-ignore
   ['a stream that is kept', 'text/event-stream', [': one\n\n', `: ${'x'.repeat(95)}\n\n`], true, 'input_too_large', 'input_too_large'], // prettier-ignore
   ['a stream that is not kept', 'text/event-stream', [': one\n\n', `: ${'x'.repeat(90)}\n\n`], false, 'receipt_missing', 'receipt_missing'], // prettier-ignore
-] as const)('%s, alone and beside another', async (_what, type, pieces, keepContent, alone, beside) => {
+] as const)('%s, alone and beside another', async (...row) => {
+  const [, type, pieces, keepContent, alone, beside] = row;
   const held = new HeldBytes(100, 150);
   expect(await ending(held, type, pieces, keepContent)).toBe(alone);
   expect(held.bytes).toBe(0);

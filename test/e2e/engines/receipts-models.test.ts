@@ -58,15 +58,15 @@ async function withoutTemplate(): Promise<string> {
   return path;
 }
 
-const messages = [{ role: 'user', content: 'once' }];
-const model = 'demo-context';
+const MESSAGES = [{ role: 'user', content: 'once' }];
+const MODEL = 'demo-context';
 const ROUTES: readonly (readonly [string, string, object])[] = [
-  ['chat', '/v1/chat/completions', { model, messages }],
-  ['completions', '/v1/completions', { model, prompt: 'once' }],
+  ['chat', '/v1/chat/completions', { model: MODEL, messages: MESSAGES }],
+  ['completions', '/v1/completions', { model: MODEL, prompt: 'once' }],
 ];
 const OTHERS: typeof ROUTES = [
-  ['responses', '/v1/responses', { model, input: 'once', max_output_tokens: 1 }],
-  ['messages', '/v1/messages', { model, messages, max_tokens: 1 }],
+  ['responses', '/v1/responses', { model: MODEL, input: 'once', max_output_tokens: 1 }],
+  ['messages', '/v1/messages', { model: MODEL, messages: MESSAGES, max_tokens: 1 }],
 ];
 
 describe('[R8] [R18] an answer that ends in its first decode', () => {
@@ -82,7 +82,7 @@ describe('[R8] [R18] an answer that ends in its first decode', () => {
     ),
   );
   test.each([...rows, ...more])('%s', async (_what, path, body, finish) => {
-    const end = engines[model]?.info.eosToken;
+    const end = engines[MODEL]?.info.eosToken;
     if (end === null || end === undefined) throw new Error('the demo model has an end token');
     const bias = finish === 'stop' ? { logit_bias: { [end]: 100 } } : {};
     const asked = asking('rolling');
@@ -90,7 +90,7 @@ describe('[R8] [R18] an answer that ends in its first decode', () => {
     const response = await post(api, path, sent, { headers: asked.headers });
     expect(response.status).toBe(200);
     expect(response.headers.get('assay-receipt-id')).toMatch(/^[0-9a-f]{32}$/);
-    const salt = 'stream' in body && body.stream === true ? undefined : headerReceipt(response).salt;
+    const salt = 'stream' in body && body.stream ? undefined : headerReceipt(response).salt;
     const { receipt } = await checked(
       response,
       expectedAnswer(receipts, { path, body: sent, nonce: asked.nonce }),
@@ -112,7 +112,7 @@ describe('[R4] the template is the one that rendered', () => {
     ['of the model', 'demo-chat', CHAT_TEMPLATE],
     ['of the fallback, for a model without one', 'bare', FALLBACK],
   ])('%s', async (_what, name, source) => {
-    const chat = { model: name, messages, max_tokens: 1 };
+    const chat = { model: name, messages: MESSAGES, max_tokens: 1 };
     const { receipt } = await madeBy(api, receipts, '/v1/chat/completions', chat);
     expect(receipt.model.template).toEqual(sha256(source));
   });

@@ -2,9 +2,9 @@
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { commitment } from '@assay/attestation/receipt';
 import { Commitments } from '../../../src/receipts/commitments.ts';
 import { TextHash } from '../../../src/receipts/text-hash.ts';
-import { commitment } from '@assay/attestation/receipt';
 import { sha256 } from '../../fixtures/receipts/issued.ts';
 
 test('property: of pieces of any size, text and bytes, asked for in between', () => {
