@@ -23,7 +23,7 @@ export class HeldBytes {
     return this.#bytes;
   }
 
-  /** A share for one body, with nothing in it. */
+  /** A share for one body, empty. */
   share(): HeldShare {
     let own = 0;
     const set = (bytes: number): void => {

@@ -14,7 +14,7 @@ export interface ContextSecrets {
 }
 
 export interface ScheduleInput {
-  /** What X25519 gave: 32 bytes. */
+  /** The output of X25519: 32 bytes. */
   readonly dh: Uint8Array;
   readonly enc: Uint8Array;
   readonly publicKey: Uint8Array;

@@ -171,7 +171,7 @@ interface Route {
   readonly door: Door;
   readonly clients: Clients;
   readonly receipts: ProxyReceipts | undefined;
-  /** What is held of bodies, requests and answers, of all clients. */
+  /** Bytes held of requests and answers of all clients. */
   readonly held: HeldBytes;
   readonly log: (entry: ProxyLogEntry) => void;
 }
