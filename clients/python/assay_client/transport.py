@@ -11,7 +11,7 @@ import anyio.to_thread
 import httpx
 
 from .answers import Opened
-from .call import Answered, Call, Own, head_of
+from .call import Answered, Call, Own, head_of, own_of
 from .envelope import REQUEST_TYPE
 from .errors import AssayError, truncated
 from .evidence import Evidence, Holder, Rotated, Verifier, origin_of
@@ -77,9 +77,9 @@ class _Sealed:
         handed = Handed(result.answer, result.expected, self._accept)
         try:
             yield from handed.begin()
-        except AssayError as error:
+        except Exception as error:
             yield Close(result.answer.wire)
-            return _own_response(Own(error.code, error.message), request)
+            return _own_response(own_of(error), request)
         return handed
 
     def _accept(self, opened: Opened) -> None:
@@ -175,7 +175,7 @@ class SealedTransport(_Sealed, httpx.BaseTransport):
             while True:
                 try:
                     outcome = self._do(step, request)
-                except AssayError as error:
+                except Exception as error:  # Whatever it is: what it means depends on what was sent.
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)
@@ -250,7 +250,7 @@ class AsyncSealedTransport(_Sealed, httpx.AsyncBaseTransport):
             while True:
                 try:
                     outcome = await self._do(step, request)
-                except AssayError as error:
+                except Exception as error:  # Whatever it is: what it means depends on what was sent.
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)
