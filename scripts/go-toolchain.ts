@@ -1,5 +1,5 @@
-// Go 1.26 into the cache, where no Go here is new enough for clients/go: the module `golang.org/toolchain`, which
-// an older Go downloads like any other, by its hash. Tests and benches find it there.
+// Go 1.26 into the cache, where no Go here is new enough for clients/go: the module `golang.org/toolchain`,
+// which an older Go downloads like any other, by its hash. Tests and benches find it there.
 //   node --import tsx scripts/go-toolchain.ts
 
 import { spawnSync } from 'node:child_process';

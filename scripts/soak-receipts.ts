@@ -1,5 +1,5 @@
-// `make soak`: receipts of a thousand answers (`--answers N`), each verified, their chain without a gap, memory
-// without growth. Prints a table; ends with 1 when anything was wrong.
+// `make soak`: receipts of a thousand answers (`--answers N`), each verified, their chain without a gap,
+// memory without growth. Prints a table; ends with 1 when anything was wrong.
 
 import { parseArgs } from 'node:util';
 import { mebibytes } from '../test/fixtures/e2e/soak-accounts.ts';
