@@ -86,7 +86,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 89,
-    lines: 14_500,
+    lines: 14_600,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
