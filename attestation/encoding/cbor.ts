@@ -181,8 +181,11 @@ class Writer {
       this.byte(major | argument);
       return;
     }
-    const size = argument < 0x100 ? 1 : argument < 0x1_0000 ? 2 : argument < 0x1_0000_0000 ? 4 : 8;
-    this.byte(major | (size === 1 ? 24 : size === 2 ? 25 : size === 4 ? 26 : 27));
+    // Eight bytes, or the fewest of one, two and four that hold it: the low bits are 24 to 27.
+    const index = [0x100, 0x1_0000, 0x1_0000_0000].findIndex((bound) => argument < bound);
+    const log = index < 0 ? 3 : index;
+    const size = 1 << log;
+    this.byte(major | (24 + log));
     this.#at += size;
     for (let i = 1, rest = argument; i <= size; i++, rest = Math.floor(rest / 256))
       this.#buffer[this.#at - i] = rest % 256;
