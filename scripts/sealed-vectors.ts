@@ -20,7 +20,8 @@ import {
   requestInfo,
   sealInto,
 } from '../attestation/sealed/request.ts';
-import { chunkNonce, responseKeys } from '../attestation/sealed/response.ts';
+import { chunkNonce } from '../attestation/sealed/nonce.ts';
+import { responseKeys } from '../attestation/sealed/response.ts';
 import { TOP } from '../image/top.ts';
 import { BHTTP_REFUSED, DRAFT_EXAMPLE, RFC_9180_A1 } from './sealed-vectors-published.ts';
 
@@ -104,11 +105,11 @@ async function requests(): Promise<Vector[]> {
   const header = requestHeader(keyIdOf(RECIPIENT));
   const seal = async (name: string, chunks: readonly Uint8Array[], by = header): Promise<Uint8Array> =>
     sealInto(await contextOf(name, by), by, chunks);
-  const chat = [encodeRequestHead(CHAT), ...contentChunks(CHAT, BODY)];
+  const chat = [encodeRequestHead(CHAT), ...contentChunks(encodeRequestHead(CHAT).length, BODY)];
   const whole = await seal('ephemeral 1', chat);
   const get = await seal('ephemeral 2', [
     encodeRequestHead(MODELS),
-    ...contentChunks(MODELS, new Uint8Array(0)),
+    ...contentChunks(encodeRequestHead(MODELS).length, new Uint8Array(0)),
   ]);
   const opened = (head: RequestHead, body: Uint8Array, ephemeral: string): unknown => ({
     method: head.method,

@@ -14,6 +14,7 @@ import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, type Se
 import { handedOn } from './checked-answer.ts';
 import { type CallAnswer, ownAnswer, SealedCall } from './call.ts';
 import { EvidenceHolder, type HeldEvidence, noteEvidence, type Rotated, type SealedEvidence } from './evidence.ts'; // prettier-ignore
+import { HeldBytes } from './held-bytes.ts';
 import type { ReceiptSettings } from './receipt-options.ts';
 
 export type { ReceivedKey, Rotated, SealedEvidence } from './evidence.ts';
@@ -93,6 +94,7 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
 
   const receipts = options.receipts === 'verify' ? {} : options.receipts;
   const sequence = new ReceiptSequence();
+  const held = new HeldBytes();
 
   const run = async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
     refuseStream(init.body);
@@ -121,7 +123,7 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     if (answer.by !== undefined) noteEvidence(answer.response, answer.by);
     if (asked === undefined || receipts === undefined) return answer.response;
     const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce: asked.nonce };
-    return receipted(answer, { receipts, sequence, sent, url, content, signal });
+    return receipted(answer, { receipts, sequence, held, sent, url, content, signal });
   };
 
   return Object.assign(run, {
@@ -134,6 +136,7 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
 interface Receipted {
   readonly receipts: ReceiptSettings<SealedEvidence>;
   readonly sequence: ReceiptSequence;
+  readonly held: HeldBytes;
   readonly sent: SentRequest;
   readonly url: URL;
   readonly content: Uint8Array;
@@ -143,7 +146,7 @@ interface Receipted {
 /** It throws no more: the request ran, and SDKs repeat what a fetch throws. */
 async function receipted(
   { response, by }: CallAnswer,
-  { receipts, sequence, sent, url, content, signal }: Receipted,
+  { receipts, sequence, held, sent, url, content, signal }: Receipted,
 ): Promise<Response> {
   if (by === undefined || isRefusedBefore(response.status, (name) => response.headers.get(name)))
     return response;
@@ -151,6 +154,7 @@ async function receipted(
     expected: expectedBy(by.result, { kind: 'sealed', request: by.request }, sent),
     options: receipts,
     sequence,
+    held,
     kept: { evidence: by, url: url.href, requestBody: content },
   };
   try {
@@ -160,7 +164,7 @@ async function receipted(
     });
   } catch {
     signal.throwIfAborted();
-    return ownAnswer('internal', 'the receipt of the answer could not be kept').response;
+    return ownAnswer('internal', 'the answer could not be checked').response;
   }
 }
 

@@ -19,8 +19,15 @@ export {
   type Bytes,
   type SealedChunk,
 } from './chunks.ts';
-export { generateRecipient, type OpeningContext, type RecipientKey, type SealingContext } from './hpke.ts';
+export {
+  type ChunkOpener,
+  generateRecipient,
+  type OpeningContext,
+  type RecipientKey,
+  type SealingContext,
+} from './hpke.ts';
+export { chunkNonce } from './nonce.ts';
 export { paddedLength } from './padding.ts';
 export { keyIdOf, openRequest, type OpenedRequest, REQUEST_TYPE, RESPONSE_TYPE } from './request.ts';
-export { chunkNonce, RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
+export { RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
 export { writeVarint } from './varint.ts';

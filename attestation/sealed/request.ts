@@ -69,7 +69,8 @@ export async function sealRequest(
 ): Promise<SealedRequest> {
   const header = requestHeader(keyIdOf(publicKey));
   const context = await sendTo(publicKey, requestInfo(header));
-  const bytes = await sealInto(context, header, [encodeRequestHead(head), ...contentChunks(head, content)]);
+  const first = encodeRequestHead(head);
+  const bytes = await sealInto(context, header, [first, ...contentChunks(first.length, content)]);
   return { bytes, context, digest: requestDigest(publicKey, context.enc) };
 }
 
@@ -79,20 +80,24 @@ export async function sealInto(
   header: Uint8Array,
   chunks: readonly Uint8Array[],
 ): Promise<Uint8Array> {
-  const parts = [header, context.enc];
-  for (const [i, chunk] of chunks.entries()) {
-    const final = i === chunks.length - 1;
-    parts.push(framed(await context.seal(chunk, final ? AAD.final : AAD.chunk), final));
-  }
-  return concatBytes(...parts);
+  // The context numbers the chunks as they are given; they are sealed side by side.
+  const sealed = await Promise.all(
+    chunks.map(async (chunk, i) => {
+      const final = i === chunks.length - 1;
+      return framed(await context.seal(chunk, final ? AAD.final : AAD.chunk), final);
+    }),
+  );
+  return concatBytes(header, context.enc, ...sealed);
 }
 
-/** Content of known length, no trailers, zeros up to the padded size of the whole message, in chunks. */
-export function contentChunks(head: RequestHead, content: Uint8Array): readonly Uint8Array[] {
+/**
+ * Behind a head of so many bytes: content of known length, no trailers, zeros up to the padded size of the
+ * whole message, in chunks.
+ */
+export function contentChunks(headBytes: number, content: Uint8Array): readonly Uint8Array[] {
   const length = writeVarint(content.length);
-  const before = encodeRequestHead(head).length;
-  const bare = before + length.length + content.length + 1;
-  const message = new Uint8Array(paddedLength(bare) - before);
+  const bare = headBytes + length.length + content.length + 1;
+  const message = new Uint8Array(paddedLength(bare) - headBytes);
   message.set(length);
   message.set(content, length.length);
   return cutIntoChunks(message);

@@ -21,6 +21,7 @@ export const ATTESTATION_CODES = {
   unsupported_tee: 'the evidence is of a TEE this verifier does not know',
   wrong_usage: 'the command line or a file it names cannot be used',
   input_too_large: 'an input is over its stated size limit',
+  held_too_much: 'bodies that must be held whole are over the limit of all of them together',
   malformed_record: 'a job record is not of the form its version gives, or its fields contradict each other',
   record_signature: 'a job record is not signed by the key it names',
   record_key: 'the evidence beside a job record binds another key than the one that signed it',
@@ -38,6 +39,7 @@ export const ATTESTATION_CODES = {
   receipt_usage: 'a receipt and the answer report different numbers of tokens',
   receipt_truncated: 'an answer was broken off before its last receipt, or before its end',
   receipt_sequence: 'a receipt does not follow the one before it in its chain',
+  receipt_unkept: 'a receipt holds, and could not be kept where it was to be',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
   malformed_launch:

@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 474,
-    lines: 65_300,
+    files: 482,
+    lines: 66_400,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 291,
-    lines: 41_400,
+    files: 292,
+    lines: 41_450,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,26 +80,26 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 114,
-    lines: 18_500,
+    files: 118,
+    lines: 19_000,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
-    lines: 14_350,
+    files: 90,
+    lines: 14_900,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 102,
-    lines: 16_500,
+    files: 106,
+    lines: 17_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
     files: 67,
-    lines: 11_450,
+    lines: 11_500,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

@@ -17,7 +17,7 @@ from .answers import Expected, asks_for_receipt
 from .bhttp import Field, RequestHead, is_refused_inside
 from .envelope import ENTRY_BYTES, SealedRequest, field_of, seal_request
 from .errors import AssayError
-from .exchange import Answer, Close, Post, Read, Renew, Steps, Wait, open_answer
+from .exchange import MAX_HELD_BYTES, Answer, Close, Post, Read, Renew, Steps, Wait, open_answer
 from .evidence import Evidence, Holder, boot_of
 from .hpke import sha256
 
@@ -100,7 +100,7 @@ class Call:
             if isinstance(outcome, Answer):
                 code = ""
                 if outcome.status == 409:
-                    yield from outcome.read_whole()
+                    yield from outcome.read_whole(MAX_HELD_BYTES)
                     code = _code_in(outcome.content)
                 if code == "attestation_stale":
                     holder.spoil()

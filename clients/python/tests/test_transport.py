@@ -313,13 +313,13 @@ class Tries(unittest.TestCase):
             header = receipt_header(receipt(world.guest, inner, ANSWER, 0))
             return respond(sealed_answer(inner, 200, {"assay-receipt": header}, [ANSWER]))
 
-        for answer, options in (
-            (rotated, dict(on_rotated=fails)),
-            (broken, {}),
-            (receipted, dict(receipts="verify", on_receipt=fails)),
+        for answer, code, options in (
+            (rotated, "internal", dict(on_rotated=fails)),
+            (broken, "internal", {}),
+            (receipted, "receipt_unkept", dict(receipts="verify", on_receipt=fails)),
         ):
             for response, world in self.run_both(answer, **options):
-                self.assertEqual(code_of(response), "internal")
+                self.assertEqual(code_of(response), code)
                 self.assertNotIn(b"canary", response.content)
                 self.assertEqual(len(world.network.sent), 1)
 
