@@ -2,6 +2,15 @@
 // server, and for gateways and clients of others.
 
 export {
+  ANY_TYPE,
+  hintOf,
+  isHintOf,
+  openAny,
+  sealToAny,
+  type OpenedAny,
+  type Replica,
+} from './any.ts';
+export {
   ContentReader,
   decodeRequestHead,
   encodeResponseHead,
@@ -19,8 +28,23 @@ export {
   type Bytes,
   type SealedChunk,
 } from './chunks.ts';
-export { generateRecipient, type OpeningContext, type RecipientKey, type SealingContext } from './hpke.ts';
+export {
+  generateRecipient,
+  KEM,
+  type Kem,
+  type OpeningContext,
+  type RecipientKey,
+  type SealingContext,
+} from './hpke.ts';
+export { encodeKeyList, KEY_LIST_TYPE } from './key-list.ts';
 export { paddedLength } from './padding.ts';
-export { keyIdOf, openRequest, type OpenedRequest, REQUEST_TYPE, RESPONSE_TYPE } from './request.ts';
+export {
+  keyIdOf,
+  openRequest,
+  type OpenedRequest,
+  REQUEST_TYPE,
+  RESPONSE_TYPE,
+  xWingKeyIdOf,
+} from './request.ts';
 export { chunkNonce, RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
 export { writeVarint } from './varint.ts';

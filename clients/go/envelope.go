@@ -67,6 +67,8 @@ type sealedRequest struct {
 	export    func(label string, length int) ([]byte, error)
 	// SHA-256(recipient's public key ‖ encapsulated key): key 7 of its receipt; the entry begins with it.
 	digest [32]byte
+	// Seconds of sealed time it was sealed at.
+	at int64
 }
 
 func keyIDOf(publicKey []byte) byte { return sha256Of(publicKey)[0] % 128 }

@@ -176,7 +176,8 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 				prefix, readErr = readContent(answer.opened, maxHeldBytes)
 				code = codeIn(prefix)
 			}
-			if code == "attestation_stale" {
+			// After sealed_replayed, too: a time this client has wrong would end each of its calls.
+			if code == "attestation_stale" || code == "sealed_replayed" {
 				holder.spoil()
 			}
 			if code != "sealed_replayed" && code != "sealed_clock" {
@@ -225,8 +226,8 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 
 func (c *call) seal(held *Evidence, before *sealedRequest) (*sealedRequest, error) {
 	head := c.head
-	seconds := strconv.FormatInt(c.transport.holder.sealedSeconds(), 10)
-	head.fields = append(append([]Field(nil), head.fields...), Field{"assay-sealed-at", seconds})
+	at := c.transport.holder.sealedSeconds()
+	head.fields = append(append([]Field(nil), head.fields...), Field{"assay-sealed-at", strconv.FormatInt(at, 10)})
 	digest := held.Models[c.model]
 	if c.model == "" && len(held.Models) == 1 {
 		for _, digest = range held.Models {
@@ -239,9 +240,14 @@ func (c *call) seal(held *Evidence, before *sealedRequest) (*sealedRequest, erro
 		head.fields = append(head.fields, Field{"assay-model", digest})
 	}
 	if before != nil {
-		head.fields = append(head.fields, Field{"assay-sealed-before", hex.EncodeToString(before.digest[:entryBytes])})
+		entry := fmt.Sprintf("%x;at=%d", before.digest[:entryBytes], before.at)
+		head.fields = append(head.fields, Field{"assay-sealed-before", entry})
 	}
-	return sealRequest(held.Key, head, c.content)
+	sealed, err := sealRequest(held.Key, head, c.content)
+	if err == nil {
+		sealed.at = at
+	}
+	return sealed, err
 }
 
 func (c *call) send(sealed *sealedRequest) (*answered, *unsealed, error) {

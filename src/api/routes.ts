@@ -15,7 +15,7 @@ import { attestation } from '../http/attestation.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
-import { sealed } from './sealed.ts';
+import { sealed, sealedKeys } from './sealed.ts';
 import { metricsRoute } from './metrics.ts';
 import { receiptRoute } from './receipts.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
@@ -51,6 +51,7 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     attestation,
     receiptRoute,
     sealed,
+    sealedKeys,
     health(context),
     metricsRoute(context),
   ];

@@ -94,7 +94,8 @@ class Call:
                 if outcome.status == 409:
                     yield from outcome.read_whole()
                     code = _code_in(outcome.content)
-                if code == "attestation_stale":
+                # After sealed_replayed, too: a time this client has wrong would end each of its calls.
+                if code in ("attestation_stale", "sealed_replayed"):
                     holder.spoil()
                 if code not in ("sealed_replayed", "sealed_clock"):
                     return Answered(outcome, self._expected(held, sealed))
@@ -127,13 +128,14 @@ class Call:
             sealed_at = holder.monotonic()
 
     def _seal(self, held: Evidence, before: Optional[SealedRequest]) -> SealedRequest:
-        fields: List[Field] = [*self._head.fields, ("assay-sealed-at", str(self._holder.seconds()))]
+        at = self._holder.seconds()
+        fields: List[Field] = [*self._head.fields, ("assay-sealed-at", str(at))]
         digest = _digest_for(self._model, held.models)
         if digest is not None:
             fields.append(("assay-model", digest))
         if before is not None:
-            fields.append(("assay-sealed-before", before.digest[:ENTRY_BYTES].hex()))
-        return seal_request(held.key, self._head._replace(fields=fields), self._content)
+            fields.append(("assay-sealed-before", f"{before.digest[:ENTRY_BYTES].hex()};at={before.at}"))
+        return seal_request(held.key, self._head._replace(fields=fields), self._content)._replace(at=at)
 
     def _expected(self, held: Evidence, sealed: SealedRequest) -> Optional[Expected]:
         if self._nonce is None:

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { fromHex, toHex, concatBytes } from '../../../attestation/encoding/bytes.ts';
 import { ContentReader, decodeRequestHead } from '../../../attestation/sealed/bhttp.ts';
 import { AAD, ByteReader, nextChunk } from '../../../attestation/sealed/chunks.ts';
-import { importRecipient, type RecipientKey } from '../../../attestation/sealed/hpke.ts';
+import { importRecipient, KEM, type RecipientKey } from '../../../attestation/sealed/hpke.ts';
 import { paddedLength } from '../../../attestation/sealed/padding.ts';
 import { keyIdOf, openRequest, requestHeader, requestInfo } from '../../../attestation/sealed/request.ts';
 import { openResponse } from '../../../attestation/sealed/response.ts';
@@ -110,7 +110,7 @@ describe('published examples [B4]', () => {
     const reader = new ByteReader(inPieces(fromHex(draft.sealed_request)));
     const header = await reader.take(7);
     const enc = (await reader.take(32))!.slice();
-    expect(header).toEqual(requestHeader(draft.key_id, 1));
+    expect(header).toEqual(requestHeader(draft.key_id, KEM.x25519, 1));
     const context = await pair.receive(enc, requestInfo(header!));
     const opened: Uint8Array[] = [];
     for (let final = false; !final;) {
