@@ -32,8 +32,11 @@ const MAX_SENDS = 4;
 const MAX_REPEATS = 2;
 const MAX_WAIT_MS = 30_000;
 const DEFAULT_WAIT_MS = 500;
-/** After this the guest's memory of a request may be gone: sealing anew could run it twice. */
-const WINDOW_MS = 300_000;
+/**
+ * Seconds around its time in which the guest takes a request. It remembers one for twice as long after that
+ * time: what is sealed anew for a time further away could run a second time.
+ */
+const WINDOW_SECONDS = 300;
 /** Unsealed statuses after which the outcome is unknown. */
 const UNKNOWN: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
 const OHTTP_KEY = 'https://iana.org/assignments/http-problem-types#ohttp-key';
@@ -82,7 +85,6 @@ export class SealedCall {
   async #tries(first: SentBytes): Promise<CallAnswer> {
     const { recipients, question, wait, signal } = this.#options;
     let sent = first;
-    let sealedAt = recipients.monotonic;
     for (;;) {
       signal.throwIfAborted();
       const outcome = await this.#send(sent);
@@ -101,41 +103,44 @@ export class SealedCall {
         if (code.name === 'sealed_replayed') recipients.spoil();
         if (code.name === 'sealed_replayed') return unknown();
         if (code.name !== 'sealed_clock') {
-          const response = answerOf(code.opened, outcome.stop, signal);
+          const response = await answerOf(code.opened, outcome.stop, signal);
           return { response, by: sent.guests.map((guest) => answering(guest, sent)) };
         }
-        next = await this.#withOtherTime(sent, code.opened, recipients.monotonic - sealedAt);
+        next = await this.#withOtherTime(sent, code.opened);
       }
       if ('response' in next) return next;
       sent = await recipients.seal(next, question, sent);
-      sealedAt = recipients.monotonic;
     }
   }
 
   /** Only fresh evidence says whether a key is stale. */
-  async #withOtherKey({ guests }: SentBytes): Promise<readonly Guest[] | CallAnswer> {
+  async #withOtherKey(sent: SentBytes): Promise<readonly Guest[] | CallAnswer> {
     const { recipients, signal, once } = this.#options;
     const next = await recipients.renew(signal);
-    if (!haveRotated(guests, next))
+    if (!haveRotated(sent.guests, next))
       return ownAnswer(
         'sealed_refused',
         'the guest holds the proven key, so the request was altered on the way, or went to another guest',
       );
-    if (once && haveRestarted(guests, next)) return unknown();
     if (this.#sealedAnew.key || this.#sends >= MAX_SENDS) return unknown();
+    if (once && haveRestarted(sent.guests, next)) return unknown();
+    if (!next.every((guest) => mayFollow(sent, guest))) return unknown();
     this.#sealedAnew.key = true;
     return next;
   }
 
-  async #withOtherTime(
-    { guests }: SentBytes,
-    { fields }: OpenedResponse,
-    passedMs: number,
-  ): Promise<readonly Guest[] | CallAnswer> {
+  /**
+   * Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest may
+   * have forgotten the first request, and of bytes sealed long ago it may have forgotten that they ran.
+   */
+  async #withOtherTime(sent: SentBytes, { fields }: OpenedResponse): Promise<readonly Guest[] | CallAnswer> {
     const { recipients, signal } = this.#options;
-    if (passedMs >= WINDOW_MS || this.#sealedAnew.clock || this.#sends >= MAX_SENDS) return unknown();
+    const next = await recipients.corrected(sent, fieldOf(fields, 'assay-sealed-time'), signal);
+    const { key, clock } = this.#sealedAnew;
+    const late = recipients.monotonic - sent.sealedAt >= WINDOW_SECONDS * 1000;
+    if (next === undefined || late || key || clock || this.#sends >= MAX_SENDS) return unknown();
     this.#sealedAnew.clock = true;
-    return (await recipients.corrected(guests, fieldOf(fields, 'assay-sealed-time'), signal)) ?? unknown();
+    return next;
   }
 
   async #send({ sealed, contentType }: SentBytes): Promise<Outcome> {
@@ -207,6 +212,13 @@ function memberOf(value: unknown, name: string): unknown {
     : undefined;
 }
 
+/** A guest of the same boot must still know what was sent when it takes what is sealed anew. */
+function mayFollow({ guests, earliest, latest }: SentBytes, guest: Guest): boolean {
+  if (haveRestarted(guests, [guest])) return true;
+  const { seconds } = guest.holder;
+  return Math.max(seconds - earliest, latest - seconds) <= WINDOW_SECONDS;
+}
+
 function answering({ holder, held }: Guest, { sealed }: SentBytes): AnsweringGuest {
   const { result, evidence } = held;
   return { origin: holder.origin, result, evidence, request: sealed.digest };
@@ -249,12 +261,17 @@ async function* bytesOf(response: Response): AsyncGenerator<Uint8Array, void> {
 }
 
 /** The guest's answer as one of `fetch`: its body ends only after the final chunk was opened. */
-function answerOf(
+async function answerOf(
   { status, fields, content }: OpenedResponse,
   stop: () => void,
   signal: AbortSignal,
-): Response {
+): Promise<Response> {
   const headers = new Headers(fields.map(([name, value]) => [name, value] as [string, string]));
+  if (status === 204 || status === 304) {
+    // Without a body of its own to end, its end is waited for here.
+    while ((await content.next()).done !== true);
+    return new Response(null, { status, headers });
+  }
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
@@ -267,8 +284,7 @@ function answerOf(
     },
     cancel: stop,
   });
-  const without = status === 204 || status === 304;
-  return new Response(without ? null : (body as BodyInit), { status, headers });
+  return new Response(body as BodyInit, { status, headers });
 }
 
 /** An end of the stream before its final chunk is a cut. */

@@ -9,7 +9,7 @@ import { concatBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
 import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { MAX_KEY_LIST_BYTES, openKeyList } from '../sealed/key-list.ts';
 import { keyIdOf, xWingKeyIdOf } from '../sealed/request.ts';
-import { AttestationError, refused } from '../transcript/errors.ts';
+import { type AttestationCode, AttestationError, refused } from '../transcript/errors.ts';
 
 /** Fresh evidence has another key. `boot: same`: the key rotated; `other`: a restart, or another guest. */
 export interface Rotated {
@@ -58,6 +58,8 @@ interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 
   readonly send: typeof globalThis.fetch;
   readonly now: () => number;
   readonly monotonic: () => number;
+  /** Milliseconds. */
+  readonly evidenceTimeout: number;
   readonly onRotated: (rotated: Rotated) => void;
 }
 
@@ -122,6 +124,8 @@ export class EvidenceHolder {
     requireSealable(this.origin);
     await requireCrypto();
     const { onRotated, postQuantum } = this.#options;
+    // Evidence is as old as its nonce: a party in between may hold the answer back.
+    const askedAt = this.monotonic;
     const { result, evidence } = await this.#judged();
     const claim7 = fromHex(result.hpkeKey);
     const key = { publicKey: claim7, keyId: keyIdOf(claim7) };
@@ -131,7 +135,7 @@ export class EvidenceHolder {
     if (own === undefined) throw refused('sealed_keys', 'the list of keys is of another key than the evidence');
     const before = this.#held;
     this.#held = { result, evidence, ...own };
-    this.#heldAt = this.monotonic;
+    this.#heldAt = askedAt;
     this.#stale = false;
     this.setSeconds(result.issuedAt);
     if (before !== undefined && before.result.hpkeKey !== result.hpkeKey)
@@ -142,12 +146,7 @@ export class EvidenceHolder {
   async #judged(): Promise<Pick<HeldEvidence, 'result' | 'evidence'>> {
     const { policy, now, endorsements, keys, memory } = this.#options;
     const nonce = crypto.getRandomValues(new Uint8Array(32));
-    const asked = `${this.origin}/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`;
-    const response = await this.#get(asked);
-    if (response.status !== 200)
-      throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
-    const body = await boundedBody(response, MAX_DOCUMENT_BYTES);
-    if (body === undefined) throw refused('attestation_response', 'the evidence is larger than is read');
+    const body = await this.#answer(`/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`, MAX_DOCUMENT_BYTES);
     const document = parseDocument(fromUtf8(body, 'document'));
     const result = await verify(document, {
       channel: 'sealed',
@@ -165,22 +164,37 @@ export class EvidenceHolder {
 
   /** The X-Wing key beside the claim 7 of that result; undefined: of another one. */
   async #xWing(result: SealedResult): Promise<Pick<HeldEvidence, 'publicKey' | 'keyId'> | undefined> {
-    const response = await this.#get(`${this.origin}/v1/sealed/keys`);
-    if (response.status !== 200)
-      throw refused('sealed_unsupported', `the request for the X-Wing key was answered ${response.status}`);
-    const body = await boundedBody(response, MAX_KEY_LIST_BYTES);
-    if (body === undefined) throw refused('sealed_keys', 'the list of keys is larger than is read');
+    const body = await this.#answer('/v1/sealed/keys', MAX_KEY_LIST_BYTES, 'sealed_unsupported');
     const { claim7, xWingKey } = await openKeyList(body, fromHex(result.receiptKey));
     if (toHex(claim7) !== result.hpkeKey) return undefined;
     return { publicKey: xWingKey, keyId: xWingKeyIdOf(claim7) };
   }
 
-  #get(url: string): Promise<Response> {
-    return this.#options.send(url, OUTSIDE).catch((error: unknown) => {
-      throw new AttestationError('internal', 'connection_failed', 'the evidence could not be asked for', {
-        cause: error,
-      });
-    });
+  /** Calls share the wait for it, so it must come to an end. */
+  async #answer(
+    path: string,
+    maxBytes: number,
+    code: AttestationCode = 'attestation_unavailable',
+  ): Promise<Uint8Array> {
+    const { send, evidenceTimeout } = this.#options;
+    const signal = AbortSignal.timeout(evidenceTimeout);
+    let body: Uint8Array | undefined;
+    try {
+      const response = await send(`${this.origin}${path}`, { ...OUTSIDE, signal });
+      if (response.status !== 200)
+        throw refused(code, `the request for ${path.split('?', 1)[0]} was answered ${response.status}`);
+      body = await boundedBody(response, maxBytes);
+    } catch (error) {
+      if (error instanceof AttestationError) throw error;
+      throw new AttestationError(
+        'internal',
+        signal.aborted ? 'attestation_timeout' : 'connection_failed',
+        signal.aborted ? 'the evidence did not come in time' : 'the evidence could not be asked for',
+        { cause: error },
+      );
+    }
+    if (body === undefined) throw refused('attestation_response', 'the evidence is larger than is read');
+    return body;
   }
 }
 

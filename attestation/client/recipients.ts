@@ -22,10 +22,16 @@ export interface SentBytes {
   readonly guests: readonly Guest[];
   readonly earliest: number;
   readonly latest: number;
+  /** Milliseconds of the monotonic clock of this process. */
+  readonly sealedAt: number;
 }
 
 /** A replica that cannot be reached is left out; one whose evidence is refused is an error. */
-const ABSENT: ReadonlySet<AttestationCode> = new Set(['connection_failed', 'attestation_unavailable']);
+const ABSENT: ReadonlySet<AttestationCode> = new Set([
+  'connection_failed',
+  'attestation_timeout',
+  'attestation_unavailable',
+]);
 
 export class Recipients {
   /** Where sealed bytes go. */
@@ -67,10 +73,10 @@ export class Recipients {
 
   /**
    * A guest said its time. Of several it is not known which one: their fresh evidence says the time of each.
-   * Undefined: it said none.
+   * Undefined: it said none, or one that is not after the bytes, which could then still be taken.
    */
   async corrected(
-    guests: readonly Guest[],
+    { guests, latest }: SentBytes,
     said: string | undefined,
     signal: AbortSignal,
   ): Promise<readonly Guest[] | undefined> {
@@ -78,7 +84,7 @@ export class Recipients {
     const seconds = Number(said);
     if (said === undefined || !Number.isSafeInteger(seconds)) return undefined;
     for (const { holder } of guests) holder.setSeconds(seconds);
-    return guests;
+    return seconds > latest ? guests : undefined;
   }
 
   async seal(
@@ -91,7 +97,8 @@ export class Recipients {
     if (digest !== undefined) fields.push(['assay-model', digest]);
     if (before !== undefined) fields.push(['assay-sealed-before', beforeField(before)]);
     const times = guests.map(({ holder }) => holder.seconds);
-    const about = { guests, earliest: Math.min(...times), latest: Math.max(...times) };
+    const sealedAt = this.monotonic;
+    const about = { guests, earliest: Math.min(...times), latest: Math.max(...times), sealedAt };
     const [first] = guests;
     if (this.#form === 'one' && first !== undefined) {
       fields.push(['assay-sealed-at', String(about.latest)]);

@@ -76,6 +76,12 @@ func TestTries(t *testing.T) {
 			return sealedError(o, "sealed_clock", Field{"assay-sealed-time", "1770001000"})
 		}
 	}
+	moved := func(seconds int64) func(*world) {
+		return func(w *world) {
+			w.rotate()
+			w.issuedAt += seconds
+		}
+	}
 	changed := func(change func(*world), once bool) func(*world, []byte, int) (*http.Response, error) {
 		return func(w *world, data []byte, count int) (*http.Response, error) {
 			if count > 1 && once {
@@ -106,6 +112,23 @@ func TestTries(t *testing.T) {
 		}, false, "sealed_outcome_unknown", 1, 1},
 		{"clock", clock("1770001000"), false, nil, 2, 2},
 		{"clock again", clock("never"), false, "sealed_outcome_unknown", 2, 2},
+		{"clock behind this one: these bytes could run later", func(w *world, data []byte, _ int) (*http.Response, error) {
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1769999000"})
+		}, false, "sealed_outcome_unknown", 1, 1},
+		{"clock, late", func(w *world, data []byte, _ int) (*http.Response, error) {
+			w.now = w.now.Add(window)
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1770001000"})
+		}, false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, a window later", changed(moved(300), true), false, nil, 2, 2},
+		{"rotated, later", changed(moved(301), true), false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, earlier", changed(moved(-301), true), false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, then clock", func(w *world, data []byte, count int) (*http.Response, error) {
+			if count == 1 {
+				w.rotate()
+				return keyProblem()
+			}
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1770001000"})
+		}, false, "sealed_outcome_unknown", 2, 2},
 		{"rotated", changed((*world).rotate, true), false, nil, 2, 2},
 		{"rotated again", changed((*world).rotate, false), false, "sealed_outcome_unknown", 2, 2},
 		{"same key", changed(func(*world) {}, false), false, "sealed_refused", 1, 1},

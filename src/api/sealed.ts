@@ -91,7 +91,7 @@ async function opening(opened: Promise<OpenedSealed>, withinMs: number): Promise
   }
 }
 
-function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
+export function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
   return {
     begin() {
       for (const [name, value] of Object.entries(headers) as [string, string][])
@@ -106,6 +106,10 @@ function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
     onDrain: (call) => void response.once('drain', call),
     end: () => void response.end(),
     destroy: () => void response.destroy(),
-    onClose: (call) => void response.once('close', call),
+    onClose(call) {
+      // It may have closed while keys were made for its answer.
+      if (response.closed || response.destroyed) call();
+      else response.once('close', call);
+    },
   };
 }

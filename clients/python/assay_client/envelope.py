@@ -35,8 +35,6 @@ class SealedRequest(NamedTuple):
     export: Export
     #: SHA-256(recipient's public key, encapsulated key): key 7 of its receipt; the entry begins with it.
     digest: bytes
-    #: Seconds of sealed time it was sealed at.
-    at: int = 0
 
 
 def key_id_of(public_key: bytes) -> int:
