@@ -11,6 +11,7 @@ import { paddedLength } from '../../../attestation/sealed/padding.ts';
 import { keyIdOf, openRequest, requestHeader, requestInfo } from '../../../attestation/sealed/request.ts';
 import { openResponse } from '../../../attestation/sealed/response.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
+import { runSealedVectors, type SealedVectorFile } from '../../fixtures/attestation/sealed-vector-run.ts';
 import { SEALED_VECTORS, sealedVectors } from '../../../scripts/sealed-vectors.ts';
 import type { DRAFT_EXAMPLE, RFC_9180_A1 } from '../../../scripts/sealed-vectors-published.ts';
 
@@ -127,6 +128,24 @@ describe('published examples [B4]', () => {
     expect(response).toMatchObject({ status: 200, fields: [] });
     for await (const piece of response.content) expect.fail(`content of ${piece.length} bytes`);
   });
+});
+
+describe('the whole file, as every client runs it [B22]', () => {
+  const file = JSON.parse(readFileSync(SEALED_VECTORS, 'utf8')) as SealedVectorFile;
+
+  test.each([1, 7, 1000])('in pieces of %s bytes', async (size) => {
+    const { ran, failed } = await runSealedVectors(file, size);
+    expect(failed).toEqual([]);
+    expect(ran).toBeGreaterThan(100);
+  });
+
+  test.each(['bhttp', 'requests', 'responses', 'sealed_any'] as const)('one wrong expectation of %s fails', async (group) => {
+    for (const at of [0, file[group].length - 1]) {
+      const changed = { ...file, [group]: file[group].map((each, i) => (i === at ? { ...each, expect: 'sealed_clock' } : each)) };
+      const { failed } = await runSealedVectors(changed);
+      expect(failed).toEqual([expect.stringContaining(file[group][at]!.name)]);
+    }
+  }); // prettier-ignore
 });
 
 test('key ids and padded sizes', () => {
