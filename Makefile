@@ -89,6 +89,7 @@ ifeq ($(CI),true)
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
 	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
 	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
+	@$(TSX) test/fixtures/ml-kem/fetch.ts || echo '! a Node.js with ML-KEM cannot be fetched: the X-Wing suite is not run'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
