@@ -166,6 +166,7 @@ export class SealedCall {
     if (response.status !== 200 || response.headers.get('content-type') !== RESPONSE_TYPE) {
       const outcome = await unsealed(response);
       stop();
+      signal.throwIfAborted();
       return outcome;
     }
     try {

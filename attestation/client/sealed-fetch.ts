@@ -229,11 +229,13 @@ function fieldsOf(request: Request, content: Uint8Array): HttpField[] {
   return bare ? fields : [...fields, ['content-length', String(content.length)]];
 }
 
+/** Of a part, with whatever fields it has; not of a file that is called so. */
+const FORM_MODEL = /[;\s]name="?model"?(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)\r\n/i;
+
 /** The model a request names; undefined where it names none. The server reads the body itself. */
 function modelOf(request: Request, content: Uint8Array): string | undefined {
   const type = request.headers.get('content-type') ?? '';
-  if (/^multipart\/form-data/i.test(type))
-    return /name="model"\r\n\r\n([^\r\n]+)\r\n/.exec(new TextDecoder().decode(content))?.[1];
+  if (/^multipart\/form-data/i.test(type)) return FORM_MODEL.exec(new TextDecoder().decode(content))?.[1];
   return /^application\/json/i.test(type) ? modelIn(content) : undefined;
 }
 

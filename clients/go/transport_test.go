@@ -66,6 +66,18 @@ func TestStreamsEndOnlyAfterTheFinalChunk(t *testing.T) {
 	}
 }
 
+func TestTheModelOfAFormIsFound(t *testing.T) {
+	for _, head := range []string{
+		"content-disposition: form-data; name=\"model\"",
+		"Content-Disposition: form-data; name=\"model\"\r\nContent-Type: text/plain",
+		"content-disposition: form-data; name=model",
+	} {
+		body := "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\nsound\r\n" +
+			"--b\r\n" + head + "\r\n\r\ndemo\r\n--b--\r\n"
+		same(t, modelOf([]Field{{"content-type", "multipart/form-data; boundary=b"}}, []byte(body)), "demo")
+	}
+}
+
 func TestTries(t *testing.T) {
 	clock := func(right string) func(*world, []byte, int) (*http.Response, error) {
 		return func(w *world, data []byte, count int) (*http.Response, error) {

@@ -3,7 +3,6 @@
 
 import { createHash } from 'node:crypto';
 import { createServer, type RequestListener } from 'node:http';
-import type { Duplex } from 'node:stream';
 import type { SealedConnection, SealedHost } from '../sealed/gateway.ts';
 import { ANY_MODEL, type ConnectionPins } from './connection-pins.ts';
 import type { ServerConfig } from './deps.ts';

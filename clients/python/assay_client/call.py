@@ -190,11 +190,17 @@ def head_of(request: httpx.Request, content: bytes) -> RequestHead:
     return RequestHead(request.method, request.url.raw_path.decode("ascii"), list(fields.items()))
 
 
+#: Of a part, with whatever fields it has; not of a file that is called so.
+_FORM_MODEL = re.compile(
+    rb'[;\s]name="?model"?(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)\r\n', re.I
+)
+
+
 def model_of(fields: Sequence[Field], content: bytes) -> Optional[str]:
     """The model a request names; None where it names none. The server reads the body itself."""
     kind = (field_of(fields, "content-type") or "").lower()
     if kind.startswith("multipart/form-data"):
-        found = re.search(rb'name="model"\r\n\r\n([^\r\n]+)\r\n', content)
+        found = _FORM_MODEL.search(content)
         return None if found is None else found.group(1).decode("utf-8", "replace")
     if not kind.startswith("application/json"):
         return None

@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Optional
 import httpx
 
 from assay_client import AssayError, AsyncSealedTransport, SealedTransport
-from assay_client.call import OHTTP_KEY
+from assay_client.call import OHTTP_KEY, model_of
 
 from .guest import Guest, Inner, Judge, Network, Parts, json_error, receipt, receipt_header, respond, sealed_answer
 
@@ -122,6 +122,17 @@ class Sealing(unittest.TestCase):
             client.post(CHAT, json={"model": "unknown"})
         self.assertEqual(raised.exception.code, "model_not_attested")
         self.assertEqual(world.network.sent, [])
+
+    def test_the_model_of_a_form_is_found(self):
+        for head in (
+            'content-disposition: form-data; name="model"',
+            'Content-Disposition: form-data; name="model"\r\nContent-Type: text/plain',
+            "content-disposition: form-data; name=model",
+        ):
+            parts = ('content-disposition: form-data; name="file"; filename="model"', "sound"), (head, "demo")
+            body = "".join(f"--b\r\n{field}\r\n\r\n{value}\r\n" for field, value in parts) + "--b--\r\n"
+            fields = [("content-type", "multipart/form-data; boundary=b")]
+            self.assertEqual(model_of(fields, body.encode()), "demo")
 
     def test_plain_http_beyond_loopback_is_refused(self):
         for url in ("http://appliance.example", "ftp://localhost", "http://127.0.0.1.example"):

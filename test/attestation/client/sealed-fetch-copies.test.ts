@@ -224,7 +224,10 @@ describe('evidence that is held back', () => {
       });
     await expect(chat()).rejects.toMatchObject({ code: 'attestation_timeout' });
     client.between = (_path, _init, onward) => onward();
-    client = Object.assign(client, sealedClient(() => guest.url));
+    client = Object.assign(
+      client,
+      sealedClient(() => guest.url),
+    );
     expect((await chat()).status).toBe(200);
   });
 });

@@ -43,3 +43,32 @@ test.each([204, 304])('a %i that is cut before its final chunk is no answer [B8]
     );
   }
 });
+
+test.each([
+  ['as SDKs write it', 'content-disposition: form-data; name="model"'],
+  ['with fields of the part', 'Content-Disposition: form-data; name="model"\r\nContent-Type: text/plain\r\nContent-Length: 5'],
+  ['without quotes', 'content-disposition: form-data; name=model'],
+])('the model of a form is found %s, and a file of that name is none', async (_, disposition) => {
+  const file = 'content-disposition: form-data; name="file"; filename="model"';
+  const part = (head: string, body: string): string => `--b\r\n${head}\r\n\r\n${body}\r\n`;
+  const form = (model: string): string => `${part(file, 'sound')}${part(disposition, model)}--b--\r\n`;
+  const headers = { 'content-type': 'multipart/form-data; boundary=b' };
+  const ask = (model: string): Promise<Response> =>
+    client.fetch('https://sealed.example/v1/audio/transcriptions', { method: 'POST', headers, body: form(model) });
+  await expect(ask('other')).rejects.toMatchObject({ code: 'model_not_attested' });
+  expect((await ask('demo')).status).toBeLessThan(500);
+}); // prettier-ignore
+
+test('an abort while an unsealed answer is read is an abort', async () => {
+  const stop = new AbortController();
+  client.between = (path, init, pass) => {
+    if (path !== '/v1/sealed') return pass();
+    const body = new ReadableStream({
+      start: (controller) => init.signal?.addEventListener('abort', () => controller.error(init.signal?.reason)), // prettier-ignore
+      pull: () => stop.abort(new Error('enough')),
+    });
+    return new Response(body, { status: 400 });
+  };
+  const asked = client.fetch('https://sealed.example/v1/models', { signal: stop.signal });
+  await expect(asked).rejects.toThrow('enough');
+});

@@ -9,7 +9,9 @@ import { keyIdOf, requestDigest, requestHeader, requestInfo, sealInto, type Seal
 import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
 import { codeOf, digestOf, NOW_SECONDS, seal, sealedUnderTest, type SealedUnderTest, send } from '../../fixtures/http/sealed.ts'; // prettier-ignore
 
-const CONTENT = Buffer.from(JSON.stringify({ model: 'demo', messages: [{ role: 'user', content: 'hello' }] }));
+const CONTENT = Buffer.from(
+  JSON.stringify({ model: 'demo', messages: [{ role: 'user', content: 'hello' }] }),
+);
 const LENGTH = Uint8Array.of(0x40 | (CONTENT.length >> 8), CONTENT.length & 255);
 
 let sealed: SealedUnderTest;
@@ -85,6 +87,45 @@ describe('what is no request of HTTP here is answered sealed, as on any connecti
     ['HEAD', '/v1/models', 200],
   ])('%s %s: %i', async (method, path, status) => {
     expect((await send(api.url, await written({ method, path }))).status).toBe(status);
+  });
+});
+
+describe('the first chunk', () => {
+  const opening = async (chunks: readonly Uint8Array[]) => {
+    const publicKey = sealed.keys.current();
+    const header = requestHeader(keyIdOf(publicKey));
+    const context = await sendTo(publicKey, requestInfo(header));
+    const bytes = await sealInto(context, header, chunks);
+    return send(api.url, { bytes, context, digest: requestDigest(publicKey, context.enc) });
+  };
+  const head = (more: readonly HttpField[] = []): Uint8Array =>
+    encodeRequestHead({ method: 'GET', path: '/v1/models', fields: [['assay-sealed-at', String(NOW_SECONDS)], ...more] }); // prettier-ignore
+  const large = head([['x-large', 'a'.repeat(11 * 1024)]]);
+  const rest = new Uint8Array(2);
+
+  test('has 12 KiB at most [B5]', async () => {
+    expect(large.length).toBe(12 * 1024);
+    expect((await opening([large, rest])).status).toBe(200);
+  });
+
+  test.each<[string, readonly Uint8Array[]]>([
+    ['a byte more', [Buffer.concat([large, new Uint8Array(1)]), rest]],
+    ['as much as any chunk', [new Uint8Array(16_384), rest]],
+    ['none', [new Uint8Array(0), head(), rest]],
+    ['the final one', [head()]],
+  ])('%s: the one answer to all that does not open [B15]', async (_, chunks) => {
+    const { outer, status, body } = await opening(chunks);
+    expect([outer.status, status, body]).toEqual([400, 0, expect.stringContaining('key identifier unknown')]); // prettier-ignore
+  });
+
+  test.each<[string, readonly Uint8Array[]]>([
+    ['is split', [head().subarray(0, 500), head().subarray(500), rest]],
+    ['has content behind it', [Buffer.concat([head(), Uint8Array.of(0)]), rest]],
+    ['is there twice', [Buffer.concat([head(), head()]), rest]],
+  ])('a head that %s is answered sealed [B5]', async (_, chunks) => {
+    const answer = await opening(chunks);
+    expect([answer.status, codeOf(answer)]).toEqual([400, 'sealed_malformed']);
+    expect(sealed.entries.size).toBe(0);
   });
 });
 
