@@ -1,4 +1,4 @@
-// One request of sealedFetch through its tries (docs/sealed.md §6): the same bytes again while the outcome is
+// One request of sealedFetch through its tries (docs/sealed.md §5): the same bytes again while the outcome is
 // unknown, sealed anew only when fresh evidence shows another key or the guest's clock says so, four sends at
 // most. An unsealed answer can delay a try or end it and is shown to no one.
 

@@ -1,4 +1,4 @@
-// Whom the requests of one origin are sealed to (docs/sealed.md §6, §8): one guest, or the replicas behind a
+// Whom the requests of one origin are sealed to (docs/sealed.md §5, §8): one guest, or the replicas behind a
 // balancer that may choose and retry. Only verified guests are ever sealed to.
 
 import type { SealedResult } from '../appraise/appraise.ts';

@@ -1,4 +1,4 @@
-// `sealedFetch`: a fetch for pages and for networks that end TLS (docs/sealed.md §9). It proves a key of the
+// `sealedFetch`: a fetch for pages and for networks that end TLS (docs/sealed.md §7). It proves a key of the
 // guest, seals each request to it, method, path and headers included, and opens the answer. Only
 // requests for evidence and sealed bytes leave. The same code runs in browsers and in Node, and stores no
 // byte.

@@ -60,7 +60,7 @@ export function requestInfo(header: Uint8Array): Uint8Array {
 
 /**
  * By what a request is known to its recipient, 32 bytes: SHA-256(public key ‖ encapsulated key). A receipt
- * carries it; its first 16 bytes are the entry of docs/sealed.md §6.
+ * carries it; its first 16 bytes are the entry of docs/sealed.md §5.
  */
 export function requestDigest(publicKey: Uint8Array, enc: Uint8Array): Uint8Array {
   return sha256(concatBytes(publicKey, enc));

@@ -130,7 +130,7 @@ const OWN_FIELDS: ReadonlySet<string> = new Set(['assay-sealed-at', 'assay-seale
 /** An entry, and the second it was sealed at; for several replicas the earliest and the latest. */
 const BEFORE = /^(?<entry>[0-9a-f]{32});at=(?<first>\d{1,12})(?:-(?<last>\d{1,12}))?$/;
 
-/** Repetition first: its answer must not depend on anything else (docs/sealed.md §6). */
+/** Repetition first: its answer must not depend on anything else (docs/sealed.md §5). */
 function judge(
   opened: OpenedRequest,
   wrappedAt: number | undefined,
