@@ -34,7 +34,11 @@ function wrapped(keys: AnyKeys, seconds: number): Uint8Array {
   return concatBytes(keys.privateOf('one-time'), time);
 }
 
-export async function anyVectors(keys: AnyKeys, head: RequestHead, body: Uint8Array): Promise<readonly unknown[]> {
+export async function anyVectors(
+  keys: AnyKeys,
+  head: RequestHead,
+  body: Uint8Array,
+): Promise<readonly unknown[]> {
   const replicas = ['recipient', 'replica 2', 'replica 3'];
   const hints = replicas.map((name) => hintOf(keys.publicOf(name)));
   const inner = async (keyId: number, kem = requestHeader(keyId)): Promise<Uint8Array> => {

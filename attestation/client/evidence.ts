@@ -132,7 +132,8 @@ export class EvidenceHolder {
     const own = postQuantum === 'require' ? await this.#xWing(result) : key;
     // The key rotated between the two answers.
     if (own === undefined && !again) return this.#ask(true);
-    if (own === undefined) throw refused('sealed_keys', 'the list of keys is of another key than the evidence');
+    if (own === undefined)
+      throw refused('sealed_keys', 'the list of keys is of another key than the evidence');
     const before = this.#held;
     this.#held = { result, evidence, ...own };
     this.#heldAt = askedAt;
@@ -146,7 +147,10 @@ export class EvidenceHolder {
   async #judged(): Promise<Pick<HeldEvidence, 'result' | 'evidence'>> {
     const { policy, now, endorsements, keys, memory } = this.#options;
     const nonce = crypto.getRandomValues(new Uint8Array(32));
-    const body = await this.#answer(`/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`, MAX_DOCUMENT_BYTES);
+    const body = await this.#answer(
+      `/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`,
+      MAX_DOCUMENT_BYTES,
+    );
     const document = parseDocument(fromUtf8(body, 'document'));
     const result = await verify(document, {
       channel: 'sealed',

@@ -42,7 +42,10 @@ export class Recipients {
   /** `any`: the holders are of replicas, 1 to 8. */
   constructor(origin: string, holders: readonly EvidenceHolder[], form: 'one' | 'any') {
     if (holders.length === 0 || holders.length > MAX_REPLICAS)
-      throw refused('sealed_replicas', `${holders.length} replicas, from 1 to ${MAX_REPLICAS} can be sealed to`);
+      throw refused(
+        'sealed_replicas',
+        `${holders.length} replicas, from 1 to ${MAX_REPLICAS} can be sealed to`,
+      );
     this.origin = origin;
     this.#holders = holders;
     this.#form = form;

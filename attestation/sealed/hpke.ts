@@ -20,6 +20,7 @@ import { isUsablePoint } from './points.ts';
  * MLKEM768-X25519).
  */
 export const KEM = { x25519: 0x0020, xWing: 0x647a } as const;
+/** The id of a KEM of sealed bodies. */
 export type Kem = (typeof KEM)[keyof typeof KEM];
 /** Bytes of a public key and of an encapsulated key. The last 32 of both are X25519's. */
 export const KEM_BYTES: Readonly<Record<Kem, { readonly publicKey: number; readonly enc: number }>> = {

@@ -63,8 +63,7 @@ export async function openKeyList(bytes: Uint8Array, receiptKey: Uint8Array): Pr
     const payload = decodeCbor(signed.payload, FORM.name, MAX_KEY_LIST_BYTES);
     const part = (key: number): Cbor | undefined => (payload instanceof Map ? payload.get(key) : undefined);
     const [claim7, xWingKey] = [part(1), part(3)];
-    if (!(claim7 instanceof Uint8Array) || !(xWingKey instanceof Uint8Array))
-      throw wrong('a key is missing');
+    if (!(claim7 instanceof Uint8Array) || !(xWingKey instanceof Uint8Array)) throw wrong('a key is missing');
     // One spelling: any other name, id, key or order gives other bytes.
     if (!equalBytes(payloadOf(claim7, xWingKey), signed.payload)) throw wrong('its form is another');
     if (xWingKey.length !== KEM_BYTES[KEM.xWing].publicKey || !isUsablePoint(xWingKey.subarray(-32)))

@@ -44,11 +44,7 @@ export function xWingKeyIdOf(publicKey: Uint8Array): number {
 }
 
 /** `key id ‖ KEM ‖ KDF ‖ AEAD`. */
-export function requestHeader(
-  keyId: number,
-  kem: Kem = KEM.x25519,
-  aead: number = SUITE.aead,
-): Uint8Array {
+export function requestHeader(keyId: number, kem: Kem = KEM.x25519, aead: number = SUITE.aead): Uint8Array {
   const ids = [kem, SUITE.kdf, aead].flatMap((id) => [id >> 8, id & 255]);
   return Uint8Array.of(keyId, ...ids);
 }

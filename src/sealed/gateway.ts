@@ -180,10 +180,7 @@ function judge(
   return {
     head: { method, path, fields: fields.filter(([name]) => !OWN_FIELDS.has(name)) },
     indeterminate: read.indeterminate,
-    entries: [
-      { entry: own, at: Number(at) },
-      ...(entry === undefined ? [] : [{ entry, at: Number(last) }]),
-    ],
+    entries: [{ entry: own, at: Number(at) }, ...(entry === undefined ? [] : [{ entry, at: Number(last) }])],
     model,
     refusal: null,
   };

@@ -68,8 +68,7 @@ export async function createSealedKeys(options: SealedKeysOptions): Promise<Seal
     if (!closed) cancel = options.after(ms, () => void rotate());
   };
   schedule(options.lifetimeMs);
-  const generations = (): readonly Generation[] =>
-    previous === undefined ? [current] : [current, previous];
+  const generations = (): readonly Generation[] => (previous === undefined ? [current] : [current, previous]);
   return {
     current: () => current.x25519.publicKey,
     currentXWing: () => current.xWing?.publicKey,

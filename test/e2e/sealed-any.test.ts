@@ -68,7 +68,10 @@ beforeEach(() => {
   route = () => [0];
 });
 
-function client(options: Partial<SealedFetchOptions> = {}): { readonly openai: OpenAI; readonly answers: Response[] } {
+function client(options: Partial<SealedFetchOptions> = {}): {
+  readonly openai: OpenAI;
+  readonly answers: Response[];
+} {
   const sealed = sealedFetch({
     policy,
     endpoint: url,
@@ -82,7 +85,7 @@ function client(options: Partial<SealedFetchOptions> = {}): { readonly openai: O
     apiKey: 'sk-canary',
     maxRetries: 0,
     fetch: async (input, init) => {
-      const response = await sealed(input as string, init);
+      const response = await sealed(input, init);
       answers.push(response);
       return response;
     },
@@ -90,7 +93,11 @@ function client(options: Partial<SealedFetchOptions> = {}): { readonly openai: O
   return { openai, answers };
 }
 
-const ASKED = { model: 'demo-chat', temperature: 0, messages: [{ role: 'user' as const, content: question }] };
+const ASKED = {
+  model: 'demo-chat',
+  temperature: 0,
+  messages: [{ role: 'user' as const, content: question }],
+};
 
 async function code(asked: Promise<unknown>): Promise<unknown> {
   try {

@@ -62,8 +62,12 @@ describe('[B17] the list of keys', () => {
   test('changed in any byte, or cut, is refused', async () => {
     for (let at = 0; at < list.length; at += at < 200 || at > list.length - 70 ? 1 : 41) {
       const changed = Uint8Array.from(list, (byte, i) => (i === at ? byte ^ 1 : byte));
-      expect((await refusalOf(() => openKeyList(changed, RECEIPT_KEY)))?.code, String(at)).toBe('sealed_keys');
-      expect((await refusalOf(() => openKeyList(list.subarray(0, at), RECEIPT_KEY)))?.code).toBe('sealed_keys');
+      expect((await refusalOf(() => openKeyList(changed, RECEIPT_KEY)))?.code, String(at)).toBe(
+        'sealed_keys',
+      );
+      expect((await refusalOf(() => openKeyList(list.subarray(0, at), RECEIPT_KEY)))?.code).toBe(
+        'sealed_keys',
+      );
     }
   });
 });
@@ -121,7 +125,9 @@ test.skipIf(node === undefined)('the suite runs on a Node.js with ML-KEM [B17]',
   const vitest = `${root}node_modules/vitest/vitest.mjs`;
   const suite = 'test/attestation/sealed/x-wing-suite.test.ts';
   // Without what vitest tells its own workers.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(?:VITEST|NODE_|TINYPOOL)/.test(name)));
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(?:VITEST|NODE_|TINYPOOL)/.test(name)),
+  );
   const { stdout } = await promisify(execFile)(node!, [vitest, 'run', suite, '--reporter=json'], {
     cwd: root,
     env,

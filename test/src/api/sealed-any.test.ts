@@ -60,7 +60,11 @@ test('[B18] a listed replica runs it once, at the time in its own wrap', async (
 });
 
 test('[B18] one that is not listed does not open it, and has the one answer for it [B15]', async () => {
-  const request = await sealToAny([{ publicKey: other.keys.current(), sealedAt: NOW_SECONDS }], CHAT, CONTENT);
+  const request = await sealToAny(
+    [{ publicKey: other.keys.current(), sealedAt: NOW_SECONDS }],
+    CHAT,
+    CONTENT,
+  );
   const answer = await send(api.url, request, ANY);
   const plain = await send(api.url, { ...request, bytes: request.bytes.subarray(0, 20) });
   expect([answer.status, answer.outer.status]).toEqual([0, 400]);

@@ -83,7 +83,15 @@ test('a cut request is free again twice, and its entry does not count twice [B13
 test('of two entries one that is there refuses both [B12]', () => {
   const { entries, enter } = setUp();
   expect(enter('before')).toBe('entered');
-  expect(() => entries.enter([{ entry: 'anew', at: 10_000 }, { entry: 'before', at: 10_000 }], 'a')).toThrow(ApiError);
+  expect(() =>
+    entries.enter(
+      [
+        { entry: 'anew', at: 10_000 },
+        { entry: 'before', at: 10_000 },
+      ],
+      'a',
+    ),
+  ).toThrow(ApiError);
   expect(entries.has('anew')).toBe(false);
 });
 
