@@ -2,7 +2,7 @@
 // does. Its wraps are made by hand here, by the HPKE that sealed-vectors.ts gives.
 
 import { concatBytes, toHex, utf8 } from '../attestation/encoding/bytes.ts';
-import { hintOf } from '../attestation/sealed/any.ts';
+import { keyHintOf } from '../attestation/sealed/any.ts';
 import { encodeRequestHead, type RequestHead } from '../attestation/sealed/bhttp.ts';
 import { KEM, type SealingContext } from '../attestation/sealed/hpke.ts';
 import {
@@ -40,7 +40,7 @@ export async function anyVectors(
   body: Uint8Array,
 ): Promise<readonly unknown[]> {
   const replicas = ['recipient', 'replica 2', 'replica 3'];
-  const hints = replicas.map((name) => hintOf(keys.publicOf(name)));
+  const hints = replicas.map((name) => keyHintOf(keys.publicOf(name)));
   const inner = async (keyId: number, kem = requestHeader(keyId)): Promise<Uint8Array> => {
     const context = await keys.contextTo('one-time', 'ephemeral 3', requestInfo(kem));
     return sealInto(context, kem, [encodeRequestHead(head), ...contentChunks(head, body)]);
@@ -48,7 +48,7 @@ export async function anyVectors(
   const wrapFor = async (name: string, aad: Uint8Array, at = AT): Promise<Uint8Array> => {
     const context = await keys.contextTo(name, `wrap ${name}`, INFO);
     const sealed = await context.seal(wrapped(keys, at), aad);
-    return concatBytes(hintOf(keys.publicOf(name)), context.enc, sealed);
+    return concatBytes(keyHintOf(keys.publicOf(name)), context.enc, sealed);
   };
   const aad = concatBytes(start(3), ...hints);
   const wraps = await Promise.all(replicas.map((name, i) => wrapFor(name, aad, AT + i)));
@@ -98,7 +98,7 @@ export async function anyVectors(
     input: {
       private_key: toHex(keys.privateOf(by)),
       public_key: toHex(keys.publicOf(by)),
-      hint: toHex(hintOf(keys.publicOf(by))),
+      hint: toHex(keyHintOf(keys.publicOf(by))),
       bytes: toHex(bytes),
     },
     expect,

@@ -7,7 +7,7 @@ import type { HardwareOptions } from '../appraise/hardware.ts';
 import type { Policy } from '../appraise/policy.ts';
 import { concatBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
 import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
-import { MAX_KEY_LIST_BYTES, openKeyList } from '../sealed/key-list.ts';
+import { MAX_KEY_LIST_BYTES, openKeyList } from '../receipts/key-list.ts';
 import { keyIdOf, xWingKeyIdOf } from '../sealed/request.ts';
 import { type AttestationCode, AttestationError, refused } from '../transcript/errors.ts';
 

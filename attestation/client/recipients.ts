@@ -134,7 +134,7 @@ export class Recipients {
   }
 }
 
-/** What is sealed, whoever it is for. */
+/** The request itself, for any guest. */
 export interface SealedQuestion {
   readonly head: RequestHead;
   readonly content: Uint8Array;

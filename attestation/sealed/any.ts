@@ -42,7 +42,7 @@ export interface Replica {
 }
 
 /** SHA-256(public key)[0..8). */
-export function hintOf(publicKey: Uint8Array): Uint8Array {
+export function keyHintOf(publicKey: Uint8Array): Uint8Array {
   return sha256(publicKey).subarray(0, HINT_BYTES);
 }
 
@@ -68,7 +68,7 @@ export async function sealToAnyBy(
   content: Uint8Array,
 ): Promise<SealedRequest> {
   const kem = kemOf(publicKey);
-  const hints = replicas.map((replica) => hintOf(replica.publicKey));
+  const hints = replicas.map((replica) => keyHintOf(replica.publicKey));
   const aad = aadOf(kem, hints);
   const wraps = await Promise.all(
     replicas.map(async (replica, i) => {
@@ -135,7 +135,7 @@ export async function openAny(
 
 /** Whether the hint is of that key. */
 export function isHintOf(hint: Uint8Array, publicKey: Uint8Array): boolean {
-  return equalBytes(hint, hintOf(publicKey));
+  return equalBytes(hint, keyHintOf(publicKey));
 }
 
 function timeBytes(seconds: number): Uint8Array {

@@ -1,7 +1,7 @@
 // The form of sealed bodies for the end that opens them (docs/sealed.md §4, §5): an entry of its own for the
 // server, and for gateways and clients of others.
 
-export { ANY_TYPE, hintOf, isHintOf, openAny, sealToAny, type OpenedAny, type Replica } from './any.ts';
+export { ANY_TYPE, keyHintOf, isHintOf, openAny, sealToAny, type OpenedAny, type Replica } from './any.ts';
 export {
   ContentReader,
   decodeRequestHead,
@@ -28,7 +28,6 @@ export {
   type RecipientKey,
   type SealingContext,
 } from './hpke.ts';
-export { encodeKeyList, KEY_LIST_TYPE } from './key-list.ts';
 export { paddedLength } from './padding.ts';
 export {
   keyIdOf,

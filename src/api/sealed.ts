@@ -4,7 +4,8 @@
 // X-Wing key that belongs to claim 7.
 
 import type { ServerResponse } from 'node:http';
-import { ANY_TYPE, KEY_LIST_TYPE, RESPONSE_TYPE } from '@assay/attestation/sealed-envelope';
+import { KEY_LIST_TYPE } from '@assay/attestation/receipt';
+import { ANY_TYPE, RESPONSE_TYPE } from '@assay/attestation/sealed-envelope';
 import { ApiError } from '../base/errors.ts';
 import { route } from '../http/route.ts';
 import type { OpenedSealed, OuterAnswer } from '../sealed/gateway.ts';

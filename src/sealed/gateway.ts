@@ -5,13 +5,13 @@
 
 import type { Duplex } from 'node:stream';
 import { AttestationError } from '@assay/attestation';
+import { encodeKeyList } from '@assay/attestation/receipt';
 import {
   AAD,
   ByteReader,
   type Bytes,
   ContentReader,
   decodeRequestHead,
-  encodeKeyList,
   nextChunk,
   openAny,
   openRequest,

@@ -21,7 +21,7 @@ let balancer: Server;
 let url: string;
 /** Servers that the balancer sends a request to, one after the other; the last one's answer is handed on. */
 let route: () => readonly number[];
-const seen: Buffer[] = [];
+const SEEN: Buffer[] = [];
 const transport = sealedTransport(60_000);
 
 beforeAll(async () => {
@@ -39,7 +39,7 @@ beforeAll(async () => {
       const pieces: Buffer[] = [];
       for await (const piece of incoming) pieces.push(piece as Buffer);
       const body = Buffer.concat(pieces);
-      seen.push(Buffer.from(`${incoming.method} ${incoming.url}\n${incoming.rawHeaders.join('\n')}\n`), body);
+      SEEN.push(Buffer.from(`${incoming.method} ${incoming.url}\n${incoming.rawHeaders.join('\n')}\n`), body);
       const to = route();
       for (const [i, index] of to.entries())
         await new Promise<void>((resolve, reject) => {
@@ -147,12 +147,12 @@ describe('the balancer [B18]', () => {
   });
 
   test('reads no byte of what it carries, but the hints where they are on', async () => {
-    const bytes = Buffer.concat(seen);
+    const bytes = Buffer.concat(SEEN);
     expect(bytes.includes('POST /v1/sealed')).toBe(true);
     for (const secret of [question, answer, 'sk-canary', '/v1/chat', 'demo-chat', 'assay-route'])
       expect(bytes.includes(secret), secret).toBe(false);
     const { openai } = client({ routeHints: true });
     await openai.chat.completions.create(ASKED);
-    expect(Buffer.concat(seen).toString('latin1')).toMatch(/model="demo-chat", size=\d+, prefix=:/);
+    expect(Buffer.concat(SEEN).toString('latin1')).toMatch(/model="demo-chat", size=\d+, prefix=:/);
   });
 });

@@ -2,7 +2,7 @@
 // and every byte of the list counts.
 
 import { describe, expect, test } from 'vitest';
-import { hintOf, openAny, sealToAny, sealToAnyBy } from '../../../attestation/sealed/any.ts';
+import { keyHintOf, openAny, sealToAny, sealToAnyBy } from '../../../attestation/sealed/any.ts';
 import { concatBytes, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { decodeRequestHead } from '../../../attestation/sealed/bhttp.ts';
 import { ByteReader } from '../../../attestation/sealed/chunks.ts';
@@ -22,7 +22,7 @@ async function* source(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
 /** As the server reads it with these keys: path and time, or a refusal. */
 async function opened(bytes: Uint8Array, keys: readonly RecipientKey[]): Promise<unknown> {
   const keyOf = (hint: Uint8Array, kem: Kem): RecipientKey | undefined =>
-    keys.find((key) => key.kem === kem && toHex(hintOf(key.publicKey)) === toHex(hint));
+    keys.find((key) => key.kem === kem && toHex(keyHintOf(key.publicKey)) === toHex(hint));
   try {
     const { first, sealedAt } = await openAny(new ByteReader(source(bytes)), keyOf);
     return [decodeRequestHead(first).head.path, sealedAt];

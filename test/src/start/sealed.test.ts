@@ -9,7 +9,7 @@ import { readConfig } from '../../../src/config/read.ts';
 import { openSealedBodies } from '../../../src/start/sealed.ts';
 import type { Sealed } from '../../../src/sealed/gateway.ts';
 import { rawPublicKey } from '../../../src/attester/identity.ts';
-import { haveMlKem } from '../../fixtures/ml-kem/node.ts';
+import { HAVE_ML_KEM } from '../../fixtures/ml-kem/node.ts';
 import { configRefusalOf } from '../../fixtures/refusal.ts';
 
 function opened(text: string): Promise<Sealed> {
@@ -25,7 +25,7 @@ test('X-Wing is off unless it is switched on [B17]', async () => {
   sealed.close();
 });
 
-test.skipIf(haveMlKem)('switched on without ML-KEM, the key and the line are named [B17]', async () => {
+test.skipIf(HAVE_ML_KEM)('switched on without ML-KEM, the key and the line are named [B17]', async () => {
   const { message } = await configRefusalOf(opened('[sealed]\npost_quantum = true\n'));
   expect(message).toMatch(/^\/etc\/a\.toml:2: sealed\.post_quantum true: Node\.js v\d.* has no ML-KEM/);
 });

@@ -1,22 +1,22 @@
 // The X-Wing suite (docs/sealed.md §2 [B17]): HPKE beside Go's, requests, the server, the client, replicas. Needs
-// ML-KEM in WebCrypto: x-wing.test.ts runs it on a Node.js that has it, and says so where there is none.
+// ML-KEM in WebCrypto: hpke-x-wing.test.ts runs it on a Node.js that has it, and says so where there is none.
 
 import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
-import { hintOf, openAny, sealToAny } from '../../../attestation/sealed/any.ts';
+import { keyHintOf, openAny, sealToAny } from '../../../attestation/sealed/any.ts';
 import { fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { ByteReader } from '../../../attestation/sealed/chunks.ts';
 import { generateRecipient, importRecipient, KEM, sendTo } from '../../../attestation/sealed/hpke.ts';
-import { encodeKeyList } from '../../../attestation/sealed/key-list.ts';
+import { encodeKeyList } from '../../../attestation/receipts/key-list.ts';
 import { generateOneTime, publicKeyOf } from '../../../attestation/sealed/one-time.ts';
 import { openRequest, sealRequest, xWingKeyIdOf } from '../../../attestation/sealed/request.ts';
 import { rawPublicKey } from '../../../src/attester/identity.ts';
 import { type Client, type Guest, type GuestOptions, sealedClient, startGuest } from '../../fixtures/attestation/sealed-guest.ts'; // prettier-ignore
 import { goTool } from '../../fixtures/clients/go.ts';
 import { codeOf, seal, send } from '../../fixtures/http/sealed.ts';
-import { haveMlKem } from '../../fixtures/ml-kem/node.ts';
+import { HAVE_ML_KEM } from '../../fixtures/ml-kem/node.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
 
 const HEAD = { method: 'GET', path: '/v1/models', fields: [] };
@@ -40,7 +40,7 @@ function goPeer(asked: readonly Message[]): readonly Message[] {
   return stdout.trim().split('\n').map((line) => JSON.parse(line) as Message); // prettier-ignore
 }
 
-describe.skipIf(!haveMlKem)('X-Wing [B17]', () => {
+describe.skipIf(!HAVE_ML_KEM)('X-Wing [B17]', () => {
   test.skipIf(go === undefined)("Go's HPKE opens what was sealed, seals what opens, and has the same public key", async () => {
     const own = await generateOneTime(KEM.xWing);
     const info = utf8('assay test');
@@ -101,10 +101,10 @@ describe.skipIf(!haveMlKem)('X-Wing [B17]', () => {
 });
 
 function hintHex(publicKey: string): string {
-  return toHex(hintOf(fromHex(publicKey)));
+  return toHex(keyHintOf(fromHex(publicKey)));
 }
 
-describe.skipIf(!haveMlKem)('server and client with X-Wing [B17]', () => {
+describe.skipIf(!HAVE_ML_KEM)('server and client with X-Wing [B17]', () => {
   const { privateKey } = generateKeyPairSync('ed25519');
   const options: GuestOptions = {
     receiptKey: rawPublicKey(privateKey),

@@ -13,15 +13,15 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { SEALED_VECTORS } from '../../scripts/sealed-vectors.ts';
-import { issueServerCertificate } from '../../src/attester/certificate.ts';
-import { createIdentity } from '../../src/attester/identity.ts';
-import type { SealedVectorFile, VectorRun } from '../fixtures/attestation/sealed-vector-run.ts';
-import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
+import { EXPECTED } from '../../../scripts/demo-model/text.ts';
+import { SEALED_VECTORS } from '../../../scripts/sealed-vectors.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
+import { createIdentity } from '../../../src/attester/identity.ts';
+import type { SealedVectorFile, VectorRun } from '../../fixtures/attestation/sealed-vector-run.ts';
+import { type RealServer, startRealServer } from '../../fixtures/e2e/real-server.ts';
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
-const DRIVER = fileURLToPath(new URL('../browser/node_modules/playwright-core', import.meta.url));
+const DRIVER = fileURLToPath(new URL('../../browser/node_modules/playwright-core', import.meta.url));
 const HAVE_CHROMIUM = existsSync(CHROMIUM) && existsSync(DRIVER);
 if (!HAVE_CHROMIUM)
   console.warn(
@@ -43,7 +43,9 @@ interface Driver {
   };
 }
 
-const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(path, import.meta.url));
+}
 const question = EXPECTED[0]?.question ?? '';
 const answer = EXPECTED[0]?.answer ?? '';
 
@@ -62,7 +64,7 @@ async function bundled(entry: string, format: 'esm' | 'iife'): Promise<string> {
 }
 
 test('the bundle of sealedFetch is within its size, and pulls in nothing of Node', async () => {
-  const text = await bundled(at('../../attestation/client/sealed-fetch.ts'), 'esm');
+  const text = await bundled(at('../../../attestation/client/sealed-fetch.ts'), 'esm');
   const zipped = gzipSync(text, { level: 9 }).length;
   console.log(`browser bundle of sealedFetch: ${text.length} bytes, ${zipped} gzip in one file`);
   expect(text).not.toMatch(/["'`]node:/);
@@ -130,7 +132,7 @@ describe.skipIf(!HAVE_CHROMIUM)('in headless Chromium', () => {
 
   beforeAll(async () => {
     server = await startRealServer();
-    const page = await bundled(at('../fixtures/browser/sealed-page.ts'), 'iife');
+    const page = await bundled(at('../../fixtures/browser/sealed-page.ts'), 'iife');
     const identity = await createIdentity();
     const { pem } = await issueServerCertificate({
       identity,

@@ -37,7 +37,7 @@ function replicaClient(options: Partial<SealedFetchOptions> = {}): Client {
     const own = /^r(\d)\.example$/.exec(url.hostname)?.[1];
     const guest = guests[own === undefined ? chosen : Number(own)]!;
     const body = init?.body as Uint8Array | undefined;
-    sent.push({ host: url.hostname, path: url.pathname, headers: init?.headers ?? {}, body });
+    SENT.push({ host: url.hostname, path: url.pathname, headers: init?.headers ?? {}, body });
     const pass = (): Promise<Response> => globalThis.fetch(`${guest.url}${url.pathname}${url.search}`, init);
     return url.pathname === '/v1/sealed' ? between(pass) : pass();
   };
@@ -48,12 +48,12 @@ function replicaClient(options: Partial<SealedFetchOptions> = {}): Client {
   });
 }
 
-const sent: { readonly host: string; readonly path: string; readonly headers: unknown; readonly body: Uint8Array | undefined }[] = []; // prettier-ignore
+const SENT: { readonly host: string; readonly path: string; readonly headers: unknown; readonly body: Uint8Array | undefined }[] = []; // prettier-ignore
 let between: (pass: () => Promise<Response>) => Promise<Response> | Response;
 
 beforeEach(async () => {
   chosen = 0;
-  sent.length = 0;
+  SENT.length = 0;
   between = (pass) => pass();
   await startAll(3);
   client = replicaClient();
@@ -79,7 +79,7 @@ function runs(): readonly number[] {
 }
 
 function sealedSent(): readonly string[] {
-  return sent.filter(({ path }) => path === '/v1/sealed').map(({ body }) => toHex(body!));
+  return SENT.filter(({ path }) => path === '/v1/sealed').map(({ body }) => toHex(body!));
 }
 
 describe('[B18] whoever the balancer chooses', () => {
@@ -123,7 +123,7 @@ describe('[B18] whoever the balancer chooses', () => {
       new Set(signers.slice(0, 2).map(({ publicKey }) => toHex(publicKey))),
     );
     expect(client.fetch.result('https://r1.example')).toBe(results[1]);
-    expect(sent.map(({ host }) => host).toSorted()).toEqual(['r0.example', 'r1.example']);
+    expect(SENT.map(({ host }) => host).toSorted()).toEqual(['r0.example', 'r1.example']);
   });
 
   test('a sink gets the evidence of the replica that signed', async () => {
@@ -159,7 +159,7 @@ describe('[B18] only listed replicas', () => {
   test('one that cannot be reached is left out; with none there is no request', async () => {
     client = replicaClient({ replicas: ['https://r0.example', 'https://r9.example'] });
     expect((await chat()).status).toBe(200);
-    const body = sent.at(-1)!.body!;
+    const body = SENT.at(-1)!.body!;
     expect(body[3]).toBe(1);
     client = replicaClient({ replicas: ['https://r8.example', 'https://r9.example'] });
     expect((await refusalOf(() => chat()))?.code).toBe('sealed_replicas');
@@ -178,7 +178,7 @@ describe('[B18] only listed replicas', () => {
     guests = [guests[0]!, guests[0]!, guests[1]!, guests[2]!];
     client = replicaClient();
     expect((await chat()).status).toBe(200);
-    expect(sent.at(-1)!.body![3]).toBe(3);
+    expect(SENT.at(-1)!.body![3]).toBe(3);
     guests = guests.slice(1);
   });
 
@@ -192,7 +192,7 @@ describe('[B18] only listed replicas', () => {
 
   test('the list of the request inside is of its own one-time key', async () => {
     await (await chat()).text();
-    const body = sent.at(-1)!.body!;
+    const body = SENT.at(-1)!.body!;
     const enc = body.subarray(4 + 3 * 96 + 7, 4 + 3 * 96 + 7 + 32);
     for (const { sealed } of guests) {
       const entry = toHex(requestDigest(sealed.keys.current(), enc).subarray(0, 16));
@@ -263,7 +263,7 @@ describe('[B18] keys and clocks of the replicas', () => {
     client.fetch.on('rotated', ({ origin, boot }) => rotated.push(`${origin} ${boot}`));
     expect((await chat()).status).toBe(200);
     expect(rotated.toSorted()).toEqual([0, 1, 2].map((i) => `https://r${i}.example same`));
-    expect(sent.at(-1)!.body![3]).toBe(3);
+    expect(SENT.at(-1)!.body![3]).toBe(3);
     expect(runs()).toEqual([2, 0, 0]);
   });
 
@@ -304,7 +304,7 @@ describe('[B18] keys and clocks of the replicas', () => {
 });
 
 describe('[B18] `assay-route`', () => {
-  const route = (): unknown => (sent.at(-1)!.headers as Record<string, string>)['assay-route'];
+  const route = (): unknown => (SENT.at(-1)!.headers as Record<string, string>)['assay-route'];
 
   test('is not sent unless asked for', async () => {
     await (await chat()).text();
