@@ -1,5 +1,5 @@
-// The part of sealed-v1.json for several replicas (docs/sealed.md §8): what a listed replica opens, and what none
-// does. Its wraps are made by hand here, by the HPKE that sealed-vectors.ts gives.
+// The part of sealed-v1.json for several replicas (docs/sealed.md §8): what a listed replica opens, and what
+// none does. Its wraps are made by hand here, by the HPKE that sealed-vectors.ts gives.
 
 import { concatBytes, toHex, utf8 } from '../attestation/encoding/bytes.ts';
 import { keyHintOf } from '../attestation/sealed/any.ts';

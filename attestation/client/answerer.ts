@@ -1,5 +1,5 @@
-// Whose an answer is (docs/sealed.md §8). A request for several replicas can be answered by each of them; only a
-// receipt shows which one did.
+// Whose an answer is (docs/sealed.md §8). A request for several replicas can be answered by each of them;
+// only a receipt shows which one did.
 
 import type { SealedResult } from '../appraise/appraise.ts';
 import { toHex } from '../encoding/bytes.ts';
@@ -40,8 +40,8 @@ export function noteAnswerer(response: Response, answerer: Answerer): void {
 }
 
 /**
- * Whose the answer is, as far as it is shown: of a stream only its end shows it. Undefined for an answer of the
- * client's own.
+ * Whose the answer is, as far as it is shown: of a stream only its end shows it. Undefined for an answer of
+ * the client's own.
  * @example if (answererOf(response)?.kind === 'one') console.log(answererOf(response)?.guests[0]?.origin);
  */
 export function answererOf(response: Response): AnsweredBy | undefined {

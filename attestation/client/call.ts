@@ -130,8 +130,8 @@ export class SealedCall {
   }
 
   /**
-   * Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest may
-   * have forgotten the first request, and of bytes sealed long ago it may have forgotten that they ran.
+   * Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest
+   * may have forgotten the first request, and of bytes sealed long ago it may have forgotten that they ran.
    */
   async #withOtherTime(sent: SentBytes, { fields }: OpenedResponse): Promise<readonly Guest[] | CallAnswer> {
     const { recipients, signal } = this.#options;

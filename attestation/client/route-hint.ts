@@ -1,5 +1,5 @@
-// `assay-route`: what a balancer may know of a request to choose a replica (docs/sealed.md §8). It is sent in the
-// clear, so it is off unless asked for. Equal prefixes show within one client only: their key is its own.
+// `assay-route`: what a balancer may know of a request to choose a replica (docs/sealed.md §8). It is sent in
+// the clear, so it is off unless asked for. Equal prefixes show within one client only: their key is its own.
 
 import { hmac } from '@noble/hashes/hmac.js';
 import { sha256 } from '@noble/hashes/sha2.js';

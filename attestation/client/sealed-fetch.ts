@@ -32,8 +32,9 @@ export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements'
   /** Origin that the sealed bytes go to; default that of each request. */
   readonly endpoint?: string | URL | undefined;
   /**
-   * Origins of 1 to 8 replicas behind `endpoint`, a balancer that may choose and retry: each request is sealed to
-   * all that are verified. Receipts are then always asked for, and {@link answererOf} says whose an answer is.
+   * Origins of 1 to 8 replicas behind `endpoint`, a balancer that may choose and retry: each request is
+   * sealed to all that are verified. Receipts are then always asked for, and {@link answererOf} says whose an
+   * answer is.
    */
   readonly replicas?: readonly (string | URL)[] | undefined;
   /** Shows a balancer model id, size class and 8 bytes of an HMAC, in the clear. Default: not. */

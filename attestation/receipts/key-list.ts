@@ -1,5 +1,5 @@
-// The X-Wing key that belongs to claim 7 (docs/sealed.md §2): claims have no place for it, so the receipt key of
-// the same boot (claim 6) signs it together with claim 7, as a COSE_Sign1.
+// The X-Wing key that belongs to claim 7 (docs/sealed.md §2): claims have no place for it, so the receipt key
+// of the same boot (claim 6) signs it together with claim 7, as a COSE_Sign1.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes } from '../encoding/bytes.ts';
@@ -51,8 +51,8 @@ export interface KeyList {
 }
 
 /**
- * The list, once claim 6 of accepted evidence has signed it; whether its claim 7 is that of the evidence is for
- * the caller. @throws AttestationError refused sealed_keys
+ * The list, once claim 6 of accepted evidence has signed it; whether its claim 7 is that of the evidence is
+ * for the caller. @throws AttestationError refused sealed_keys
  */
 export async function openKeyList(bytes: Uint8Array, receiptKey: Uint8Array): Promise<KeyList> {
   try {

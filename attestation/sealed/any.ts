@@ -1,5 +1,6 @@
-// One request for several replicas (docs/sealed.md §8): sealed to a one-time key, whose private half is wrapped
-// for each replica. Which ones, and how many, is authenticated by every wrap. One place for both ends.
+// One request for several replicas (docs/sealed.md §8): sealed to a one-time key, whose private half is
+// wrapped for each replica. Which ones, and how many, is authenticated by every wrap. One place for both
+// ends.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes, toHex, utf8 } from '../encoding/bytes.ts';

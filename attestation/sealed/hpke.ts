@@ -1,7 +1,7 @@
 // HPKE (RFC 9180) in base mode with the suites of docs/sealed.md §2: DHKEM(X25519, HKDF-SHA256) or X-Wing,
 // HKDF-SHA256, AES-256-GCM. The only file that imports the package `hpke`, which works on WebCrypto alone:
-// X-Wing needs a runtime with ML-KEM. Private keys are not extractable. Refused: public keys of another length
-// or of small order.
+// X-Wing needs a runtime with ML-KEM. Private keys are not extractable. Refused: public keys of another
+// length or of small order.
 
 import {
   AEAD_AES_128_GCM,
@@ -134,8 +134,8 @@ async function recipientOf(pair: KeyPair, kem: Kem, aead: Aead): Promise<Recipie
 }
 
 /**
- * A context to the holder of `publicKey`, whose KEM its length tells. Throws `sealed_malformed` for a bad key,
- * and `sealed_unsupported` for one of X-Wing where WebCrypto has no ML-KEM.
+ * A context to the holder of `publicKey`, whose KEM its length tells. Throws `sealed_malformed` for a bad
+ * key, and `sealed_unsupported` for one of X-Wing where WebCrypto has no ML-KEM.
  */
 export async function sendTo(
   publicKey: Uint8Array,

@@ -41,8 +41,8 @@ interface ModernSubtle {
 } // prettier-ignore
 
 /**
- * draft-connolly-cfrg-xwing-kem §5.2: SHAKE256 of the seed is the seed of ML-KEM-768 (64 bytes) and the scalar
- * of X25519.
+ * draft-connolly-cfrg-xwing-kem §5.2: SHAKE256 of the seed is the seed of ML-KEM-768 (64 bytes) and the
+ * scalar of X25519.
  */
 async function xWingKeyOf(seed: Uint8Array): Promise<Uint8Array> {
   const subtle = crypto.subtle as unknown as ModernSubtle;

@@ -80,8 +80,8 @@ export class Entries {
   }
 
   /**
-   * Enters all that the window takes, the first of which it must take, or throws: 409 sealed_replayed when one
-   * is there, 429 when the set or the caller's eighth of it is full.
+   * Enters all that the window takes, the first of which it must take, or throws: 409 sealed_replayed when
+   * one is there, 429 when the set or the caller's eighth of it is full.
    */
   enter(entries: readonly TimedEntry[], caller: string): void {
     const [own] = entries;

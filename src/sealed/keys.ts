@@ -1,6 +1,7 @@
-// Claim 7 and its rotation (docs/sealed.md §2): a new X25519 key each lifetime, and an X-Wing key beside it where
-// that is on; those before them still open, older ones are dropped with all that was recorded for them. Private
-// keys cannot be exported; a new process has new ones. A key with the id of the one before is drawn again.
+// Claim 7 and its rotation (docs/sealed.md §2): a new X25519 key each lifetime, and an X-Wing key beside it
+// where that is on; those before them still open, older ones are dropped with all that was recorded for them.
+// Private keys cannot be exported; a new process has new ones. A key with the id of the one before is drawn
+// again.
 
 import {
   generateRecipient,

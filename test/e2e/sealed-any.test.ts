@@ -1,5 +1,5 @@
-// Three real servers behind a plain HTTP balancer that chooses, retries and lies, and a client that seals each
-// request for all it verified (docs/sealed.md §8 [B18]): real processes, real llama.cpp.
+// Three real servers behind a plain HTTP balancer that chooses, retries and lies, and a client that seals
+// each request for all it verified (docs/sealed.md §8 [B18]): real processes, real llama.cpp.
 
 import { createServer, type Server } from 'node:http';
 import { request as httpsRequest } from 'node:https';

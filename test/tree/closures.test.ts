@@ -60,13 +60,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 470,
+    files: 475,
     lines: 64_800,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 291,
+    files: 292,
     lines: 41_400,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
@@ -79,13 +79,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 113,
+    files: 119,
     lines: 18_200,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
+    files: 92,
     lines: 14_200,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },

@@ -1,5 +1,5 @@
-// sealedFetch to several replicas behind a balancer that may choose, retry and lie (docs/sealed.md §8 [B18]): real
-// servers, evidence of each by its own address.
+// sealedFetch to several replicas behind a balancer that may choose, retry and lie (docs/sealed.md §8 [B18]):
+// real servers, evidence of each by its own address.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { answererOf, receiptOf, type SealedFetchOptions } from '../../../attestation/client/sealed-fetch.ts';

@@ -1,6 +1,6 @@
-// Sealed bodies in a real page (docs/sealed.md [B4] [B22] [B23]): the vectors, and the official OpenAI SDK through a
-// party that ends TLS with a certificate of its own, and then alters, cuts, repeats, answers itself and
-// redirects. Skipped, loudly, where Chromium or its driver is not installed.
+// Sealed bodies in a real page (docs/sealed.md [B4] [B22] [B23]): the vectors, and the official OpenAI SDK
+// through a party that ends TLS with a certificate of its own, and then alters, cuts, repeats, answers itself
+// and redirects. Skipped, loudly, where Chromium or its driver is not installed.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';

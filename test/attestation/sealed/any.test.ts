@@ -1,5 +1,5 @@
-// A request for several replicas as bytes (docs/sealed.md §8 [B18]): each listed replica opens it, no other does,
-// and every byte of the list counts.
+// A request for several replicas as bytes (docs/sealed.md §8 [B18]): each listed replica opens it, no other
+// does, and every byte of the list counts.
 
 import { describe, expect, test } from 'vitest';
 import { keyHintOf, openAny, sealToAny, sealToAnyBy } from '../../../attestation/sealed/any.ts';

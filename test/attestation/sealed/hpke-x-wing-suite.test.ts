@@ -1,5 +1,6 @@
-// The X-Wing suite (docs/sealed.md §2 [B17]): HPKE beside Go's, requests, the server, the client, replicas. Needs
-// ML-KEM in WebCrypto: hpke-x-wing.test.ts runs it on a Node.js that has it, and says so where there is none.
+// The X-Wing suite (docs/sealed.md §2 [B17]): HPKE beside Go's, requests, the server, the client, replicas.
+// Needs ML-KEM in WebCrypto: hpke-x-wing.test.ts runs it on a Node.js that has it, and says so where there is
+// none.
 
 import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync, sign } from 'node:crypto';

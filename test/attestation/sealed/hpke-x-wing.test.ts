@@ -1,5 +1,6 @@
-// The X-Wing suite where there is no ML-KEM, and its list of keys (docs/sealed.md §2 [B17]): refused, never another
-// suite in its place. What needs ML-KEM is in hpke-x-wing-suite.test.ts, which a Node.js that has it runs from here.
+// The X-Wing suite where there is no ML-KEM, and its list of keys (docs/sealed.md §2 [B17]): refused, never
+// another suite in its place. What needs ML-KEM is in hpke-x-wing-suite.test.ts, which a Node.js that has it
+// runs from here.
 
 import { execFile } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';

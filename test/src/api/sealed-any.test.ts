@@ -1,5 +1,5 @@
-// Requests for several replicas at the server (docs/sealed.md §8): opened by a listed replica alone, entered by
-// their one-time key, timed by their wrap.
+// Requests for several replicas at the server (docs/sealed.md §8): opened by a listed replica alone, entered
+// by their one-time key, timed by their wrap.
 
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { sealToAny, sealToAnyBy } from '../../../attestation/sealed/any.ts';

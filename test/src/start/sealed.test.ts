@@ -1,5 +1,5 @@
-// Sealed bodies at the start of a server (docs/sealed.md §2): X-Wing is on only where this Node.js has ML-KEM, and a
-// server whose configuration wants it elsewhere does not start.
+// Sealed bodies at the start of a server (docs/sealed.md §2): X-Wing is on only where this Node.js has
+// ML-KEM, and a server whose configuration wants it elsewhere does not start.
 
 import { generateKeyPairSync } from 'node:crypto';
 import pino from 'pino';
