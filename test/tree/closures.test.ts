@@ -61,13 +61,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 475,
-    lines: 64_800,
+    lines: 65_700,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
     files: 292,
-    lines: 41_400,
+    lines: 41_500,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,13 +80,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 119,
-    lines: 18_200,
+    lines: 19_000,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 92,
-    lines: 14_200,
+    lines: 15_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
