@@ -25,7 +25,7 @@ export class InnerSocket extends Duplex {
   readonly #options: InnerSocketOptions;
   readonly #chunked: boolean;
   #begun = false;
-  /** Content is being waited for, or has come to its end, and no more follows on the connection. */
+  /** Content is being waited for, or has come to its end. */
   #reading = false;
   #answer: 'head' | 'body' | 'chunk' | 'whole' = 'head';
   #held: Buffer = Buffer.alloc(0);

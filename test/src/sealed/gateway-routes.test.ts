@@ -80,11 +80,12 @@ describe('routes for admins, each against a server of its own', () => {
     );
     const [one, other] = twins as [ApiServer, ApiServer];
     const authorization = 'Bearer sk-admin';
-    const headers = { authorization, ...(text === undefined ? {} : { 'content-type': 'application/json' }) };
+    const headers = new Headers({ authorization });
+    if (text !== undefined) headers.set('content-type', 'application/json');
     const asIs = { method, headers, body: text ?? null };
     const direct = await fetch(`${one.url}${path}`, asIs);
     const fields = [['authorization', authorization] as const];
-    const asked = { method, path, fields, model: digestOf('demo'), ...(text === undefined ? {} : { body: text }) }; // prettier-ignore
+    const asked = { method, path, fields, model: digestOf('demo'), body: text };
     const inside = await send(other.url, await seal(sealed.keys.current(), asked));
     expect(inside.status).toBe(direct.status);
     expect(inside.status).not.toBe(401);

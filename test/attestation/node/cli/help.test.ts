@@ -95,6 +95,16 @@ test.skipIf(process.platform !== 'linux')('few open files: one line, and no stac
   );
 });
 
+test.skipIf(process.platform !== 'linux')('a file without an end is read up to a bound', async () => {
+  const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
+  const read = promisify(execFile)(process.execPath, [bin, 'receipt', '/dev/zero']);
+  const failed: unknown = await read.catch((error: unknown) => error);
+  expect(failed).toMatchObject({
+    code: 30,
+    stderr: expect.stringContaining('has more than 268435456 bytes'),
+  });
+});
+
 describe('a reader that leaves', () => {
   const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
   const run = promisify(execFile);
