@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 475,
-    lines: 65_700,
+    lines: 65_800,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -80,7 +80,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 119,
-    lines: 19_000,
+    lines: 19_050,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
