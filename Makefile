@@ -95,6 +95,7 @@ ifeq ($(CI),true)
 	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
 	@{ command -v go || test -x /usr/local/go/bin/go || apt-get -qq install -y golang-go; } >/dev/null 2>&1; $(TSX) scripts/go-toolchain.ts || echo '! Go 1.26 cannot be installed: clients/go is not run'
 	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
+	@$(TSX) test/fixtures/ml-kem/fetch.ts || echo '! a Node.js with ML-KEM cannot be fetched: the X-Wing suite is not run'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif

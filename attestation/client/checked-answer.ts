@@ -113,9 +113,14 @@ export class CheckedAnswer<E> {
       await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
     } catch (cause) {
       // Not as the sink threw it: a fetch that throws is sent again, and this request ran.
-      throw new AttestationError('internal', 'receipt_unkept', 'the receipt of the answer could not be kept', {
-        cause,
-      });
+      throw new AttestationError(
+        'internal',
+        'receipt_unkept',
+        'the receipt of the answer could not be kept',
+        {
+          cause,
+        },
+      );
     }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };

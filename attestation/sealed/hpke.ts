@@ -1,15 +1,14 @@
-// HPKE (RFC 9180) in base mode with the one suite of docs/sealed.md §3: DHKEM(X25519, HKDF-SHA256),
-// HKDF-SHA256, AES-256-GCM. Curve and cipher are WebCrypto's, so private keys are not extractable; the hashes
-// between them are in key-schedule.ts. Refused: public keys of another length or of small order.
+// HPKE (RFC 9180) in base mode with the suites of docs/sealed.md §2: a KEM of kem.ts, HKDF-SHA256,
+// AES-256-GCM. Curve and cipher are WebCrypto's, so private keys are not extractable; the hashes between them
+// are in key-schedule.ts.
 
-import { equalBytes } from '../encoding/bytes.ts';
-import { AttestationError, malformed } from '../transcript/errors.ts';
+import { AttestationError } from '../transcript/errors.ts';
+import { encapsulate, generateKem, importKem, type Kem, KEM, kemOf, type KemKey } from './kem.ts';
 import { type ContextSecrets, exported, scheduleOf } from './key-schedule.ts';
 import { chunkNonce } from './nonce.ts';
-import { isUsablePoint, KEY_BYTES } from './points.ts';
 
-/** Ids of the suite (RFC 9180 §7), as a request header has them. */
-export const SUITE = { kem: 0x0020, kdf: 0x0001, aead: 0x0002 } as const;
+/** Ids of KDF and AEAD (RFC 9180 §7), as a request header has them. */
+export const SUITE = { kdf: 0x0001, aead: 0x0002 } as const;
 /** Bytes an AEAD adds to a chunk. */
 export const AEAD_TAG_BYTES = 16;
 
@@ -40,7 +39,8 @@ export type ChunkOpener = (
 
 /** A key pair whose private half never leaves WebCrypto. */
 export interface RecipientKey {
-  /** 32 bytes: claim 7. */
+  readonly kem: Kem;
+  /** Of X25519 the 32 bytes of claim 7. */
   readonly publicKey: Uint8Array;
   /** Rejects with `sealed_altered` for an encapsulated key that is none. */
   receive(enc: Uint8Array, info: Uint8Array): Promise<OpeningContext>;
@@ -51,19 +51,12 @@ const AEADS = {
   'aes-128-gcm': { id: 0x0001, keyBytes: 16 },
 } as const;
 
-const X25519 = 'X25519';
-/** PrivateKeyInfo of X25519 (RFC 8410 §7), up to the 32 bytes of the key. */
-const PKCS8_PREFIX = Uint8Array.from([
-  0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x6e, 0x04, 0x22, 0x04, 0x20,
-]);
-
 /**
- * A new key pair of this process.
+ * A new key pair of this process. X-Wing rejects with `sealed_unsupported` where WebCrypto has no ML-KEM.
  * @example const { publicKey } = await generateRecipient();
  */
-export async function generateRecipient(opener?: ChunkOpener): Promise<RecipientKey> {
-  const { privateKey, publicKey } = await newPair();
-  return recipientOf(privateKey, publicKey, 'aes-256-gcm', opener);
+export async function generateRecipient(kem: Kem = KEM.x25519, opener?: ChunkOpener): Promise<RecipientKey> {
+  return recipientOf(await generateKem(kem), 'aes-256-gcm', opener);
 }
 
 /** The pair of a private key of 32 bytes: for the published examples, and for one-time recipients. */
@@ -72,30 +65,20 @@ export async function importRecipient(
   publicKey: Uint8Array,
   aead: Aead = 'aes-256-gcm',
 ): Promise<RecipientKey> {
-  if (privateKey.length !== KEY_BYTES || publicKey.length !== KEY_BYTES)
-    throw malformed('malformed_length', 'a key of X25519 has 32 bytes');
-  const pkcs8 = new Uint8Array(PKCS8_PREFIX.length + KEY_BYTES);
-  pkcs8.set(PKCS8_PREFIX);
-  pkcs8.set(privateKey, PKCS8_PREFIX.length);
-  const key = await crypto.subtle.importKey('pkcs8', pkcs8, X25519, false, ['deriveBits']);
-  return recipientOf(key, publicKey.slice(), aead);
+  const key = await importKem(kemOf(publicKey), privateKey);
+  return recipientOf({ ...key, publicKey: publicKey.slice() }, aead);
 }
 
-function recipientOf(
-  privateKey: CryptoKey,
-  publicKey: Uint8Array,
-  aead: Aead,
-  opener?: ChunkOpener,
-): RecipientKey {
+function recipientOf(key: KemKey, aead: Aead, opener?: ChunkOpener): RecipientKey {
+  const { kem, publicKey } = key;
   return {
+    kem,
     publicKey,
     async receive(enc, info) {
-      if (!isUsablePoint(enc)) throw altered('the encapsulated key is no point of X25519 that can be used');
-      const own = enc.slice();
-      const dh = await agreed(privateKey, own).catch((error: unknown) => {
+      const secret = await key.decapsulate(enc).catch((error: unknown) => {
         throw altered('the encapsulated key could not be decapsulated', error);
       });
-      const secrets = scheduleOf({ dh, enc: own, publicKey, info, aead: AEADS[aead] });
+      const secrets = scheduleOf({ secret, info, kem, aead: AEADS[aead] });
       const opens = opener === undefined ? await webOpener(secrets) : openerOf(secrets, opener);
       return {
         open: async (sealed, aad) => {
@@ -105,24 +88,24 @@ function recipientOf(
             throw altered('a chunk does not open', error);
           }
         },
-        export: exporterOf(secrets, aead),
+        export: exporterOf(secrets, { kem, aead }),
       };
     },
   };
 }
 
-/** A context to the holder of `publicKey`. Throws `malformed_length` or `sealed_malformed` for a bad key. */
+/**
+ * A context to the holder of `publicKey`, whose KEM its length tells. Throws `sealed_malformed` for a bad
+ * key, and `sealed_unsupported` for one of X-Wing where WebCrypto has no ML-KEM.
+ */
 export async function sendTo(
   publicKey: Uint8Array,
   info: Uint8Array,
   aead: Aead = 'aes-256-gcm',
 ): Promise<SealingContext> {
-  if (!isUsablePoint(publicKey))
-    throw malformed('sealed_malformed', 'public key is no point of X25519 that can be used');
-  const own = publicKey.slice();
-  const { privateKey, publicKey: enc } = await newPair();
-  const dh = await agreed(privateKey, own);
-  const secrets = scheduleOf({ dh, enc, publicKey: own, info, aead: AEADS[aead] });
+  const kem = kemOf(publicKey);
+  const { enc, secret } = await encapsulate(publicKey);
+  const secrets = scheduleOf({ secret, info, kem, aead: AEADS[aead] });
   const next = await chunkCipher(secrets, 'encrypt');
   return {
     enc,
@@ -130,24 +113,8 @@ export async function sendTo(
       const { key, parameters } = next(aad);
       return new Uint8Array(await crypto.subtle.encrypt(parameters, key, plaintext as BufferSource));
     },
-    export: exporterOf(secrets, aead),
+    export: exporterOf(secrets, { kem, aead }),
   };
-}
-
-/** The public half can be read, the private half cannot. */
-async function newPair(): Promise<{ readonly privateKey: CryptoKey; readonly publicKey: Uint8Array }> {
-  const pair = await crypto.subtle.generateKey('X25519', false, ['deriveBits']);
-  const raw = await crypto.subtle.exportKey('raw', pair.publicKey);
-  return { privateKey: pair.privateKey, publicKey: new Uint8Array(raw) };
-}
-
-/** RFC 9180 §7.1.4: a secret of zeros is refused, whatever the platform does. */
-async function agreed(privateKey: CryptoKey, peer: Uint8Array): Promise<Uint8Array> {
-  const key = await crypto.subtle.importKey('raw', peer as BufferSource, X25519, false, []);
-  const bits = await crypto.subtle.deriveBits({ name: X25519, public: key }, privateKey, 8 * KEY_BYTES);
-  const dh = new Uint8Array(bits);
-  if (equalBytes(dh, new Uint8Array(KEY_BYTES))) throw malformed('sealed_malformed', 'the secret is zero');
-  return dh;
 }
 
 type Opens = (sealed: Uint8Array, aad: Uint8Array) => Uint8Array | Promise<Uint8Array>;
@@ -180,8 +147,12 @@ async function chunkCipher(
   };
 }
 
-function exporterOf(secrets: ContextSecrets, aead: Aead): SealingContext['export'] {
-  return (context, length) => Promise.resolve(exported(secrets, AEADS[aead].id, context, length));
+function exporterOf(
+  secrets: ContextSecrets,
+  { kem, aead }: { readonly kem: Kem; readonly aead: Aead },
+): SealingContext['export'] {
+  const suite = { kem, aead: AEADS[aead].id };
+  return (context, length) => Promise.resolve(exported(secrets, suite, context, length));
 }
 
 function altered(what: string, cause?: unknown): AttestationError {

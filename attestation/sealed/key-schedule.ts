@@ -1,5 +1,4 @@
-// The hashing of HPKE in base mode (RFC 9180 §4, §4.1, §5.1): what follows from the secret of X25519 and both
-// public keys. HKDF-SHA256 in the calling thread: by WebCrypto each of these hashes is two promises, which
+// The hashing of HPKE in base mode (RFC 9180 §4, §4.1, §5.1): what follows from the secret of a KEM. HKDF-SHA256 in the calling thread: by WebCrypto each of these hashes is two promises, which
 // took more time than all of it.
 
 import { expand, extract } from '@noble/hashes/hkdf.js';
@@ -14,11 +13,11 @@ export interface ContextSecrets {
 }
 
 export interface ScheduleInput {
-  /** The output of X25519: 32 bytes. */
-  readonly dh: Uint8Array;
-  readonly enc: Uint8Array;
-  readonly publicKey: Uint8Array;
+  /** Of the KEM: 32 bytes. */
+  readonly secret: Uint8Array;
   readonly info: Uint8Array;
+  /** Id of the KEM. */
+  readonly kem: number;
   /** Id of the AEAD, and bytes of its key. */
   readonly aead: { readonly id: number; readonly keyBytes: number };
 }
@@ -43,13 +42,20 @@ const LABEL = {
   sec: utf8('sec'),
 } as const;
 
-export function scheduleOf({ dh, enc, publicKey, info, aead }: ScheduleInput): ContextSecrets {
-  const suite = suiteOf(aead.id);
-  const prk = labeledExtract(KEM_SUITE, NONE, LABEL.eaePrk, dh);
-  const shared = labeledExpand(KEM_SUITE, prk, LABEL.sharedSecret, {
-    info: concatBytes(enc, publicKey),
-    length: SECRET_BYTES,
-  });
+/** The secret of DHKEM(X25519) (§4.1): of the 32 bytes that X25519 gives and both public keys. */
+export function dhkemSecret(of: {
+  readonly dh: Uint8Array;
+  readonly enc: Uint8Array;
+  readonly publicKey: Uint8Array;
+}): Uint8Array {
+  const prk = labeledExtract(KEM_SUITE, NONE, LABEL.eaePrk, of.dh);
+  const info = concatBytes(of.enc, of.publicKey);
+  return labeledExpand(KEM_SUITE, prk, LABEL.sharedSecret, { info, length: SECRET_BYTES });
+}
+
+/** The key schedule (§5.1) of any KEM's secret. */
+export function scheduleOf({ secret: shared, info, kem, aead }: ScheduleInput): ContextSecrets {
+  const suite = suiteOf({ kem, aead: aead.id });
   const context = concatBytes(
     MODE_BASE,
     labeledExtract(suite, NONE, LABEL.pskIdHash, NONE),
@@ -66,15 +72,21 @@ export function scheduleOf({ dh, enc, publicKey, info, aead }: ScheduleInput): C
 /** RFC 9180 §5.3. */
 export function exported(
   { exporterSecret }: ContextSecrets,
-  aead: number,
+  suite: Suite,
   context: Uint8Array,
   length: number,
 ): Uint8Array {
-  return labeledExpand(suiteOf(aead), exporterSecret, LABEL.sec, { info: context, length });
+  return labeledExpand(suiteOf(suite), exporterSecret, LABEL.sec, { info: context, length });
 }
 
-function suiteOf(aead: number): Uint8Array {
-  return concatBytes(utf8('HPKE'), u16(0x0020), u16(0x0001), u16(aead));
+/** Ids of the KEM and the AEAD; the KDF is one. */
+interface Suite {
+  readonly kem: number;
+  readonly aead: number;
+}
+
+function suiteOf({ kem, aead }: Suite): Uint8Array {
+  return concatBytes(utf8('HPKE'), u16(kem), u16(0x0001), u16(aead));
 }
 
 function labeledExtract(suite: Uint8Array, salt: Uint8Array, label: Uint8Array, ikm: Uint8Array): Uint8Array {

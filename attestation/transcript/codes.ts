@@ -197,7 +197,10 @@ export const ATTESTATION_CODES = {
   sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
   sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
   sealed_unsupported:
-    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, a secure context, or X-Wing on either end',
+  sealed_keys: 'the list of X-Wing keys is not signed by the receipt key of the boot, or is of another key',
+  sealed_replicas:
+    'the replicas of one sealed request do not show one digest of its model, or none can be had',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -185,7 +186,8 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 				prefix, readErr = readContent(answer.opened, maxHeldBytes)
 				code = codeIn(prefix)
 			}
-			if code == "attestation_stale" {
+			// After sealed_replayed, too: a time this client has wrong would end each of its calls.
+			if code == "attestation_stale" || code == "sealed_replayed" {
 				holder.spoil()
 			}
 			if code != "sealed_replayed" && code != "sealed_clock" {
@@ -255,7 +257,8 @@ func (c *call) seal(held *Evidence, before *sealedRequest, at int64) (*sealedReq
 		head.fields = append(head.fields, Field{"assay-model", digest})
 	}
 	if before != nil {
-		head.fields = append(head.fields, Field{"assay-sealed-before", hex.EncodeToString(before.digest[:entryBytes])})
+		entry := fmt.Sprintf("%x;at=%d", before.digest[:entryBytes], before.at)
+		head.fields = append(head.fields, Field{"assay-sealed-before", entry})
 	}
 	sealed, err := sealRequest(held.Key, head, c.content)
 	if err != nil {

@@ -163,7 +163,8 @@ func TestTries(t *testing.T) {
 		if each.name == "clock" {
 			before, _ := fieldOf(w.seen[len(w.seen)-1].head.fields, "assay-sealed-before")
 			digest := sha256Of(append(bytes.Clone(w.key.PublicKey().Bytes()), w.seen[0].enc...))
-			same(t, before, fmt.Sprintf("%x", digest[:entryBytes]))
+			at, _ := fieldOf(w.seen[0].head.fields, "assay-sealed-at")
+			same(t, before, fmt.Sprintf("%x;at=%s", digest[:entryBytes], at))
 		}
 	}
 }

@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 482,
-    lines: 66_400,
+    files: 490,
+    lines: 67_200,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 292,
-    lines: 41_450,
+    files: 298,
+    lines: 41_900,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,20 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 118,
-    lines: 19_000,
+    files: 128,
+    lines: 19_800,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 90,
-    lines: 14_900,
+    files: 98,
+    lines: 15_700,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 106,
-    lines: 17_000,
+    files: 114,
+    lines: 17_800,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

@@ -245,7 +245,8 @@ class Tries(unittest.TestCase):
         for response, world in self.run_both(clock):
             self.assertEqual(response.status_code, 200)
             self.assertEqual(len(world.network.sent), 2)
-            before = world.guest.seen[0].digest.hex()[:32]
+            first = world.guest.seen[0]
+            before = f"{first.digest.hex()[:32]};at={first.fields['assay-sealed-at']}"
             self.assertEqual(world.guest.seen[1].fields["assay-sealed-before"], before)
 
         def never(world: World, request: httpx.Request, count: int) -> httpx.Response:
