@@ -25,6 +25,10 @@ import { AnswerOutput } from './output.ts';
 export interface ReceiptAsk {
   readonly mode: 'final' | 'rolling' | null;
   readonly nonce: Uint8Array | undefined;
+  /** The ids of tokens before the events of a stream. */
+  readonly tokens?: boolean | undefined;
+  /** Computed alone, so that a replay must be equal. */
+  readonly alone?: boolean | undefined;
 }
 
 export interface AnswerRequest {
@@ -105,6 +109,11 @@ export class AnswerReceipt {
     this.#request = request;
     this.ask = request.ask;
     this.#receivedAt = issuer.now();
+  }
+
+  /** Milliseconds since 1970, as the receipt says it. */
+  get receivedAt(): number {
+    return this.#receivedAt;
   }
 
   get hexId(): string {

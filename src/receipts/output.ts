@@ -7,6 +7,7 @@ import {
   digestOfParts,
   MAX_RECEIPT_CHOICES,
   type ReceiptChoice,
+  tokenRunBytes,
 } from '@assay/attestation/receipt';
 
 interface Written {
@@ -23,11 +24,27 @@ const NO_TEXT = digest(new Uint8Array(0));
 
 export class AnswerOutput {
   readonly #choices: Written[] = [];
+  /** Ids of tokens that no comment has carried yet, by choice. */
+  #untold = new Map<number, number[]>();
 
   text(index: number, text: string): void {
     const choice = this.#at(index);
     choice.text ??= createHash('sha256');
     choice.text.update(text);
+  }
+
+  tokens(index: number, ids: readonly number[]): void {
+    const untold = this.#untold.get(index);
+    if (untold === undefined) this.#untold.set(index, [...ids]);
+    else for (const id of ids) untold.push(id);
+  }
+
+  /** The tokens since the last call, in the form of `assay-tokens`; undefined: none. */
+  takeTokens(): Uint8Array | undefined {
+    if (this.#untold.size === 0) return undefined;
+    const told = tokenRunBytes([...this.#untold]);
+    this.#untold = new Map();
+    return told;
   }
 
   /** `tokensDigest`: absent of an engine that gives none. */

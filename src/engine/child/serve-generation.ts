@@ -8,8 +8,11 @@ import type { ToChild } from '../seam/wire.ts';
 import type { Job } from './decode/batch.ts';
 import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
+import { DecodeTurns } from './decode/decode-turns.ts';
+import { added, LoneRequests } from './decode/lone.ts';
+import { RecordedTokens } from './decode/recorded.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
-import { Scheduler } from './decode/scheduler.ts';
+import { Scheduler, type SchedulerOptions } from './decode/scheduler.ts';
 import { tokenDigest } from './decode/token-digest.ts';
 import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
@@ -34,7 +37,7 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
   /** Cancelled, and not yet dropped by the scheduler. */
   const leaving = new Set<number>();
   const flush = (): void => {
-    const stats = scheduler.stats();
+    const stats = lone === null ? scheduler.stats() : added(scheduler.stats(), lone.stats());
     // Also without events: a step may only have dropped requests.
     if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
     send({ kind: 'events', events, stats });
@@ -43,14 +46,24 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
   };
   const tellDropped = (): void => {
     for (const id of leaving) {
-      if (scheduler.holds(id)) continue;
+      if (scheduler.holds(id) || lone?.holds(id) === true) continue;
       leaving.delete(id);
       send({ kind: 'dropped', id });
     }
   };
-  const scheduler = new Scheduler(serving.context, {
-    slots: info.slots,
+  const common: Pick<SchedulerOptions, 'contextLength' | 'now' | 'turn' | 'decodes' | 'onStep'> = {
     contextLength: info.contextLength,
+    decodes: new DecodeTurns(),
+    now: () => performance.now(),
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    onStep() {
+      flush();
+      tellDropped();
+    },
+  };
+  const scheduler = new Scheduler(serving.context, {
+    ...common,
+    slots: info.slots,
     maxQueued: load.maxQueued,
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs: STALL_MS,
@@ -61,18 +74,38 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
       !model.recurrent &&
       (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
     maxChunk: load.maxChunk,
-    now: () => performance.now(),
-    turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep() {
-      flush();
-      tellDropped();
-    },
   });
   scheduler.run().catch(serving.fatal);
+  const { lanes, fatal } = serving;
+  const lone =
+    lanes === null
+      ? null
+      : new LoneRequests({
+          lanes: lanes.most,
+          open: lanes.open,
+          scheduler: common,
+          maxQueued: load.maxQueued,
+          fatal,
+        });
+
+  const both = lone === null ? [scheduler] : [scheduler, lone];
+  const submitAlone = (job: Job): boolean => {
+    try {
+      return lone?.submit(job) ?? false;
+    } catch {
+      job.release?.();
+      throw notAlone('there is no memory for a request that runs alone');
+    }
+  };
 
   const toJob = jobMaker(serving);
   const submit = (id: number, job: Omit<Job, 'id' | 'emit' | 'fail'>): void => {
-    const accepted = scheduler.submit({
+    const { alone } = job;
+    if (alone === true && lone === null) {
+      job.release?.();
+      throw notAlone('this model cannot run a request alone here');
+    }
+    const submitted: Job = {
       ...job,
       id,
       emit: (event) => events.push([id, event]),
@@ -80,7 +113,8 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         flush();
         replyError(send, id, error);
       },
-    });
+    };
+    const accepted = alone === true ? submitAlone(submitted) : scheduler.submit(submitted);
     if (accepted) return;
     job.release?.();
     throw queueFull();
@@ -90,6 +124,8 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
     { id, request, images = [] }: Extract<ToChild, { kind: 'generate' }>,
     raw: Uint8Array,
   ): void => {
+    if (images.length > 0 && request.alone === true)
+      throw notAlone('a request with images cannot run alone');
     if (images.length === 0)
       submit(
         id,
@@ -108,12 +144,18 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         turns.cancel(message.id);
         pictures.cancel(message.id);
         scheduler.cancel(message.id);
+        lone?.cancel(message.id);
         leaving.add(message.id);
+        flush();
         tellDropped();
-      } else if (message.kind === 'pause') scheduler.pause(message.id);
-      else if (message.kind === 'resume') scheduler.resume(message.id);
+      } else if (message.kind === 'pause') for (const each of both) each.pause(message.id);
+      else if (message.kind === 'resume') for (const each of both) each.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');
     });
+}
+
+function notAlone(why: string): ApiError {
+  return new ApiError('alone_unavailable', why, { param: 'assay-receipts' });
 }
 
 /** Counted from 1. The server asks only for those it had loaded. */
@@ -196,22 +238,40 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
         },
       };
     };
+    /** How a choice picks its tokens; of an earlier run's, those are compared. */
+    const picking = (index: number): Pick<ChoiceOptions, 'sampler' | 'recorded' | 'constraint' | 'reasoning'> => {
+      const parts = written();
+      const random = seededRandom(seed, index);
+      const tokens = request.recorded?.[index];
+      if (tokens === undefined) return { sampler: createSampler(sampling, random, words), ...parts };
+      const draws: number[] = [];
+      const sampler = createSampler(sampling, () => (draws[draws.length] = random()), words);
+      const pick: typeof sampler.pick = (...given) => {
+        draws.length = 0;
+        return sampler.pick(...given);
+      };
+      const filter = (): ReturnType<Constraint['filter']> => parts.constraint?.filter();
+      const recorded = new RecordedTokens({ tokens, sampler, sampling, draws, filter });
+      return { sampler: { ...sampler, pick }, recorded, ...parts };
+    };
+    const { alone } = request;
     return {
       scope: request.cacheScope,
       background: request.background,
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt: tokens,
       n: request.n,
-      receipt: request.receipt === true ? { promptSha256: tokenDigest(tokens), seed } : undefined,
+      receipt: request.receipt === true ? { promptSha256: tokenDigest(tokens), seed, alone } : undefined,
+      alone,
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       choice: (index) => ({
-        sampler: createSampler(sampling, seededRandom(seed, index), words),
-        ...written(),
+        ...picking(index),
         stop,
         calls,
         logprobs: request.logprobs,
         receipt: request.receipt,
+        tellTokens: request.tokens,
         piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,
