@@ -33,6 +33,8 @@ export interface WitnessedReceipt {
   readonly salt: Uint8Array;
   readonly request?: Uint8Array | undefined;
   readonly response?: Uint8Array | undefined;
+  /** Ids of the output tokens of each choice. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** One archive, as the JSON of a file. Texts that are no UTF-8 are left out. */
@@ -47,9 +49,10 @@ export function archiveToJson(
   };
 }
 
-function receiptToJson({ receipt, salt, request, response }: WitnessedReceipt): JsonObject {
+function receiptToJson({ receipt, salt, request, response, tokens }: WitnessedReceipt): JsonObject {
   const texts = [...textOf('request', request), ...textOf('response', response)];
-  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts]);
+  const ids = tokens === undefined ? [] : [['tokens', tokens] as const];
+  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts, ...ids]);
 }
 
 function textOf(name: string, bytes: Uint8Array | undefined): readonly (readonly [string, string])[] {

@@ -24,6 +24,8 @@ export interface ReceiptFile {
   /** Bodies as they were sent and received; of a stream its events. */
   readonly request?: Uint8Array | undefined;
   readonly response?: Uint8Array | undefined;
+  /** Ids of the output tokens of each choice. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** The evidence and time a receipt is judged by. */
@@ -152,7 +154,7 @@ export function receiptsIn(json: Json): readonly ReceiptFile[] {
 }
 
 function receiptOfJson(json: Json): ReceiptFile {
-  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response']);
+  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response', 'tokens']);
   const bytes = (name: 'receipt' | 'salt'): Uint8Array =>
     fromBase64(shape.string(entry[name], name, 8192), name);
   const text = (name: 'request' | 'response'): Uint8Array | undefined =>
@@ -162,5 +164,21 @@ function receiptOfJson(json: Json): ReceiptFile {
     salt: bytes('salt'),
     request: text('request'),
     response: text('response'),
+    tokens: entry['tokens'] === undefined ? undefined : tokenLists(entry['tokens']),
   };
+}
+
+const MAX_LISTS = 2048 * 8;
+const MAX_TOKENS = 16_777_216;
+
+/**
+ * Ids of output tokens, one list for each choice, as an archive has them. @throws receipt_malformed
+ * @example const lists = tokenLists([[1, 15043]]);
+ */
+export function tokenLists(json: Json): readonly (readonly number[])[] {
+  return shape
+    .list(json, 'tokens', 0, MAX_LISTS)
+    .map((list, i) =>
+      shape.list(list, `tokens[${i}]`, 0, MAX_TOKENS).map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff)),
+    );
 }

@@ -21,7 +21,7 @@ export interface AnswerContext<E> {
   readonly expected: ExpectedAnswer;
   readonly options: ReceiptSettings<E>;
   readonly sequence: ReceiptSequence;
-  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody'>;
+  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody' | 'tokens'>;
 }
 
 /** Headers and body of an answer as it arrives. */
@@ -56,7 +56,10 @@ export class CheckedAnswer<E> {
 
   async *#stream(): AsyncGenerator<Uint8Array, void, undefined> {
     const { expected } = this.#context;
-    const check = new StreamCheck(expected, { onFinal: (opened, salt) => this.#accept(opened, salt) });
+    const check = new StreamCheck(expected, {
+      keepTokens: this.#context.options.tokens,
+      onFinal: (opened, salt) => this.#accept(opened, salt, check.tokens),
+    });
     for await (const bytes of this.#arrived.body) {
       if (this.#context.options.keepContent === true) this.#received.push(bytes);
       yield* await check.push(bytes);
@@ -81,13 +84,17 @@ export class CheckedAnswer<E> {
     return body;
   }
 
-  async #accept({ receipt, bytes, digest }: OpenedReceipt, salt: Uint8Array): Promise<void> {
+  async #accept(
+    { receipt, bytes, digest }: OpenedReceipt,
+    salt: Uint8Array,
+    tokens?: ReceiptRecord<E>['tokens'],
+  ): Promise<void> {
     const { options, sequence, kept } = this.#context;
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
     const responseBody = options.keepContent === true ? concatBytes(...this.#received) : undefined;
-    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
+    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody, tokens });
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
   }

@@ -95,11 +95,11 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     const url = new URL(request.url);
     const path = `${url.pathname}${url.search}`;
     const { method, signal } = request;
-    const asked =
-      receipts !== undefined && asksForReceipt({ method, path }) ? question(receipts.mode) : undefined;
-    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const holder = holderOf(url);
     const content = new Uint8Array(await request.arrayBuffer());
+    const asks = receipts !== undefined && asksForReceipt({ method, path });
+    const asked = asks ? question(receipts, { path, body: content }) : undefined;
+    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const model = modelOf(request, content);
     const evidence = await holder.current(signal);
     const call = new SealedCall({
@@ -115,7 +115,8 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     const answer = await call.run(evidence);
     if (answer.by !== undefined) noteEvidence(answer.response, answer.by);
     if (asked === undefined || receipts === undefined) return answer.response;
-    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce: asked.nonce };
+    const { nonce, alone } = asked;
+    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce, alone };
     return receipted(answer, { receipts, sequence, sent, url, content, signal });
   };
 

@@ -6,7 +6,6 @@ import { hmac } from '@noble/hashes/hmac.js';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, utf8, viewOf } from '../encoding/bytes.ts';
 import { type Cbor, encodeCbor } from '../encoding/cbor.ts';
-import { malformed } from '../transcript/errors.ts';
 import { encodeF64 } from './body-write.ts';
 
 /** The fields a receipt commits to, by their numbers in the hash. */
@@ -70,43 +69,6 @@ export function tokenListBytes(tokens: readonly number[]): Uint8Array {
   view.setUint32(0, tokens.length);
   for (const [i, token] of tokens.entries()) view.setUint32(4 + 4 * i, token);
   return bytes;
-}
-
-/** Tokens that a choice has written since the run before. */
-export type TokenRun = readonly [choice: number, ids: readonly number[]];
-
-/**
- * Runs of tokens as `assay-tokens` carries them: of each the choice, the number of ids, the ids, u32 big-endian.
- * @example const runs = tokenRunBytes([[0, [1, 15043]]]);
- */
-export function tokenRunBytes(runs: readonly TokenRun[]): Uint8Array {
-  const bytes = new Uint8Array(4 * runs.reduce((sum, [, ids]) => sum + 2 + ids.length, 0));
-  const view = viewOf(bytes);
-  let at = 0;
-  for (const [choice, ids] of runs)
-    for (const value of [choice, ids.length, ...ids]) {
-      view.setUint32(at, value);
-      at += 4;
-    }
-  return bytes;
-}
-
-/** The runs of one comment. @throws AttestationError receipt_malformed */
-export function tokenRunsIn(bytes: Uint8Array): readonly TokenRun[] {
-  const view = viewOf(bytes);
-  const runs: TokenRun[] = [];
-  const broken = (): Error => malformed('receipt_malformed', 'a comment of tokens is of another form');
-  if (bytes.length % 4 !== 0) throw broken();
-  for (let at = 0; at < bytes.length;) {
-    if (at + 8 > bytes.length) throw broken();
-    const [choice, count] = [view.getUint32(at), view.getUint32(at + 4)];
-    at += 8;
-    if (count === 0 || count > (bytes.length - at) / 4) throw broken();
-    const from = at;
-    runs.push([choice, Array.from({ length: count }, (_, i) => view.getUint32(from + 4 * i))]);
-    at += 4 * count;
-  }
-  return runs;
 }
 
 /**

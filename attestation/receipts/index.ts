@@ -33,7 +33,7 @@ export {
   logitBiasBytes,
   stopBytes,
   tokenListBytes,
-  tokenRunBytes,
 } from './commit.ts';
 export { encodeReceipt, openReceipt, receiptDigest } from './receipt.ts';
 export { StreamCheck, type StreamCheckOptions } from './stream-check.ts';
+export { opensTokens, type TokenRun, tokenRunBytes } from './token-runs.ts';
