@@ -126,9 +126,17 @@ function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Arr
     throw refused('receipt_request', 'the receipt is of another request');
 }
 
-function openResponse({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+/**
+ * Whether that is the answer of a receipt: the body as it was received, of a stream its events.
+ * @example const opens = answerOpens(receipt, salt, body);
+ */
+export function answerOpens({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): boolean {
   const digest = outcome.events === 0 ? sha256(response) : eventsDigest(response, outcome.events);
-  if (digest === undefined || !equalBytes(outcome.transcript, commitment(salt, 'transcript', digest)))
+  return digest !== undefined && equalBytes(outcome.transcript, commitment(salt, 'transcript', digest));
+}
+
+function openResponse(receipt: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+  if (!answerOpens(receipt, salt, response))
     throw refused('receipt_transcript', 'the receipt is of another answer');
 }
 

@@ -87,7 +87,7 @@ export interface ReceiptSigner {
 
 export class AnswerReceipt {
   readonly id = new Uint8Array(randomBytes(16));
-  readonly salt = new Uint8Array(randomBytes(32));
+  readonly salt: Uint8Array;
   readonly ask: ReceiptAsk;
   readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
@@ -104,7 +104,13 @@ export class AnswerReceipt {
   #seed = 0;
   #sealed: SealedReceipt | undefined;
 
-  constructor(issuer: ReceiptSigner, request: AnswerRequest) {
+  /** `salt`: of a receipt that this one is compared with; default: drawn. */
+  constructor(
+    issuer: ReceiptSigner,
+    request: AnswerRequest,
+    salt: Uint8Array = new Uint8Array(randomBytes(32)),
+  ) {
+    this.salt = salt;
     this.#issuer = issuer;
     this.#request = request;
     this.ask = request.ask;
