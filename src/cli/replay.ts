@@ -20,7 +20,7 @@ import { createLog } from '../base/log.ts';
 import { systemReason } from '../base/system-error.ts';
 import { checkTemplate, openEngine } from '../engine/open.ts';
 import type { ReplayStage, StageResult } from '../receipts/compare.ts';
-import { replay, type ReplayVerdict } from '../start/replay/replay.ts';
+import { Replayer, type ReplayVerdict } from '../start/replay/replay.ts';
 import {
   CONFIG_OPTIONS,
   currentFolder,
@@ -80,11 +80,12 @@ export async function replayCommand(args: readonly string[]): Promise<number> {
   const [path, ...more] = positionals;
   if (path === undefined || more.length > 0) throw new UsageError(synopsisOf('replay'));
   const allow = allowedIn(values);
+  const replayer = new Replayer();
   try {
     const { files, archive } = receiptsOf(await fileOf(path, 'the receipt'));
     let worst = 0;
     for (const file of files) {
-      const code = await replayOne(await withFiles(file, values), { values, allow, archive });
+      const code = await replayOne(await withFiles(file, values), { replayer, values, allow, archive });
       if (worst === 0) worst = code;
     }
     return worst;
@@ -92,16 +93,19 @@ export async function replayCommand(args: readonly string[]): Promise<number> {
     if (!(error instanceof AttestationError)) throw error;
     tell(values, { code: error.code, message: error.message });
     return REFUSED[error.kind];
+  } finally {
+    await replayer.close();
   }
 }
 
 interface Asked {
+  readonly replayer: Replayer;
   readonly values: Parsed['values'];
   readonly allow: ReadonlySet<ReplayStage>;
   readonly archive: Json | undefined;
 }
 
-async function replayOne(file: ReceiptFile, { values, allow, archive }: Asked): Promise<number> {
+async function replayOne(file: ReceiptFile, { replayer, values, allow, archive }: Asked): Promise<number> {
   const receipt = await openReceipt(file.receipt);
   if (receipt.kind !== 'final') throw new UsageError('a checkpoint cannot be replayed: take the last receipt');
   const { salt, request, response, tokens } = file;
@@ -111,7 +115,7 @@ async function replayOne(file: ReceiptFile, { values, allow, archive }: Asked): 
   const config = servedConfig(values);
   const engines = engineOptions(config);
   const adapter = optionText(values['adapter']);
-  const verdict = await replay({
+  const verdict = await replayer.replay({
     config,
     receipt,
     salt,
@@ -247,10 +251,10 @@ const CLASSES = [
 function tableOf(receipt: FinalReceipt, verdict: ReplayVerdict, by: string | null): string {
   const { model, engine, usage } = receipt;
   const rows: (readonly [string, string])[] = [
-    ['receipt', toHex(receipt.id)],
-    ['model', `${model.id}, sha256 ${toHex(model.sha256)}`],
-    ['class', CLASSES[engine.replayClass]],
-    ['tokens', `${usage.promptTokens} of prompt, ${usage.completionTokens} written`],
+    ['id', toHex(receipt.id)],
+    ['answered', `${model.id}, sha256 ${toHex(model.sha256)}`],
+    ['claims', `class ${CLASSES[engine.replayClass]}`],
+    ['counts', `${usage.promptTokens} tokens of prompt, ${usage.completionTokens} written`],
     ['signature', by === null ? 'holds, by a key that nothing vouches for' : `holds, by a key of ${by}`],
     ...verdict.stages.flatMap(stageRows),
     ...differenceRows(verdict),

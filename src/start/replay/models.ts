@@ -29,15 +29,37 @@ export interface ReplayModelsOptions {
 }
 
 export interface ReplayModels {
-  /** Undefined: no model here has these bytes. */
-  readonly found: { readonly service: ModelService<Engine>; readonly id: string } | undefined;
-  /** The digest of the model of the same id, lower-case hex; undefined: there is none. */
-  readonly sameId: string | undefined;
+  /** The model of a receipt. */
+  of(receipt: FinalReceipt): {
+    /** Undefined: no model here has these bytes. */
+    readonly service: ModelService<Engine> | undefined;
+    /** The digest of the model of the same id, lower-case hex; undefined: there is none. */
+    readonly sameId: string | undefined;
+  };
   close(): Promise<void>;
 }
 
-export async function openReplayModels(options: ReplayModelsOptions): Promise<ReplayModels> {
-  const { receipt } = options;
+/** Models stay open for the next receipt of the same model, context and slots. */
+export class ReplayModelsCache {
+  #held: { readonly key: string; readonly models: ReplayModels } | undefined;
+
+  async of(options: ReplayModelsOptions): Promise<ReplayModels> {
+    const { model, engine } = options.receipt;
+    const key = JSON.stringify([model.id, engine.context, engine.batch, options.adapter ?? null]);
+    if (this.#held?.key === key) return this.#held.models;
+    await this.close();
+    const models = await openReplayModels(options);
+    this.#held = { key, models };
+    return models;
+  }
+
+  async close(): Promise<void> {
+    await this.#held?.models.close();
+    this.#held = undefined;
+  }
+}
+
+async function openReplayModels(options: ReplayModelsOptions): Promise<ReplayModels> {
   const folder = await mkdtemp(join(tmpdir(), 'assay-replay-'));
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true });
   let models: Models<Engine>;
@@ -52,19 +74,20 @@ export async function openReplayModels(options: ReplayModelsOptions): Promise<Re
     await remove();
   };
   try {
-    if (options.adapter !== undefined) await addAdapter(models, receipt, options.adapter);
+    if (options.adapter !== undefined) await addAdapter(models, options.receipt, options.adapter);
   } catch (error) {
     await close();
     throw error;
   }
-  const { id } = receipt.model;
-  const digest = toHex(receipt.model.sha256);
-  const all = models.list();
-  const sameId = all.find((each) => each.id === id);
-  const found = sameId?.sha256 === digest ? sameId : all.find(({ sha256 }) => sha256 === digest);
   return {
-    found: found && { id: found.id, service: serviceOf(models, found.id, receipt) },
-    sameId: sameId?.sha256,
+    of(receipt) {
+      const { id } = receipt.model;
+      const digest = toHex(receipt.model.sha256);
+      const all = models.list();
+      const sameId = all.find((each) => each.id === id);
+      const found = sameId?.sha256 === digest ? sameId : all.find(({ sha256 }) => sha256 === digest);
+      return { service: found && serviceOf(models, found.id, receipt), sameId: sameId?.sha256 };
+    },
     close,
   };
 }

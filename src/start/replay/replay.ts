@@ -17,7 +17,7 @@ import {
 } from '../../receipts/compare.ts';
 import { buildOf } from '../receipts.ts';
 import { ReplayEngines, ReplayRun } from './engine.ts';
-import { openReplayModels, type ReplayModels, type ReplayModelsOptions } from './models.ts';
+import { ReplayModelsCache, type ReplayModelsOptions } from './models.ts';
 import { recordedBy, textsIn } from './recorded-text.ts';
 import { type ReplayServer, RequestRefused, startReplayServer } from './server.ts';
 import { VECTOR_TOLERANCE, vectorDistance } from './vectors.ts';
@@ -70,28 +70,42 @@ class Ended extends Error {
   }
 }
 
-export async function replay(options: ReplayOptions): Promise<ReplayVerdict> {
-  const comparison = new Comparison(options);
-  try {
-    return await comparison.run();
-  } catch (error) {
-    if (error instanceof Ended) return error.verdict;
-    throw error;
-  } finally {
-    await comparison.close();
+/** Replays receipts one after the other; a model stays loaded for the next receipt of it. */
+export class Replayer {
+  readonly #shared = { models: new ReplayModelsCache(), engines: new ReplayEngines() };
+
+  async replay(options: ReplayOptions): Promise<ReplayVerdict> {
+    const comparison = new Comparison(options, this.#shared);
+    try {
+      return await comparison.run();
+    } catch (error) {
+      if (error instanceof Ended) return error.verdict;
+      throw error;
+    } finally {
+      await comparison.close();
+    }
   }
+
+  close(): Promise<void> {
+    return this.#shared.models.close();
+  }
+}
+
+interface SharedParts {
+  readonly models: ReplayModelsCache;
+  readonly engines: ReplayEngines;
 }
 
 class Comparison {
   readonly #options: ReplayOptions;
-  readonly #engines = new ReplayEngines();
+  readonly #shared: SharedParts;
   readonly #stages: StageResult[] = [];
-  #models: ReplayModels | undefined;
   #server: ReplayServer | undefined;
   #release: (() => void) | undefined;
 
-  constructor(options: ReplayOptions) {
+  constructor(options: ReplayOptions, shared: SharedParts) {
     this.#options = options;
+    this.#shared = shared;
   }
 
   async run(): Promise<ReplayVerdict> {
@@ -115,7 +129,6 @@ class Comparison {
   async close(): Promise<void> {
     await this.#server?.close();
     this.#release?.();
-    await this.#models?.close();
   }
 
   /** Claims that no answer can make true. */
@@ -151,10 +164,10 @@ class Comparison {
     const build = await buildOf(config, version);
     const [builds] = comparePlaces(receipt, { ...receipt, engine: { ...receipt.engine, ...build } });
     if (builds !== undefined) this.#note(builds);
-    const openEngine = this.#engines.open(this.#options.openEngine);
-    this.#models = await openReplayModels({ ...this.#options, openEngine });
-    const { found, sameId } = this.#models;
-    if (found === undefined) {
+    const { models, engines } = this.#shared;
+    const openEngine = engines.open(this.#options.openEngine);
+    const { service, sameId } = (await models.of({ ...this.#options, openEngine })).of(receipt);
+    if (service === undefined) {
       this.#note({
         stage: 'model',
         state: 'apart',
@@ -163,7 +176,7 @@ class Comparison {
       });
       throw new TypeError('a replay needs its model');
     }
-    const lease = await found.service.acquire(receipt.model.id, { signal: new AbortController().signal });
+    const lease = await service.acquire(receipt.model.id, { signal: new AbortController().signal });
     this.#release = () => lease.release();
     const { engine, model } = lease;
     const { cpuVariant = 'unknown', threads = 0, alone } = engine.info.numerics ?? {};
@@ -181,7 +194,7 @@ class Comparison {
       config,
       log,
       version,
-      models: found.service,
+      models: service,
       receipt,
       salt,
       request,
@@ -195,7 +208,7 @@ class Comparison {
   }
 
   async #answer(run: ReplayRun): Promise<FinalReceipt> {
-    this.#engines.run = run;
+    this.#shared.engines.run = run;
     try {
       if (this.#server === undefined) throw new TypeError('no server yet');
       return await this.#server.answer();
