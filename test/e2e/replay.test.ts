@@ -1,9 +1,17 @@
 // Replay end to end (docs/receipts.md §5, [R22]): the real server answers, the real command computes again.
 // Answers that ran alone replay equal, whatever else the server did meanwhile.
 
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allowSimulated, parsePolicy } from '@assay/attestation';
+import { attestedFetch, type KeptAnswer, receiptOf, startProxy } from '@assay/attestation/node';
+import { opensTokens, StreamCheck } from '@assay/attestation/receipt';
 import { askedOf, contentOf, type Kept, type Question, replayed } from '../fixtures/e2e/replayed.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
+import { sha256 } from '../fixtures/receipts/issued.ts';
 
 let server: RealServer;
 beforeAll(async () => {
@@ -134,5 +142,105 @@ describe('[R22] vectors and scores', () => {
 
   test('alone is refused where nothing is written', async () => {
     await expect(askedOf(server.url, { path: '/v1/embeddings', body: EMBED })).rejects.toThrow(/^400 .*alone/);
+  });
+});
+
+describe('clients that ask for alone and tokens', () => {
+  const STREAM = complete({ temperature: 1.4, stream: true });
+
+  test('attestedFetch checks both, strips the comments and hands on the tokens', async () => {
+    const kept: KeptAnswer[] = [];
+    const policy = parsePolicy(JSON.stringify(server.policy), { [allowSimulated]: true });
+    const receipts = { tokens: true, alone: true, sink: (answer: KeptAnswer) => void kept.push(answer) };
+    const fetch = attestedFetch({ policy, receipts });
+    try {
+      for (const { path, body } of [STREAM, complete({ temperature: 1 })]) {
+        const response = await fetch(`${server.url}${path}`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify(body),
+        });
+        expect(await response.text()).not.toContain('assay-');
+        expect(receiptOf(response)).toMatchObject({ state: 'verified', receipt: { engine: { replayClass: 2 } } });
+      }
+      // Nothing is written there, so nothing can run alone.
+      const embedded = await fetch(`${server.url}/v1/embeddings`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'demo-embed', input: 'a' }),
+      });
+      expect(embedded.status).toBe(200);
+    } finally {
+      await fetch.close();
+    }
+    const [streamed, whole, vectors] = kept;
+    if (streamed === undefined) throw new Error('nothing was kept');
+    expect(opensTokens(streamed.content.outcome, streamed.salt, streamed.tokens ?? [])).toBe(true);
+    expect(streamed.tokens?.[0]).toHaveLength(24);
+    expect([whole?.tokens, vectors?.tokens]).toEqual([undefined, undefined]);
+  });
+
+  test('tokens of another answer, and a class that was not asked for, are refused', async () => {
+    const { receipt, response, request } = await askedOf(server.url, STREAM);
+    const content = await contentOf({ receipt } as Kept);
+    const expected = {
+      receiptKey: content.receiptKey,
+      channel: undefined,
+      models: undefined,
+      method: 'POST',
+      path: STREAM.path,
+      bodyDigest: sha256(request),
+      nonce: content.nonce,
+      alone: true,
+    };
+    const judged = async (text: string, options: { alone?: boolean } = {}): Promise<StreamCheck> => {
+      const check = new StreamCheck({ ...expected, ...options }, { keepTokens: true });
+      await check.push(Buffer.from(text));
+      await check.end();
+      return check;
+    };
+    expect((await judged(response)).tokens?.[0]).toHaveLength(24);
+    const other = response.replace(/: assay-tokens (\S{10})\S/, (_, head: string) => `: assay-tokens ${head}_`);
+    expect(other).not.toBe(response);
+    await expect(judged(other)).rejects.toMatchObject({ code: 'receipt_transcript' });
+    const dropped = response.replace(/: assay-tokens [^\n]*\n\n/, '');
+    await expect(judged(dropped)).rejects.toMatchObject({ code: 'receipt_transcript' });
+    const shared = await askedOf(server.url, { ...STREAM, words: 'tokens' });
+    const own = await contentOf(shared);
+    const told = { ...expected, nonce: own.nonce, bodyDigest: sha256(shared.request) };
+    const check = new StreamCheck(told, { keepTokens: true });
+    await expect(check.push(Buffer.from(shared.response))).rejects.toMatchObject({ code: 'receipt_missing' });
+  });
+
+  test('an archive of the proxy is all that a replay needs', { timeout: 60_000 }, async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'assay-kept-'));
+    const policy = parsePolicy(JSON.stringify(server.policy), { [allowSimulated]: true });
+    const proxy = await startProxy({
+      upstream: server.url,
+      host: '127.0.0.1',
+      port: 0,
+      policy,
+      receipts: { folder, withContent: true, withTokens: true, alone: true },
+    });
+    try {
+      const response = await plainFetch(`${proxy.url}${STREAM.path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(STREAM.body),
+      });
+      expect(await response.text()).not.toContain('assay-');
+      const [name = ''] = await readdir(folder);
+      const archive = await readFile(join(folder, name), 'utf8');
+      const allowed = ['--policy', server.policyPath, '--allow-simulated'];
+      const { code, out, err } = await replayed(archive, ['--demo', '--table', ...allowed]);
+      expect([code, err]).toEqual([0, '']);
+      expect(out).toContain('by a key of SIMULATED');
+      expect(out).toContain('recorded tokens  equal');
+      const { code: refused } = await replayed(archive, ['--demo', '--policy', server.policyPath]);
+      expect(refused).toBe(10);
+    } finally {
+      await proxy.close();
+      await rm(folder, { recursive: true });
+    }
   });
 });

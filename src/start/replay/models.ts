@@ -39,23 +39,35 @@ export interface ReplayModels {
   close(): Promise<void>;
 }
 
+/** Models that stay open for further receipts. */
+const MOST_HELD = 4;
+
 /** Models stay open for the next receipt of the same model, context and slots. */
 export class ReplayModelsCache {
-  #held: { readonly key: string; readonly models: ReplayModels } | undefined;
+  /** The longest unused first. */
+  readonly #held = new Map<string, ReplayModels>();
 
   async of(options: ReplayModelsOptions): Promise<ReplayModels> {
     const { model, engine } = options.receipt;
     const key = JSON.stringify([model.id, engine.context, engine.batch, options.adapter ?? null]);
-    if (this.#held?.key === key) return this.#held.models;
-    await this.close();
-    const models = await openReplayModels(options);
-    this.#held = { key, models };
+    const held = this.#held.get(key);
+    this.#held.delete(key);
+    if (this.#held.size >= MOST_HELD) await this.#drop([...this.#held.keys()].slice(0, 1));
+    const models = held ?? (await openReplayModels(options));
+    this.#held.set(key, models);
     return models;
   }
 
-  async close(): Promise<void> {
-    await this.#held?.models.close();
-    this.#held = undefined;
+  close(): Promise<void> {
+    return this.#drop([...this.#held.keys()]);
+  }
+
+  async #drop(keys: readonly string[]): Promise<void> {
+    for (const key of keys) {
+      const models = this.#held.get(key);
+      this.#held.delete(key);
+      await models?.close();
+    }
   }
 }
 

@@ -132,7 +132,8 @@ export class LoneRequests {
   #opened(): Lane | undefined {
     const { lanes, open, scheduler: common, fatal } = this.#options;
     if (this.#lanes.size >= lanes) return undefined;
-    const context = open();
+    const context = contextOrWait(open, this.#lanes.size === 0);
+    if (context === undefined) return undefined;
     const scheduler = new Scheduler(context, {
       ...common,
       slots: 1,
@@ -164,15 +165,22 @@ export class LoneRequests {
     await this.#options.scheduler.turn();
     this.#running.delete(id);
     lane.scope = null;
-    try {
-      this.#serve();
-    } catch {
-      // The lane that is free takes the next job; only a further one could not be opened.
-    }
-    if (lane.scope !== null) return;
+    this.#serve();
+    // #serve may have given it the next request.
+    if ((lane.scope as string | null) !== null) return;
     this.#past = added(this.#past, { ...lane.scheduler.stats(), queued: 0, active: 0 });
     this.#lanes.delete(lane);
     lane.context.free();
+  }
+}
+
+/** Undefined: no memory for a further one, so a request waits for the lanes there are. */
+function contextOrWait(open: LoneOptions['open'], first: boolean): LaneContext | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (first) throw error;
+    return undefined;
   }
 }
 
