@@ -6,6 +6,7 @@ import { fromUtf8, toBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import type { JsonObject } from '../encoding/json.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
 import { documentToJson } from '../protocol/issue.ts';
+import { tokenListBytes } from '../receipts/commit.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { ARCHIVE_FORMAT } from './archive.ts';
 import { type Policy, policyToJson } from './policy.ts';
@@ -51,7 +52,8 @@ export function archiveToJson(
 
 function receiptToJson({ receipt, salt, request, response, tokens }: WitnessedReceipt): JsonObject {
   const texts = [...textOf('request', request), ...textOf('response', response)];
-  const ids = tokens === undefined ? [] : [['tokens', tokens] as const];
+  const lists = tokens?.map((ids) => toBase64(tokenListBytes(ids)));
+  const ids = lists === undefined ? [] : [['tokens', lists] as const];
   return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts, ...ids]);
 }
 

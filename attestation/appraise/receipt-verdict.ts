@@ -3,7 +3,7 @@
 // connection and, unless the caller gives one, the time are the word of the archiver.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
+import { equalBytes, fromBase64, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { type Json, shapeReaders } from '../encoding/json.ts';
 import type { FinalReceipt, Receipt } from '../receipts/body.ts';
 import { commitment } from '../receipts/commit.ts';
@@ -177,16 +177,25 @@ function receiptOfJson(json: Json): ReceiptFile {
 }
 
 const MAX_LISTS = 2048 * 8;
-const MAX_TOKENS = 16_777_216;
 
 /**
- * Ids of output tokens, one list for each choice, as an archive has them. @throws receipt_malformed
+ * Ids of output tokens, one list for each choice: base64 of the list as it is committed to, as an archive has
+ * it, or numbers. @throws receipt_malformed
  * @example const lists = tokenLists([[1, 15043]]);
  */
 export function tokenLists(json: Json): readonly (readonly number[])[] {
-  return shape
-    .list(json, 'tokens', 0, MAX_LISTS)
-    .map((list, i) =>
-      shape.list(list, `tokens[${i}]`, 0, MAX_TOKENS).map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff)),
-    );
+  return shape.list(json, 'tokens', 0, MAX_LISTS).map((list, i) => {
+    const name = `tokens[${i}]`;
+    if (typeof list === 'string') return tokenListIn(fromBase64(shape.string(list, name, MAX_TEXT), name), name);
+    const ids = shape.list(list, name, 0, Infinity);
+    return ids.map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff));
+  });
+}
+
+function tokenListIn(bytes: Uint8Array, name: string): readonly number[] {
+  const view = viewOf(bytes);
+  const count = bytes.length < 4 ? -1 : view.getUint32(0);
+  if (bytes.length !== 4 + 4 * count)
+    throw malformed('receipt_malformed', `${name} is no list of tokens`);
+  return Array.from({ length: count }, (_, i) => view.getUint32(4 + 4 * i));
 }

@@ -15,6 +15,7 @@ import {
   sameTranscript,
   type StageResult,
 } from '../../receipts/compare.ts';
+import type { ModelService } from '../../models/seam.ts';
 import { buildOf } from '../receipts.ts';
 import { ReplayEngines, ReplayRun } from './engine.ts';
 import { ReplayModelsCache, type ReplayModelsOptions } from './models.ts';
@@ -72,7 +73,7 @@ class Ended extends Error {
 
 /** Replays receipts one after the other; a model stays loaded for the next receipt of it. */
 export class Replayer {
-  readonly #shared = { models: new ReplayModelsCache(), engines: new ReplayEngines() };
+  readonly #shared = new SharedParts();
 
   async replay(options: ReplayOptions): Promise<ReplayVerdict> {
     const comparison = new Comparison(options, this.#shared);
@@ -82,18 +83,37 @@ export class Replayer {
       if (error instanceof Ended) return error.verdict;
       throw error;
     } finally {
-      await comparison.close();
+      comparison.close();
     }
   }
 
   close(): Promise<void> {
-    return this.#shared.models.close();
+    return this.#shared.close();
   }
 }
 
-interface SharedParts {
-  readonly models: ReplayModelsCache;
-  readonly engines: ReplayEngines;
+/** What one receipt leaves for the next; all of one configuration. */
+class SharedParts {
+  readonly models = new ReplayModelsCache();
+  readonly engines = new ReplayEngines();
+  #build: ReturnType<typeof buildOf> | undefined;
+  #server: Promise<ReplayServer> | undefined;
+
+  build({ config, version }: ReplayOptions): ReturnType<typeof buildOf> {
+    return (this.#build ??= buildOf(config, version));
+  }
+
+  async server(options: ReplayOptions): Promise<ReplayServer> {
+    const { config, log, version } = options;
+    const build = await this.build(options);
+    return (this.#server ??= startReplayServer({ config, log, version, build }));
+  }
+
+  async close(): Promise<void> {
+    const server = await this.#server;
+    await server?.close();
+    await this.models.close();
+  }
 }
 
 class Comparison {
@@ -101,6 +121,7 @@ class Comparison {
   readonly #shared: SharedParts;
   readonly #stages: StageResult[] = [];
   #server: ReplayServer | undefined;
+  #service: ModelService<Engine> | undefined;
   #release: (() => void) | undefined;
 
   constructor(options: ReplayOptions, shared: SharedParts) {
@@ -126,8 +147,7 @@ class Comparison {
     return this.#judge(engine, free, { answer, first });
   }
 
-  async close(): Promise<void> {
-    await this.#server?.close();
+  close(): void {
     this.#release?.();
   }
 
@@ -160,8 +180,8 @@ class Comparison {
 
   /** Build, processor, threads and model are those here. */
   async #open(): Promise<Engine> {
-    const { receipt, salt, request, config, log, version } = this.#options;
-    const build = await buildOf(config, version);
+    const { receipt } = this.#options;
+    const build = await this.#shared.build(this.#options);
     const [builds] = comparePlaces(receipt, { ...receipt, engine: { ...receipt.engine, ...build } });
     if (builds !== undefined) this.#note(builds);
     const { models, engines } = this.#shared;
@@ -190,16 +210,8 @@ class Comparison {
     for (const result of places.slice(1)) this.#note(result);
     if (receipt.sampling !== null && receipt.engine.replayClass > 0 && alone !== true)
       this.#end('not comparable', 'class', 'this engine cannot compute as exactly as the receipt says');
-    this.#server = await startReplayServer({
-      config,
-      log,
-      version,
-      models: service,
-      receipt,
-      salt,
-      request,
-      build,
-    });
+    this.#server = await this.#shared.server(this.#options);
+    this.#service = service;
     return engine;
   }
 
@@ -210,8 +222,10 @@ class Comparison {
   async #answer(run: ReplayRun): Promise<FinalReceipt> {
     this.#shared.engines.run = run;
     try {
-      if (this.#server === undefined) throw new TypeError('no server yet');
-      return await this.#server.answer();
+      const [server, models] = [this.#server, this.#service];
+      if (server === undefined || models === undefined) throw new TypeError('no server yet');
+      const { receipt, salt, request } = this.#options;
+      return await server.answer({ models, receipt, salt, request });
     } catch (error) {
       if (!(error instanceof RequestRefused)) throw error;
       return this.#end('not comparable', 'prompt', `the request is refused here (${error.code})`);

@@ -20,19 +20,22 @@ import { serverConfig } from '../http.ts';
 export interface ReplayServer {
   /** Body of the last answer. */
   readonly lastAnswer: Uint8Array;
-  /** Sends the request and returns the receipt of its answer. Throws RequestRefused. */
-  answer(): Promise<FinalReceipt>;
+  /** Sends the request and returns the receipt of its answer; one at a time. Throws RequestRefused. */
+  answer(replayed: ReplayedRequest): Promise<FinalReceipt>;
   close(): Promise<void>;
+}
+
+export interface ReplayedRequest {
+  readonly models: ModelService<Engine>;
+  readonly receipt: FinalReceipt;
+  readonly salt: Uint8Array;
+  readonly request: Uint8Array;
 }
 
 export interface ReplayServerOptions {
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
-  readonly models: ModelService<Engine>;
-  readonly receipt: FinalReceipt;
-  readonly salt: Uint8Array;
-  readonly request: Uint8Array;
   readonly build: ReceiptSigner['build'];
 }
 
@@ -48,15 +51,20 @@ export class RequestRefused extends Error {
 }
 
 export async function startReplayServer(options: ReplayServerOptions): Promise<ReplayServer> {
-  const { receipt, salt, request, build } = options;
+  const { build } = options;
+  let current: ReplayedRequest | undefined;
+  const replayed = (): ReplayedRequest => {
+    if (current === undefined) throw new RequestRefused('not_asked');
+    return current;
+  };
   const key = randomBytes(32).toString('hex');
   let made: FinalReceipt | undefined;
   const signer: ReceiptSigner = {
     chains: new Chains(),
-    publicKey: receipt.receiptKey,
+    publicKey: new Uint8Array(32),
     build,
     // A template is told the time of the receipt.
-    now: () => receipt.receivedAt,
+    now: () => replayed().receipt.receivedAt,
     auditHead: () => undefined,
     seal(content: Receipt) {
       if (content.kind === 'final') made = content;
@@ -66,14 +74,14 @@ export async function startReplayServer(options: ReplayServerOptions): Promise<R
   };
   const receipts: ReceiptService = {
     open: (asked) =>
-      new AnswerReceipt(signer, { ...asked, ask: { mode: null, nonce: undefined } }, salt),
+      new AnswerReceipt(signer, { ...asked, ask: { mode: null, nonce: undefined } }, replayed().salt),
     kept: () => undefined,
   };
   const server = await createServer(
     {
       config: onLoopback(serverConfig(options.config), key),
       tls: null,
-      models: options.models,
+      models: modelsOf(() => replayed().models),
       attester: null,
       receipts,
       log: options.log,
@@ -87,8 +95,10 @@ export async function startReplayServer(options: ReplayServerOptions): Promise<R
     get lastAnswer() {
       return lastAnswer;
     },
-    async answer() {
+    async answer(asked) {
       made = undefined;
+      current = asked;
+      const { receipt, request } = asked;
       const { method, path } = receipt.request;
       const { status, body } = await sent({ port, method, path, headers: headersOf(request, key) }, request);
       lastAnswer = new Uint8Array(body);
@@ -99,6 +109,24 @@ export async function startReplayServer(options: ReplayServerOptions): Promise<R
       return receiptOf;
     },
     close: () => server.close({ drainMs: 0 }),
+  };
+}
+
+/** The models of the request that is replayed. */
+function modelsOf(models: () => ModelService<Engine>): ModelService<Engine> {
+  return {
+    list: () => models().list(),
+    get: (id) => models().get(id),
+    acquire: (id, options) => models().acquire(id, options),
+    load: (id, signal, options) => models().load(id, signal, options),
+    unload: (id) => models().unload(id),
+    register: (request, signal) => models().register(request, signal),
+    addAdapter: (request, signal) => models().addAdapter(request, signal),
+    removeAdapter: (id) => models().removeAdapter(id),
+    remove: (id) => models().remove(id),
+    pull: (request, signal) => models().pull(request, signal),
+    pullStatus: (name) => models().pullStatus(name),
+    cancelPull: (name) => models().cancelPull(name),
   };
 }
 

@@ -10,6 +10,7 @@ import {
   tokenRunBytes,
   tokenRunsIn,
 } from '../../../attestation/receipts/token-runs.ts';
+import { tokenLists } from '../../../attestation/appraise/receipt-verdict.ts';
 import { sha256 } from '../../fixtures/receipts/issued.ts';
 
 const ids = fc.array(fc.integer({ min: 0, max: 0xffff_ffff }), { minLength: 1, maxLength: 9 });
@@ -75,4 +76,21 @@ describe('tokens of an answer', () => {
     expect(opensTokens(outcome([[]]), salt, [])).toBe(true);
     expect(opensTokens(outcome([[1], [2]]), salt, [[1]])).toBe(false);
   });
+});
+
+test('lists in an archive are base64 or numbers', () => {
+  const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+  const long = Array.from({ length: 40_000 }, (_, i) => i);
+  expect(tokenLists([base64(tokenListBytes(long)), [1, 2], []])).toEqual([long, [1, 2], []]);
+  for (const wrong of [
+    [base64(tokenListBytes([1, 2]).subarray(0, 8))],
+    [''],
+    ['A'],
+    [[-1]],
+    [[1.5]],
+    [[2 ** 32]],
+    [1],
+    {},
+  ])
+    expect(() => tokenLists(wrong)).toThrow();
 });
