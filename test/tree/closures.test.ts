@@ -80,13 +80,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 113,
-    lines: 18_200,
+    lines: 18_250,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 86,
-    lines: 14_200,
+    lines: 14_250,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
