@@ -42,7 +42,9 @@ console.log('   asked    equal');
 const replays = await runReplays(Number(values.receipts), {
   onBatch: (asked, equal) => console.log(String(asked).padStart(8) + String(equal).padStart(9)),
 });
-console.log(`\n${replays.equal} of ${replays.asked} equal, ${replays.tokens} tokens of ${replays.models.join(', ')}`);
+console.log(
+  `\n${replays.equal} of ${replays.asked} equal, ${replays.tokens} tokens of ${replays.models.join(', ')}`,
+);
 console.log(verdict(replays.problems, 'every receipt replays equal'));
 
 const seed = Number(values.seed ?? Date.now() % 1_000_000);

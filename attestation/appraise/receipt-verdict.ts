@@ -186,7 +186,8 @@ const MAX_LISTS = 2048 * 8;
 export function tokenLists(json: Json): readonly (readonly number[])[] {
   return shape.list(json, 'tokens', 0, MAX_LISTS).map((list, i) => {
     const name = `tokens[${i}]`;
-    if (typeof list === 'string') return tokenListIn(fromBase64(shape.string(list, name, MAX_TEXT), name), name);
+    if (typeof list === 'string')
+      return tokenListIn(fromBase64(shape.string(list, name, MAX_TEXT), name), name);
     const ids = shape.list(list, name, 0, Infinity);
     return ids.map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff));
   });
@@ -195,7 +196,6 @@ export function tokenLists(json: Json): readonly (readonly number[])[] {
 function tokenListIn(bytes: Uint8Array, name: string): readonly number[] {
   const view = viewOf(bytes);
   const count = bytes.length < 4 ? -1 : view.getUint32(0);
-  if (bytes.length !== 4 + 4 * count)
-    throw malformed('receipt_malformed', `${name} is no list of tokens`);
+  if (bytes.length !== 4 + 4 * count) throw malformed('receipt_malformed', `${name} is no list of tokens`);
   return Array.from({ length: count }, (_, i) => view.getUint32(4 + 4 * i));
 }

@@ -107,9 +107,11 @@ interface Asked {
 
 async function replayOne(file: ReceiptFile, { replayer, values, allow, archive }: Asked): Promise<number> {
   const receipt = await openReceipt(file.receipt);
-  if (receipt.kind !== 'final') throw new UsageError('a checkpoint cannot be replayed: take the last receipt');
+  if (receipt.kind !== 'final')
+    throw new UsageError('a checkpoint cannot be replayed: take the last receipt');
   const { salt, request, response, tokens } = file;
-  if (salt === undefined) throw new UsageError('the receipt has no salt, so no request can be compared with it');
+  if (salt === undefined)
+    throw new UsageError('the receipt has no salt, so no request can be compared with it');
   if (request === undefined) throw new UsageError('the request is missing: give --request FILE');
   const by = await voucher(file, values, archive);
   const config = servedConfig(values);
@@ -216,7 +218,9 @@ function policyIn(path: string, simulated: boolean): Policy {
 
 function tell(values: Parsed['values'], { code, message }: { code: string; message: string }): void {
   if (values['json'] === true)
-    process.stdout.write(`${JSON.stringify({ verdict: 'refused', code, message: shown(message) }, null, 2)}\n`);
+    process.stdout.write(
+      `${JSON.stringify({ verdict: 'refused', code, message: shown(message) }, null, 2)}\n`,
+    );
   else process.stderr.write(`assay: ${shown(message)} (${code})\n`);
 }
 

@@ -68,15 +68,12 @@ export function compareAnswer(receipt: Side, here: Side): readonly StageResult[]
     ours.map(of).join(' '),
   ];
   return [
-    same(
-      'tokens',
-      ...texts(({ tokens, outputTokens }) => `${tokens}:${toHex(outputTokens)}`),
-    ),
+    same('tokens', ...texts(({ tokens, outputTokens }) => `${tokens}:${toHex(outputTokens)}`)),
     same('text', ...texts(({ outputText }) => toHex(outputText))),
     same(
       'finish',
-      ...(texts(({ finishReason }) => finishReason ?? '-').map(
-        (text, i) => `${(i === 0 ? receipt : here).outcome.end ?? '-'} ${text}`.trim(),
+      ...(texts(({ finishReason }) => finishReason ?? '-').map((text, i) =>
+        `${(i === 0 ? receipt : here).outcome.end ?? '-'} ${text}`.trim(),
       ) as [string, string]),
     ),
     same('usage', usageText(receipt), usageText(here)),

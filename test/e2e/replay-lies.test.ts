@@ -39,7 +39,10 @@ let templated: Kept;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assay-lies-'));
-  const { 'demo-context': context, 'demo-chat': chat } = await ensureDemoModels(['demo-context', 'demo-chat']);
+  const { 'demo-context': context, 'demo-chat': chat } = await ensureDemoModels([
+    'demo-context',
+    'demo-chat',
+  ]);
   await writeFile(join(folder, 'spoiled.gguf'), await withOneByteChanged(context.path));
   await writeFile(join(folder, 'other.jinja'), '{% for m in messages %}{{ m.content }}{% endfor %}!');
   const toml = join(folder, 'assay.toml');
@@ -58,7 +61,11 @@ beforeAll(async () => {
   );
   server = await startRealServer({ args: ['--config', toml] });
   const asked = (body: object, words?: string): Promise<Kept> =>
-    askedOf(server.url, { path: PATH, body: { ...ASKED, ...body }, ...(words === undefined ? {} : { words }) });
+    askedOf(server.url, {
+      path: PATH,
+      body: { ...ASKED, ...body },
+      ...(words === undefined ? {} : { words }),
+    });
   drawn = await asked({});
   given = await asked({ seed: SEED, top_p: 0.9, stop: ['zzz'] });
   shared = await asked({ seed: SEED }, 'tokens');
@@ -121,14 +128,23 @@ function bare({ receipt, salt, request }: Kept): Kept {
   return { receipt, salt, request } as Kept;
 }
 
-async function caught(kept: Kept, args?: readonly string[]): Promise<readonly [number | null, string | null]> {
+async function caught(
+  kept: Kept,
+  args?: readonly string[],
+): Promise<readonly [number | null, string | null]> {
   const { code, verdicts, err } = await replayed([kept], args);
   expect(err).toBe('');
   return [code, verdicts[0]?.stage ?? null];
 }
 
 const LIES: readonly [what: string, of: () => Kept, change: Change, code: number, stage: string][] = [
-  ['a drawn seed', () => drawn, (r) => sampling({ seed: (r.sampling?.seed ?? 0) + 1 })(r, drawn), 10, 'tokens'],
+  [
+    'a drawn seed',
+    () => drawn,
+    (r) => sampling({ seed: (r.sampling?.seed ?? 0) + 1 })(r, drawn),
+    10,
+    'tokens',
+  ],
   ['a given seed', () => given, sampling({ seed: SEED + 1 }), 10, 'sampling'],
   ['whether the seed was given', () => given, sampling({ seedGiven: false }), 10, 'sampling'],
   ['top_p of the request', () => given, sampling({ topP: 0.5 }), 10, 'sampling'],
@@ -139,14 +155,44 @@ const LIES: readonly [what: string, of: () => Kept, change: Change, code: number
   ['the text', () => drawn, choice(() => ({ outputText: new Uint8Array(randomBytes(32)) })), 10, 'text'],
   ['the finish', () => drawn, choice(() => ({ finishReason: 'stop' })), 10, 'finish'],
   ['usage', () => drawn, (r) => ({ ...r, usage: { ...r.usage, completionTokens: 39 } }), 10, 'usage'],
-  ['the prompt', () => drawn, (r) => ({ ...r, request: { ...r.request, promptTokens: new Uint8Array(32) } }), 10, 'prompt'],
-  ['the body', () => drawn, (r) => ({ ...r, request: { ...r.request, body: new Uint8Array(32) } }), 10, 'request'],
-  ['class 2 with a cached prompt', () => drawn, (r) => ({ ...r, usage: { ...r.usage, cachedTokens: 4 } }), 10, 'class'],
-  ['the engine digest', () => drawn, (r) => engine({ digest: other(r.engine.digest) })(r, drawn), 12, 'build'],
+  [
+    'the prompt',
+    () => drawn,
+    (r) => ({ ...r, request: { ...r.request, promptTokens: new Uint8Array(32) } }),
+    10,
+    'prompt',
+  ],
+  [
+    'the body',
+    () => drawn,
+    (r) => ({ ...r, request: { ...r.request, body: new Uint8Array(32) } }),
+    10,
+    'request',
+  ],
+  [
+    'class 2 with a cached prompt',
+    () => drawn,
+    (r) => ({ ...r, usage: { ...r.usage, cachedTokens: 4 } }),
+    10,
+    'class',
+  ],
+  [
+    'the engine digest',
+    () => drawn,
+    (r) => engine({ digest: other(r.engine.digest) })(r, drawn),
+    12,
+    'build',
+  ],
   ['the release', () => drawn, engine({ release: 'assay 0.0.1' }), 12, 'build'],
   ['the variant of the processor', () => drawn, engine({ cpuVariant: 'libggml-cpu-x64' }), 12, 'cpu'],
   ['threads', () => drawn, engine({ threads: 64 }), 12, 'threads'],
-  ['the model', () => drawn, (r) => ({ ...r, model: { ...r.model, sha256: other(r.model.sha256) } }), 12, 'model'],
+  [
+    'the model',
+    () => drawn,
+    (r) => ({ ...r, model: { ...r.model, sha256: other(r.model.sha256) } }),
+    12,
+    'model',
+  ],
   [
     'an answer that broke off',
     () => drawn,
@@ -173,13 +219,21 @@ describe('[R22] a lie about', () => {
     },
   );
 
-  test('another place that is told to be compared: equal is equal, different is undecided', { timeout: 60_000 }, async () => {
-    const allow = ['--demo', '--allow', 'threads', '--allow', 'cpu', '--allow', 'build'];
-    const elsewhere: Change = engine({ threads: 64, cpuVariant: 'libggml-cpu-x64', release: 'assay 0.0.1' });
-    expect(await caught(await lying(drawn, (r) => elsewhere(r, drawn)), allow)).toEqual([0, null]);
-    const wrong = await lying(drawn, (r) => oneToken(elsewhere(r, drawn), drawn));
-    expect(await caught(bare(wrong), allow)).toEqual([12, 'tokens']);
-  });
+  test(
+    'another place that is told to be compared: equal is equal, different is undecided',
+    { timeout: 60_000 },
+    async () => {
+      const allow = ['--demo', '--allow', 'threads', '--allow', 'cpu', '--allow', 'build'];
+      const elsewhere: Change = engine({
+        threads: 64,
+        cpuVariant: 'libggml-cpu-x64',
+        release: 'assay 0.0.1',
+      });
+      expect(await caught(await lying(drawn, (r) => elsewhere(r, drawn)), allow)).toEqual([0, null]);
+      const wrong = await lying(drawn, (r) => oneToken(elsewhere(r, drawn), drawn));
+      expect(await caught(bare(wrong), allow)).toEqual([12, 'tokens']);
+    },
+  );
 });
 
 describe('[R22] what computed was another', () => {
@@ -204,7 +258,11 @@ describe('[R22] what computed was another', () => {
     expect(await caught(bare(claimed))).toEqual([10, 'tokens']);
     // Located by its tokens: the first that exact numbers do not pick.
     const { verdicts } = await replayed([claimed]);
-    expect(verdicts[0]).toMatchObject({ verdict: 'different', stage: 'tokens', difference: { by: 'tokens' } });
+    expect(verdicts[0]).toMatchObject({
+      verdict: 'different',
+      stage: 'tokens',
+      difference: { by: 'tokens' },
+    });
     // Said truly, each of its tokens is picked within the tolerance.
     const { model: own } = await contentOf(rounded);
     expect(own.sha256).toEqual(model.sha256);
@@ -253,36 +311,40 @@ describe('[R22] candidates and their distance', () => {
     return { ...(await lying(shared, (r) => told(r, shared))), tokens };
   };
 
-  test('class 1: far is different, within 1e-3 is undecided, unknown is undecided', { timeout: 120_000 }, async () => {
-    const [ids = []] = shared.tokens ?? [];
-    let far: readonly number[] | undefined;
-    let near: readonly number[] | undefined;
-    for (const [i, id] of ids.entries())
-      for (const token of [id - 1, id + 1]) {
-        const changed = ids.with(i, token);
-        const distance = await distanceOf(changed);
-        if (distance == null) continue;
-        if (distance > 0.01) far ??= changed;
-        if (distance <= 1e-3) near ??= changed;
-      }
-    if (far === undefined || near === undefined) throw new Error('no such token among forty');
-    const different = await replayed([await withTokens([far])], ['--demo', '--show-text']);
-    expect([different.code, different.verdicts[0]?.stage]).toEqual([10, 'tokens']);
-    const at = ids.findIndex((id, i) => far[i] !== id);
-    expect(different.verdicts[0]?.difference).toMatchObject({
-      choice: 0,
-      at,
-      recorded: far[at],
-      picked: ids[at],
-      by: 'tokens',
-      texts: { recorded: expect.any(String), picked: expect.any(String) },
-    });
-    const undecided = await replayed([await withTokens([near])]);
-    expect([undecided.code, undecided.verdicts[0]?.verdict]).toEqual([12, 'undecided']);
-    expect(undecided.verdicts[0]?.difference).not.toHaveProperty('texts');
-    const unknown = bare(await withTokens([far]));
-    expect(await caught(unknown)).toEqual([12, 'tokens']);
-  });
+  test(
+    'class 1: far is different, within 1e-3 is undecided, unknown is undecided',
+    { timeout: 120_000 },
+    async () => {
+      const [ids = []] = shared.tokens ?? [];
+      let far: readonly number[] | undefined;
+      let near: readonly number[] | undefined;
+      for (const [i, id] of ids.entries())
+        for (const token of [id - 1, id + 1]) {
+          const changed = ids.with(i, token);
+          const distance = await distanceOf(changed);
+          if (distance == null) continue;
+          if (distance > 0.01) far ??= changed;
+          if (distance <= 1e-3) near ??= changed;
+        }
+      if (far === undefined || near === undefined) throw new Error('no such token among forty');
+      const different = await replayed([await withTokens([far])], ['--demo', '--show-text']);
+      expect([different.code, different.verdicts[0]?.stage]).toEqual([10, 'tokens']);
+      const at = ids.findIndex((id, i) => far[i] !== id);
+      expect(different.verdicts[0]?.difference).toMatchObject({
+        choice: 0,
+        at,
+        recorded: far[at],
+        picked: ids[at],
+        by: 'tokens',
+        texts: { recorded: expect.any(String), picked: expect.any(String) },
+      });
+      const undecided = await replayed([await withTokens([near])]);
+      expect([undecided.code, undecided.verdicts[0]?.verdict]).toEqual([12, 'undecided']);
+      expect(undecided.verdicts[0]?.difference).not.toHaveProperty('texts');
+      const unknown = bare(await withTokens([far]));
+      expect(await caught(unknown)).toEqual([12, 'tokens']);
+    },
+  );
 
   test('class 0: a token that no rounding picks is different', { timeout: 60_000 }, async () => {
     const wild = shared.tokens?.map((ids) => ids.with(2, 1)) ?? [];
@@ -295,7 +357,10 @@ describe('[R22] candidates and their distance', () => {
   test('a response alone names the candidates by its text', { timeout: 60_000 }, async () => {
     const seeded = await lying(drawn, (r) => sampling({ seed: (r.sampling?.seed ?? 0) + 1 })(r, drawn));
     const { verdicts } = await replayed([{ ...bare(seeded), response: drawn.response }]);
-    expect(verdicts[0]).toMatchObject({ stage: 'tokens', difference: { by: 'response', at: expect.any(Number) } });
+    expect(verdicts[0]).toMatchObject({
+      stage: 'tokens',
+      difference: { by: 'response', at: expect.any(Number) },
+    });
   });
 });
 

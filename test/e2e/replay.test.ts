@@ -52,7 +52,11 @@ const QUESTIONS: readonly Question[] = [
   complete({ temperature: 1.4, prompt: PROMPT.repeat(12), stream: true }),
   chat({ temperature: 0 }),
   chat({ temperature: 1.4, stream: true, stream_options: { include_usage: true } }),
-  chat({ temperature: 0, tools: [WEATHER], messages: [{ role: 'user', content: 'How is the weather today?' }] }),
+  chat({
+    temperature: 0,
+    tools: [WEATHER],
+    messages: [{ role: 'user', content: 'How is the weather today?' }],
+  }),
   chat({
     temperature: 1.4,
     response_format: { type: 'json_schema', json_schema: { name: 'city', schema: CITY } },
@@ -60,7 +64,10 @@ const QUESTIONS: readonly Question[] = [
   }),
   chat({ temperature: 1.4, n: 2, logprobs: true, top_logprobs: 2 }),
   chat({ temperature: 1, messages: [...SAID, { role: 'assistant', content: 'It' }] }),
-  { path: '/v1/responses', body: { model: 'demo-chat', input: 'What is a key?', temperature: 1.3, stream: true } },
+  {
+    path: '/v1/responses',
+    body: { model: 'demo-chat', input: 'What is a key?', temperature: 1.3, stream: true },
+  },
   { path: '/v1/messages', body: { model: 'demo-chat', messages: SAID, max_tokens: 20, temperature: 1 } },
 ];
 
@@ -77,9 +84,10 @@ describe('[R22] class 2', () => {
     await load;
     expect(kept).toHaveLength(20);
     const { code, verdicts, err } = await replayed(kept);
-    expect(verdicts.map(({ verdict, stage, class: claimed }) => [verdict, stage, claimed]), err).toEqual(
-      kept.map(() => ['equal', null, 2]),
-    );
+    expect(
+      verdicts.map(({ verdict, stage, class: claimed }) => [verdict, stage, claimed]),
+      err,
+    ).toEqual(kept.map(() => ['equal', null, 2]));
     expect(code).toBe(0);
   });
 
@@ -103,18 +111,22 @@ describe('[R22] class 2', () => {
 });
 
 describe('[R22] class 1', () => {
-  test('shared batches and a cached prefix: equal, or undecided, and never wrong', { timeout: 60_000 }, async () => {
-    const questions = Array.from({ length: 12 }, (_, i) => ({
-      ...complete({ temperature: 1.4, prompt: PROMPT.repeat(4), seed: i, stream: true }),
-      words: 'tokens',
-    }));
-    const kept = await Promise.all(questions.map((question) => askedOf(server.url, question)));
-    const { verdicts, code } = await replayed(kept);
-    expect(verdicts.map((each) => each.class)).toEqual(kept.map(() => 1));
-    expect(verdicts.filter(({ verdict }) => verdict === 'equal').length).toBeGreaterThan(9);
-    expect(verdicts.map(({ exit }) => exit)).not.toContain(10);
-    expect([0, 12]).toContain(code);
-  });
+  test(
+    'shared batches and a cached prefix: equal, or undecided, and never wrong',
+    { timeout: 60_000 },
+    async () => {
+      const questions = Array.from({ length: 12 }, (_, i) => ({
+        ...complete({ temperature: 1.4, prompt: PROMPT.repeat(4), seed: i, stream: true }),
+        words: 'tokens',
+      }));
+      const kept = await Promise.all(questions.map((question) => askedOf(server.url, question)));
+      const { verdicts, code } = await replayed(kept);
+      expect(verdicts.map((each) => each.class)).toEqual(kept.map(() => 1));
+      expect(verdicts.filter(({ verdict }) => verdict === 'equal').length).toBeGreaterThan(9);
+      expect(verdicts.map(({ exit }) => exit)).not.toContain(10);
+      expect([0, 12]).toContain(code);
+    },
+  );
 });
 
 describe('[R22] vectors and scores', () => {
@@ -141,7 +153,9 @@ describe('[R22] vectors and scores', () => {
   });
 
   test('alone is refused where nothing is written', async () => {
-    await expect(askedOf(server.url, { path: '/v1/embeddings', body: EMBED })).rejects.toThrow(/^400 .*alone/);
+    await expect(askedOf(server.url, { path: '/v1/embeddings', body: EMBED })).rejects.toThrow(
+      /^400 .*alone/,
+    );
   });
 });
 
@@ -161,7 +175,10 @@ describe('clients that ask for alone and tokens', () => {
           body: JSON.stringify(body),
         });
         expect(await response.text()).not.toContain('assay-');
-        expect(receiptOf(response)).toMatchObject({ state: 'verified', receipt: { engine: { replayClass: 2 } } });
+        expect(receiptOf(response)).toMatchObject({
+          state: 'verified',
+          receipt: { engine: { replayClass: 2 } },
+        });
       }
       // Nothing is written there, so nothing can run alone.
       const embedded = await fetch(`${server.url}/v1/embeddings`, {
@@ -200,7 +217,10 @@ describe('clients that ask for alone and tokens', () => {
       return check;
     };
     expect((await judged(response)).tokens?.[0]).toHaveLength(24);
-    const other = response.replace(/: assay-tokens (\S{10})\S/, (_, head: string) => `: assay-tokens ${head}_`);
+    const other = response.replace(
+      /: assay-tokens (\S{10})\S/,
+      (_, head: string) => `: assay-tokens ${head}_`,
+    );
     expect(other).not.toBe(response);
     await expect(judged(other)).rejects.toMatchObject({ code: 'receipt_transcript' });
     const dropped = response.replace(/: assay-tokens [^\n]*\n\n/, '');

@@ -124,8 +124,7 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
     { id, request, images = [] }: Extract<ToChild, { kind: 'generate' }>,
     raw: Uint8Array,
   ): void => {
-    if (images.length > 0 && request.alone === true)
-      throw notAlone('a request with images cannot run alone');
+    if (images.length > 0 && request.alone === true) throw notAlone('a request with images cannot run alone');
     if (images.length === 0)
       submit(
         id,
@@ -239,7 +238,9 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
       };
     };
     /** How a choice picks its tokens; of an earlier run's, those are compared. */
-    const picking = (index: number): Pick<ChoiceOptions, 'sampler' | 'recorded' | 'constraint' | 'reasoning'> => {
+    const picking = (
+      index: number,
+    ): Pick<ChoiceOptions, 'sampler' | 'recorded' | 'constraint' | 'reasoning'> => {
       const parts = written();
       const random = seededRandom(seed, index);
       const tokens = request.recorded?.[index];

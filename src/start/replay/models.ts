@@ -132,7 +132,8 @@ function configOf({ config, receipt, adapter }: ReplayModelsOptions): Config {
   const { id } = receipt.model;
   const own = config.modelEntries.get(id);
   // Of the other models of the configuration none is measured where this one is named.
-  const entries = own === undefined || receipt.model.adapters.length > 0 ? [...config.modelEntries] : [[id, own] as const];
+  const entries =
+    own === undefined || receipt.model.adapters.length > 0 ? [...config.modelEntries] : [[id, own] as const];
   return {
     ...config,
     models: {
@@ -163,7 +164,11 @@ async function addAdapter(models: Models<Engine>, { model }: FinalReceipt, path:
 /** One model, under the id of the receipt. */
 function serviceOf(models: Models<Engine>, own: string, receipt: FinalReceipt): ModelService<Engine> {
   const { id } = receipt.model;
-  const named = <M extends RegisteredModel>(model: M): M => ({ ...model, id, defaults: defaultsOf(receipt, model) });
+  const named = <M extends RegisteredModel>(model: M): M => ({
+    ...model,
+    id,
+    defaults: defaultsOf(receipt, model),
+  });
   const status = (asked: string): ModelStatus | undefined => {
     const found = asked === id ? models.get(own) : undefined;
     return found && named(found);

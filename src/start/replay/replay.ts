@@ -163,7 +163,10 @@ class Comparison {
         stage: 'class',
         state: 'different',
         receipt: claimed,
-        here: cachedTokens > 0 ? `${cachedTokens} tokens of the prompt came from the cache` : 'no text was written',
+        here:
+          cachedTokens > 0
+            ? `${cachedTokens} tokens of the prompt came from the cache`
+            : 'no text was written',
       });
     else this.#note({ stage: 'class', state: 'equal' });
     if (end === 'complete') this.#note({ stage: 'end', state: 'equal' });
@@ -175,7 +178,8 @@ class Comparison {
     const digest = new Uint8Array(createHash('sha256').update(request).digest());
     this.#note(opened('request', equalBytes(receipt.request.body, commitment(salt, 'body', digest))));
     if (response !== undefined) this.#note(opened('response', answerOpens(receipt, salt, response)));
-    if (tokens !== undefined) this.#note(opened('recorded tokens', opensTokens(receipt.outcome, salt, tokens)));
+    if (tokens !== undefined)
+      this.#note(opened('recorded tokens', opensTokens(receipt.outcome, salt, tokens)));
   }
 
   /** Build, processor, threads and model are those here. */
@@ -268,7 +272,8 @@ class Comparison {
     if (difference?.by === 'response')
       return verdict('undecided', 'class 0 is decided by the recorded tokens: give --tokens FILE');
     if (farthest != null && farthest <= ROUNDED_TOLERANCE) {
-      const rest = here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
+      const rest =
+        here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
       return rest === undefined
         ? verdict('equal', `each recorded token is what is picked here within ${ROUNDED_TOLERANCE} in logits`)
         : verdict('different', `with the recorded tokens the ${rest.stage} is another`);
@@ -283,7 +288,8 @@ class Comparison {
     const { tokens, response } = this.#options;
     const texts = response === undefined ? undefined : textsIn(response);
     let recorded = tokens;
-    if (recorded === undefined && texts !== undefined) recorded = await recordedBy(engine, free.tokens, texts);
+    if (recorded === undefined && texts !== undefined)
+      recorded = await recordedBy(engine, free.tokens, texts);
     if (recorded === undefined) return undefined;
     const lists = free.tokens.map((_, choice) => recorded[choice] ?? []);
     const run = new ReplayRun({ ...free.options, recorded: lists });
@@ -300,7 +306,10 @@ class Comparison {
     };
   }
 
-  async #textsOf(engine: Engine, { recorded, picked }: RecordedDifference): Promise<FoundDifference['texts']> {
+  async #textsOf(
+    engine: Engine,
+    { recorded, picked }: RecordedDifference,
+  ): Promise<FoundDifference['texts']> {
     if (!this.#options.showText) return undefined;
     const textOf = async (token: number | null): Promise<string | null> => {
       if (token === null || token >= engine.info.vocabSize) return null;
@@ -323,10 +332,21 @@ class Comparison {
     }
     if (receipt.outcome.choices.length > 0) return { verdict: 'equal', stages: this.#stages };
     if (response === undefined)
-      this.#end('undecided', 'answer', 'the bytes differ, as they may: give --response FILE to compare numbers');
-    const distance = vectorDistance(response ?? new Uint8Array(), this.#server?.lastAnswer ?? new Uint8Array());
+      this.#end(
+        'undecided',
+        'answer',
+        'the bytes differ, as they may: give --response FILE to compare numbers',
+      );
+    const distance = vectorDistance(
+      response ?? new Uint8Array(),
+      this.#server?.lastAnswer ?? new Uint8Array(),
+    );
     if (distance === undefined || distance > VECTOR_TOLERANCE)
-      this.#end('different', 'answer', `the numbers differ by ${distance?.toPrecision(3) ?? 'more than numbers'}`);
+      this.#end(
+        'different',
+        'answer',
+        `the numbers differ by ${distance?.toPrecision(3) ?? 'more than numbers'}`,
+      );
     this.#note({ stage: 'answer', state: 'equal' });
     return {
       verdict: 'equal',

@@ -151,7 +151,9 @@ function onLoopback(config: ServerConfig, key: string): ServerConfig {
 }
 
 function headersOf(body: Uint8Array, key: string): Readonly<Record<string, string>> {
-  const boundary = /^--([^\r\n]{1,200})\r?\n/.exec(Buffer.from(body.subarray(0, 256)).toString('latin1'))?.[1];
+  const boundary = /^--([^\r\n]{1,200})\r?\n/.exec(
+    Buffer.from(body.subarray(0, 256)).toString('latin1'),
+  )?.[1];
   const type =
     boundary === undefined ? 'application/json' : `multipart/form-data; boundary=${JSON.stringify(boundary)}`;
   return { authorization: `Bearer ${key}`, 'content-type': type, 'anthropic-version': '2023-06-01' };

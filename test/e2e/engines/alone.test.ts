@@ -23,7 +23,10 @@ function asked(over: Partial<GenerateRequest> = {}): GenerateRequest {
   });
 }
 
-async function eventsOf(engine: Engine, over: Partial<GenerateRequest> = {}): Promise<readonly GenerateEvent[]> {
+async function eventsOf(
+  engine: Engine,
+  over: Partial<GenerateRequest> = {},
+): Promise<readonly GenerateEvent[]> {
   const events: GenerateEvent[] = [];
   for await (const event of engine.generate(asked(over), new AbortController().signal)) events.push(event);
   return events;
@@ -171,7 +174,9 @@ describe('the words of assay-receipts', () => {
     async (words) => {
       const response = await answered(words, { stream: true });
       expect(response.status).toBe(400);
-      expect(await response.json()).toMatchObject({ error: { code: 'invalid_value', param: 'assay-receipts' } });
+      expect(await response.json()).toMatchObject({
+        error: { code: 'invalid_value', param: 'assay-receipts' },
+      });
     },
   );
 
@@ -191,7 +196,9 @@ describe('the words of assay-receipts', () => {
   test('an engine that cannot run a request alone refuses it', async () => {
     const response = await answered('final, alone', { model: 'unable' });
     expect(response.status).toBe(400);
-    expect(await response.json()).toMatchObject({ error: { code: 'alone_unavailable', param: 'assay-receipts' } });
+    expect(await response.json()).toMatchObject({
+      error: { code: 'alone_unavailable', param: 'assay-receipts' },
+    });
     expect((await answered('final', { model: 'unable' })).status).toBe(200);
   });
 });

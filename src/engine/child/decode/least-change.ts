@@ -47,11 +47,7 @@ function reaches(logits: Float32Array, wanted: Wanted, sampling: Sampling): bool
 }
 
 /** A draw from the whole vocabulary goes by the ids of tokens. */
-function reachesAll(
-  logits: Float32Array,
-  { token, point, change }: Wanted,
-  temperature: number,
-): boolean {
+function reachesAll(logits: Float32Array, { token, point, change }: Wanted, temperature: number): boolean {
   const max = maximum(logits);
   let [before, total] = [0, 0];
   for (let i = 0; i < logits.length; i += 1) {
@@ -88,7 +84,16 @@ function reachesCut(logits: Float32Array, { token, point, change }: Wanted, samp
     floor: minP > 0 ? minP : 0,
     limited,
   });
-  if (topP < 1 && lowest(first, sum(() => true), factor) >= topP && !limited) return false;
+  if (
+    topP < 1 &&
+    lowest(
+      first,
+      sum(() => true),
+      factor,
+    ) >= topP &&
+    !limited
+  )
+    return false;
   return point >= lowest(first, most, factor) && point <= highest(until, least, factor);
 }
 
