@@ -366,7 +366,8 @@ describe('[R22] candidates and their distance', () => {
 
 describe('[R24] exit codes of what is no receipt', () => {
   test('2 usage, 10 signature, 20 version, 30 malformed', { timeout: 60_000 }, async () => {
-    const flipped = { ...drawn, receipt: drawn.receipt.with(-1, (drawn.receipt.at(-1) ?? 0) ^ 1) };
+    const last = drawn.receipt.length - 1;
+    const flipped = { ...drawn, receipt: drawn.receipt.with(last, (drawn.receipt[last] ?? 0) ^ 1) };
     expect((await replayed([flipped])).code).toBe(10);
     const at = Buffer.from(drawn.receipt).indexOf('assay/receipt/v1') + 15;
     expect((await replayed([{ ...drawn, receipt: drawn.receipt.with(at, 0x32) }])).code).toBe(20);

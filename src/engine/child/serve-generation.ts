@@ -8,36 +8,24 @@ import type { ToChild } from '../seam/wire.ts';
 import type { Job } from './decode/batch.ts';
 import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
-import { DecodeTurns } from './decode/decode-turns.ts';
-import { added, LoneRequests } from './decode/lone.ts';
-import { RecordedTokens } from './decode/recorded.ts';
-import { createSampler, seededRandom } from './decode/sampler.ts';
-import { Scheduler, type SchedulerOptions } from './decode/scheduler.ts';
 import { tokenDigest } from './decode/token-digest.ts';
 import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
+import { pickingOf } from './picking.ts';
 import { checkTokens, promptField, promptTokens } from './prompt.ts';
 import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
+import { notAlone, Schedulers } from './schedulers.ts';
 import { createTurns } from './time-slices.ts';
 
-/** Milliseconds a prompt may hold up running streams per step. */
-const STALL_MS = 60;
-
-/**
- * Measured on demo-context: with a switch at every decode three adapters together take 2.6 times as long as
- * one after another; with turns of this length they take as long.
- */
-const ADAPTER_TURN_MS = 20;
-
 export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8Array) => void {
-  const { model, info, load, send } = serving;
+  const { info, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
   let told = { queued: 0, active: 0 };
   /** Cancelled, and not yet dropped by the scheduler. */
   const leaving = new Set<number>();
   const flush = (): void => {
-    const stats = lone === null ? scheduler.stats() : added(scheduler.stats(), lone.stats());
+    const stats = scheduler.stats();
     // Also without events: a step may only have dropped requests.
     if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
     send({ kind: 'events', events, stats });
@@ -46,65 +34,18 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
   };
   const tellDropped = (): void => {
     for (const id of leaving) {
-      if (scheduler.holds(id) || lone?.holds(id) === true) continue;
+      if (scheduler.holds(id)) continue;
       leaving.delete(id);
       send({ kind: 'dropped', id });
     }
   };
-  const common: Pick<SchedulerOptions, 'contextLength' | 'now' | 'turn' | 'decodes' | 'onStep'> = {
-    contextLength: info.contextLength,
-    decodes: new DecodeTurns(),
-    now: () => performance.now(),
-    turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep() {
-      flush();
-      tellDropped();
-    },
-  };
-  const scheduler = new Scheduler(serving.context, {
-    ...common,
-    slots: info.slots,
-    maxQueued: load.maxQueued,
-    reusePrefixes: load.reusePrefixes && !model.recurrent,
-    stallMs: STALL_MS,
-    adapterTurnMs: ADAPTER_TURN_MS,
-    pacing: true,
-    // A recurrent memory cannot forget the tokens of a wrong guess.
-    drafting:
-      !model.recurrent &&
-      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
-    maxChunk: load.maxChunk,
+  const scheduler = new Schedulers(serving, () => {
+    flush();
+    tellDropped();
   });
-  scheduler.run().catch(serving.fatal);
-  const { lanes, fatal } = serving;
-  const lone =
-    lanes === null
-      ? null
-      : new LoneRequests({
-          lanes: lanes.most,
-          open: lanes.open,
-          scheduler: common,
-          maxQueued: load.maxQueued,
-          fatal,
-        });
-
-  const both = lone === null ? [scheduler] : [scheduler, lone];
-  const submitAlone = (job: Job): boolean => {
-    try {
-      return lone?.submit(job) ?? false;
-    } catch {
-      job.release?.();
-      throw notAlone('there is no memory for a request that runs alone');
-    }
-  };
 
   const toJob = jobMaker(serving);
   const submit = (id: number, job: Omit<Job, 'id' | 'emit' | 'fail'>): void => {
-    const { alone } = job;
-    if (alone === true && lone === null) {
-      job.release?.();
-      throw notAlone('this model cannot run a request alone here');
-    }
     const submitted: Job = {
       ...job,
       id,
@@ -114,10 +55,13 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         replyError(send, id, error);
       },
     };
-    const accepted = alone === true ? submitAlone(submitted) : scheduler.submit(submitted);
-    if (accepted) return;
-    job.release?.();
-    throw queueFull();
+    let accepted = false;
+    try {
+      accepted = scheduler.submit(submitted);
+    } finally {
+      if (!accepted) job.release?.();
+    }
+    if (!accepted) throw queueFull();
   };
   const pictures = new Pictures(serving.images, submit, (id, error) => replyError(send, id, error));
   const generate = (
@@ -143,18 +87,13 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         turns.cancel(message.id);
         pictures.cancel(message.id);
         scheduler.cancel(message.id);
-        lone?.cancel(message.id);
         leaving.add(message.id);
         flush();
         tellDropped();
-      } else if (message.kind === 'pause') for (const each of both) each.pause(message.id);
-      else if (message.kind === 'resume') for (const each of both) each.resume(message.id);
+      } else if (message.kind === 'pause') scheduler.pause(message.id);
+      else if (message.kind === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');
     });
-}
-
-function notAlone(why: string): ApiError {
-  return new ApiError('alone_unavailable', why, { param: 'assay-receipts' });
 }
 
 /** Counted from 1. The server asks only for those it had loaded. */
@@ -237,25 +176,7 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
         },
       };
     };
-    /** How a choice picks its tokens; of an earlier run's, those are compared. */
-    const picking = (
-      index: number,
-    ): Pick<ChoiceOptions, 'sampler' | 'recorded' | 'constraint' | 'reasoning'> => {
-      const parts = written();
-      const random = seededRandom(seed, index);
-      const tokens = request.recorded?.[index];
-      if (tokens === undefined) return { sampler: createSampler(sampling, random, words), ...parts };
-      const draws: number[] = [];
-      const sampler = createSampler(sampling, () => (draws[draws.length] = random()), words);
-      const pick: typeof sampler.pick = (...given) => {
-        draws.length = 0;
-        return sampler.pick(...given);
-      };
-      const filter = (): ReturnType<Constraint['filter']> => parts.constraint?.filter();
-      const recorded = new RecordedTokens({ tokens, sampler, sampling, draws, filter });
-      return { sampler: { ...sampler, pick }, recorded, ...parts };
-    };
-    const { alone } = request;
+    const { alone, recorded } = request;
     return {
       scope: request.cacheScope,
       background: request.background,
@@ -267,7 +188,7 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       choice: (index) => ({
-        ...picking(index),
+        ...pickingOf(written(), { sampling, seed, index, words, recorded }),
         stop,
         calls,
         logprobs: request.logprobs,

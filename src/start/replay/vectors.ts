@@ -56,7 +56,7 @@ function vectorOf(value: unknown): readonly number[] | undefined {
     return Array.from({ length: Math.floor(bytes.length / 4) }, (_, i) => bytes.readFloatLE(4 * i));
   }
   const isList = Array.isArray(value) && value.every((each): each is number => typeof each === 'number');
-  return isList ? (value as readonly number[]) : undefined;
+  return isList ? value : undefined;
 }
 
 function jsonOf(body: Uint8Array): unknown {

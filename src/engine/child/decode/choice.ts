@@ -9,7 +9,7 @@ import type { RecordedTokens } from './recorded.ts';
 import { logprobs, type Sampler } from './sampler.ts';
 import type { ReasoningReader } from './reasoning.ts';
 import { createTextStream } from './text-stream.ts';
-import { tokenDigest } from './token-digest.ts';
+import { WrittenTokens } from './token-digest.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
 
@@ -71,16 +71,8 @@ export function createChoice(options: ChoiceOptions): Choice {
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
-  const ids: number[] | null = options.receipt === true ? [] : null;
+  const ids = new WrittenTokens({ receipt: options.receipt === true, tell: options.tellTokens === true });
   const { reasoning, recorded } = options;
-  /** Ids that no event has carried yet. */
-  let untold: number[] = [];
-  const told = (): readonly number[] | undefined => {
-    if (options.tellTokens !== true || untold.length === 0) return undefined;
-    const ids = untold;
-    untold = [];
-    return ids;
-  };
   /** Tokens that end the reasoning at its budget. */
   let forced: readonly number[] =
     reasoning !== undefined && reasoning.budget === 0 && reasoning.reader.phase === 'thinking'
@@ -93,7 +85,7 @@ export function createChoice(options: ChoiceOptions): Choice {
     const known = options.logprobs === undefined ? undefined : pending.map((each) => each.logprob);
     pending = [];
     const { index } = options;
-    const tokens = told();
+    const tokens = ids.take();
     options.emit({ kind: 'delta', index, text: thoughts, reasoning: true, logprobs: known, tokens });
   };
   /** The bytes of a token that belong to the answer; reasoning among them is sent. */
@@ -117,7 +109,7 @@ export function createChoice(options: ChoiceOptions): Choice {
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
     const known = options.logprobs === undefined ? undefined : logprobs;
-    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: known, tokens: told() });
+    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: known, tokens: ids.take() });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     let last = '';
@@ -135,8 +127,8 @@ export function createChoice(options: ChoiceOptions): Choice {
       stop: text.stop,
       completionTokens: written,
       reasoningTokens: reasoning?.reader.tokens,
-      tokensSha256: ids === null ? undefined : tokenDigest(ids),
-      tokens: told(),
+      tokensSha256: ids.digest(),
+      tokens: ids.take(),
       recorded: recorded?.report(),
     });
     return null;
@@ -163,8 +155,7 @@ export function createChoice(options: ChoiceOptions): Choice {
       options.constraint?.accept(token);
       options.sampler.accept(token);
       written += 1;
-      ids?.push(token);
-      if (options.tellTokens === true) untold.push(token);
+      ids.push(token);
       if (options.isEnd(token)) return finish('stop');
       if (options.logprobs !== undefined)
         pending.push({

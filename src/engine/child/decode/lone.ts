@@ -117,7 +117,8 @@ export class LoneRequests {
 
   /** Starts waiting jobs of scopes that have none running, as far as there are lanes. */
   #serve(): void {
-    for (const scope of [...this.#waiting.keys()]) {
+    // A scope that comes back to the end is passed over: its request runs.
+    for (const scope of this.#waiting.keys()) {
       if ([...this.#lanes].some((lane) => lane.scope === scope)) continue;
       const lane = [...this.#lanes].find((each) => each.scope === null) ?? this.#opened();
       if (lane === undefined) return;

@@ -4,7 +4,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Job } from '../../../../../src/engine/child/decode/batch.ts';
 import { DecodeTurns } from '../../../../../src/engine/child/decode/decode-turns.ts';
-import { type LaneContext, LoneRequests } from '../../../../../src/engine/child/decode/lone.ts';
+import { LoneRequests } from '../../../../../src/engine/child/decode/lone.ts';
 import { createSampler } from '../../../../../src/engine/child/decode/sampler.ts';
 import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 import { fakeContext, VOCABULARY } from '../../../../fixtures/engine/fake-context.ts';
@@ -46,7 +46,7 @@ function opened({ lanes: most = 2, maxQueued = 8, room = Infinity } = {}): Opene
         free() {
           lane.freed = true;
         },
-      }) as LaneContext;
+      });
     },
     scheduler: {
       contextLength: 1000,
@@ -120,7 +120,7 @@ describe('lanes', () => {
     await Promise.all(done);
     await idle(all);
     expect(all.begun.slice(0, 2)).toEqual([1, 3]);
-    expect(all.begun.toSorted()).toEqual([1, 2, 3, 4]);
+    expect(all.begun.toSorted((a, b) => a - b)).toEqual([1, 2, 3, 4]);
     // Neither lane had two decodes while the other waited for one.
     const both = all.order.slice(0, 14).join('');
     expect(both).toMatch(/^(12)+$/);
