@@ -1,7 +1,7 @@
 // `make soak`: the loop of an agent (`--turns N`, 2,000), receipts that are replayed (`--receipts N`, 1,000),
-// then ten minutes (`--seconds N`) of random clients and faults, each against a real server of its own. Prints
-// tables; ends with 1 when something leaked, a turn was not as recorded, a replay was not equal or a request is
-// unaccounted for.
+// then ten minutes (`--seconds N`) of random clients and faults, each against a real server of its own.
+// Prints tables; ends with 1 when something leaked, a turn was not as recorded, a replay was not equal or a
+// request is unaccounted for.
 
 import { parseArgs } from 'node:util';
 import { runAgentLoop } from '../test/fixtures/e2e/agent-loop.ts';
@@ -74,8 +74,8 @@ console.log('\nrequests by outcome:');
 for (const [outcome, count] of [...report.outcomes].toSorted((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(8)}  ${outcome}`);
 console.log(verdict(report.problems, 'no leak, every request accounted for'));
-const failed = agent.problems.length + replays.problems.length + report.problems.length;
-process.exitCode = failed === 0 ? 0 : 1;
+const PROBLEMS = [...agent.problems, ...replays.problems, ...report.problems];
+process.exitCode = PROBLEMS.length === 0 ? 0 : 1;
 
 function verdict(problems: readonly string[], passed: string): string {
   return `\n${problems.length === 0 ? passed : problems.slice(0, 50).join('\n')}\n`;

@@ -29,8 +29,8 @@ export interface ReceiptSettings<E> {
   /** Asks streams for the ids of their output tokens, checks them, and hands them to the sink. Default: not. */
   readonly tokens?: boolean | undefined;
   /**
-   * Asks that answers run alone, so that a replay must be equal: slower, and one at a time. An answer that did
-   * not is refused. Default: not.
+   * Asks that answers run alone, so that a replay must be equal: slower, and one at a time. An answer that
+   * did not is refused. Default: not.
    */
   readonly alone?: boolean | undefined;
   /** Hands the answer as it was received to the sink. Default: it is not kept. */

@@ -15,7 +15,8 @@ export type TokenRun = readonly [choice: number, ids: readonly number[]];
 const MOST_CHOICES = 2048 * 8;
 
 /**
- * Runs of tokens as `assay-tokens` carries them: of each the choice, the number of ids, the ids, u32 big-endian.
+ * Runs of tokens as `assay-tokens` carries them: of each the choice, the number of ids, the ids, u32
+ * big-endian.
  * @example const runs = tokenRunBytes([[0, [1, 15043]]]);
  */
 export function tokenRunBytes(runs: readonly TokenRun[]): Uint8Array {

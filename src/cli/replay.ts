@@ -185,7 +185,7 @@ async function withFiles(file: ReceiptFile, values: Parsed['values']): Promise<R
   };
 }
 
-/** Who vouches for the key of the receipt; null: nobody was asked. Throws what evidence is refused for. */
+/** The guest whose evidence binds the key; null: there is no evidence to judge. Throws AttestationError. */
 async function voucher(
   file: ReceiptFile,
   values: Parsed['values'],

@@ -1,6 +1,6 @@
-// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, with `tokens` and
-// `alone` as further words, and `assay-receipt-nonce`. Every answer that computes gets a receipt, asked or not; asking decides where it
-// travels.
+// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, with `tokens`
+// and `alone` as further words, and `assay-receipt-nonce`. Every answer that computes gets a receipt, asked
+// or not; asking decides where it travels.
 
 import type { FastifyRequest } from 'fastify';
 import type { ReceiptChannel } from '@assay/attestation/receipt';

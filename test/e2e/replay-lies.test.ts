@@ -141,7 +141,7 @@ const LIES: readonly [what: string, of: () => Kept, change: Change, code: number
   [
     'a drawn seed',
     () => drawn,
-    (r) => sampling({ seed: (r.sampling?.seed ?? 0) + 1 })(r, drawn),
+    (receipt) => sampling({ seed: (receipt.sampling?.seed ?? 0) + 1 })(receipt, drawn),
     10,
     'tokens',
   ],
@@ -154,32 +154,32 @@ const LIES: readonly [what: string, of: () => Kept, change: Change, code: number
   ['the number of tokens', () => drawn, choice(() => ({ tokens: 41 })), 10, 'tokens'],
   ['the text', () => drawn, choice(() => ({ outputText: new Uint8Array(randomBytes(32)) })), 10, 'text'],
   ['the finish', () => drawn, choice(() => ({ finishReason: 'stop' })), 10, 'finish'],
-  ['usage', () => drawn, (r) => ({ ...r, usage: { ...r.usage, completionTokens: 39 } }), 10, 'usage'],
+  ['usage', () => drawn, (receipt) => ({ ...receipt, usage: { ...receipt.usage, completionTokens: 39 } }), 10, 'usage'],
   [
     'the prompt',
     () => drawn,
-    (r) => ({ ...r, request: { ...r.request, promptTokens: new Uint8Array(32) } }),
+    (receipt) => ({ ...receipt, request: { ...receipt.request, promptTokens: new Uint8Array(32) } }),
     10,
     'prompt',
   ],
   [
     'the body',
     () => drawn,
-    (r) => ({ ...r, request: { ...r.request, body: new Uint8Array(32) } }),
+    (receipt) => ({ ...receipt, request: { ...receipt.request, body: new Uint8Array(32) } }),
     10,
     'request',
   ],
   [
     'class 2 with a cached prompt',
     () => drawn,
-    (r) => ({ ...r, usage: { ...r.usage, cachedTokens: 4 } }),
+    (receipt) => ({ ...receipt, usage: { ...receipt.usage, cachedTokens: 4 } }),
     10,
     'class',
   ],
   [
     'the engine digest',
     () => drawn,
-    (r) => engine({ digest: other(r.engine.digest) })(r, drawn),
+    (receipt) => engine({ digest: other(receipt.engine.digest) })(receipt, drawn),
     12,
     'build',
   ],
@@ -189,14 +189,14 @@ const LIES: readonly [what: string, of: () => Kept, change: Change, code: number
   [
     'the model',
     () => drawn,
-    (r) => ({ ...r, model: { ...r.model, sha256: other(r.model.sha256) } }),
+    (receipt) => ({ ...receipt, model: { ...receipt.model, sha256: other(receipt.model.sha256) } }),
     12,
     'model',
   ],
   [
     'an answer that broke off',
     () => drawn,
-    (r) => ({ ...r, outcome: { ...r.outcome, end: 'error', errorCode: 'engine_crashed' } }),
+    (receipt) => ({ ...receipt, outcome: { ...receipt.outcome, end: 'error', errorCode: 'engine_crashed' } }),
     12,
     'end',
   ],
@@ -229,8 +229,8 @@ describe('[R22] a lie about', () => {
         cpuVariant: 'libggml-cpu-x64',
         release: 'assay 0.0.1',
       });
-      expect(await caught(await lying(drawn, (r) => elsewhere(r, drawn)), allow)).toEqual([0, null]);
-      const wrong = await lying(drawn, (r) => oneToken(elsewhere(r, drawn), drawn));
+      expect(await caught(await lying(drawn, (receipt) => elsewhere(receipt, drawn)), allow)).toEqual([0, null]);
+      const wrong = await lying(drawn, (receipt) => oneToken(elsewhere(receipt, drawn), drawn));
       expect(await caught(bare(wrong), allow)).toEqual([12, 'tokens']);
     },
   );
@@ -244,7 +244,7 @@ describe('[R22] what computed was another', () => {
 
   test('one byte of the weights', { timeout: 60_000 }, async () => {
     const { model } = await contentOf(drawn);
-    const claimed = await lying(spoiled, (r) => asIf({ ...model, id: 'spoiled' })(r, spoiled));
+    const claimed = await lying(spoiled, (receipt) => asIf({ ...model, id: 'spoiled' })(receipt, spoiled));
     expect(await caught(bare(claimed))).toEqual([10, 'tokens']);
     // Said truly, and these weights are not here; then they are.
     expect(await caught(spoiled)).toEqual([12, 'model']);
@@ -254,7 +254,7 @@ describe('[R22] what computed was another', () => {
 
   test('keys and values in q8_0, said to be exact', { timeout: 60_000 }, async () => {
     const { model } = await contentOf(drawn);
-    const claimed = await lying(rounded, (r) => asIf({ ...model, id: 'rounded' })(r, rounded));
+    const claimed = await lying(rounded, (receipt) => asIf({ ...model, id: 'rounded' })(receipt, rounded));
     expect(await caught(bare(claimed))).toEqual([10, 'tokens']);
     // Located by its tokens: the first that exact numbers do not pick.
     const { verdicts } = await replayed([claimed]);
@@ -277,9 +277,9 @@ describe('[R22] what computed was another', () => {
       body: { model: 'demo-chat', max_tokens: 4, messages: [{ role: 'user', content: 'a key' }] },
     });
     const { model } = await contentOf(plain);
-    const claimed = await lying(templated, (r) => asIf({ ...model, id: 'templated' })(r, templated));
+    const claimed = await lying(templated, (receipt) => asIf({ ...model, id: 'templated' })(receipt, templated));
     expect(await caught(bare(claimed))).toEqual([10, 'prompt']);
-    const said = await lying(plain, (r) => ({ ...r, model: { ...r.model, template: new Uint8Array(32) } }));
+    const said = await lying(plain, (receipt) => ({ ...receipt, model: { ...receipt.model, template: new Uint8Array(32) } }));
     expect(await caught(said)).toEqual([12, 'template']);
   });
 });
@@ -308,7 +308,7 @@ describe('[R22] candidates and their distance', () => {
   const withTokens = async (tokens: readonly (readonly number[])[]): Promise<Kept> => {
     const digest = sha256(tokenListBytes(tokens[0] ?? []));
     const told = choice(({ salt }) => ({ outputTokens: commitment(salt, 'outputTokens', digest) }));
-    return { ...(await lying(shared, (r) => told(r, shared))), tokens };
+    return { ...(await lying(shared, (receipt) => told(receipt, shared))), tokens };
   };
 
   test(
@@ -349,13 +349,13 @@ describe('[R22] candidates and their distance', () => {
   test('class 0: a token that no rounding picks is different', { timeout: 60_000 }, async () => {
     const wild = shared.tokens?.map((ids) => ids.with(2, 1)) ?? [];
     const kept = await withTokens(wild);
-    const zero = await lying(kept, (r) => engine({ replayClass: 0 })(r, kept));
+    const zero = await lying(kept, (receipt) => engine({ replayClass: 0 })(receipt, kept));
     expect(await caught(zero)).toEqual([10, 'tokens']);
     expect(await caught(bare(zero))).toEqual([12, 'tokens']);
   });
 
   test('a response alone names the candidates by its text', { timeout: 60_000 }, async () => {
-    const seeded = await lying(drawn, (r) => sampling({ seed: (r.sampling?.seed ?? 0) + 1 })(r, drawn));
+    const seeded = await lying(drawn, (receipt) => sampling({ seed: (receipt.sampling?.seed ?? 0) + 1 })(receipt, drawn));
     const { verdicts } = await replayed([{ ...bare(seeded), response: drawn.response }]);
     expect(verdicts[0]).toMatchObject({
       stage: 'tokens',

@@ -36,7 +36,7 @@ function chat(body: object): Question {
   return { path: CHAT, body: { model: 'demo-chat', messages: SAID, max_tokens: 24, ...body } };
 }
 
-/** What a client can ask for that changes how tokens are picked, or what is made of them. */
+/** All that a client can ask for that changes how tokens are picked, or the answer made of them. */
 const QUESTIONS: readonly Question[] = [
   complete({ temperature: 0 }),
   complete({ temperature: 1.4 }),
@@ -147,7 +147,7 @@ describe('[R22] vectors and scores', () => {
       ['equal', 0],
       ['equal', 0],
     ]);
-    // Its id is random, so without the answer nothing says which scores it had.
+    // Its id is random, so only the answer itself says which scores it had.
     const silent = await replayed([{ ...ranked, response: undefined as never }]);
     expect([silent.code, silent.verdicts[0]?.stage]).toEqual([12, 'answer']);
   });
@@ -180,7 +180,7 @@ describe('clients that ask for alone and tokens', () => {
           receipt: { engine: { replayClass: 2 } },
         });
       }
-      // Nothing is written there, so nothing can run alone.
+      // No text is written there, so `alone` is not asked for.
       const embedded = await fetch(`${server.url}/v1/embeddings`, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },

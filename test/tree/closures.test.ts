@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 78,
-    lines: 11_000,
+    files: 85,
+    lines: 11_900,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -33,7 +33,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_660,
+    lines: 3_700,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -60,8 +60,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 470,
-    lines: 64_800,
+    files: 482,
+    lines: 66_600,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -79,14 +79,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 113,
-    lines: 18_250,
+    files: 115,
+    lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
-    lines: 14_250,
+    files: 88,
+    lines: 14_450,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

@@ -58,7 +58,7 @@ export function wrong(message: string): Error {
   return malformed('wrong_usage', message, { hint: 'see assay-verify --help' });
 }
 
-/** What a proxy keeps of answers; undefined: nothing. */
+/** The parts of answers that a proxy keeps; undefined: none. */
 export function keptReceipts(values: {
   readonly receipts?: string | undefined;
   readonly 'with-content'?: boolean | undefined;

@@ -3,7 +3,7 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Job } from './decode/batch.ts';
 import { DecodeTurns } from './decode/decode-turns.ts';
-import { added, LoneRequests } from './decode/lone.ts';
+import { sumOfStats, LoneRequests } from './decode/lone.ts';
 import { Scheduler, type SchedulerOptions, type SchedulerStats } from './decode/scheduler.ts';
 import type { Serving } from './replies.ts';
 
@@ -83,7 +83,7 @@ export class Schedulers {
 
   stats(): SchedulerStats {
     const shared = this.#shared.stats();
-    return this.#lone === null ? shared : added(shared, this.#lone.stats());
+    return this.#lone === null ? shared : sumOfStats(shared, this.#lone.stats());
   }
 }
 

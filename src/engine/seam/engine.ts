@@ -222,9 +222,9 @@ export interface GenerateRequest {
   /** Its events carry the ids of its tokens. */
   readonly tokens?: boolean | undefined;
   /**
-   * In a context of its own: each decode holds this request's sequence only, keys and values are f32, there is
-   * no flash attention, and the prompt is read from 0 in fixed chunks. 400 alone_unavailable where the engine
-   * cannot; one at a time of each scope, others wait.
+   * In a context of its own: each decode holds this request's sequence only, keys and values are f32, there
+   * is no flash attention, and the prompt is read from 0 in fixed chunks. 400 alone_unavailable where the
+   * engine cannot; one at a time of each scope, others wait.
    */
   readonly alone?: boolean | undefined;
   /** Tokens that each choice writes instead of those it picks; its finish compares them. */

@@ -1,9 +1,10 @@
 // The engine of a replay: the routes ask it as they ask any engine, and it answers with the seed of the
-// receipt, alone or not, and with recorded tokens where there are some. What it wrote is kept for the verdict.
+// receipt, alone or not, and with recorded tokens where there are some. What it wrote is kept for the
+// verdict.
 
 import type { Engine, GenerateRequest, OpenEngine, RecordedReport } from '../../engine/seam/engine.ts';
 
-export interface RunOptions {
+export interface ReplayRunOptions {
   readonly alone: boolean;
   /** Of the first prompt, where the request gives none. */
   readonly seed: number | undefined;
@@ -13,13 +14,13 @@ export interface RunOptions {
 
 /** One computation of a request. */
 export class ReplayRun {
-  readonly options: RunOptions;
+  readonly options: ReplayRunOptions;
   /** Of each choice. */
   readonly tokens: number[][] = [];
   readonly reports: RecordedReport[] = [];
   prompts = 0;
 
-  constructor(options: RunOptions) {
+  constructor(options: ReplayRunOptions) {
     this.options = options;
   }
 }

@@ -1,5 +1,5 @@
 // The model of a replay: found by its digest among those of this configuration, under the id of the receipt,
-// with the receipt's sampling where the request says nothing, and with the context and slots that answered.
+// with the receipt's sampling where the request leaves it open, and with the context and slots that answered.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -196,7 +196,7 @@ function serviceOf(models: Models<Engine>, own: string, receipt: FinalReceipt): 
   };
 }
 
-/** What a request leaves to its server is as the receipt says it was applied. */
+/** Sampling that a request leaves to its server is as the receipt says it was applied. */
 function defaultsOf({ sampling }: FinalReceipt, { defaults }: RegisteredModel): RegisteredModel['defaults'] {
   if (sampling === null) return defaults;
   const { temperature, topP, topK, minP, repeatPenalty, maxTokens } = sampling;

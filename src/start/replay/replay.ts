@@ -1,6 +1,6 @@
-// Runs the request of a receipt again on this build, and says what agrees (docs/receipts.md §5): what answered
-// is here, the request opens its commitment, prompt, sampling, tokens, text, finish and usage are equal. What
-// a difference proves depends on the class that the receipt claims.
+// Runs the request of a receipt again on this build, and says what agrees (docs/receipts.md §5): what
+// answered is here, the request opens its commitment, prompt, sampling, tokens, text, finish and usage are
+// equal. What a difference proves depends on the class that the receipt claims.
 
 import { createHash } from 'node:crypto';
 import { equalBytes, toHex } from '@assay/attestation';
@@ -92,7 +92,7 @@ export class Replayer {
   }
 }
 
-/** What one receipt leaves for the next; all of one configuration. */
+/** The parts that one receipt leaves for the next; all of one configuration. */
 class SharedParts {
   readonly models = new ReplayModelsCache();
   readonly engines = new ReplayEngines();

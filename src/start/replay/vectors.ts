@@ -1,5 +1,5 @@
-// Vectors and scores of an answer beside those computed here: inputs are packed together, so the last bits may
-// differ. What is compared is the recorded answer itself.
+// Vectors and scores of an answer beside those computed here: inputs are packed together, so the last bits
+// may differ. What is compared is the recorded answer itself.
 
 import { isRecord } from '../../base/shape.ts';
 

@@ -88,7 +88,7 @@ export class LoneRequests {
 
   stats(): SchedulerStats {
     const all = [...this.#lanes].map(({ scheduler }) => scheduler.stats());
-    const sum = all.reduce(added, this.#past);
+    const sum = all.reduce(sumOfStats, this.#past);
     return { ...sum, queued: sum.queued + this.#queued };
   }
 
@@ -169,7 +169,7 @@ export class LoneRequests {
     this.#serve();
     // #serve may have given it the next request.
     if ((lane.scope as string | null) !== null) return;
-    this.#past = added(this.#past, { ...lane.scheduler.stats(), queued: 0, active: 0 });
+    this.#past = sumOfStats(this.#past, { ...lane.scheduler.stats(), queued: 0, active: 0 });
     this.#lanes.delete(lane);
     lane.context.free();
   }
@@ -185,7 +185,7 @@ function contextOrWait(open: LoneOptions['open'], first: boolean): LaneContext |
   }
 }
 
-export function added(a: SchedulerStats, b: SchedulerStats): SchedulerStats {
+export function sumOfStats(a: SchedulerStats, b: SchedulerStats): SchedulerStats {
   return {
     queued: a.queued + b.queued,
     active: a.active + b.active,

@@ -1,6 +1,7 @@
-// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's definition).
-// Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
-// The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
+// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's
+// definition). Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p
+// 1 mean the whole vocabulary. The same seed, parameters and logits give the same token. Costs one or two
+// passes over the vocabulary, never a full sort.
 
 import type { Sampling } from '../../seam/engine.ts';
 import { expOf } from './exp.ts';
@@ -16,7 +17,7 @@ export interface Sampler {
 }
 
 export interface InspectedSampler extends Sampler {
-  /** What `look` gives while `logits` are as `pick` sees them, with biases and penalties. */
+  /** The result of `look` while `logits` are as `pick` sees them, with biases and penalties. */
   adjusted<T>(logits: Float32Array, look: () => T): T;
 }
 
@@ -38,7 +39,8 @@ export function createSampler(
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
-  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
+  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits
+  // would touch them all.
   const changed: number[] = [];
   const before: number[] = [];
 
@@ -108,8 +110,9 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
 }
 
 /**
- * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached when the free
- * draw was refused, which with a free draw accepted first gives the same distribution as masking from the start.
+ * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached
+ * when the free draw was refused, which with a free draw accepted first gives the same distribution as
+ * masking from the start.
  */
 function pickFiltered(
   logits: Float32Array,

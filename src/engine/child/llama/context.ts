@@ -253,7 +253,7 @@ export class LlamaContext {
     if (this.#memory !== null) this.#llama.llama_memory_clear(this.#memory, true);
   }
 
-  /** Gives all memory back; nothing of this context is used after. */
+  /** Gives all memory back; the context is not used after. */
   free(): void {
     this.wipe();
     this.#views.clear();
