@@ -64,7 +64,7 @@ beforeAll(async () => {
     askedOf(server.url, {
       path: PATH,
       body: { ...ASKED, ...body },
-      ...(words === undefined ? {} : { words }),
+      words,
     });
   drawn = await asked({});
   given = await asked({ seed: SEED, top_p: 0.9, stop: ['zzz'] });
@@ -154,7 +154,13 @@ const LIES: readonly [what: string, of: () => Kept, change: Change, code: number
   ['the number of tokens', () => drawn, choice(() => ({ tokens: 41 })), 10, 'tokens'],
   ['the text', () => drawn, choice(() => ({ outputText: new Uint8Array(randomBytes(32)) })), 10, 'text'],
   ['the finish', () => drawn, choice(() => ({ finishReason: 'stop' })), 10, 'finish'],
-  ['usage', () => drawn, (receipt) => ({ ...receipt, usage: { ...receipt.usage, completionTokens: 39 } }), 10, 'usage'],
+  [
+    'usage',
+    () => drawn,
+    (receipt) => ({ ...receipt, usage: { ...receipt.usage, completionTokens: 39 } }),
+    10,
+    'usage',
+  ],
   [
     'the prompt',
     () => drawn,
@@ -229,7 +235,10 @@ describe('[R22] a lie about', () => {
         cpuVariant: 'libggml-cpu-x64',
         release: 'assay 0.0.1',
       });
-      expect(await caught(await lying(drawn, (receipt) => elsewhere(receipt, drawn)), allow)).toEqual([0, null]);
+      expect(await caught(await lying(drawn, (receipt) => elsewhere(receipt, drawn)), allow)).toEqual([
+        0,
+        null,
+      ]);
       const wrong = await lying(drawn, (receipt) => oneToken(elsewhere(receipt, drawn), drawn));
       expect(await caught(bare(wrong), allow)).toEqual([12, 'tokens']);
     },
@@ -277,9 +286,14 @@ describe('[R22] what computed was another', () => {
       body: { model: 'demo-chat', max_tokens: 4, messages: [{ role: 'user', content: 'a key' }] },
     });
     const { model } = await contentOf(plain);
-    const claimed = await lying(templated, (receipt) => asIf({ ...model, id: 'templated' })(receipt, templated));
+    const claimed = await lying(templated, (receipt) =>
+      asIf({ ...model, id: 'templated' })(receipt, templated),
+    );
     expect(await caught(bare(claimed))).toEqual([10, 'prompt']);
-    const said = await lying(plain, (receipt) => ({ ...receipt, model: { ...receipt.model, template: new Uint8Array(32) } }));
+    const said = await lying(plain, (receipt) => ({
+      ...receipt,
+      model: { ...receipt.model, template: new Uint8Array(32) },
+    }));
     expect(await caught(said)).toEqual([12, 'template']);
   });
 });
@@ -355,7 +369,9 @@ describe('[R22] candidates and their distance', () => {
   });
 
   test('a response alone names the candidates by its text', { timeout: 60_000 }, async () => {
-    const seeded = await lying(drawn, (receipt) => sampling({ seed: (receipt.sampling?.seed ?? 0) + 1 })(receipt, drawn));
+    const seeded = await lying(drawn, (receipt) =>
+      sampling({ seed: (receipt.sampling?.seed ?? 0) + 1 })(receipt, drawn),
+    );
     const { verdicts } = await replayed([{ ...bare(seeded), response: drawn.response }]);
     expect(verdicts[0]).toMatchObject({
       stage: 'tokens',

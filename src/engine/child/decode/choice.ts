@@ -109,7 +109,13 @@ export function createChoice(options: ChoiceOptions): Choice {
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
     const known = options.logprobs === undefined ? undefined : logprobs;
-    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: known, tokens: ids.take() });
+    options.emit({
+      kind: 'delta',
+      index: options.index,
+      text: released,
+      logprobs: known,
+      tokens: ids.take(),
+    });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     let last = '';
