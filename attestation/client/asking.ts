@@ -32,7 +32,7 @@ export interface Question {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** The question for the receipt of a request; `tokens` only of a stream, `alone` only of an answer in text. */
+/** The question for a receipt; `tokens` only of a stream, `alone` only of an answer in text. */
 export function question(
   { mode = 'final', tokens, alone }: Wishes,
   { path, body }: Pick<AskingRequest, 'path'> & { readonly body: Uint8Array },

@@ -26,7 +26,7 @@ export interface ReceiptSettings<E> {
   readonly mode?: 'final' | 'rolling' | undefined;
   /** `strict`: an answer that does not follow the one before it is refused. Default: it is reported. */
   readonly sequence?: 'report' | 'strict' | undefined;
-  /** Asks streams for the ids of their output tokens, checks them, and hands them to the sink. Default: not. */
+  /** Asks streams for the ids of their output tokens, checks them, hands them to the sink. Default: not. */
   readonly tokens?: boolean | undefined;
   /**
    * Asks that answers run alone, so that a replay must be equal: slower, and one at a time. An answer that

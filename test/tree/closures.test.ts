@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     files: 482,
-    lines: 66_600,
+    lines: 66_900,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {

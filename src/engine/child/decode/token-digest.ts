@@ -29,7 +29,7 @@ export class WrittenTokens {
   /** Ids that no event has carried yet; null: none carries any. */
   #untold: number[] | null;
 
-  constructor({ receipt = false, tell = false }: { readonly receipt?: boolean; readonly tell?: boolean }) {
+  constructor({ receipt, tell }: { readonly receipt: boolean; readonly tell: boolean }) {
     this.#all = receipt ? [] : null;
     this.#untold = tell ? [] : null;
   }
