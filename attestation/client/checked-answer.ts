@@ -56,9 +56,12 @@ export class CheckedAnswer<E> {
 
   async *#stream(): AsyncGenerator<Uint8Array, void, undefined> {
     const { expected } = this.#context;
+    const { status } = this.#arrived;
+    if (status !== STREAM_STATUS) throw otherStatus(status, STREAM_STATUS);
     const check = new StreamCheck(expected, {
       keepTokens: this.#context.options.tokens,
-      onFinal: (opened, salt) => this.#accept(opened, salt, check.tokens),
+      onFinal: (opened, salt) =>
+        this.#accept(opened, salt, { bytes: check.wholeBytes, tokens: check.tokens }),
     });
     for await (const bytes of this.#arrived.body) {
       if (this.#context.options.keepContent === true) this.#received.push(bytes);
@@ -74,10 +77,7 @@ export class CheckedAnswer<E> {
     const opened = await checkAnswer(receipt, salt, sha256Digest(body), this.#context.expected);
     const { status, end } = opened.receipt.outcome;
     if (status !== this.#arrived.status || status >= 400 !== (end === 'error'))
-      throw refused('receipt_transcript', 'the receipt is of an answer with another status', {
-        expected: String(this.#arrived.status),
-        actual: String(status),
-      });
+      throw otherStatus(this.#arrived.status, status);
     const usage = end === 'complete' ? usageIn(jsonOf(body)) : undefined;
     if (usage !== undefined) checkUsage(opened.receipt, usage);
     await this.#accept(opened, salt);
@@ -87,17 +87,41 @@ export class CheckedAnswer<E> {
   async #accept(
     { receipt, bytes, digest }: OpenedReceipt,
     salt: Uint8Array,
-    tokens?: ReceiptRecord<E>['tokens'],
+    streamed: { readonly bytes?: number | undefined; readonly tokens?: ReceiptRecord<E>['tokens'] | undefined } = {},
   ): Promise<void> {
     const { options, sequence, kept } = this.#context;
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
-    const responseBody = options.keepContent === true ? concatBytes(...this.#received) : undefined;
-    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody, tokens });
+    const responseBody =
+      options.keepContent === true ? concatBytes(...this.#received).subarray(0, streamed.bytes) : undefined;
+    const { tokens } = streamed;
+    try {
+      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody, tokens });
+    } catch (cause) {
+      // No throw of a fetch: SDKs send again after one.
+      throw new AttestationError('internal', 'internal', NOT_KEPT, { cause });
+    }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
+}
+
+const NOT_KEPT = 'the receipt of the answer could not be kept';
+
+/** A connection that broke behind its header: the request ran. */
+export function brokenOff(cause: unknown): AttestationError {
+  return refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
+}
+
+/** Of every stream: its head is sent before anything can fail. */
+const STREAM_STATUS = 200;
+
+function otherStatus(arrived: number, signed: number): AttestationError {
+  return refused('receipt_transcript', 'the receipt is of an answer with another status', {
+    expected: String(arrived),
+    actual: String(signed),
+  });
 }
 
 function isStream({ header }: ArrivedAnswer): boolean {
@@ -231,7 +255,7 @@ class Source {
 
   #broken(cause: unknown): never {
     if (this.#dropped || this.#signal?.aborted === true || cause instanceof AttestationError) throw cause;
-    throw refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
+    throw brokenOff(cause);
   }
 
   async drop(): Promise<void> {

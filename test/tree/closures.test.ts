@@ -60,8 +60,9 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 482,
-    lines: 66_900,
+    // The console is read as a file: four files that find and serve it.
+    files: 486,
+    lines: 67_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -79,14 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 115,
+    files: 116,
     lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 88,
-    lines: 14_450,
+    lines: 14_550,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
+  },
+  'browser, the console': {
+    entry: PROCESSES.console,
+    files: 104,
+    lines: 16_700,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
