@@ -81,7 +81,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 116,
-    lines: 18_500,
+    lines: 18_600,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
