@@ -138,9 +138,9 @@ gpu-test: models $(TESTS_INSTALLED) ## the Vulkan build against the CPU's tokens
 	@ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y mesa-vulkan-drivers libvulkan1; }
 	@$(NODE) node_modules/vitest/vitest.mjs run test/src/engine/open-vulkan
 
-soak: models $(TESTS_INSTALLED) ## receipts, the loop of an agent, then ten minutes of random clients and faults; RECEIPTS=1000, TURNS=2000, SECONDS=600
+soak: models $(TESTS_INSTALLED) ## receipts verified and replayed, the loop of an agent, then ten minutes of random clients and faults; RECEIPTS=1000, TURNS=2000, SECONDS=600
 	@$(TSX) scripts/soak-receipts.ts --answers $(or $(RECEIPTS),1000)
-	@$(TSX) scripts/soak.ts --turns $(or $(TURNS),2000) --seconds $(or $(SECONDS),600)
+	@$(TSX) scripts/soak.ts --turns $(or $(TURNS),2000) --receipts $(or $(RECEIPTS),1000) --seconds $(or $(SECONDS),600)
 
 bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench.ts

@@ -25,6 +25,10 @@ export default defineConfig({
         find: /^@assay\/attestation\/job-verdict$/,
         replacement: at('./attestation/appraise/job-record.ts'),
       },
+      {
+        find: /^@assay\/attestation\/receipt-verdict$/,
+        replacement: at('./attestation/appraise/receipt-verdict.ts'),
+      },
       { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
       { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
       {

@@ -21,6 +21,11 @@ const ENTRIES = [
   ],
   ['@assay/attestation/job-record', 'receipts/job', 'Records of a workshop’s jobs: their form, both ends.'],
   ['@assay/attestation/job-verdict', 'appraise/job-record', 'The verdict on a record of a job.'],
+  [
+    '@assay/attestation/receipt-verdict',
+    'appraise/receipt-verdict',
+    'The verdict on a kept receipt, offline.',
+  ],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
   [
     '@assay/attestation/codes',

@@ -3,7 +3,7 @@
 // connection and, unless the caller gives one, the time are the word of the archiver.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
+import { equalBytes, fromBase64, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { type Json, shapeReaders } from '../encoding/json.ts';
 import type { FinalReceipt, Receipt } from '../receipts/body.ts';
 import { commitment } from '../receipts/commit.ts';
@@ -23,6 +23,8 @@ export interface ReceiptFile {
   /** Bodies as they were sent and received; of a stream its events. */
   readonly request?: Uint8Array | undefined;
   readonly response?: Uint8Array | undefined;
+  /** Ids of the output tokens of each choice. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** The evidence and time a receipt is judged by. */
@@ -123,13 +125,22 @@ function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Arr
     throw refused('receipt_request', 'the receipt is of another request');
 }
 
-function openResponse({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+/**
+ * Whether that is the answer of a receipt: the body as it was received, of a stream its events.
+ * @example const opens = answerOpens(receipt, salt, body);
+ */
+export function answerOpens({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): boolean {
   // A stream that failed before its first event has none, as an answer that was not streamed.
   const whole = outcome.events === 0 ? [sha256(response)] : [];
   const digests = [...whole, eventsDigest(response, outcome)];
   const same = (digest: Uint8Array | undefined): boolean =>
     digest !== undefined && equalBytes(outcome.transcript, commitment(salt, 'transcript', digest));
-  if (!digests.some(same)) throw refused('receipt_transcript', 'the receipt is of another answer');
+  return digests.some(same);
+}
+
+function openResponse(receipt: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+  if (!answerOpens(receipt, salt, response))
+    throw refused('receipt_transcript', 'the receipt is of another answer');
 }
 
 /**
@@ -181,7 +192,7 @@ export function receiptsIn(json: Json): readonly ReceiptFile[] {
 }
 
 function receiptOfJson(json: Json): ReceiptFile {
-  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response']);
+  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response', 'tokens']);
   const bytes = (name: 'receipt' | 'salt'): Uint8Array =>
     fromBase64(shape.string(entry[name], name, 8192), name);
   const text = (name: 'request' | 'response'): Uint8Array | undefined =>
@@ -194,5 +205,30 @@ function receiptOfJson(json: Json): ReceiptFile {
     salt,
     request: text('request'),
     response: text('response'),
+    tokens: entry['tokens'] === undefined ? undefined : tokenLists(entry['tokens']),
   };
+}
+
+const MAX_LISTS = 2048 * 8;
+
+/**
+ * Ids of output tokens, one list for each choice: base64 of the list as it is committed to, as an archive has
+ * it, or numbers. @throws receipt_malformed
+ * @example const lists = tokenLists([[1, 15043]]);
+ */
+export function tokenLists(json: Json): readonly (readonly number[])[] {
+  return shape.list(json, 'tokens', 0, MAX_LISTS).map((list, i) => {
+    const name = `tokens[${i}]`;
+    if (typeof list === 'string')
+      return tokenListIn(fromBase64(shape.string(list, name, MAX_TEXT), name), name);
+    const ids = shape.list(list, name, 0, Infinity);
+    return ids.map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff));
+  });
+}
+
+function tokenListIn(bytes: Uint8Array, name: string): readonly number[] {
+  const view = viewOf(bytes);
+  const count = bytes.length < 4 ? -1 : view.getUint32(0);
+  if (bytes.length !== 4 + 4 * count) throw malformed('receipt_malformed', `${name} is no list of tokens`);
+  return Array.from({ length: count }, (_, i) => view.getUint32(4 + 4 * i));
 }

@@ -24,7 +24,7 @@ export interface AnswerContext<E> {
   readonly sequence: ReceiptSequence;
   /** Shared by all answers of one fetch or proxy. */
   readonly held: HeldBytes;
-  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody'>;
+  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody' | 'tokens'>;
 }
 
 /** Headers and body of an answer as it arrives. */
@@ -67,7 +67,9 @@ export class CheckedAnswer<E> {
     const { status } = this.#arrived;
     if (status !== STREAM_STATUS) throw otherStatus(status, STREAM_STATUS);
     const check = new StreamCheck(expected, {
-      onFinal: (opened, salt) => this.#accept(opened, salt, check.wholeBytes),
+      keepTokens: this.#context.options.tokens,
+      onFinal: (opened, salt) =>
+        this.#accept(opened, salt, { bytes: check.wholeBytes, tokens: check.tokens }),
     });
     for await (const bytes of this.#arrived.body) {
       this.#keep(bytes);
@@ -101,16 +103,20 @@ export class CheckedAnswer<E> {
   async #accept(
     { receipt, bytes, digest }: OpenedReceipt,
     salt: Uint8Array,
-    responseBytes?: number,
+    streamed: {
+      readonly bytes?: number | undefined;
+      readonly tokens?: ReceiptRecord<E>['tokens'] | undefined;
+    } = {},
   ): Promise<void> {
     const { options, sequence, kept } = this.#context;
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
     const responseBody =
-      options.keepContent === true ? concatBytes(...this.#received).subarray(0, responseBytes) : undefined;
+      options.keepContent === true ? concatBytes(...this.#received).subarray(0, streamed.bytes) : undefined;
+    const { tokens } = streamed;
     try {
-      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
+      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody, tokens });
     } catch (cause) {
       // Not as the sink threw it: a fetch that throws is sent again, and this request ran.
       throw new AttestationError(

@@ -120,11 +120,11 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     const url = new URL(request.url);
     const path = `${url.pathname}${url.search}`;
     const { method, signal } = request;
-    const asked =
-      receipts !== undefined && asksForReceipt({ method, path }) ? question(receipts.mode) : undefined;
-    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const recipients = recipientsOf(url);
     const content = new Uint8Array(await request.arrayBuffer());
+    const asks = receipts !== undefined && asksForReceipt({ method, path });
+    const asked = asks ? question(receipts, { path, body: content }) : undefined;
+    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const model = modelOf(request, content);
     const guests = await recipients.current(signal);
     const call = new SealedCall({
@@ -141,7 +141,8 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     if (first !== undefined && second === undefined) noteEvidence(answer.response, first);
     noteAnswerer(answer.response, new Answerer(answer.by));
     if (asked === undefined || receipts === undefined) return answer.response;
-    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce: asked.nonce };
+    const { nonce, alone } = asked;
+    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce, alone };
     return receipted(answer, { receipts, sequence, held, sent, url, content, signal });
   };
 

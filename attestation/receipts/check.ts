@@ -26,6 +26,8 @@ export interface ExpectedAnswer {
   /** SHA-256 of the body as it was sent. */
   readonly bodyDigest: Uint8Array;
   readonly nonce: Uint8Array | undefined;
+  /** It was to run alone, so that a replay must be equal (class 2). */
+  readonly alone?: boolean | undefined;
 }
 
 /** Every receipt of an answer must show this. @throws AttestationError refused receipt_… */
@@ -39,6 +41,11 @@ export function checkReceipt(receipt: Receipt, expected: ExpectedAnswer): void {
   else requireSame('receipt_nonce', 'nonce', receipt.nonce, expected.nonce);
   if (expected.channel !== undefined) checkChannel(receipt.channel, expected.channel);
   if (expected.models !== undefined) checkModel(receipt.model, expected.models, expected.model);
+  if (expected.alone === true && receipt.engine.replayClass !== 2)
+    throw refused('receipt_missing', 'the answer did not run alone, as it was asked to', {
+      expected: 'class 2',
+      actual: `class ${receipt.engine.replayClass}`,
+    });
 }
 
 /** The last receipt must show this beside it. @throws AttestationError refused receipt_… */

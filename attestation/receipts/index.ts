@@ -37,3 +37,4 @@ export {
 export { encodeReceipt, openReceipt, receiptDigest } from './receipt.ts';
 export { StreamCheck, type StreamCheckOptions } from './stream-check.ts';
 export { encodeKeyList, KEY_LIST_TYPE } from './key-list.ts';
+export { opensTokens, type TokenRun, tokenRunBytes } from './token-runs.ts';

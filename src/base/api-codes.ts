@@ -57,6 +57,10 @@ export const API_CODES = {
   decimal_above_max_value: caller(400, 'a number is too large'),
   // ---- input a model cannot take
   context_length_exceeded: caller(400, 'the request has more tokens than the context of the model'),
+  alone_unavailable: caller(
+    400,
+    '`alone` is asked for, and this model or request cannot run alone (receipts.md §5)',
+  ),
   invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
   invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
   invalid_encrypted_content: caller(400, 'sealed reasoning of another key or model, or of before a restart'),

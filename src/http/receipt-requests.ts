@@ -1,6 +1,6 @@
-// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, and
-// `assay-receipt-nonce`. Every answer that computes gets a receipt, asked or not; asking decides where it
-// travels.
+// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, with `tokens`
+// and `alone` as further words, and `assay-receipt-nonce`. Every answer that computes gets a receipt, asked
+// or not; asking decides where it travels.
 
 import type { FastifyRequest } from 'fastify';
 import type { ReceiptChannel } from '@assay/attestation/receipt';
@@ -65,10 +65,16 @@ export function receiptAsk(headers: FastifyRequest['headers']): ReceiptAsk {
     .split(/[,\s]+/)
     .filter((word) => word !== '');
   const modes = words.filter((word) => word === 'final' || word === 'rolling');
+  const further = words.filter((word) => word === 'tokens' || word === 'alone');
   const [mode, ...more] = modes;
-  if (mode === undefined || more.length > 0 || modes.length < words.length)
-    throw refuse('invalid_value', 'assay-receipts', 'assay-receipts is neither final nor rolling');
-  return { mode, nonce: bytes };
+  const once = new Set(words).size === words.length;
+  if (mode === undefined || more.length > 0 || modes.length + further.length < words.length || !once)
+    throw refuse(
+      'invalid_value',
+      'assay-receipts',
+      'assay-receipts is final or rolling, and beside it tokens and alone, each once',
+    );
+  return { mode, nonce: bytes, tokens: further.includes('tokens'), alone: further.includes('alone') };
 }
 
 /** The headers of an answer that is not streamed. */

@@ -25,6 +25,10 @@ import { TextHash } from './text-hash.ts';
 export interface ReceiptAsk {
   readonly mode: 'final' | 'rolling' | null;
   readonly nonce: Uint8Array | undefined;
+  /** The ids of tokens before the events of a stream. */
+  readonly tokens?: boolean | undefined;
+  /** Computed alone, so that a replay must be equal. */
+  readonly alone?: boolean | undefined;
 }
 
 export interface AnswerRequest {
@@ -83,11 +87,11 @@ export interface ReceiptSigner {
 
 export class AnswerReceipt {
   readonly id = new Uint8Array(randomBytes(16));
-  readonly salt = new Uint8Array(randomBytes(32));
+  readonly salt: Uint8Array;
   readonly ask: ReceiptAsk;
   readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
-  readonly #commitments = new Commitments(this.salt);
+  readonly #commitments: Commitments;
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;
   readonly #body: Hash = createHash('sha256');
@@ -101,11 +105,23 @@ export class AnswerReceipt {
   #seed = 0;
   #sealed: SealedReceipt | undefined;
 
-  constructor(issuer: ReceiptSigner, request: AnswerRequest) {
+  /** `salt`: of a receipt that this one is compared with; default: drawn. */
+  constructor(
+    issuer: ReceiptSigner,
+    request: AnswerRequest,
+    salt: Uint8Array = new Uint8Array(randomBytes(32)),
+  ) {
+    this.salt = salt;
+    this.#commitments = new Commitments(salt);
     this.#issuer = issuer;
     this.#request = request;
     this.ask = request.ask;
     this.#receivedAt = issuer.now();
+  }
+
+  /** Milliseconds since 1970, as the receipt says it. */
+  get receivedAt(): number {
+    return this.#receivedAt;
   }
 
   get hexId(): string {

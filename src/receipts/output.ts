@@ -2,7 +2,12 @@
 // and the digest of its tokens. Above 16 choices there is one entry for all.
 
 import { createHash } from 'node:crypto';
-import { digestOfParts, MAX_RECEIPT_CHOICES, type ReceiptChoice } from '@assay/attestation/receipt';
+import {
+  digestOfParts,
+  MAX_RECEIPT_CHOICES,
+  type ReceiptChoice,
+  tokenRunBytes,
+} from '@assay/attestation/receipt';
 import type { Commitments } from './commitments.ts';
 import { TextHash } from './text-hash.ts';
 
@@ -20,11 +25,27 @@ const NO_TEXT = digest(new Uint8Array(0));
 
 export class AnswerOutput {
   readonly #choices: Written[] = [];
+  /** Ids of tokens that no comment has carried yet, by choice. */
+  #untold = new Map<number, number[]>();
 
   text(index: number, text: string): void {
     const choice = this.#at(index);
     choice.text ??= new TextHash();
     choice.text.update(text);
+  }
+
+  tokens(index: number, ids: readonly number[]): void {
+    const untold = this.#untold.get(index);
+    if (untold === undefined) this.#untold.set(index, [...ids]);
+    else for (const id of ids) untold.push(id);
+  }
+
+  /** The tokens since the last call, in the form of `assay-tokens`; undefined: none. */
+  takeTokens(): Uint8Array | undefined {
+    if (this.#untold.size === 0) return undefined;
+    const told = tokenRunBytes([...this.#untold]);
+    this.#untold = new Map();
+    return told;
   }
 
   /** `tokensDigest`: absent of an engine that gives none. */

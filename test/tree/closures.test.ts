@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 78,
-    lines: 11_000,
+    files: 85,
+    lines: 11_900,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -33,7 +33,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_660,
+    lines: 3_700,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -61,8 +61,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 490,
-    lines: 67_200,
+    files: 500,
+    lines: 69_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -80,20 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 128,
-    lines: 19_800,
+    files: 132,
+    lines: 20_200,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 98,
-    lines: 15_700,
+    files: 102,
+    lines: 16_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 114,
-    lines: 17_800,
+    files: 118,
+    lines: 18_200,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

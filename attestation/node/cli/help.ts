@@ -74,6 +74,8 @@ const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then 
                            Default: when stderr is a terminal
   --receipts DIR           ask for receipts, let no answer end that they do not cover, keep each as an archive in DIR
   --with-content           keep the texts of requests and answers in these archives as well
+  --with-tokens            keep the ids of output tokens of streams as well: they are content, too
+  --alone                  ask that answers run alone, so that "assay replay" must find them equal; slower
   --timeout SECONDS        for a connection and for its evidence, each; default 30
 
 ${ACCEPT}

@@ -22,6 +22,10 @@ export interface ProxyReceiptOptions {
   readonly folder: string;
   /** Keep the texts of requests and answers as well. */
   readonly withContent: boolean;
+  /** Ask streams for the ids of their tokens, and keep these, which are content too. */
+  readonly withTokens?: boolean | undefined;
+  /** Ask that answers run alone, so that a replay must be equal. */
+  readonly alone?: boolean | undefined;
 }
 
 /** Of the connection an answer came on, or of the key its request was sealed to. */
@@ -59,10 +63,12 @@ export class ProxyReceipts {
   ): ReceiptedRequest {
     const options: ReceiptSettings<ShownEvidence> = {
       keepContent: this.#options.withContent,
+      tokens: this.#options.withTokens,
+      alone: this.#options.alone,
       sink: (answer) => this.#keep(answer),
     };
-    const { nonce, headers } = question();
-    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
+    const { nonce, alone, headers } = question(options, { path, body });
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce, alone };
     return {
       headers,
       check: (arrived, evidence) => {
@@ -86,6 +92,7 @@ export class ProxyReceipts {
     salt,
     requestBody,
     responseBody,
+    tokens,
   }: ReceiptRecord<ShownEvidence>): Promise<void> {
     const { folder, withContent, policy, origin } = this.#options;
     const { result, evidence: received } = evidence;
@@ -100,7 +107,7 @@ export class ProxyReceipts {
       code: undefined,
     };
     const texts = withContent ? { request: requestBody, response: responseBody } : {};
-    const archive = archiveToJson([witnessed], [{ receipt, salt, ...texts }]);
+    const archive = archiveToJson([witnessed], [{ receipt, salt, ...texts, tokens }]);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const path = join(folder, `${toHex(content.id)}.json`);
     await writeFile(path, `${JSON.stringify(archive)}\n`, { mode: 0o600, flush: true });

@@ -45,13 +45,13 @@ export class ReceiptedFetch {
     const dispatcher = dispatcherFor((evidence) => (evidenceOf = evidence));
     if (!asksForReceipt({ method, path })) return await undiciFetch(url, { ...init, dispatcher });
     const { body, headers } = await bytesOf(url, init);
-    const { nonce, headers: asked } = question(this.#options.mode);
+    const { nonce, alone, headers: asked } = question(this.#options, { path, body });
     for (const [name, value] of Object.entries(asked)) headers.set(name, value);
     const response = await undiciFetch(url, { ...init, body, headers, dispatcher });
     const seen = evidenceOf();
     if (isRefusedBefore(response.status, (name) => response.headers.get(name))) return response;
     if (seen === undefined) throw refused('receipt_evidence', 'the connection of the answer has no evidence');
-    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce, alone };
     const { replica } = this.#options;
     const context = {
       expected:
