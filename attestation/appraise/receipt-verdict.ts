@@ -228,7 +228,7 @@ export function tokenLists(json: Json): readonly (readonly number[])[] {
 
 function tokenListIn(bytes: Uint8Array, name: string): readonly number[] {
   const view = viewOf(bytes);
-  const count = bytes.length < 4 ? -1 : view.getUint32(0);
+  const count = bytes.length < 4 ? 0 : view.getUint32(0);
   if (bytes.length !== 4 + 4 * count) throw malformed('receipt_malformed', `${name} is no list of tokens`);
   return Array.from({ length: count }, (_, i) => view.getUint32(4 + 4 * i));
 }

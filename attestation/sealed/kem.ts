@@ -6,7 +6,7 @@
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { dhkemSecret } from './key-schedule.ts';
 import { isUsablePoint, KEY_BYTES } from './points.ts';
-import { agreed, importPrivate, newPair, publicOf } from './x25519.ts';
+import { agreed, type Encapsulated, importPrivate, newPair, publicOf } from './x25519.ts';
 import { decapsulateXWing, encapsulateXWing, importXWing } from './x-wing.ts';
 
 /** KEMs by their id (RFC 9180 §7.1, draft-ietf-hpke-pq). */
@@ -20,12 +20,6 @@ export const KEM_BYTES: Readonly<Record<Kem, { readonly publicKey: number; reado
 };
 /** Bytes of a private key of either KEM. */
 export const PRIVATE_KEY_BYTES = 32;
-
-/** A secret, and what its receiver needs to have it, too. */
-export interface Encapsulated {
-  readonly secret: Uint8Array;
-  readonly enc: Uint8Array;
-}
 
 /** A key pair whose private half never leaves WebCrypto. */
 export interface KemKey {

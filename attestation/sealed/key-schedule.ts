@@ -1,5 +1,6 @@
-// The hashing of HPKE in base mode (RFC 9180 §4, §4.1, §5.1): what follows from the secret of a KEM. HKDF-SHA256 in the calling thread: by WebCrypto each of these hashes is two promises, which
-// took more time than all of it.
+// The hashing of HPKE in base mode (RFC 9180 §4, §4.1, §5.1): what follows from the secret of a KEM.
+// HKDF-SHA256 in the calling thread: by WebCrypto each of these hashes is two promises, which took more time
+// than all of it.
 
 import { expand, extract } from '@noble/hashes/hkdf.js';
 import { sha256 } from '@noble/hashes/sha2.js';

@@ -3,9 +3,8 @@
 
 import { sha3_256, shake256 } from '@noble/hashes/sha3.js';
 import { concatBytes, fromHex } from '../encoding/bytes.ts';
-import type { Encapsulated } from './kem.ts';
 import { KEY_BYTES } from './points.ts';
-import { agreed, importPrivate, newPair, publicOf } from './x25519.ts';
+import { agreed, type Encapsulated, importPrivate, newPair, publicOf } from './x25519.ts';
 
 const ML_KEM = 'ML-KEM-768';
 /** Bytes of a seed, of a public key and of a ciphertext of ML-KEM-768 (FIPS 203 §8). */

@@ -12,6 +12,12 @@ const PKCS8_PREFIX = Uint8Array.from([
 /** The base point (RFC 7748 §4.1). */
 const BASE_POINT = Uint8Array.from({ length: KEY_BYTES }, (_, index) => (index === 0 ? 9 : 0));
 
+/** A secret, and what its receiver needs to have it, too. */
+export interface Encapsulated {
+  readonly secret: Uint8Array;
+  readonly enc: Uint8Array;
+}
+
 export interface X25519Pair {
   readonly privateKey: CryptoKey;
   readonly publicKey: Uint8Array;

@@ -11,13 +11,8 @@ import type { Verified } from '../../appraise/appraise.ts';
 import { HeldBytes, type HeldShare } from '../../client/held-bytes.ts';
 import { AttestationError, malformed, refused } from '../../transcript/errors.ts';
 import { parsePolicy } from '../../appraise/policy.ts';
-import {
-  AttestedPool,
-  type AttestedFetchOptions,
-  type EvidenceSeen,
-  poolOptions,
-  SeenPool,
-} from '../pool.ts';
+import type { AttestedFetchOptions } from '../pool.ts';
+import { attestedUpstream } from './attested-upstream.ts';
 import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
 import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
 import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
@@ -153,30 +148,6 @@ function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
     connectTimeoutMs,
     evidenceTimeout,
   });
-}
-
-function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
-  const pool = new AttestedPool(origin, poolOptions(options, parsePolicy(options.policy), origin));
-  return {
-    whole: false,
-    get result() {
-      return pool.result;
-    },
-    attest: () => pool.attest(),
-    async send({ headers, ...request }) {
-      const fields = ['host', host, ...headers];
-      let evidence: Parameters<EvidenceSeen>[0] = () => undefined;
-      const seen = new SeenPool(pool, (shown) => (evidence = shown));
-      const answer = await seen.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
-      return {
-        evidence: () => evidence(),
-        statusCode: answer.statusCode,
-        headers: answer.headers as unknown as (string | Buffer)[],
-        body: answer.body,
-      };
-    },
-    destroy: () => pool.destroy(),
-  };
 }
 
 interface Route {
