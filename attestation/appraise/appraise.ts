@@ -14,6 +14,7 @@ import { type AppraisalPolicy, type Policy, parsePolicy } from './policy.ts';
 import { admitTee, applyPolicy } from './policy-rules.ts';
 import { hintsOnDemand } from './hints-on-demand.ts';
 import { RULES } from './rules.ts';
+import { type SoftwareRoot, softwareRootOf } from './software-root.ts';
 import type { TimeWindow } from '../x509/path.ts';
 
 /** The values {@link verify} compares a document with: this connection, this moment and the policy. */
@@ -51,6 +52,8 @@ declare const verified: unique symbol;
 export interface Verified {
   readonly channel: 'exporter' | 'sealed';
   readonly teeType: TeeType;
+  /** Whose word it is which software runs: the CPU's own, or a cloud's that the policy accepts. */
+  readonly softwareRoot: SoftwareRoot;
   /** True: the evidence proves no property of hardware. */
   readonly simulated: boolean;
   /** Freshness and connection are not proven. */
@@ -181,7 +184,7 @@ async function appraiseDocument(
   policy: Policy,
   options: HardwareOptions & Pick<VerifyOptions, 'model'>,
 ): Promise<Appraised> {
-  const roots = admitTee(transcript, document, policy);
+  const roots = admitTee(transcript, document, policy, options.vtpm?.rootsReplaced);
   const hardware = await verifyHardware(transcript, document, { policy, options, roots });
   const from = transcript.checks.length;
   const claims = bindClaims(transcript, document, hardware);
@@ -294,7 +297,8 @@ async function resultOf(
   return {
     channel,
     teeType: document.teeType,
-    simulated: document.teeType === 'simulated',
+    softwareRoot: softwareRootOf(document.teeType),
+    simulated: document.teeType === 'simulated' || hardware.rootsReplaced === true,
     certificateAlone,
     measurement: toHex(hardware.measurement),
     build,

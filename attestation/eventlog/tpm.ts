@@ -3,7 +3,7 @@
 // say where the firmware's reference values are (SP800-155 Event3); they are a place to look, and no claim.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { concatBytes, equalBytes, fromUtf8, toHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { concatBytes, equalBytes, fromUtf8, isZero, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type CcEvent, eventContent, type EventContent, type EventHash, parseTcgLog, sha384 } from './tcg.ts';
 
@@ -90,7 +90,8 @@ function readLocator(data: Uint8Array): ManifestLocator {
   const firmwareVersion = text();
   const kind = number();
   const place = take(number());
-  if (at !== data.length) throw broken('has bytes after its locator');
+  // The locator of a platform certificate follows; Google's names none.
+  if (!isZero(data.subarray(at))) throw broken('has bytes after its locator that are not zero');
   if (kind === 1) {
     const uri = fromUtf8(place.at(-1) === 0 ? place.subarray(0, -1) : place, 'URI', 'malformed_event_log');
     return { firmwareMaker, firmwareVersion, locator: { kind: 'uri', text: uri } };

@@ -148,6 +148,7 @@ function writeDocument(document: AttestationDocument, bytes: WriteBytes): { read
     })),
     ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
     ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
+    ...(document.platform === undefined ? {} : { platform: bytes(document.platform, 'base64') }),
     ...(document.endorsements === undefined
       ? {}
       : { endorsements: writeEndorsements(document.endorsements, bytes) }),

@@ -6,6 +6,7 @@
 import { concatBytes, equalBytes, toHex } from '../encoding/bytes.ts';
 import { decodeLayout } from '../encoding/layout.ts';
 import type { Transcript } from '../transcript/checks.ts';
+import type { TimeWindow } from '../x509/path.ts';
 import type { PublicKeyInfo } from '../x509/public-key.ts';
 import type { KeyCache } from '../x509/signature.ts';
 import { type AkChain, judgeAkChain } from './ak-certificate.ts';
@@ -51,6 +52,8 @@ export interface VtpmContext {
 export interface AzureFinding {
   readonly tpm: TpmFinding;
   readonly runtime: HclRuntime | undefined;
+  /** Of the attestation key's certificates, where there are any. */
+  readonly window: TimeWindow | undefined;
   /** The paravisor said it and its TPM signed it; whether the CPU vouches for the paravisor is the CPU's part. */
   readonly authentic: boolean;
 }
@@ -89,8 +92,9 @@ export async function checkAzure(
     { key: runtime?.attestationKey, challenge: policy.challenge, policy, keys: context.keys },
     transcript,
   );
-  await checkAk(evidence.ak, runtime?.attestationKey, { policy, context, pinned: AZURE_TPM_ROOT }, transcript);
-  return { tpm, runtime, authentic: hashed && repeated && tpm.authentic };
+  const asked = { policy, context, pinned: AZURE_TPM_ROOT };
+  const window = await checkAk(evidence.ak, runtime?.attestationKey, asked, transcript);
+  return { tpm, runtime, window, authentic: hashed && repeated && tpm.authentic };
 }
 
 function checkRepeated(hcl: HclReport, cpu: CpuFields, transcript: Transcript): boolean {
@@ -142,25 +146,26 @@ function checkParavisor(
   transcript.expect(AZURE_RULES.configuration, !objection, words);
 }
 
-/** V7, for any cloud: required, or judged where there is one. */
+/** V7, for any cloud: required, or judged where there is one. The window of a chain that holds. */
 export async function checkAk(
   ak: AkChain | undefined,
   key: PublicKeyInfo | undefined,
   options: { readonly policy: DecidedVtpmPolicy; readonly context: VtpmContext; readonly pinned: string },
   transcript: Transcript,
-): Promise<boolean> {
+): Promise<TimeWindow | undefined> {
   const { policy, context, pinned } = options;
   if (ak === undefined) {
     const detail = 'the evidence has no certificate of the attestation key';
-    if (policy.akCertificate === 'required') return transcript.fail(TPM_RULES.akCertificate, detail);
-    transcript.skip(TPM_RULES.akCertificate, `${detail}: the CPU vouches for it`);
-    return false;
+    if (policy.akCertificate === 'required') transcript.fail(TPM_RULES.akCertificate, detail);
+    else transcript.skip(TPM_RULES.akCertificate, `${detail}: the CPU vouches for it`);
+    return undefined;
   }
   const trusted = trustedDigests(pinned, context.roots);
   const { problem, expired, window } = await judgeAkChain(ak, { ...context, trusted, key });
   const wrong = problem ?? expired;
   const until = new Date(window.until).toISOString();
-  return transcript.expect(TPM_RULES.akCertificate, wrong === undefined, wrong ?? `valid until ${until}`);
+  const held = transcript.expect(TPM_RULES.akCertificate, wrong === undefined, wrong ?? `valid until ${until}`);
+  return held ? window : undefined;
 }
 
 /** Rows that say where the values come from; all others are read from what these vouch for. */
