@@ -25,11 +25,6 @@ export function admitTee(
   rootsReplaced = false,
 ): readonly Uint8Array[] | undefined {
   const { teeType } = document;
-  const root = softwareRootOf(teeType);
-  transcript.expect(RULES.softwareRoot, policy.softwareRoot.includes(root), root, {
-    expected: policy.softwareRoot.join(' or '),
-    actual: root,
-  });
   if (teeType !== 'simulated') {
     transcript.expect(RULES.tee, policy.tee.includes(teeType), teeType, {
       expected: policy.tee.join(' or '),
@@ -86,6 +81,11 @@ export function applyPolicy(
   policy: Policy,
   { hardware, claims }: { readonly hardware: Hardware; readonly claims: Claims | undefined },
 ): string | undefined {
+  const root = softwareRootOf(document.teeType);
+  transcript.expect(RULES.softwareRoot, policy.softwareRoot.includes(root), root, {
+    expected: policy.softwareRoot.join(' or '),
+    actual: root,
+  });
   const reference = policy.measurements.find((candidate) => isReference(candidate, hardware));
   const found = describeSoftware(hardware);
   const known = policy.measurements.filter((candidate) => isOfKind(candidate, hardware)).length;
