@@ -3,7 +3,7 @@
 // network, no clock, no randomness here. Refused: any failed rule. A rule that was skipped is never a pass,
 // and those that must hold fail instead of being skipped.
 
-import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
+import { type CloudVerifier, type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, bindSealed, compareRepeats } from './bind.ts';
 import { toHex } from '../encoding/bytes.ts';
 import { type Check, Transcript } from '../transcript/checks.ts';
@@ -44,7 +44,7 @@ export interface SealedVerifyOptions
   readonly channel: 'sealed';
 }
 
-export type { EndorsementRequest, EndorsementSource } from './hardware.ts';
+export type { CloudContext, CloudVerifier, EndorsementRequest, EndorsementSource } from './hardware.ts';
 
 declare const verified: unique symbol;
 
@@ -211,12 +211,16 @@ const ARCHIVED =
  */
 export async function verifyArchived(
   document: AttestationDocument,
-  options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
+  options: {
+    readonly policy: AppraisalPolicy | Policy;
+    readonly now: number;
+    readonly vtpm?: CloudVerifier | undefined;
+  },
 ): Promise<ArchivedResult> {
   const policy = parsePolicy(options.policy);
   const transcript = new Transcript();
   try {
-    const found = await appraiseDocument(transcript, document, policy, { now: options.now });
+    const found = await appraiseDocument(transcript, document, policy, options);
     const { hardware, claims, from } = found;
     for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
     const build = applyPolicy(transcript, document, policy, found);

@@ -44,7 +44,8 @@ export async function verifyCpu(
   context: VtpmContext & CloudContext,
   eventLog?: Uint8Array,
 ): Promise<CpuFinding> {
-  if (endorsements === undefined) throw refused('endorsements_missing', 'the evidence has no endorsements of its CPU');
+  if (endorsements === undefined)
+    throw refused('endorsements_missing', 'the evidence has no endorsements of its CPU');
   if ('vek' in endorsements) {
     const found = await verifySnp({ ...endorsements, report }, policies.snp, context);
     const { chipId, reportData, measurement } = found.report;
@@ -73,7 +74,11 @@ export async function judgeAzure(
   context: VtpmContext,
 ): Promise<Hardware> {
   const transcript = new Transcript();
-  const evidence = { ...tpmOf(platform), hclReport: platform.hclReport ?? new Uint8Array(), ak: akOf(platform) };
+  const evidence = {
+    ...tpmOf(platform),
+    hclReport: platform.hclReport ?? new Uint8Array(),
+    ak: akOf(platform),
+  };
   const found = await checkAzure(evidence, { ...cpu, rtmrs: cpu.rtmr }, policy, context, transcript);
   const authentic = cpu.authentic && found.authentic;
   const said = found.runtime === undefined ? {} : runtimeClaims(found.runtime);
@@ -102,14 +107,27 @@ export async function judgeGcp(
   const gce = await checkLaunchEndorsement({ launchEndorsement, root }, question, context, transcript);
   if (kind === 'tdx') {
     const authentic = cpu.authentic;
-    const hardware = joined(cpu, transcript, { authentic, provenance: GCE_PROVENANCE, windows: [gce.window] });
+    const hardware = joined(cpu, transcript, {
+      authentic,
+      provenance: GCE_PROVENANCE,
+      windows: [gce.window],
+    });
     return { ...hardware, endorsedFirmware: gce.endorsed };
   }
   const ak = akOf(platform);
-  const asked = { policy: { ...policy, akCertificate: 'required' } as const, context, pinned: GOOGLE_TPM_ROOT };
+  const asked = {
+    policy: { ...policy, akCertificate: 'required' } as const,
+    context,
+    pinned: GOOGLE_TPM_ROOT,
+  };
   const window = await checkAk(ak, undefined, asked, transcript);
-  const key = window === undefined || ak === undefined ? undefined : parseAkCertificate(ak.certificate).publicKey;
-  const tpm = await checkTpm(tpmOf(platform), { key, policy, challenge: policy.challenge, keys: context.keys }, transcript);
+  const key =
+    window === undefined || ak === undefined ? undefined : parseAkCertificate(ak.certificate).publicKey;
+  const tpm = await checkTpm(
+    tpmOf(platform),
+    { key, policy, challenge: policy.challenge, keys: context.keys },
+    transcript,
+  );
   const authentic = cpu.authentic && tpm.authentic;
   const provenance = new Set([...GCE_PROVENANCE, ...VTPM_PROVENANCE, 'V7']);
   return {
@@ -153,7 +171,11 @@ interface Joining {
 }
 
 /** One transcript: the CPU's checks, then the cloud's. */
-function joined(cpu: CpuFinding, platform: Transcript, { authentic, provenance, windows }: Joining): Hardware {
+function joined(
+  cpu: CpuFinding,
+  platform: Transcript,
+  { authentic, provenance, windows }: Joining,
+): Hardware {
   if (!authentic) platform.unauthenticated(provenance);
   const transcript = new Transcript();
   transcript.checks.push(...cpu.transcript.checks, ...platform.checks);
@@ -172,4 +194,3 @@ function tpmOf({ quote, signature, pcrs, eventLog }: PlatformEvidence): TpmEvide
 function akOf({ akCertificate, akChain }: PlatformEvidence): AkChain | undefined {
   return akCertificate === undefined ? undefined : { certificate: akCertificate, chain: akChain ?? [] };
 }
-

@@ -10,7 +10,13 @@ import { readPlatform } from '../vtpm/platform.ts';
 import { decideVtpmPolicy, type DecidedVtpmPolicy } from '../vtpm/policy.ts';
 import type { VtpmContext } from '../vtpm/azure.ts';
 import { judgeAzure, judgeGcp, judgeNitro, verifyCpu } from './cloud-judges.ts';
-import { base64, contextOf, type EvidenceVerification, snpEvidenceOf, tdxEvidenceOf } from './evidence-input.ts';
+import {
+  base64,
+  contextOf,
+  type EvidenceVerification,
+  snpEvidenceOf,
+  tdxEvidenceOf,
+} from './evidence-input.ts';
 import type { Hardware } from './hardware.ts';
 import { softwareRootOf } from './software-root.ts';
 
@@ -31,9 +37,9 @@ interface Parts {
 }
 
 /**
- * Judges one evidence input of a cloud: handed to `runEvidence` as `clouds`.
+ * Judges one evidence input of a cloud, for `runEvidence`.
  * @throws AttestationError malformed or unsupported; never for evidence that is merely wrong
- * @example const { exitCode } = await runEvidence(text, { clouds: async () => judgeCloudEvidence });
+ * @example const { exitCode } = await runEvidence(text, { clouds: () => import('@assay/attestation/vtpm') });
  */
 export async function judgeCloudEvidence(json: Json, tee: string): Promise<EvidenceVerification> {
   const cloud = isCloudTee(tee) ? tee : 'aws-nitrotpm';
@@ -61,7 +67,10 @@ interface Question {
   readonly enclave: boolean;
 }
 
-async function judge(given: JsonObject, { cloud, kind, context, parts, enclave }: Question): Promise<Hardware> {
+async function judge(
+  given: JsonObject,
+  { cloud, kind, context, parts, enclave }: Question,
+): Promise<Hardware> {
   if (kind === 'nitro') {
     const document = base64(given['document'], 'document', MAX_DOCUMENT);
     return judgeNitro(document, parts.vtpm, context, enclave ? 'enclave' : 'nitrotpm');

@@ -16,7 +16,8 @@ export {
 
 /**
  * Judges one JSON object, evidence or an archive, offline (docs/formats.md). Never throws: every outcome is
- * an exit code and an output. Evidence of the clouds needs `clouds`, from `@assay/attestation/vtpm`.
+ * an exit code and an output. Evidence of the clouds needs
+ * `{ clouds: () => import('@assay/attestation/vtpm') }`.
  *
  * @example
  * const { exitCode, output } = await runEvidence(await readFile('kept.json'));

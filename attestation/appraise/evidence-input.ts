@@ -7,6 +7,7 @@
 import { fromBase64, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import type { Check, Transcript } from '../transcript/checks.ts';
 import type { JudgedEntry, judgeArchive } from './archive.ts';
+import type { CloudVerifier } from './hardware.ts';
 import { type HintOf, hintsOnDemand, noHint } from './hints-on-demand.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
@@ -69,7 +70,13 @@ export interface EvidenceVerifiers {
   readonly tdx: () => Promise<typeof verifyTdx>;
   readonly archive: () => Promise<typeof judgeArchive>;
   /** Absent: evidence of the clouds is refused by its own code. */
-  readonly clouds?: (() => Promise<CloudEvidenceJudge>) | undefined;
+  readonly clouds?: (() => Promise<Clouds>) | undefined;
+}
+
+/** What `import('@assay/attestation/vtpm')` gives. */
+export interface Clouds {
+  readonly vtpm: CloudVerifier;
+  readonly judgeCloudEvidence: CloudEvidenceJudge;
 }
 
 /** Judges one evidence input of a cloud; made by `@assay/attestation/vtpm`. */
@@ -113,7 +120,7 @@ const MAX_ROOTS = 16;
 
 async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<EvidenceResult> {
   if (typeof json === 'object' && json !== null && 'format' in json)
-    return verifyArchive(json, await verifiers.archive());
+    return verifyArchive(json, await verifiers.archive(), verifiers.clouds);
   const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX, ...CLOUD]);
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
@@ -129,13 +136,18 @@ async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<Ev
       );
     default: {
       if (!isCloudTee(tee) && tee !== 'aws-nitro-enclave')
-        throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx or a cloud’s`, {
-          expected: 'snp or tdx',
-          actual: tee,
-        });
-      const judge = await verifiers.clouds?.();
-      if (judge === undefined) throw unsupported('vtpm_not_given', `evidence of ${tee} has a verifier of its own`);
-      return await finished(await judge(json, tee));
+        throw unsupported(
+          'unsupported_tee',
+          `tee ${JSON.stringify(tee)} is not one of snp, tdx or a cloud’s`,
+          {
+            expected: 'snp or tdx',
+            actual: tee,
+          },
+        );
+      const clouds = await verifiers.clouds?.();
+      if (clouds === undefined)
+        throw unsupported('vtpm_not_given', `evidence of ${tee} has a verifier of its own`);
+      return await finished(await clouds.judgeCloudEvidence(json, tee));
     }
   }
 }
@@ -218,9 +230,13 @@ async function finished(verification: EvidenceVerification): Promise<EvidenceRes
 /**
  * An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given.
  */
-async function verifyArchive(json: JsonObject, judge: typeof judgeArchive): Promise<EvidenceResult> {
+async function verifyArchive(
+  json: JsonObject,
+  judge: typeof judgeArchive,
+  clouds: EvidenceVerifiers['clouds'],
+): Promise<EvidenceResult> {
   const now = json['now'] === undefined ? undefined : readNow(json['now']);
-  const judged = await judge(json, { now, policy: json['policy'] });
+  const judged = await judge(json, { now, policy: json['policy'], clouds });
   const errors = judged.flatMap(({ outcome }) => ('error' in outcome ? [outcome.error] : []));
   const unreadable = errors.find(({ kind }) => kind !== 'refused');
   if (unreadable !== undefined) throw unreadable;

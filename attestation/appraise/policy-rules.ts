@@ -183,9 +183,7 @@ function isReference(reference: Reference, hardware: Hardware): boolean {
       ([index, expected]) => expected === toHex(hardware.pcrs?.get(Number(index)) ?? new Uint8Array()),
     );
   const firmware =
-    'mrTd' in reference
-      ? reference.mrTd === toHex(hardware.measurement)
-      : hardware.endorsedFirmware === true;
+    'mrTd' in reference ? reference.mrTd === toHex(hardware.measurement) : hardware.endorsedFirmware === true;
   return (
     firmware &&
     [reference.rtmr0, reference.rtmr1, reference.rtmr2, reference.rtmr3].every(

@@ -281,7 +281,9 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     snp: has('snp') ? notEmpty('snp', readSnpSection(object['snp'])) : undefined,
     tdx: has('tdx') ? notEmpty('tdx', readTdxSection(object['tdx'])) : undefined,
     // Its verifier, which alone acts on it, reads what is in it.
-    vtpm: has('vtpm') ? notEmpty('vtpm', structuredClone({ ...read.record(object['vtpm'], 'vtpm') })) : undefined,
+    vtpm: has('vtpm')
+      ? notEmpty('vtpm', structuredClone({ ...read.record(object['vtpm'], 'vtpm') }))
+      : undefined,
     configs: hexes('configs', 32),
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)

@@ -48,7 +48,7 @@ export interface HeldEvidence {
   readonly publicKey: Uint8Array;
 }
 
-interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory' | 'vtpm'> {
   readonly policy: Policy;
   readonly send: typeof globalThis.fetch;
   readonly now: () => number;
@@ -116,7 +116,7 @@ export class EvidenceHolder {
   async #ask(): Promise<HeldEvidence> {
     requireSealable(this.origin);
     await requireCrypto();
-    const { policy, now, endorsements, keys, memory, onRotated, send } = this.#options;
+    const { policy, now, endorsements, keys, memory, vtpm, onRotated, send } = this.#options;
     const nonce = crypto.getRandomValues(new Uint8Array(32));
     const asked = `${this.origin}/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`;
     const response = await send(asked, OUTSIDE).catch((error: unknown) => {
@@ -137,6 +137,7 @@ export class EvidenceHolder {
       endorsements,
       keys,
       memory,
+      vtpm,
     });
     if (!isSealedResult(result))
       throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');

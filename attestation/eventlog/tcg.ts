@@ -221,8 +221,7 @@ function event(reader: Reader, index: number): CcEvent {
   const register = view.getUint32(reader.at, true);
   const type = view.getUint32(reader.at + 4, true);
   const digests = view.getUint32(reader.at + 8, true);
-  // What is never extended may name no register at all: firmware announces itself so.
-  if (register > reader.last && !(type === EV_NO_ACTION && reader.last > 4))
+  if (register > reader.last)
     throw broken(`event ${index} is for register ${register}, expected 0 to ${reader.last}`);
   if (digests > DIGEST_BYTES.size) throw broken(`event ${index} has ${digests} digests`);
   reader.at += 12;

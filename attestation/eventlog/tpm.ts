@@ -12,7 +12,9 @@ export type PcrBank = 'SHA-256' | 'SHA-384';
 
 const EV_NO_ACTION = 3;
 const LAST_PCR = 23;
-const BANKS: Readonly<Record<PcrBank, { readonly id: number; readonly size: number; readonly hash: EventHash }>> = {
+const BANKS: Readonly<
+  Record<PcrBank, { readonly id: number; readonly size: number; readonly hash: EventHash }>
+> = {
   'SHA-256': { id: 0x000b, size: 32, hash: sha256 },
   'SHA-384': { id: 0x000c, size: 48, hash: sha384 },
 };
@@ -39,7 +41,10 @@ export async function replayTpmLog(
       continue;
     }
     // oxlint-disable-next-line no-await-in-loop -- each extension is over the one before
-    pcrs.set(register, await hash(concatBytes(pcrs.get(register) ?? initial(register, size, locality), digest)));
+    pcrs.set(
+      register,
+      await hash(concatBytes(pcrs.get(register) ?? initial(register, size, locality), digest)),
+    );
   }
   return pcrs;
 }

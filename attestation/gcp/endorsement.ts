@@ -191,7 +191,8 @@ function varint(place: Place): number {
     place.at += 1;
     value += (byte & 0x7f) * 128 ** i;
     if (byte >= 0x80) continue;
-    if ((byte === 0 && i > 0) || !Number.isSafeInteger(value)) throw broken(`has a wrong varint in ${place.name}`);
+    if ((byte === 0 && i > 0) || !Number.isSafeInteger(value))
+      throw broken(`has a wrong varint in ${place.name}`);
     return value;
   }
   throw broken(`has a varint of more than ten bytes in ${place.name}`);

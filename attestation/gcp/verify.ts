@@ -60,7 +60,11 @@ export async function checkLaunchEndorsement(
   const trusted = context.roots?.map((der) => toHex(sha256(der))) ?? [GCE_TCB_ROOT];
   const chain = await verifyChainTo(leaf, { ...context, trusted, others: bundleOf(evidence, endorsement) });
   const wrong = chain.problem ?? chain.expired;
-  const certified = transcript.expect(GCE_RULES.certificate, wrong === undefined, wrong ?? 'issued by the pinned root');
+  const certified = transcript.expect(
+    GCE_RULES.certificate,
+    wrong === undefined,
+    wrong ?? 'issued by the pinned root',
+  );
   const signed = await isSigned(endorsement, leaf, context.keys);
   transcript.expect(GCE_RULES.signature, signed, signed ? 'RSASSA-PSS, SHA-256' : 'it is not');
   const listed = checkListed(endorsement, question, transcript);
@@ -80,7 +84,11 @@ function bundleOf({ root }: GceEvidence, { caBundle }: LaunchEndorsement): reado
 }
 
 /** RSA-4096, RSASSA-PSS with SHA-256, MGF1 of it and a salt of exactly 32 bytes. */
-function isSigned({ golden, signature }: LaunchEndorsement, leaf: Certificate, keys?: KeyCache): Promise<boolean> {
+function isSigned(
+  { golden, signature }: LaunchEndorsement,
+  leaf: Certificate,
+  keys?: KeyCache,
+): Promise<boolean> {
   const { publicKey } = leaf;
   if (publicKey.kind !== 'rsa' || publicKey.bits !== 4096) return Promise.resolve(false);
   const signatureAlgorithm = { kind: 'rsa-pss', hash: 'SHA-256', saltLength: 32 } as const;
@@ -105,10 +113,15 @@ function checkListed(
     return listed;
   }
   const sizes = launches.map((launch) => launch.ramGib);
-  const fits = transcript.expect(GCE_RULES.memory, sizes.includes(ramGib), `endorsed for ${sizes.join(', ') || 'no'} GiB`, {
-    expected: `${ramGib} GiB`,
-    actual: sizes.join(', '),
-  });
+  const fits = transcript.expect(
+    GCE_RULES.memory,
+    sizes.includes(ramGib),
+    `endorsed for ${sizes.join(', ') || 'no'} GiB`,
+    {
+      expected: `${ramGib} GiB`,
+      actual: sizes.join(', '),
+    },
+  );
   return listed && fits;
 }
 

@@ -225,7 +225,10 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     return { ...fields, teeType };
   }
   if (teeType === 'aws-nitrotpm')
-    throw malformed('malformed_document', 'a Nitro document carries its certificates: endorsements are not read');
+    throw malformed(
+      'malformed_document',
+      'a Nitro document carries its certificates: endorsements are not read',
+    );
   const endorsements = isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes);
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the TEE and its endorsements were read together
   return { ...fields, teeType, endorsements } as AttestationDocument;

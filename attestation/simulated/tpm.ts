@@ -58,8 +58,20 @@ export async function createCloudCa(name: string): Promise<SimulatedCloudCa> {
     await authorityKeyIdentifier(rootKey.spki),
   ];
   const [root, intermediate] = await Promise.all([
-    issueCertificate({ ...common, subject: common.issuer, serial: 1, spki: rootKey.spki, extensions: await extensions(rootKey, 1) }),
-    issueCertificate({ ...common, subject: cloudName(`${name} CA`), serial: 2, spki: key.spki, extensions: await extensions(key, 0) }),
+    issueCertificate({
+      ...common,
+      subject: common.issuer,
+      serial: 1,
+      spki: rootKey.spki,
+      extensions: await extensions(rootKey, 1),
+    }),
+    issueCertificate({
+      ...common,
+      subject: cloudName(`${name} CA`),
+      serial: 2,
+      spki: key.spki,
+      extensions: await extensions(key, 0),
+    }),
   ]);
   return {
     root,
@@ -101,7 +113,9 @@ export interface SimulatedTpm {
   readonly certificate: Uint8Array;
   readonly chain: readonly Uint8Array[];
   readonly root: Uint8Array;
-  quote(fields: SimulatedQuoteFields): Promise<{ readonly quote: Uint8Array; readonly signature: Uint8Array }>;
+  quote(
+    fields: SimulatedQuoteFields,
+  ): Promise<{ readonly quote: Uint8Array; readonly signature: Uint8Array }>;
 }
 
 /**
@@ -109,14 +123,23 @@ export interface SimulatedTpm {
  * @example const tpm = await createSimulatedTpm({ now: new Date() });
  */
 export async function createSimulatedTpm({ now }: { readonly now: Date }): Promise<SimulatedTpm> {
-  const parameters = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256', modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1) };
+  const parameters = {
+    name: 'RSASSA-PKCS1-v1_5',
+    hash: 'SHA-256',
+    modulusLength: 2048,
+    publicExponent: Uint8Array.of(1, 0, 1),
+  };
   const pair = await crypto.subtle.generateKey(parameters, true, ['sign', 'verify']);
   const spki = new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey));
   const numbers = parseSequence(parsePublicKey(spki).key, 'RSAPublicKey');
   const modulus = readUnsigned(numbers.next('modulus'), 'modulus', 512);
   const ca = await createCloudCa('Simulated TPM');
   const year = 365 * DAY_MS;
-  const certificate = await ca.issueLeaf(spki, new Date(now.getTime() - DAY_MS), new Date(now.getTime() + year));
+  const certificate = await ca.issueLeaf(
+    spki,
+    new Date(now.getTime() - DAY_MS),
+    new Date(now.getTime() + year),
+  );
   return {
     spki,
     modulus,
@@ -344,7 +367,9 @@ export async function createSimulatedEndorser({ now }: { readonly now: Date }): 
         signedTail ?? none,
       );
       const parameters = { name: 'RSA-PSS', saltLength };
-      const signature = new Uint8Array(await crypto.subtle.sign(parameters, key.privateKey, golden as BufferSource));
+      const signature = new Uint8Array(
+        await crypto.subtle.sign(parameters, key.privateKey, golden as BufferSource),
+      );
       return concatBytes(message(1, golden), message(2, signature), unsignedTail ?? none);
     },
   };

@@ -48,7 +48,8 @@ function leafProblem(leaf: Certificate, key: PublicKeyInfo | undefined): string 
   if (key !== undefined && !equalBytes(leaf.publicKey.raw, key.raw))
     return 'its key is not the attestation key the CPU vouches for';
   if (leaf.basicConstraints?.ca === true) return 'it is a CA';
-  if (leaf.keyUsage !== undefined && !leaf.keyUsage.digitalSignature) return 'keyUsage lacks digitalSignature';
+  if (leaf.keyUsage !== undefined && !leaf.keyUsage.digitalSignature)
+    return 'keyUsage lacks digitalSignature';
   return criticalProblem(leaf, [EXTENDED_KEY_USAGE, CERTIFICATE_POLICIES]);
 }
 

@@ -68,7 +68,10 @@ export async function checkAzure(
 ): Promise<AzureFinding> {
   const hcl = parseHclReport(new Uint8Array(evidence.hclReport));
   const version = `${hcl.kind === 'snp' ? 'SEV-SNP' : 'TDX'}, ${hcl.hash} of ${hcl.json.length} bytes of JSON`;
-  transcript.expect(AZURE_RULES.form, hcl.kind === cpu.kind, version, { expected: cpu.kind, actual: hcl.kind });
+  transcript.expect(AZURE_RULES.form, hcl.kind === cpu.kind, version, {
+    expected: cpu.kind,
+    actual: hcl.kind,
+  });
   transcript.pass(AZURE_RULES.length, `${evidence.hclReport.length} bytes`);
   const repeated = checkRepeated(hcl, cpu, transcript);
   const expected = await reportDataOf(hcl);
@@ -142,7 +145,9 @@ function checkParavisor(
   }
   const words = `secure boot ${runtime.secureBoot ? 'on' : 'off'}, console ${runtime.consoleEnabled ? 'on' : 'off'}, TPM ${runtime.tpmEnabled ? 'on' : 'off'}`;
   const objection =
-    (requireSecureBoot && !runtime.secureBoot) || (forbidConsole && runtime.consoleEnabled) || !runtime.tpmEnabled;
+    (requireSecureBoot && !runtime.secureBoot) ||
+    (forbidConsole && runtime.consoleEnabled) ||
+    !runtime.tpmEnabled;
   transcript.expect(AZURE_RULES.configuration, !objection, words);
 }
 
@@ -164,7 +169,11 @@ export async function checkAk(
   const { problem, expired, window } = await judgeAkChain(ak, { ...context, trusted, key });
   const wrong = problem ?? expired;
   const until = new Date(window.until).toISOString();
-  const held = transcript.expect(TPM_RULES.akCertificate, wrong === undefined, wrong ?? `valid until ${until}`);
+  const held = transcript.expect(
+    TPM_RULES.akCertificate,
+    wrong === undefined,
+    wrong ?? `valid until ${until}`,
+  );
   return held ? window : undefined;
 }
 
@@ -196,4 +205,3 @@ export function runtimeClaims(runtime: HclRuntime): Readonly<Record<string, unkn
     Object.entries({ ...said, userData: toHex(userData) }).filter(([, value]) => value !== undefined),
   );
 }
-

@@ -26,7 +26,8 @@ export class CborReader {
     const size = 2 ** (short - 24);
     const value = this.#take(size).reduce((sum, byte) => sum * 256 + byte, 0);
     const least = size === 1 ? 24 : 256 ** (size / 2);
-    if (value < least || !Number.isSafeInteger(value)) throw this.#broken('has a head that is not the shortest');
+    if (value < least || !Number.isSafeInteger(value))
+      throw this.#broken('has a head that is not the shortest');
     return value;
   }
 

@@ -38,7 +38,7 @@ interface Output {
 function inflate(reader: BitReader, most: number): Uint8Array {
   // Grows by doubling: a small bomb does not take the whole bound at once.
   let output: Output = { bytes: new Uint8Array(Math.min(most, 65_536)), most, at: 0 };
-  for (let last = false; !last; ) {
+  for (let last = false; !last;) {
     last = reader.bits(1) === 1;
     const kind = reader.bits(2);
     if (kind === 0) output = stored(reader, output);
@@ -107,7 +107,7 @@ function readCodes(reader: BitReader): Codes {
   for (let i = 0; i < codeCount; i++) codeLengths[CODE_ORDER[i] ?? 0] = reader.bits(3);
   const lengthCodes = new Huffman(codeLengths);
   const lengths = new Uint8Array(literalCount + distanceCount);
-  for (let at = 0; at < lengths.length; ) {
+  for (let at = 0; at < lengths.length;) {
     const symbol = lengthCodes.read(reader);
     if (symbol < 16) {
       lengths[at++] = symbol;

@@ -75,9 +75,14 @@ function readAlgorithm(text: string): keyof typeof ALGORITHMS {
   if (text.includes('\r')) throw malformed('initdata_format', 'init data has CRLF line ends');
   // Top-level keys stand before the first table header.
   const top = text.split(/^\[/m, 1)[0] ?? '';
-  if (/"""|'''/.test(top)) throw malformed('initdata_format', 'init data has a text of several lines before its tables');
+  if (/"""|'''/.test(top))
+    throw malformed('initdata_format', 'init data has a text of several lines before its tables');
   const valueOf = (key: string): string => {
-    const found = [...top.matchAll(new RegExp(`^${key}[ \\t]*=[ \\t]*(?:"([^"\\\\\\n]*)"|'([^'\\n]*)')[ \\t]*(?:#.*)?$`, 'gm'))];
+    const found = [
+      ...top.matchAll(
+        new RegExp(`^${key}[ \\t]*=[ \\t]*(?:"([^"\\\\\\n]*)"|'([^'\\n]*)')[ \\t]*(?:#.*)?$`, 'gm'),
+      ),
+    ];
     const value = found[0]?.[1] ?? found[0]?.[2];
     if (found.length !== 1 || value === undefined)
       throw malformed('initdata_format', `init data has ${found.length} lines of ${key}, expected one`);

@@ -33,7 +33,11 @@ export async function checkNitro(
 ): Promise<NitroFinding> {
   const document = parseNitroDocument(bytes);
   transcript.pass(NITRO_RULES.form, `${bytes.length} bytes, ${document.moduleId}`);
-  const algorithm = transcript.expect(NITRO_RULES.algorithm, document.es384, document.es384 ? 'ES384' : 'another');
+  const algorithm = transcript.expect(
+    NITRO_RULES.algorithm,
+    document.es384,
+    document.es384 ? 'ES384' : 'another',
+  );
   const leaf = parseCertificate(document.certificate, 'certificate');
   const others = document.cabundle.map((der, i) => parseCertificate(der, `cabundle[${i}]`));
   const trusted = trustedDigests(NITRO_ROOT, context.roots);
@@ -74,7 +78,8 @@ function checkWindow(
   transcript.expect(
     NITRO_RULES.window,
     problem === undefined,
-    problem ?? `made ${Number.isSafeInteger(timestamp) ? timestamp : '?'} ms after 1970, by the hypervisor’s clock`,
+    problem ??
+      `made ${Number.isSafeInteger(timestamp) ? timestamp : '?'} ms after 1970, by the hypervisor’s clock`,
     old ? { expected: `at most ${policy.maxDocumentAge} s`, actual: `${Math.ceil(age)} s` } : {},
   );
 }
@@ -105,26 +110,30 @@ function checkAnswers(document: NitroDocument, policy: DecidedVtpmPolicy, transc
     return;
   }
   const wrong = asked.find(
-    ([, expected, actual]) => expected !== undefined && !(actual !== undefined && equalBytes(expected, actual)),
+    ([, expected, actual]) =>
+      expected !== undefined && !(actual !== undefined && equalBytes(expected, actual)),
   );
   const found = wrong?.[2];
   transcript.expect(
     NITRO_RULES.challenge,
     wrong === undefined,
-    wrong === undefined ? 'as expected' : `${wrong[0]} is ${found === undefined ? 'absent' : describeNonce(found)}`,
+    wrong === undefined
+      ? 'as expected'
+      : `${wrong[0]} is ${found === undefined ? 'absent' : describeNonce(found)}`,
     wrong && { expected: toHex(wrong[1] ?? new Uint8Array()), actual: found && toHex(found) },
   );
 }
 
 export const NITRO_PROVENANCE: ReadonlySet<string> = new Set(
-  ([NITRO_RULES.form, NITRO_RULES.algorithm, NITRO_RULES.chain, NITRO_RULES.signature] as readonly Rule[]).map(
-    ({ id }) => id,
-  ),
+  (
+    [NITRO_RULES.form, NITRO_RULES.algorithm, NITRO_RULES.chain, NITRO_RULES.signature] as readonly Rule[]
+  ).map(({ id }) => id),
 );
 
 /** The claims of an authentic document. */
 export function nitroClaims({ document }: NitroFinding): Readonly<Record<string, unknown>> {
-  const optional = (bytes: Uint8Array | undefined): string | null => (bytes === undefined ? null : toHex(bytes));
+  const optional = (bytes: Uint8Array | undefined): string | null =>
+    bytes === undefined ? null : toHex(bytes);
   return {
     moduleId: document.moduleId,
     timestamp: document.timestamp,

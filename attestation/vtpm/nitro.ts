@@ -44,7 +44,8 @@ const CHAIN_MAX = 8;
 
 /** @throws AttestationError malformed `cose_format` */
 export function parseNitroDocument(bytes: Uint8Array): NitroDocument {
-  if (bytes.length > NITRO_DOCUMENT_MAX) throw broken(`is ${bytes.length} bytes, at most ${NITRO_DOCUMENT_MAX}`);
+  if (bytes.length > NITRO_DOCUMENT_MAX)
+    throw broken(`is ${bytes.length} bytes, at most ${NITRO_DOCUMENT_MAX}`);
   try {
     return read(new Uint8Array(bytes));
   } catch (error) {

@@ -35,7 +35,9 @@ export interface PlatformEvidence {
 type Member = keyof PlatformEvidence;
 
 /** Names on the wire, and most bytes of each or of each in a list. */
-const MEMBERS: Readonly<Record<Member, { readonly name: string; readonly max: number; readonly list?: number }>> = {
+const MEMBERS: Readonly<
+  Record<Member, { readonly name: string; readonly max: number; readonly list?: number }>
+> = {
   hclReport: { name: 'hcl_report', max: 4096 },
   quote: { name: 'quote', max: 1024 },
   signature: { name: 'signature', max: 1024 },
@@ -52,13 +54,23 @@ const AK = ['akCertificate', 'akChain'] as const satisfies readonly Member[];
 const ENDORSEMENT = ['launchEndorsement', 'endorsementRoot'] as const satisfies readonly Member[];
 
 /** What each TEE must and may have. */
-const USES: Readonly<Record<CloudTee, readonly [required: readonly Member[], optional: readonly Member[]]>> = {
-  'azure-sev-snp': [['hclReport', ...TPM], [...AK, 'eventLog']],
-  'azure-tdx': [['hclReport', ...TPM], [...AK, 'eventLog']],
-  'aws-nitrotpm': [[], []],
-  'gcp-sev-snp': [[...TPM, ...AK, 'launchEndorsement'], ['endorsementRoot', 'eventLog']],
-  'gcp-tdx': [['launchEndorsement'], ['endorsementRoot']],
-};
+const USES: Readonly<Record<CloudTee, readonly [required: readonly Member[], optional: readonly Member[]]>> =
+  {
+    'azure-sev-snp': [
+      ['hclReport', ...TPM],
+      [...AK, 'eventLog'],
+    ],
+    'azure-tdx': [
+      ['hclReport', ...TPM],
+      [...AK, 'eventLog'],
+    ],
+    'aws-nitrotpm': [[], []],
+    'gcp-sev-snp': [
+      [...TPM, ...AK, 'launchEndorsement'],
+      ['endorsementRoot', 'eventLog'],
+    ],
+    'gcp-tdx': [['launchEndorsement'], ['endorsementRoot']],
+  };
 const PLATFORM_MAX = 256 * 1024;
 
 /** @throws AttestationError malformed_cbor, malformed_document */
@@ -77,7 +89,9 @@ export function readPlatform(tee: CloudTee, value: unknown): PlatformEvidence {
   const read = shapeReaders('malformed_evidence');
   return readMembers(tee, value ?? {}, 'malformed_evidence', (item, name, max) => {
     const text = read.string(item, name, 2 * max);
-    return name.startsWith('platform.pcrs') ? fromHex(text, name) : base64Either(text, name, 'malformed_base64');
+    return name.startsWith('platform.pcrs')
+      ? fromHex(text, name)
+      : base64Either(text, name, 'malformed_base64');
   });
 }
 
@@ -92,7 +106,12 @@ export function encodePlatform(evidence: PlatformEvidence): Uint8Array {
 
 type ReadBytes = (value: unknown, name: string, max: number) => Uint8Array;
 
-function readMembers(tee: CloudTee, value: unknown, code: AttestationCode, bytes: ReadBytes): PlatformEvidence {
+function readMembers(
+  tee: CloudTee,
+  value: unknown,
+  code: AttestationCode,
+  bytes: ReadBytes,
+): PlatformEvidence {
   const read = shapeReaders(code);
   const [required, optional] = USES[tee];
   const nameOf = (member: Member): string => MEMBERS[member].name;
@@ -100,16 +119,22 @@ function readMembers(tee: CloudTee, value: unknown, code: AttestationCode, bytes
   const readOne = (item: unknown, name: string, max: number): Uint8Array => {
     const found = bytes(item, name, max);
     if (found.length <= max) return new Uint8Array(found);
-    throw new AttestationError('malformed', code, `${name} is ${found.length} bytes, at most ${max} are read`);
+    throw new AttestationError(
+      'malformed',
+      code,
+      `${name} is ${found.length} bytes, at most ${max} are read`,
+    );
   };
-  const members = [...required, ...optional].flatMap((member): (readonly [Member, Uint8Array | Uint8Array[]])[] => {
-    const { name, max, list } = MEMBERS[member];
-    const item = given[name];
-    if (item === undefined) return [];
-    const where = `platform.${name}`;
-    if (list === undefined) return [[member, readOne(item, where, max)]];
-    const items = read.list(item, where, 1, list).map((each, i) => readOne(each, `${where}[${i}]`, max));
-    return [[member, items]];
-  });
+  const members = [...required, ...optional].flatMap(
+    (member): (readonly [Member, Uint8Array | Uint8Array[]])[] => {
+      const { name, max, list } = MEMBERS[member];
+      const item = given[name];
+      if (item === undefined) return [];
+      const where = `platform.${name}`;
+      if (list === undefined) return [[member, readOne(item, where, max)]];
+      const items = read.list(item, where, 1, list).map((each, i) => readOne(each, `${where}[${i}]`, max));
+      return [[member, items]];
+    },
+  );
   return Object.fromEntries(members) as PlatformEvidence;
 }

@@ -51,8 +51,7 @@ export async function checkTpm(
   const { selected, bank, clock, resetCount, restartCount, safe } = quote;
   const moment = `clock ${clock} ms, reset ${resetCount}, restart ${restartCount}${safe ? '' : ', not safe'}`;
   transcript.pass(TPM_RULES.form, `${quote.bytes.length} bytes, ${moment}`);
-  const signed =
-    key !== undefined && (await verifyQuoteSignature(quote, evidence.signature, key, keys));
+  const signed = key !== undefined && (await verifyQuoteSignature(quote, evidence.signature, key, keys));
   transcript.expect(
     TPM_RULES.signature,
     signed,
@@ -101,7 +100,8 @@ export function checkPcrs(
   }
   const missing = [...asked.keys()].filter((index) => !pcrs.has(index));
   if (rules.missing !== undefined) {
-    const text = missing.length === 0 ? `PCR ${[...asked.keys()].join(', ')}` : `PCR ${missing.join(', ')} lacks`;
+    const text =
+      missing.length === 0 ? `PCR ${[...asked.keys()].join(', ')}` : `PCR ${missing.join(', ')} lacks`;
     transcript.expect(rules.missing, missing.length === 0, text);
   }
   const wrong = [...asked].find(([index, accepted]) => {
@@ -112,7 +112,9 @@ export function checkPcrs(
   transcript.expect(
     rules.wrong,
     wrong === undefined,
-    wrong === undefined ? 'as expected' : `PCR ${wrong[0]} is ${actual === undefined ? 'not quoted' : toHex(actual)}`,
+    wrong === undefined
+      ? 'as expected'
+      : `PCR ${wrong[0]} is ${actual === undefined ? 'not quoted' : toHex(actual)}`,
     wrong === undefined
       ? {}
       : { expected: wrong[1].map(toHex).slice(0, 4).join(' or '), actual: actual && toHex(actual) },
@@ -133,7 +135,9 @@ async function checkTpmLog(
   }
   const events = parseTpmLog(new Uint8Array(log), quote.bank);
   const replayed = await replayTpmLog(events, quote.bank);
-  const wrong = [...replayed].find(([index, value]) => !equalBytes(value, pcrs.get(index) ?? new Uint8Array()));
+  const wrong = [...replayed].find(
+    ([index, value]) => !equalBytes(value, pcrs.get(index) ?? new Uint8Array()),
+  );
   transcript.expect(
     TPM_RULES.eventLog,
     wrong === undefined && replayed.size > 0,

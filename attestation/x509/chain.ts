@@ -5,7 +5,14 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Certificate } from './certificate.ts';
-import { caProblem, commonWindow, issuanceProblem, nameText, validityProblem, type TimeWindow } from './path.ts';
+import {
+  caProblem,
+  commonWindow,
+  issuanceProblem,
+  nameText,
+  validityProblem,
+  type TimeWindow,
+} from './path.ts';
 import { type KeyCache, verifySignedBy } from './signature.ts';
 
 /** More links than any vendor's chain has. */
@@ -35,7 +42,7 @@ export async function verifyChainTo(leaf: Certificate, options: ChainOptions): P
     expired: expiredOf(path, options.now),
     window: commonWindow(path, []),
   });
-  for (let at: Certificate = leaf; ; ) {
+  for (let at: Certificate = leaf; ;) {
     if (options.trusted.includes(toHex(sha256(at.raw)))) return finding(undefined);
     if (path.length > MAX_LINKS) return finding(`path is longer than ${MAX_LINKS} certificates`);
     const issuer = options.others.find(

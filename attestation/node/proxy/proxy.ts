@@ -134,8 +134,8 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 }
 
 function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
-  const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
-  return sealedUpstream(origin, { policy, memory, endorsements, now, connectTimeoutMs });
+  const { policy, memory, endorsements, vtpm, now, connectTimeoutMs = 10_000 } = options;
+  return sealedUpstream(origin, { policy, memory, endorsements, vtpm, now, connectTimeoutMs });
 }
 
 function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {

@@ -37,7 +37,7 @@ export interface Upstream {
 
 export function sealedUpstream(
   origin: string,
-  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now'> & {
+  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now' | 'vtpm'> & {
     readonly connectTimeoutMs: number;
   },
 ): Upstream {

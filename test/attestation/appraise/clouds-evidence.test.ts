@@ -2,7 +2,6 @@
 // its index gives, and what must fail beside it. Single bits are flipped in vtpm/azure.test.ts.
 
 import { describe, expect, test } from 'vitest';
-import { judgeCloudEvidence } from '../../../attestation/appraise/clouds-evidence.ts';
 import { type EvidenceResult, runEvidence } from '../../../attestation/appraise/evidence-contract.ts';
 import { toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import {
@@ -17,7 +16,7 @@ import { flipped } from '../../fixtures/attestation/cloud-documents.ts';
 import { haveVectors } from '../../fixtures/shared.ts';
 
 function run(input: string): Promise<EvidenceResult> {
-  return runEvidence(input, { clouds: async () => judgeCloudEvidence });
+  return runEvidence(input, { clouds: () => import('../../../attestation/appraise/clouds.ts') });
 }
 
 async function failures(input: string): Promise<(string | undefined)[]> {
@@ -52,7 +51,11 @@ describe.skipIf(!haveVectors)('Azure', () => {
       const { exitCode, output } = await run(input());
       expect(output.checks.filter(({ status }) => status === 'fail')).toEqual([]);
       expect(exitCode).toBe(0);
-      expect(output.claims).toMatchObject({ softwareRoot: 'paravisor', extraData: challenge, secureBoot: true });
+      expect(output.claims).toMatchObject({
+        softwareRoot: 'paravisor',
+        extraData: challenge,
+        secureBoot: true,
+      });
     });
 
     test('is refused before and after its window', async () => {
@@ -74,13 +77,17 @@ describe.skipIf(!haveVectors)('Azure', () => {
       const changed = async (values: AzureCapture['pcrs']) => failures(input({ parts: { pcrs: values } }));
       expect(await changed(pcrs.slice(0, 23))).toEqual(['tpm_quote']);
       expect(await changed(pcrs.toReversed())).toContain('tpm_pcr_digest');
-      expect(await changed(pcrs.map((value, i) => (i === 11 ? flipped(value, 5) : value)))).toContain('tpm_pcr_digest');
+      expect(await changed(pcrs.map((value, i) => (i === 11 ? flipped(value, 5) : value)))).toContain(
+        'tpm_pcr_digest',
+      );
     });
 
     test('judges PCRs by the policy', async () => {
       const pcr4 = toHex(azureCapture(name).pcrs[4] ?? new Uint8Array());
       expect((await run(input({ vtpm: { challenge, pcrs: { 4: pcr4 } } }))).exitCode).toBe(0);
-      expect(await failures(input({ vtpm: { challenge, pcrs: { 4: '00'.repeat(32) } } }))).toEqual(['tpm_pcr_policy']);
+      expect(await failures(input({ vtpm: { challenge, pcrs: { 4: '00'.repeat(32) } } }))).toEqual([
+        'tpm_pcr_policy',
+      ]);
     });
   });
 
@@ -137,11 +144,15 @@ describe.skipIf(!haveVectors)('Azure', () => {
       expect(await failures(azureInput(name, now, bare))).toEqual(['ak_certificate']);
       const unpinned = { parts: { akChain: akChain.slice(0, -1) }, vtpm: required };
       expect(await failures(azureInput(name, now, unpinned))).toEqual(['ak_certificate']);
-      expect(await failures(azureInput(name, '2027-06-08T00:00:00Z', { vtpm: required }))).toContain('ak_certificate');
+      expect(await failures(azureInput(name, '2027-06-08T00:00:00Z', { vtpm: required }))).toContain(
+        'ak_certificate',
+      );
       const other = { parts: { ...pick('tdx-userdata'), ...hclOf('tdx-userdata') }, vtpm: required };
       expect(await failures(azureInput(name, now, other))).toContain('ak_certificate');
       const absent = { parts: { akCertificate: undefined, akChain: undefined } };
-      expect(await failures(azureInput(name, now, { ...absent, vtpm: required }))).toEqual(['ak_certificate']);
+      expect(await failures(azureInput(name, now, { ...absent, vtpm: required }))).toEqual([
+        'ak_certificate',
+      ]);
       expect(await failures(azureInput(name, now, absent))).toEqual([]);
     });
 
@@ -160,7 +171,8 @@ describe.skipIf(!haveVectors)('Azure', () => {
   test('paravisor, secure boot and console as the policy asks', async () => {
     const ask = (vtpm: object): Promise<(string | undefined)[]> =>
       failures(azureInput('snp-genoa-v0json', '2026-01-24T00:00:00Z', { vtpm: { ...vtpm } }));
-    const known = 'f57dc09a507c6ecd82369bffb600f0003792f4d99bc26e985ec0c266fc34faf3706faf814c9e61065768a6ff917c89ae';
+    const known =
+      'f57dc09a507c6ecd82369bffb600f0003792f4d99bc26e985ec0c266fc34faf3706faf814c9e61065768a6ff917c89ae';
     expect(await ask({ paravisorMeasurements: [known], requireSecureBoot: true })).toEqual([]);
     expect(await ask({ paravisorMeasurements: ['00'.repeat(48)] })).toEqual(['paravisor_not_listed']);
     expect(await ask({ forbidConsole: true })).toEqual(['hcl_configuration']);
@@ -186,11 +198,16 @@ describe.skipIf(!haveVectors)('AWS', () => {
   test('the NitroTPM document is accepted with its nonce, as bytes of ASCII', async () => {
     const { exitCode, output } = await run(nitroInput(live(), LIVE, { vtpm: { nonce } }));
     expect(exitCode).toBe(0);
-    expect(output.claims).toMatchObject({ softwareRoot: 'hypervisor', moduleId: 'i-000fa553dad58a9f1-tpm0000000000000000' });
+    expect(output.claims).toMatchObject({
+      softwareRoot: 'hypervisor',
+      moduleId: 'i-000fa553dad58a9f1-tpm0000000000000000',
+    });
     // The same text as 32 raw bytes is another nonce.
     const raw = Buffer.from(nonce, 'hex').toString('ascii');
     expect(await failures(nitroInput(live(), LIVE, { vtpm: { nonce: raw } }))).toEqual(['nitro_challenge']);
-    expect(await failures(nitroInput(live(), LIVE, { vtpm: { userData: '00'.repeat(64) } }))).toEqual(['nitro_challenge']);
+    expect(await failures(nitroInput(live(), LIVE, { vtpm: { userData: '00'.repeat(64) } }))).toEqual([
+      'nitro_challenge',
+    ]);
   });
 
   test.each([
@@ -203,7 +220,9 @@ describe.skipIf(!haveVectors)('AWS', () => {
   });
 
   test('is as old as the policy allows', async () => {
-    expect(await failures(nitroInput(live(), LIVE, { vtpm: { maxDocumentAge: 60 } }))).toEqual(['nitro_window']);
+    expect(await failures(nitroInput(live(), LIVE, { vtpm: { maxDocumentAge: 60 } }))).toEqual([
+      'nitro_window',
+    ]);
     expect(await failures(nitroInput(live(), LIVE, { vtpm: { maxDocumentAge: 3600 } }))).toEqual([]);
   });
 
@@ -211,8 +230,12 @@ describe.skipIf(!haveVectors)('AWS', () => {
     const { output } = await run(nitroInput(live(), LIVE));
     const { pcrs } = output.claims as { readonly pcrs: Readonly<Record<string, string>> };
     const of = (index: number): string => pcrs[index] ?? '';
-    expect(await failures(nitroInput(live(), LIVE, { vtpm: { pcrs: { 4: of(4), 7: of(7), 12: of(12) } } }))).toEqual([]);
-    expect(await failures(nitroInput(live(), LIVE, { vtpm: { pcrs: { 4: of(4), 7: of(4) } } }))).toEqual(['nitro_pcr_policy']);
+    expect(
+      await failures(nitroInput(live(), LIVE, { vtpm: { pcrs: { 4: of(4), 7: of(7), 12: of(12) } } })),
+    ).toEqual([]);
+    expect(await failures(nitroInput(live(), LIVE, { vtpm: { pcrs: { 4: of(4), 7: of(4) } } }))).toEqual([
+      'nitro_pcr_policy',
+    ]);
   });
 
   test('an Enclave is accepted as one, and as no instance; in debug mode never', async () => {
@@ -227,7 +250,9 @@ describe.skipIf(!haveVectors)('AWS', () => {
 
   test.each(['enclave-production', 'enclave-debug'])('%s: foreign framing is refused', async (name) => {
     const framed = cloudBytes(`aws/${name}/framed.bin`);
-    const { exitCode, output } = await run(nitroInput(framed, '2025-12-25T14:00:00Z', { tee: 'aws-nitro-enclave' }));
+    const { exitCode, output } = await run(
+      nitroInput(framed, '2025-12-25T14:00:00Z', { tee: 'aws-nitro-enclave' }),
+    );
     expect([exitCode, output.code]).toEqual([30, 'cose_format']);
     const document = enclave(name);
     expect(await failures(nitroInput(Uint8Array.of(...document, 0), LIVE))).toEqual(['cose_format']);
@@ -235,14 +260,19 @@ describe.skipIf(!haveVectors)('AWS', () => {
   });
 
   test('another algorithm in the header', async () => {
-    expect(await failures(nitroInput(flipped(live(), 8 * 5), LIVE))).toEqual(expect.arrayContaining(['cose_alg']));
+    expect(await failures(nitroInput(flipped(live(), 8 * 5), LIVE))).toEqual(
+      expect.arrayContaining(['cose_alg']),
+    );
   });
 
   test('every byte flipped is refused', async () => {
     const document = live();
     for (let byte = 0; byte < document.length; byte++)
       // oxlint-disable-next-line no-await-in-loop -- one at a time: two cores are shared
-      expect(await failures(nitroInput(flipped(document, 8 * byte + (byte % 8)), LIVE)), `byte ${byte}`).not.toEqual([]);
+      expect(
+        await failures(nitroInput(flipped(document, 8 * byte + (byte % 8)), LIVE)),
+        `byte ${byte}`,
+      ).not.toEqual([]);
   });
 });
 

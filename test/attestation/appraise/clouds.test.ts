@@ -42,7 +42,9 @@ describe.each(TEES)('%s', (tee, root) => {
     expect(result).toMatchObject({ teeType: tee, softwareRoot: root, simulated: true });
     expect(result.build).toMatch(/^cloud build/);
     expect(result.transcript.filter(({ status }) => status === 'fail')).toEqual([]);
-    expect(explain({ result }).join('\n')).toContain(`the word of the cloud’s ${root.replace('vendor-', '')}`);
+    expect(explain({ result }).join('\n')).toContain(
+      `the word of the cloud’s ${root.replace('vendor-', '')}`,
+    );
   });
 
   test('is the same in CBOR', async () => {
@@ -53,7 +55,9 @@ describe.each(TEES)('%s', (tee, root) => {
   });
 
   test('[M25] is refused by its own code without the verifier of the clouds', async () => {
-    expect(await codes(judgeCloud(await cloudDocument(tee), { vtpm: undefined }))).toEqual(['vtpm_not_given']);
+    expect(await codes(judgeCloud(await cloudDocument(tee), { vtpm: undefined }))).toEqual([
+      'vtpm_not_given',
+    ]);
   });
 
   test('[M24] is refused by a policy of defaults, for its TEE and for whose word its software is', async () => {
@@ -62,13 +66,17 @@ describe.each(TEES)('%s', (tee, root) => {
     expect(found).toEqual(expect.arrayContaining(['tee_not_accepted', 'software_root_not_accepted']));
     const others = TEES.map(([, each]) => each).filter((each) => each !== root);
     const policy = { ...CLOUD_POLICY, softwareRoot: [...new Set(others)] };
-    expect(await codes(judgeCloud(await cloudDocument(tee), { policy }))).toEqual(['software_root_not_accepted']);
+    expect(await codes(judgeCloud(await cloudDocument(tee), { policy }))).toEqual([
+      'software_root_not_accepted',
+    ]);
   });
 
   test('is refused by the pinned roots, and other roots need a policy that allows simulation', async () => {
     const document = await cloudDocument(tee);
     expect(await codes(judgeCloud(document, { vtpm }))).toEqual(
-      expect.arrayContaining([tee === 'aws-nitrotpm' ? 'nitro_chain' : tee.endsWith('tdx') ? 'tdx_root_not_trusted' : 'snp_chain']),
+      expect.arrayContaining([
+        tee === 'aws-nitrotpm' ? 'nitro_chain' : tee.endsWith('tdx') ? 'tdx_root_not_trusted' : 'snp_chain',
+      ]),
     );
     const policy = parsePolicy(JSON.stringify(policyToJson(parsePolicy(CLOUD_POLICY))));
     expect(await codes(judgeCloud(document, { policy }))).toEqual(['simulated_refused']);
@@ -81,7 +89,9 @@ describe.each(TEES)('%s', (tee, root) => {
 
   test('with report_data of other claims is refused', async () => {
     const document = await cloudDocument(tee);
-    const other = await cloudDocument(tee, { claims: (claims) => ({ ...claims, issuedAt: claims.issuedAt + 1 }) });
+    const other = await cloudDocument(tee, {
+      claims: (claims) => ({ ...claims, issuedAt: claims.issuedAt + 1 }),
+    });
     const found = await codes(judgeCloud({ ...document, reportData: other.reportData }));
     expect(found.length).toBeGreaterThan(0);
   });
@@ -115,13 +125,19 @@ describe.each(TPM_TEES)('the quote of %s', (tee) => {
 
 describe('Azure', () => {
   test('policy: paravisor, secure boot, console, certificate of the attestation key', async () => {
-    const document = await cloudDocument('azure-sev-snp', { runtime: { secureBoot: false, consoleEnabled: true } });
+    const document = await cloudDocument('azure-sev-snp', {
+      runtime: { secureBoot: false, consoleEnabled: true },
+    });
     const withVtpm = (section: object): Promise<AttestationResult> =>
       judgeCloud(document, { policy: { ...CLOUD_POLICY, vtpm: section } });
-    expect(await codes(withVtpm({ paravisorMeasurements: ['00'.repeat(48)] }))).toEqual(['paravisor_not_listed']);
+    expect(await codes(withVtpm({ paravisorMeasurements: ['00'.repeat(48)] }))).toEqual([
+      'paravisor_not_listed',
+    ]);
     expect(await codes(withVtpm({ requireSecureBoot: true }))).toEqual(['hcl_configuration']);
     expect(await codes(withVtpm({ forbidConsole: true }))).toEqual(['hcl_configuration']);
-    expect((await withVtpm({ paravisorMeasurements: ['a5'.repeat(48)], akCertificate: 'required' })).build).toBeDefined();
+    expect(
+      (await withVtpm({ paravisorMeasurements: ['a5'.repeat(48)], akCertificate: 'required' })).build,
+    ).toBeDefined();
     const bare = await cloudDocument('azure-tdx');
     const policy = { ...CLOUD_POLICY, vtpm: { akCertificate: 'required' as const } };
     expect(await codes(judgeCloud(bare, { policy }))).toEqual(['ak_certificate']);
@@ -129,7 +145,9 @@ describe('Azure', () => {
 
   test('a section that cannot be read is an error of the policy', async () => {
     const policy = { ...CLOUD_POLICY, vtpm: { paravisor: true } } as unknown as typeof CLOUD_POLICY;
-    expect(await codes(judgeCloud(await cloudDocument('azure-sev-snp'), { policy }))).toEqual(['malformed_policy']);
+    expect(await codes(judgeCloud(await cloudDocument('azure-sev-snp'), { policy }))).toEqual([
+      'malformed_policy',
+    ]);
     expect(() => parsePolicy({ ...CLOUD_POLICY, vtpm: {} })).toThrow('vtpm is empty');
   });
 
@@ -151,7 +169,10 @@ describe('GCP', () => {
   test.each(['gcp-tdx', 'gcp-sev-snp'] as const)('%s: firmware that is not endorsed', async (tee) => {
     const { endorser } = await cloudHierarchies();
     const other = new Uint8Array(48).fill(8);
-    const launchEndorsement = await endorser.endorse({ tdx: [{ ramGib: 16, mrTd: other }], snp: [{ vcpus: 1, measurement: other }] });
+    const launchEndorsement = await endorser.endorse({
+      tdx: [{ ramGib: 16, mrTd: other }],
+      snp: [{ vcpus: 1, measurement: other }],
+    });
     const found = await codes(judgeCloud(await cloudDocument(tee, { platform: { launchEndorsement } })));
     expect(found).toContain('gce_endorsement_measurement');
     if (tee === 'gcp-tdx') expect(found).toContain('measurement_not_listed');
@@ -159,14 +180,26 @@ describe('GCP', () => {
 
   test('memory that the policy requires', async () => {
     const policy = { ...CLOUD_POLICY, vtpm: { ramGib: 32 } };
-    expect(await codes(judgeCloud(await cloudDocument('gcp-tdx'), { policy }))).toContain('gce_endorsement_ram');
-    expect((await judgeCloud(await cloudDocument('gcp-tdx'), { policy: { ...CLOUD_POLICY, vtpm: { ramGib: 16 } } })).build).toBeDefined();
+    expect(await codes(judgeCloud(await cloudDocument('gcp-tdx'), { policy }))).toContain(
+      'gce_endorsement_ram',
+    );
+    expect(
+      (
+        await judgeCloud(await cloudDocument('gcp-tdx'), {
+          policy: { ...CLOUD_POLICY, vtpm: { ramGib: 16 } },
+        })
+      ).build,
+    ).toBeDefined();
   });
 
   test('SNP without a trusted certificate of its TPM shows no software', async () => {
     const { amd } = await cloudHierarchies();
-    const found = await codes(judgeCloud(await cloudDocument('gcp-sev-snp', { platform: { akChain: [amd.ark] } })));
-    expect(found).toEqual(expect.arrayContaining(['ak_certificate', 'tpm_signature', 'measurement_not_listed']));
+    const found = await codes(
+      judgeCloud(await cloudDocument('gcp-sev-snp', { platform: { akChain: [amd.ark] } })),
+    );
+    expect(found).toEqual(
+      expect.arrayContaining(['ak_certificate', 'tpm_signature', 'measurement_not_listed']),
+    );
   });
 
   test('a reference value without MRTD is no reference value of bare TDX', async () => {
@@ -188,13 +221,19 @@ describe('AWS', () => {
       expect.arrayContaining(['nitro_challenge', 'claims_not_bound', 'report_data_contradiction']),
     );
     const document = await cloudDocument('aws-nitrotpm');
-    const report = await nitro.document({ pcrs: buildPcrs(48).slice(0, 16), userData: document.reportData, kind: 'enclave' });
+    const report = await nitro.document({
+      pcrs: buildPcrs(48).slice(0, 16),
+      userData: document.reportData,
+      kind: 'enclave',
+    });
     expect(await codes(judgeCloud({ ...document, report }))).toContain('nitro_kind');
   });
 
   test('a document is not read with endorsements, and only the clouds have a platform', async () => {
     const aws = JSON.parse(encodeDocument(await cloudDocument('aws-nitrotpm'))) as object;
-    const azure = JSON.parse(encodeDocument(await cloudDocument('azure-sev-snp'))) as { readonly platform: string };
+    const azure = JSON.parse(encodeDocument(await cloudDocument('azure-sev-snp'))) as {
+      readonly platform: string;
+    };
     expect(() => parseDocument({ ...aws, endorsements: {} } as never)).toThrow('endorsements are not read');
     expect(() => parseDocument({ ...azure, tee_type: 'sev-snp' } as never)).toThrow('only a cloud’s has');
     const stray = parseDocument({ ...aws, platform: azure.platform } as never);

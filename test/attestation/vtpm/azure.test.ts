@@ -18,10 +18,21 @@ const policy = decideVtpmPolicy({}, 'one');
 /** Codes of failing rules, or of the error, against the CPU report of the unchanged capture. */
 async function codesOf(capture: AzureCapture, changes: Partial<AzureCapture> = {}): Promise<string[]> {
   const report = capture.hclReport.subarray(32, 1216);
-  const cpu = { kind: 'snp', report, reportData: report.subarray(0x50, 0x90), measurement: report.subarray(0x90, 0xc0) } as const;
+  const cpu = {
+    kind: 'snp',
+    report,
+    reportData: report.subarray(0x50, 0x90),
+    measurement: report.subarray(0x90, 0xc0),
+  } as const;
   const transcript = new Transcript();
   try {
-    await checkAzure({ ...capture, ...changes }, cpu, policy, { now: new Date('2026-02-01'), keys }, transcript);
+    await checkAzure(
+      { ...capture, ...changes },
+      cpu,
+      policy,
+      { now: new Date('2026-02-01'), keys },
+      transcript,
+    );
   } catch (error) {
     if (error instanceof AttestationError) return [error.code];
     throw error;

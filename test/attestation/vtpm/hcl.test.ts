@@ -32,7 +32,12 @@ test.each<[string, (text: string) => string, string]>([
 
 test('of a TDX guest the TDREPORT is 1024 bytes, and zeros follow', () => {
   const zero = (size: number): Uint8Array => new Uint8Array(size);
-  const hwReport = encodeTdReport({ reportData: zero(64), tdAttributes: zero(8), mrTd: zero(48), rtmrs: zero(192) });
+  const hwReport = encodeTdReport({
+    reportData: zero(64),
+    tdAttributes: zero(8),
+    mrTd: zero(48),
+    rtmrs: zero(192),
+  });
   const report = encodeHclReport({ kind: 'tdx', hwReport, json: utf8(JSON_TEXT) });
   expect(parseHclReport(report).hwReport).toHaveLength(1024);
   expect(codeOf(() => parseHclReport(report.with(1215, 1)))).toBe('hcl_format');
