@@ -1,6 +1,6 @@
-// The parts of a cloud's verdict (composed by clouds.ts and clouds-evidence.ts): the CPU's verifier, and the rules
-// of paravisor, firmware endorsement or hypervisor on what its finding vouches for. A verdict has the checks of
-// both in one transcript, the CPU's first; values are authentic only where both are.
+// The parts of a cloud's verdict (composed by clouds.ts and clouds-evidence.ts): the CPU's verifier, and the
+// rules of paravisor, firmware endorsement or hypervisor on what its finding vouches for. A verdict has the
+// checks of both in one transcript, the CPU's first; values are authentic only where both are.
 
 import { isZero, toHex } from '../encoding/bytes.ts';
 import { checkLaunchEndorsement, GCE_PROVENANCE, type GceQuestion } from '../gcp/verify.ts';
@@ -36,13 +36,18 @@ export interface CpuFinding extends Hardware {
   readonly tdAttributes?: Uint8Array | undefined;
 }
 
+/** An SNP report, or a TD quote with its event log. */
+export interface CpuReport {
+  readonly report: Uint8Array;
+  readonly eventLog?: Uint8Array | undefined;
+}
+
 /** SNP by its VEK, or a TD quote by its collateral. @throws AttestationError as the verifiers do */
 export async function verifyCpu(
-  report: Uint8Array,
+  { report, eventLog }: CpuReport,
   endorsements: SnpEndorsements | TdxEndorsements | undefined,
   policies: { readonly snp: SnpPolicy | DecidedSnpPolicy; readonly tdx: TdxPolicy | DecidedTdxPolicy },
   context: VtpmContext & CloudContext,
-  eventLog?: Uint8Array,
 ): Promise<CpuFinding> {
   if (endorsements === undefined)
     throw refused('endorsements_missing', 'the evidence has no endorsements of its CPU');
@@ -58,9 +63,14 @@ export async function verifyCpu(
   const { body } = found.quote;
   const { transcript, accepted, authentic, window, claims } = found;
   const chip = typeof claims['ppid'] === 'string' ? claims['ppid'] : undefined;
+  const common = { transcript, accepted, authentic, product: undefined, chip, window, evidence: claims };
   return {
-    ...{ transcript, accepted, authentic, product: undefined, chip, window, evidence: claims },
-    ...{ kind: 'tdx', format: 'tdx', report, reportData: body.reportData, measurement: body.mrTd },
+    ...common,
+    kind: 'tdx',
+    format: 'tdx',
+    report,
+    reportData: body.reportData,
+    measurement: body.mrTd,
     tdAttributes: body.tdAttributes,
     rtmr: [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3],
   };
@@ -79,7 +89,7 @@ export async function judgeAzure(
     hclReport: platform.hclReport ?? new Uint8Array(),
     ak: akOf(platform),
   };
-  const found = await checkAzure(evidence, { ...cpu, rtmrs: cpu.rtmr }, policy, context, transcript);
+  const found = await checkAzure(evidence, { ...cpu, rtmrs: cpu.rtmr }, { policy, context }, transcript);
   const authentic = cpu.authentic && found.authentic;
   const said = found.runtime === undefined ? {} : runtimeClaims(found.runtime);
   return {
@@ -146,7 +156,7 @@ export async function judgeNitro(
   kind: 'nitrotpm' | 'enclave' = 'nitrotpm',
 ): Promise<Hardware> {
   const transcript = new Transcript();
-  const found = await checkNitro(report, kind, policy, context, transcript);
+  const found = await checkNitro(report, kind, { policy, context }, transcript);
   const { authentic, window, document } = found;
   if (!authentic) transcript.unauthenticated(NITRO_PROVENANCE);
   return {

@@ -1,5 +1,6 @@
 // Evidence of a cloud in the hermetic contract of `assay-verify evidence`: the CPU's evidence under its usual
-// names, `platform` beside it, or `document` for AWS. The policy has a part for each: `snp` or `tdx`, and `vtpm`.
+// names, `platform` beside it, or `document` for AWS. The policy has a part for each: `snp` or `tdx`, and
+// `vtpm`.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
 import { type CloudTee, isCloudTee } from '../protocol/document.ts';
@@ -80,10 +81,15 @@ async function judge(
   const judgeCloud = azure ? judgeAzure : judgeGcp;
   if (kind === 'snp') {
     const { report, ...endorsements } = snpEvidenceOf(given);
-    return judgeCloud(await verifyCpu(report, endorsements, parts, context), platform, parts.vtpm, context);
+    return judgeCloud(
+      await verifyCpu({ report }, endorsements, parts, context),
+      platform,
+      parts.vtpm,
+      context,
+    );
   }
   const { quote, collateral, eventLog } = tdxEvidenceOf(given);
-  const cpu = await verifyCpu(quote, collateral, parts, context, eventLog);
+  const cpu = await verifyCpu({ report: quote, eventLog }, collateral, parts, context);
   return judgeCloud(cpu, platform, parts.vtpm, context);
 }
 

@@ -1,6 +1,6 @@
-// The verifier of the clouds' evidence, entry of `@assay/attestation/vtpm`: what a caller hands to `verify` as
-// `vtpm`. Composes the CPU's verifier with the rules on TPM, paravisor, hypervisor and firmware endorsement; a
-// document of a cloud is refused without it. The index does not load it.
+// The verifier of the clouds' evidence, entry of `@assay/attestation/vtpm`: what a caller hands to `verify`
+// as `vtpm`. Composes the CPU's verifier with the rules on TPM, paravisor, hypervisor and firmware
+// endorsement; a document of a cloud is refused without it. The index does not load it.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
@@ -85,8 +85,8 @@ async function judge(judgement: Judgement): Promise<Hardware> {
 }
 
 /**
- * The CPU's part, by what the policy asks of it. Launch measurements are the cloud's here, and not the policy's
- * `measurements`: `vtpm.paravisorMeasurements` or an endorsement lists them.
+ * The CPU's part, by what the policy asks of it. Launch measurements are the cloud's here, and not the
+ * policy's `measurements`: `vtpm.paravisorMeasurements` or an endorsement lists them.
  */
 function cpuOf({ document, endorsements, policy, context }: Judgement): Promise<CpuFinding> {
   const chips = (bytes: number): readonly string[] | undefined =>
@@ -109,8 +109,8 @@ function cpuOf({ document, endorsements, policy, context }: Judgement): Promise<
     tcbStatus: policy.tcbStatus,
   };
   const decided = { snp: decideSnpPolicy(snp, { minimums: policy.minimumTcb }), tdx: decideTdxPolicy(tdx) };
-  const log = 'eventLog' in document ? document.eventLog : undefined;
-  return verifyCpu(document.report, endorsements, decided, context, log);
+  const { report, eventLog } = document;
+  return verifyCpu({ report, eventLog }, endorsements, decided, context);
 }
 
 function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {

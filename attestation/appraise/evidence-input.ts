@@ -73,7 +73,7 @@ export interface EvidenceVerifiers {
   readonly clouds?: (() => Promise<Clouds>) | undefined;
 }
 
-/** What `import('@assay/attestation/vtpm')` gives. */
+/** The module that `import('@assay/attestation/vtpm')` gives. */
 export interface Clouds {
   readonly vtpm: CloudVerifier;
   readonly judgeCloudEvidence: CloudEvidenceJudge;

@@ -58,7 +58,7 @@ export interface CloudVerifier {
   ): Promise<Hardware>;
 }
 
-/** What a cloud's verifier judges by besides the policy. */
+/** Clock, memory and key cache of a cloud's verifier. */
 export interface CloudContext {
   readonly now: Date;
   readonly memory?: RollbackMemory | undefined;

@@ -13,7 +13,7 @@ import {
   type ReleaseReference,
   type Releases,
 } from './policy-references.ts';
-import { readMinimumTcb } from './policy-minimums.ts';
+import { readMinimumTcb, readModels } from './policy-fields.ts';
 import {
   guestPolicyToJson,
   readGuestPolicy,
@@ -364,16 +364,6 @@ function readChannel(value: unknown): Policy['channel'] {
   if (value === 'certificate')
     throw malformed('malformed_policy', 'channel "certificate" cannot be chosen in a policy', { hint: 'it is weaker, and takes [allowCertificateChannel] in code' }); // prettier-ignore
   return read.oneOf(value, 'channel', ['exporter', 'sealed']);
-}
-
-function readModels(value: unknown): ReadonlyMap<string, string> {
-  const ids = typeof value === 'object' && value !== null ? Object.keys(value) : [];
-  const object = read.object(value, 'models', [], ids);
-  if (ids.length === 0 || ids.length > LIST_MAX)
-    throw malformed('malformed_policy', `models has ${ids.length} entries, expected 1 to ${LIST_MAX}`);
-  if (ids.some((id) => id === '' || id === '*'))
-    throw malformed('malformed_policy', 'models has an entry for "" or "*", which no model can have as id');
-  return new Map(ids.map((id) => [id, hex(object[id], `models[${JSON.stringify(id)}]`, 32)]));
 }
 
 function readTees(value: unknown): readonly RealTee[] {

@@ -1,6 +1,6 @@
-// Whose word "known software" rests on. A CPU measures what it starts: where that is our image, no one else is
-// asked. Where it is a cloud's firmware or paravisor, or a TPM that the host emulates, that party says what
-// booted, and a policy has to accept it by name.
+// Whose word "known software" rests on. A CPU measures what it starts: where that is our image, no one else
+// is asked. Where it is a cloud's firmware or paravisor, or a TPM that the host emulates, that party says
+// what booted, and a policy has to accept it by name.
 
 import type { TeeType } from '../protocol/document.ts';
 

@@ -1,5 +1,5 @@
-// The event log of a TPM (TCG PC Client Platform Firmware Profile 1.06 §10), which is the CCEL's format with 24
-// PCRs. No proof by itself: it explains quoted PCRs that it replays to. Events that are never extended can
+// The event log of a TPM (TCG PC Client Platform Firmware Profile 1.06 §10), which is the CCEL's format with
+// 24 PCRs. No proof by itself: it explains quoted PCRs that it replays to. Events that are never extended can
 // say where the firmware's reference values are (SP800-155 Event3); they are a place to look, and no claim.
 
 import { sha256 } from '@noble/hashes/sha2.js';
@@ -90,7 +90,7 @@ function readLocator(data: Uint8Array): ManifestLocator {
     const bytes = take(take(1)[0] ?? 0);
     return fromUtf8(bytes.at(-1) === 0 ? bytes.subarray(0, -1) : bytes, 'text', 'malformed_event_log');
   };
-  const [, , , firmwareMaker = ''] = [text(), text(), text(), text()];
+  const [, , , firmwareMaker] = [text(), text(), text(), text()];
   number();
   const firmwareVersion = text();
   const kind = number();

@@ -1,10 +1,10 @@
 // Google's launch endorsement of the firmware its confidential VMs start with: protobuf
 // `{1 serialized_uefi_golden, 2 signature}` around the golden measurement. The signature is over the bytes as
-// received, so nothing is ever encoded again. Refused: a field twice, an unknown field outside the signature,
-// groups, varints of more than ten bytes or not the shortest, lengths past the end. Unknown fields under the
-// signature are Google's own and change no known one: they are counted.
+// received, so that they are never encoded again. Refused: a field twice, an unknown field outside the
+// signature, groups, varints of more than ten bytes or not the shortest, lengths past the end. Unknown fields
+// under the signature are Google's own and change no known one: they are counted.
 
-import { AttestationError, malformed } from '../transcript/errors.ts';
+import { type AttestationError, malformed } from '../transcript/errors.ts';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
 
 export const LAUNCH_ENDORSEMENT_MAX = 64 * 1024;

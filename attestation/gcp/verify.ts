@@ -1,5 +1,5 @@
-// Judges Google's launch endorsement (G1 to G5): its certificate leads to the pinned root, its signature is the
-// one form Google makes, and it lists the firmware the CPU measured. It vouches for the firmware, which
+// Judges Google's launch endorsement (G1 to G5): its certificate leads to the pinned root, its signature is
+// the one form Google makes, and it lists the firmware the CPU measured. It vouches for the firmware, which
 // measures what it boots; that is Google's word for known software, and not the CPU's.
 
 import { sha256 } from '@noble/hashes/sha2.js';

@@ -1,7 +1,7 @@
-// Fake TPM-rooted evidence in the real wire formats: a TPM's quotes with a certified attestation key, Azure's HCL
-// report around a CPU report, Nitro documents, Google's launch endorsement. Real algorithms, locally made keys.
-// For laptops, CI and users' tests of their failure paths. A verifier takes it only where its roots are replaced
-// in code. Wrong values are written as given.
+// Fake TPM-rooted evidence in the real wire formats: a TPM's quotes with a certified attestation key, Azure's
+// HCL report around a CPU report, Nitro documents, Google's launch endorsement. Real algorithms, locally made
+// keys. For laptops, CI and users' tests of their failure paths. A verifier takes it only where its roots are
+// replaced in code. Wrong values are written as given.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, toBase64Url, toHex, utf8, viewOf } from '../encoding/bytes.ts';
@@ -190,7 +190,7 @@ function sized(bytes: Uint8Array): Uint8Array {
   return concatBytes(big(bytes.length, 2), bytes);
 }
 
-/** What the paravisor says in its runtime JSON. */
+/** Fields of the paravisor's runtime JSON. */
 export interface SimulatedRuntime {
   /** Modulus of HCLAkPub. */
   readonly modulus: Uint8Array;
@@ -324,7 +324,7 @@ export async function createSimulatedNitro({ now }: { readonly now: Date }): Pro
   };
 }
 
-/** What a launch endorsement lists, and how it is signed. */
+/** The list of a launch endorsement, and how it is signed. */
 export interface SimulatedEndorsementFields {
   readonly tdx?: readonly { readonly ramGib: number; readonly mrTd: Uint8Array }[] | undefined;
   readonly snp?: readonly { readonly vcpus: number; readonly measurement: Uint8Array }[] | undefined;

@@ -150,7 +150,8 @@ export const ATTESTATION_CODES = {
   snp_chip_not_listed: 'the chip is not on the list of chips',
   snp_report_data: 'REPORT_DATA is not the value expected',
   // TPM-rooted evidence of the clouds, rules V, Z, N, K (attestation/vtpm/rules.ts)
-  vtpm_not_given: 'the evidence is of a cloud’s TPM, and the verifier of @assay/attestation/vtpm was not handed over',
+  vtpm_not_given:
+    'the evidence is of a cloud’s TPM, and the verifier of @assay/attestation/vtpm was not handed over',
   tpm_magic: 'a quote does not begin with the magic and type that only a TPM signs',
   tpm_quote: 'a quote or its list of PCR values is not of the form the TPM specification gives',
   tpm_signature: 'the quote is not signed by the attestation key',
@@ -188,8 +189,10 @@ export const ATTESTATION_CODES = {
   // Google's launch endorsement, rules G (attestation/gcp/rules.ts)
   gce_endorsement_missing: 'the evidence has no launch endorsement of its firmware',
   gce_endorsement_form: 'the launch endorsement has a field twice, an unsigned unknown one, or lacks one',
-  gce_endorsement_certificate: 'the certificate of the launch endorsement is not of the pinned root, or not valid now',
-  gce_endorsement_signature: 'the launch endorsement is not signed with RSASSA-PSS, SHA-256 and a salt of 32 bytes',
+  gce_endorsement_certificate:
+    'the certificate of the launch endorsement is not of the pinned root, or not valid now',
+  gce_endorsement_signature:
+    'the launch endorsement is not signed with RSASSA-PSS, SHA-256 and a salt of 32 bytes',
   gce_endorsement_measurement: 'the measured firmware is not one the launch endorsement lists',
   gce_endorsement_ram: 'the launch endorsement is not for the memory required',
   // core (see protocol.md)

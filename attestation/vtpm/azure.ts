@@ -1,7 +1,7 @@
-// The part of an Azure confidential VM's evidence that is not the CPU's: the paravisor's HCL report, the TPM it
-// emulates, and the certificate of that TPM's key. The chain of belief: the CPU signs the hash of the runtime
-// JSON, the JSON names the attestation key, the key signs the PCRs. What booted is the paravisor's word: it
-// measures the guest, and the CPU measured only the paravisor.
+// The part of an Azure confidential VM's evidence that is not the CPU's: the paravisor's HCL report, the TPM
+// it emulates, and the certificate of that TPM's key. The chain of belief: the CPU signs the hash of the
+// runtime JSON, the JSON names the attestation key, the key signs the PCRs. What booted is the paravisor's
+// word: it measures the guest, and the CPU measured only the paravisor.
 
 import { concatBytes, equalBytes, toHex } from '../encoding/bytes.ts';
 import { decodeLayout } from '../encoding/layout.ts';
@@ -15,7 +15,7 @@ import {
   type HclRuntime,
   parseHclReport,
   readHclRuntime,
-  reportDataOf,
+  hclReportData,
   TD_REPORT,
   TD_REPORT_BYTES,
 } from './hcl.ts';
@@ -32,7 +32,7 @@ export interface AzureEvidence extends TpmEvidence {
 /** The fields of the CPU's evidence that the HCL report repeats. */
 export interface CpuFields {
   readonly kind: 'snp' | 'tdx';
-  /** The SNP report as received; of a TD quote, nothing is compared by it. */
+  /** The SNP report as received; of a TD quote, its fields below are compared instead. */
   readonly report: Uint8Array;
   readonly reportData: Uint8Array;
   /** MEASUREMENT or MRTD, 48 bytes. */
@@ -49,6 +49,12 @@ export interface VtpmContext {
   readonly keys?: KeyCache | undefined;
 }
 
+/** By what evidence is judged. */
+export interface VtpmJudgement {
+  readonly policy: DecidedVtpmPolicy;
+  readonly context: VtpmContext;
+}
+
 export interface AzureFinding {
   readonly tpm: TpmFinding;
   readonly runtime: HclRuntime | undefined;
@@ -62,8 +68,7 @@ export interface AzureFinding {
 export async function checkAzure(
   evidence: AzureEvidence,
   cpu: CpuFields,
-  policy: DecidedVtpmPolicy,
-  context: VtpmContext,
+  { policy, context }: VtpmJudgement,
   transcript: Transcript,
 ): Promise<AzureFinding> {
   const hcl = parseHclReport(new Uint8Array(evidence.hclReport));
@@ -74,7 +79,7 @@ export async function checkAzure(
   });
   transcript.pass(AZURE_RULES.length, `${evidence.hclReport.length} bytes`);
   const repeated = checkRepeated(hcl, cpu, transcript);
-  const expected = await reportDataOf(hcl);
+  const expected = await hclReportData(hcl);
   const hashed = equalBytes(expected, cpu.reportData);
   transcript.expect(AZURE_RULES.hash, hashed, `REPORT_DATA ${toHex(cpu.reportData)}`, {
     expected: toHex(expected),
@@ -197,7 +202,7 @@ export function tpmClaims({ quote, pcrs }: TpmFinding): Readonly<Record<string, 
   };
 }
 
-/** What the paravisor says of the VM. */
+/** The paravisor's word about the VM. */
 export function runtimeClaims(runtime: HclRuntime): Readonly<Record<string, unknown>> {
   const { secureBoot, consoleEnabled, tpmEnabled, tpmPersisted, vmUniqueId, userData } = runtime;
   const said = { secureBoot, consoleEnabled, tpmEnabled, tpmPersisted, vmUniqueId };

@@ -1,5 +1,5 @@
-// Base64 as Azure's tools write it: base64url without padding mostly, standard with padding in some. Each text
-// is one of the two, canonically encoded.
+// Base64 as Azure's tools write it: base64url without padding mostly, standard with padding in some. Each
+// text is one of the two, canonically encoded.
 
 import { fromBase64, fromBase64Url } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';

@@ -1,5 +1,5 @@
 // A forward reader of CBOR (RFC 8949 §3) for documents that are not canonical as a whole: heads are of the
-// shortest form, one map may be of indefinite length, and nothing is built that the caller did not ask for.
+// shortest form, one map may be of indefinite length, and only values that the caller asks for are built.
 
 import { fromUtf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';

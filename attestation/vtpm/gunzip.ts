@@ -1,7 +1,7 @@
-// One gzip member (RFC 1952) of DEFLATE (RFC 1951), inflated to a bound. Own code: the platforms' inflaters take
-// several members and stop silently before trailing bytes, and here what is refused matters as much as what is
-// read. Refused: reserved flags, a second member or any byte after the first, a wrong CRC or size, codes that
-// are over-subscribed or incomplete, distances before the start.
+// One gzip member (RFC 1952) of DEFLATE (RFC 1951), inflated to a bound. Own code: the platforms' inflaters
+// take several members and stop silently before trailing bytes, and here what is refused matters as much as
+// what is read. Refused: reserved flags, a second member or any byte after the first, a wrong CRC or size,
+// codes that are over-subscribed or incomplete, distances before the start.
 
 import { concatBytes } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';

@@ -76,13 +76,13 @@ export function parseHclReport(bytes: Uint8Array): HclReport {
 }
 
 /** Hash of the JSON, zero-padded to 64 bytes: what the CPU's REPORT_DATA must be. */
-export async function reportDataOf({ hash, json }: HclReport): Promise<Uint8Array> {
+export async function hclReportData({ hash, json }: HclReport): Promise<Uint8Array> {
   const padded = new Uint8Array(64);
   padded.set(new Uint8Array(await crypto.subtle.digest(hash, json as BufferSource)));
   return padded;
 }
 
-/** What the paravisor says of the VM; believed only once the CPU signed its hash. */
+/** The paravisor's word about the VM; believed only once the CPU signed its hash. */
 export interface HclRuntime {
   readonly attestationKey: PublicKeyInfo;
   readonly secureBoot: boolean;

@@ -30,7 +30,8 @@ export interface InitDataDigests {
 
 /**
  * The digests of init data, from its bytes as they are.
- * @throws AttestationError malformed `initdata_format`, `initdata_version`, `initdata_algorithm`; `input_too_large`
+ * @throws AttestationError malformed `initdata_format`, `initdata_version`, `initdata_algorithm`;
+ * `input_too_large`
  * @example const { hostData } = await measureInitData(await readFile('initdata.toml'));
  */
 export async function measureInitData(toml: Uint8Array): Promise<InitDataDigests> {

@@ -1,5 +1,5 @@
 // Judges a Nitro document (N1 to N10): form, header, chain to the pinned root, signature, kind, windows, what
-// it answers, and PCRs. Nothing of it is believed before chain and signature hold. The hypervisor makes the
+// it answers, and PCRs. It is believed once chain and signature hold. The hypervisor makes the
 // whole document: it is its word about the instance, and no CPU signed it.
 
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
@@ -9,7 +9,7 @@ import { type ChainFinding, verifyChainTo } from '../x509/chain.ts';
 import type { TimeWindow } from '../x509/path.ts';
 import type { PublicKeyInfo } from '../x509/public-key.ts';
 import { verifyEcdsaRaw } from '../x509/signature.ts';
-import type { VtpmContext } from './azure.ts';
+import type { VtpmJudgement } from './azure.ts';
 import { describeNonce, type NitroDocument, type NitroKind, parseNitroDocument } from './nitro.ts';
 import type { DecidedVtpmPolicy } from './policy.ts';
 import { NITRO_ROOT, trustedDigests } from './roots.ts';
@@ -27,8 +27,7 @@ export interface NitroFinding {
 export async function checkNitro(
   bytes: Uint8Array,
   kind: NitroKind,
-  policy: DecidedVtpmPolicy,
-  context: VtpmContext,
+  { policy, context }: VtpmJudgement,
   transcript: Transcript,
 ): Promise<NitroFinding> {
   const document = parseNitroDocument(bytes);

@@ -1,7 +1,7 @@
-// The member `platform` of a cloud's document, and of evidence given to `assay-verify evidence`: what the guest's
-// TPM and firmware say beside the CPU's report. In a document it is one map of canonical CBOR with text keys; in
-// evidence JSON the same names, bytes as base64, PCRs as hex. Closed: unknown members, members that the TEE has
-// no use for and sizes over the bounds are refused.
+// The member `platform` of a cloud's document, and of evidence given to `assay-verify evidence`: what the
+// guest's TPM and firmware say beside the CPU's report. In a document it is one map of canonical CBOR with
+// text keys; in evidence JSON the same names, bytes as base64, PCRs as hex. Closed: unknown members, members
+// that the TEE has no use for and sizes over the bounds are refused.
 
 import { fromHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
@@ -13,7 +13,7 @@ import { AK_CHAIN_MAX } from './ak-certificate.ts';
 import { base64Either } from './base64-either.ts';
 import { PCR_COUNT } from './quote.ts';
 
-/** What a cloud's guest presents beside the report of its CPU. */
+/** Evidence that a cloud's guest presents beside the report of its CPU. */
 export interface PlatformEvidence {
   /** Azure: the HCL report, 2600 bytes. */
   readonly hclReport?: Uint8Array | undefined;
@@ -36,7 +36,7 @@ type Member = keyof PlatformEvidence;
 
 /** Names on the wire, and most bytes of each or of each in a list. */
 const MEMBERS: Readonly<
-  Record<Member, { readonly name: string; readonly max: number; readonly list?: number }>
+  Record<Member, { readonly name: string; readonly max: number; readonly list?: number | undefined }>
 > = {
   hclReport: { name: 'hcl_report', max: 4096 },
   quote: { name: 'quote', max: 1024 },
@@ -51,9 +51,8 @@ const MEMBERS: Readonly<
 const NAMES = Object.keys(MEMBERS) as readonly Member[];
 const TPM = ['quote', 'signature', 'pcrs'] as const satisfies readonly Member[];
 const AK = ['akCertificate', 'akChain'] as const satisfies readonly Member[];
-const ENDORSEMENT = ['launchEndorsement', 'endorsementRoot'] as const satisfies readonly Member[];
 
-/** What each TEE must and may have. */
+/** Members that each TEE must and may have. */
 const USES: Readonly<Record<CloudTee, readonly [required: readonly Member[], optional: readonly Member[]]>> =
   {
     'azure-sev-snp': [
@@ -95,7 +94,7 @@ export function readPlatform(tee: CloudTee, value: unknown): PlatformEvidence {
   });
 }
 
-/** What a guest writes into its document. */
+/** Bytes of the member `platform` of a document. */
 export function encodePlatform(evidence: PlatformEvidence): Uint8Array {
   const members = NAMES.flatMap((member): (readonly [string, Cbor])[] => {
     const value = evidence[member];
@@ -136,5 +135,5 @@ function readMembers(
       return [[member, items]];
     },
   );
-  return Object.fromEntries(members) as PlatformEvidence;
+  return Object.fromEntries(members);
 }

@@ -1,6 +1,6 @@
 // The demands of a relying party on TPM-rooted evidence: the section `vtpm` of the appraisal policy, and the
-// part `vtpm` of a policy for one piece of evidence. A closed JSON shape; hex in either case. An absent key is
-// a visible skip in the transcript, except that an Enclave in debug mode and a NitroTPM document with a
+// part `vtpm` of a policy for one piece of evidence. A closed JSON shape; hex in either case. An absent key
+// is a visible skip in the transcript, except that an Enclave in debug mode and a NitroTPM document with a
 // command line from outside (PCR12) are refused whatever the policy says.
 
 import { fromHex } from '../encoding/bytes.ts';
@@ -29,7 +29,7 @@ export interface VtpmSection {
 export interface VtpmPolicy extends VtpmSection {
   /** PCR index → accepted values. */
   readonly pcrs?: Readonly<Record<string, string | readonly string[]>> | undefined;
-  /** What extraData of the quote must be, all of it. */
+  /** Bytes that extraData of the quote must be, all of them. */
   readonly challenge?: string | undefined;
   /** `user_data` and `nonce` of a Nitro document, as bytes: an ASCII text is given by the hex of its ASCII. */
   readonly userData?: string | undefined;

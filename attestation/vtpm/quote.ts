@@ -102,7 +102,7 @@ export function pcrsOf(quote: TpmQuote, values: readonly Uint8Array[]): Readonly
   return new Map(selected.map((index, i) => [index, values[all ? index : i] ?? new Uint8Array()]));
 }
 
-/** What pcrDigest must be for these values. */
+/** The pcrDigest of these values. */
 export function digestOfPcrs(values: ReadonlyMap<number, Uint8Array>): Uint8Array {
   const ascending = [...values].toSorted(([a], [b]) => a - b);
   return sha256(concatBytes(...ascending.map(([, value]) => value)));

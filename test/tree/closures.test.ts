@@ -60,14 +60,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 470,
-    lines: 64_800,
+    files: 471,
+    lines: 65_100,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 291,
-    lines: 41_400,
+    files: 292,
+    lines: 41_550,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -79,20 +79,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 113,
-    lines: 18_200,
+    files: 115,
+    lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
-    lines: 14_200,
+    files: 88,
+    lines: 14_600,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 67,
-    lines: 11_450,
+    files: 69,
+    lines: 11_850,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

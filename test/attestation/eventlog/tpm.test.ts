@@ -1,7 +1,7 @@
-// Event logs of TPMs: real ones of GCE parse and replay in both banks; a written one replays to its PCRs, with its
-// startup locality; locators of SP800-155 events are read and never extended.
+// Event logs of TPMs: real ones of GCE parse and replay in both banks; a written one replays to its PCRs,
+// with its startup locality; locators of SP800-155 events are read and never extended.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
@@ -78,7 +78,7 @@ describe.skipIf(!haveVectors)('logs of GCE', () => {
     expect(events).toHaveLength(116);
     const pcrs = await replayTpmLog(events, bank);
     expect([...pcrs.keys()].toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14]);
-    // One separator and nothing else.
+    // One separator alone.
     if (bank === 'SHA-256')
       expect(toHex(pcrs.get(3) ?? new Uint8Array())).toBe(
         '3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969',

@@ -1,5 +1,5 @@
-// RTMR0 to RTMR2 of a genuine GCP TDX quote of June 2026, recomputed from the digests of its firmware and image
-// (shared/reference/clouds.md §1.2); and what changes with memory and disks.
+// RTMR0 to RTMR2 of a genuine GCP TDX quote of June 2026, recomputed from the digests of its firmware and
+// image (shared/reference/clouds.md §1.2); and what changes with memory and disks.
 
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';

@@ -1,7 +1,7 @@
-// Google's launch endorsement, made by an own PKI because no genuine object could be obtained: accepted whole, and
-// refused with flips, fields unknown or twice, another salt, PKCS #1 v1.5, another root or clock.
+// Google's launch endorsement, made by an own PKI because no genuine object could be obtained: accepted
+// whole, and refused with flips, fields unknown or twice, another salt, PKCS #1 v1.5, another root or clock.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { concatBytes } from '../../../attestation/encoding/bytes.ts';
 import { parseLaunchEndorsement } from '../../../attestation/gcp/endorsement.ts';

@@ -1,5 +1,5 @@
-// Every single bit of a real HCL report, of its quote, signature and PCR values: all refused. And the codes of the
-// forms a HCL report can break.
+// Every single bit of a real HCL report, of its quote, signature and PCR values: all refused. And the codes
+// of the forms a HCL report can break.
 
 import { describe, expect, test } from 'vitest';
 import { viewOf } from '../../../attestation/encoding/bytes.ts';
@@ -29,8 +29,7 @@ async function codesOf(capture: AzureCapture, changes: Partial<AzureCapture> = {
     await checkAzure(
       { ...capture, ...changes },
       cpu,
-      policy,
-      { now: new Date('2026-02-01'), keys },
+      { policy, context: { now: new Date('2026-02-01'), keys } },
       transcript,
     );
   } catch (error) {

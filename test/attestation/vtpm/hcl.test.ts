@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { fromUtf8, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { encodeHclReport, encodeRuntime, encodeTdReport } from '../../../attestation/simulated/tpm.ts';
-import { parseHclReport, readHclRuntime, reportDataOf } from '../../../attestation/vtpm/hcl.ts';
+import { parseHclReport, readHclRuntime, hclReportData } from '../../../attestation/vtpm/hcl.ts';
 import { azureCapture } from '../../fixtures/attestation/cloud-vectors.ts';
 import { codeOf } from '../../fixtures/refusal.ts';
 import { haveVectors } from '../../fixtures/shared.ts';
@@ -49,7 +49,7 @@ test.each([
   [3, 64],
 ])('hash type %i fills %i of the 64 bytes', async (hashType, size) => {
   const report = encodeHclReport({ kind: 'snp', hwReport: new Uint8Array(1184), json: utf8(JSON_TEXT) });
-  const data = await reportDataOf(parseHclReport(report.with(1228, hashType)));
+  const data = await hclReportData(parseHclReport(report.with(1228, hashType)));
   expect(data).toHaveLength(64);
   expect(data.subarray(size).every((byte) => byte === 0)).toBe(true);
   expect(data.subarray(0, size).some((byte) => byte !== 0)).toBe(true);

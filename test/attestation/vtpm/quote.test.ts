@@ -1,7 +1,7 @@
 // TPM quotes: real ones whole, and each departure of form; signatures in the forms that TPM stacks write.
 
-import fc from 'fast-check';
 import { readFileSync } from 'node:fs';
+import * as fc from 'fast-check';
 import { beforeAll, expect, test } from 'vitest';
 import { concatBytes, fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { generateEcKey, signRaw } from '../../../attestation/simulated/issue.ts';

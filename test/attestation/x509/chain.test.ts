@@ -1,4 +1,5 @@
-// Paths from a leaf to a root that is pinned by its digest: in any order, and refused at the link that is wrong.
+// Paths from a leaf to a root that is pinned by its digest: in any order, and refused at the link that is
+// wrong.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -51,7 +52,8 @@ test('a root is trusted by its digest, and not for being carried along', async (
 });
 
 test('a name is no signature', async () => {
-  // The other CA has the same names and other keys; the key identifier tells it apart, so it is not even tried.
+  // The other CA has the same names and other keys; the key identifier tells it apart, so it is not even
+  // tried.
   expect((await follow([other.intermediate, other.root], other.root)).problem).toMatch(/is not there$/);
   const forged = flipped(ca.intermediate, 8 * (ca.intermediate.length - 1));
   expect((await follow([forged, ca.root])).problem).toBe('"One CA" is not signed by "One root"');
