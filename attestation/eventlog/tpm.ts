@@ -70,7 +70,7 @@ export interface ManifestLocator {
   readonly locator: { readonly kind: 'uri' | 'variable'; readonly text: string };
 }
 
-/** The locators a log announces, in its order; never extended, so never vouched for. @throws malformed_event_log */
+/** Locators that a log announces: never extended, so never vouched for. @throws malformed_event_log */
 export function manifestLocators(events: readonly CcEvent[]): readonly ManifestLocator[] {
   return events
     .filter(({ type, data }) => type === EV_NO_ACTION && equalBytes(data.subarray(0, 16), SP800_155))

@@ -1,6 +1,5 @@
-// The root part as a process: `node attestd/main.js SOCKET GID FOLDER`. Started by the guest's init as uid 0
-// without capabilities. Prints `ready` once it listens, and no more; ends with status 1 when it cannot
-// listen.
+// The root part as a process: `node attestd/main.js SOCKET GID FOLDER`. Started by the guest's init as uid 0 without capabilities.
+// Prints `ready` once it listens, and no more; ends with status 1 when it cannot listen.
 
 import { serveAttestd } from './serve.ts';
 import { kernelTsmFs } from './tsm.ts';

@@ -1,8 +1,7 @@
-// The root part of the appliance and its client. Only root may use configfs-tsm, and the API server does not
-// run as root: a small process without capabilities owns the TSM and answers, on a unix socket, the file
-// operations tsm.ts needs and no others. One request per connection: a JSON line, answered by a JSON line.
-// Refuses every name except our own report folders and the attributes of the kernel's interface (Linux
-// Documentation/ABI/testing/configfs-tsm), and every size the kernel would refuse.
+// The root part of the appliance and its client. Only root may use configfs-tsm, and the API server does not run as root: a small
+// process without capabilities owns the TSM and answers, on a unix socket, the file operations tsm.ts needs and no others.
+// One request per connection: a JSON line, answered by a JSON line. Refuses every name except our own report folders and the
+// attributes of the kernel's interface (Linux Documentation/ABI/testing/configfs-tsm), and every size the kernel would refuse.
 
 import { chmod, chown, unlink } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';

@@ -1,9 +1,9 @@
-// Collects reports from the kernel's configfs-tsm (Linux 6.7+, Documentation/ABI/testing/configfs-tsm;
-// behaviour as observed on 6.12). One directory per request: two writers in one would silently get each
-// other's report. A write is stored when its file is closed and errors at close are not delivered, so
-// `generation` is compared before any output is used, and the report must carry the very report_data that was
-// asked for. Refuses: another provider than the one configured, a generation that is not ours, outputs over
-// 32 KiB. ENOTTY and ENXIO are final: the driver wiped its key after an error, or is not there.
+// Collects reports from the kernel's configfs-tsm (Linux 6.7+, Documentation/ABI/testing/configfs-tsm; behaviour as observed
+// on 6.12). One directory per request: two writers in one would silently get each other's report. A write is stored when its
+// file is closed and errors at close are not delivered, so `generation` is compared before any output is used, and the
+// report must carry the very report_data that was asked for.
+// Refuses: another provider than the one configured, a generation that is not ours, outputs over 32 KiB. ENOTTY and ENXIO
+// are final: the driver wiped its key after an error, or is not there.
 
 import { constants } from 'node:fs';
 import { mkdir, open, rmdir } from 'node:fs/promises';

@@ -1,7 +1,6 @@
-// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's
-// definition). Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p
-// 1 mean the whole vocabulary. The same seed, parameters and logits give the same token. Costs one or two
-// passes over the vocabulary, never a full sort.
+// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's definition).
+// Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
+// The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
 
 import type { Sampling } from '../../seam/engine.ts';
 
@@ -33,8 +32,7 @@ export function createSampler(
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
-  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits
-  // would touch them all.
+  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
   const changed: number[] = [];
   const before: number[] = [];
 
@@ -96,9 +94,8 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
 }
 
 /**
- * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached
- * when the free draw was refused, which with a free draw accepted first gives the same distribution as
- * masking from the start.
+ * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached when the free
+ * draw was refused, which with a free draw accepted first gives the same distribution as masking from the start.
  */
 function pickFiltered(
   logits: Float32Array,
@@ -265,9 +262,8 @@ function nucleus(
 const halfPowers = Float64Array.from({ length: 1024 }, (_, i) => 2 ** (-i - 0.5));
 
 /**
- * e^x for x ≤ 0 to within 1e-8 of its value, three times as fast as Math.exp, which is most of what a draw
- * from a large vocabulary costs: 2^(−k − ½) · 2^t with |t| ≤ ½, by the Taylor series of degree 7. Under
- * e^−690, and of NaN, 0.
+ * e^x for x ≤ 0 to within 1e-8 of its value, three times as fast as Math.exp, which is most of what a draw from a large
+ * vocabulary costs: 2^(−k − ½) · 2^t with |t| ≤ ½, by the Taylor series of degree 7. Under e^−690, and of NaN, 0.
  */
 export function expOf(exponent: number): number {
   const y = exponent * Math.LOG2E;
