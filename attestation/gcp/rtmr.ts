@@ -109,7 +109,7 @@ function bootOrder(entries: number): Uint8Array {
 
 const HOB_BASE = 0x80_9000n;
 const HOB_BYTES = 584;
-/** Start and length of what the firmware's metadata lists, in its order, accepted before the firmware runs. */
+/** Start and length of what the firmware's metadata lists, in its order: accepted before it runs. */
 const ACCEPTED = [
   ['ffe20000', '1e0000'],
   ['ffe00000', '20000'],

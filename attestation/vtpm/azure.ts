@@ -60,7 +60,7 @@ export interface AzureFinding {
   readonly runtime: HclRuntime | undefined;
   /** Of the attestation key's certificates, where there are any. */
   readonly window: TimeWindow | undefined;
-  /** The paravisor said it and its TPM signed it; whether the CPU vouches for the paravisor is the CPU's part. */
+  /** The paravisor said it and its TPM signed it; whether the CPU vouches for that is judged apart. */
   readonly authentic: boolean;
 }
 

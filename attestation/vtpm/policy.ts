@@ -31,7 +31,7 @@ export interface VtpmPolicy extends VtpmSection {
   readonly pcrs?: Readonly<Record<string, string | readonly string[]>> | undefined;
   /** Bytes that extraData of the quote must be, all of them. */
   readonly challenge?: string | undefined;
-  /** `user_data` and `nonce` of a Nitro document, as bytes: an ASCII text is given by the hex of its ASCII. */
+  /** `user_data` and `nonce` of a Nitro document, as bytes: ASCII text is given as hex of its bytes. */
   readonly userData?: string | undefined;
   readonly nonce?: string | undefined;
 }

@@ -80,13 +80,13 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   client: {
     entry: PROCESSES.client,
     files: 115,
-    lines: 18_500,
+    lines: 18_650,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 88,
-    lines: 14_600,
+    lines: 14_700,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

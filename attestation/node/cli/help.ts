@@ -82,7 +82,7 @@ const SEAL = `assay-verify seal https://HOST[:PORT] [options]: judges evidence f
 
   --json                   {key, key_id, receipt_key, models, issued_at, expires} on stdout, when it was accepted:
                            for clients in other languages, which seal by themselves
-  --timeout SECONDS        for the connection; default 30
+  --timeout SECONDS        for the connection and for the evidence, each; default 30
   A policy file must say "channel": "sealed".
 
 ${ACCEPT}

@@ -135,7 +135,16 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 
 function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
   const { policy, memory, endorsements, vtpm, now, connectTimeoutMs = 10_000 } = options;
-  return sealedUpstream(origin, { policy, memory, endorsements, vtpm, now, connectTimeoutMs });
+  const { attestTimeoutMs: evidenceTimeout } = options;
+  return sealedUpstream(origin, {
+    policy,
+    memory,
+    endorsements,
+    vtpm,
+    now,
+    connectTimeoutMs,
+    evidenceTimeout,
+  });
 }
 
 function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
