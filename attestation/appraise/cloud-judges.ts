@@ -3,6 +3,7 @@
 // checks of both in one transcript, the CPU's first; values are authentic only where both are.
 
 import { isZero, toHex } from '../encoding/bytes.ts';
+import { endorsementClaims } from '../gcp/endorsement.ts';
 import { checkLaunchEndorsement, GCE_PROVENANCE, type GceQuestion } from '../gcp/verify.ts';
 import type { SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
 import type { DecidedSnpPolicy, SnpPolicy } from '../snp/policy.ts';
@@ -122,7 +123,12 @@ export async function judgeGcp(
       provenance: GCE_PROVENANCE,
       windows: [gce.window],
     });
-    return { ...hardware, endorsedFirmware: gce.endorsed };
+    const claims = gce.endorsed ? endorsementClaims(gce.endorsement) : {};
+    return {
+      ...hardware,
+      endorsedFirmware: gce.endorsed,
+      evidence: authentic ? { ...cpu.evidence, ...claims } : {},
+    };
   }
   const ak = akOf(platform);
   const asked = {

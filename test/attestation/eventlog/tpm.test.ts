@@ -3,7 +3,6 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
 import {
@@ -13,7 +12,7 @@ import {
   tpmEventContent,
 } from '../../../attestation/eventlog/tpm.ts';
 import { cloudBytes } from '../../fixtures/attestation/cloud-vectors.ts';
-import { logHeader, tpmEvent } from '../../fixtures/attestation/tpm-log.ts';
+import { logHeader, sha256Of, tpmEvent } from '../../fixtures/attestation/tpm-log.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 import { haveVectors } from '../../fixtures/shared.ts';
 
@@ -28,8 +27,8 @@ test('replays each PCR from its own start', async () => {
     tpmEvent(17, 4, SEPARATOR),
   );
   const pcrs = await replayTpmLog(parseTpmLog(log, 'SHA-256'), 'SHA-256');
-  const digest = sha256(SEPARATOR);
-  const extended = (start: Uint8Array): string => toHex(sha256(concatBytes(start, digest)));
+  const digest = sha256Of(SEPARATOR);
+  const extended = (start: Uint8Array): string => toHex(sha256Of(concatBytes(start, digest)));
   expect([...pcrs].map(([index, value]) => [index, toHex(value)])).toEqual([
     [0, extended(new Uint8Array(32).with(31, 3))],
     [7, extended(new Uint8Array(32))],

@@ -1,7 +1,6 @@
 // Paths from a leaf to a root that is pinned by its digest: in any order, and refused at the link that is
 // wrong.
 
-import { sha256 } from '@noble/hashes/sha2.js';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { generateEcKey } from '../../../attestation/simulated/issue.ts';
@@ -12,6 +11,7 @@ import { type ChainFinding, verifyChainTo } from '../../../attestation/x509/chai
 import { parsePem } from '../../../attestation/x509/pem.ts';
 import { cloudBytes } from '../../fixtures/attestation/cloud-vectors.ts';
 import { flipped } from '../../fixtures/attestation/cloud-documents.ts';
+import { sha256Of } from '../../fixtures/attestation/tpm-log.ts';
 import { haveVectors } from '../../fixtures/shared.ts';
 
 const now = new Date('2026-06-01T00:00:00Z');
@@ -28,7 +28,7 @@ beforeAll(async () => {
 });
 
 function follow(ders: readonly Uint8Array[], root = ca.root, at = now): Promise<ChainFinding> {
-  const trusted = [toHex(sha256(root))];
+  const trusted = [toHex(sha256Of(root))];
   return verifyChainTo(leaf, { others: ders.map((der) => parseCertificate(der)), trusted, now: at });
 }
 
@@ -63,7 +63,7 @@ test('a leaf is no CA', async () => {
   const key = await generateEcKey('P-256');
   const below = parseCertificate(await ca.issueLeaf(key.spki, FROM, UNTIL));
   const child = { ...below, issuer: below.subject, authorityKeyId: undefined };
-  const trusted = [toHex(sha256(ca.root))];
+  const trusted = [toHex(sha256Of(ca.root))];
   const others = [leaf, ...[ca.intermediate, ca.root].map((der) => parseCertificate(der))];
   const found = await verifyChainTo(child, { others, trusted, now });
   expect(found.problem).toBe('"One leaf": basicConstraints does not say CA');
@@ -90,6 +90,6 @@ describe.skipIf(!haveVectors)('pinned roots', () => {
     const [root = new Uint8Array()] = parsePem(
       new TextDecoder().decode(cloudBytes('aws/roots/nitro_root_g1.pem')),
     );
-    expect(toHex(sha256(root))).toBe(NITRO_ROOT);
+    expect(toHex(sha256Of(root))).toBe(NITRO_ROOT);
   });
 });
