@@ -1,5 +1,5 @@
-// The part of docs/formats.md on evidence of the clouds: the member `platform` of their documents, and their input
-// and policy of `assay-verify evidence`. A test compares the keys with those the verifier reads.
+// The part of docs/formats.md on evidence of the clouds: the member `platform` of their documents, their
+// input and policy of `assay-verify evidence`. A test compares the keys with those the verifier reads.
 
 /** Name, form, TEEs, meaning. */
 const PLATFORM: readonly (readonly [string, string, string, string])[] = [

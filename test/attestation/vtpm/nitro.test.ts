@@ -53,9 +53,15 @@ test('is read whole', async () => {
   expect(codeOf(() => parseNitroDocument(around(payload())))).toBe('accepted');
 });
 
-const without = (key: string) => (fields: [string, unknown][]) => fields.filter(([name]) => name !== key);
-const having = (key: string, value: unknown) => (fields: [string, unknown][]) =>
-  fields.map(([name, old]) => [name, name === key ? value : old] as const);
+type Fields = [string, unknown][];
+
+function without(key: string) {
+  return (fields: Fields): Fields => fields.filter(([name]) => name !== key);
+}
+
+function having(key: string, value: unknown) {
+  return (fields: Fields): Fields => fields.map(([name, old]) => [name, name === key ? value : old]);
+}
 
 test.each<[string, () => Uint8Array]>([
   ['a key twice', () => payload((fields) => [...fields, ['nonce', null]])],

@@ -7,7 +7,10 @@ import { encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import { decodePlatform, encodePlatform, readPlatform } from '../../../attestation/vtpm/platform.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
-const bytes = (size: number): Uint8Array => new Uint8Array(size).fill(0xfb);
+function bytes(size: number): Uint8Array {
+  return new Uint8Array(size).fill(0xfb);
+}
+
 const AZURE = {
   hclReport: bytes(2600),
   quote: bytes(145),
