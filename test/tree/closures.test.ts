@@ -60,8 +60,9 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 471,
-    lines: 65_100,
+    // The console is read as a file: four files that find and serve it.
+    files: 476,
+    lines: 65_550,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -79,14 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 115,
-    lines: 18_650,
+    files: 116,
+    lines: 18_750,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 88,
-    lines: 14_700,
+    lines: 14_650,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
+  },
+  'browser, the console': {
+    entry: PROCESSES.console,
+    files: 106,
+    lines: 17_150,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
