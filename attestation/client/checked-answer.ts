@@ -15,12 +15,15 @@ import type { ReceiptSequence } from '../receipts/sequence.ts';
 import { StreamCheck } from '../receipts/stream-check.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { sha256Digest } from './asking.ts';
+import type { HeldBytes, HeldShare } from './held-bytes.ts';
 import type { ReceiptRecord, ReceiptSettings, ReceiptVerdict } from './receipt-options.ts';
 
 export interface AnswerContext<E> {
   readonly expected: ExpectedAnswer;
   readonly options: ReceiptSettings<E>;
   readonly sequence: ReceiptSequence;
+  /** Shared by all answers of one fetch or proxy. */
+  readonly held: HeldBytes;
   readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody'>;
 }
 
@@ -35,12 +38,15 @@ export interface ArrivedAnswer {
 export class CheckedAnswer<E> {
   readonly #context: AnswerContext<E>;
   readonly #arrived: ArrivedAnswer;
+  readonly #share: HeldShare;
   readonly #received: Uint8Array[] = [];
+  #receivedBytes = 0;
   verdict: ReceiptVerdict = { state: 'pending' };
 
   constructor(context: AnswerContext<E>, arrived: ArrivedAnswer) {
     this.#context = context;
     this.#arrived = arrived;
+    this.#share = context.held.share();
   }
 
   /** @throws AttestationError receipt_… where bytes must not be handed on, or no end be seen */
@@ -51,6 +57,8 @@ export class CheckedAnswer<E> {
     } catch (error) {
       if (error instanceof AttestationError) this.verdict = { state: 'refused', code: error.code };
       throw error;
+    } finally {
+      this.#share.release();
     }
   }
 
@@ -62,16 +70,18 @@ export class CheckedAnswer<E> {
       onFinal: (opened, salt) => this.#accept(opened, salt, check.wholeBytes),
     });
     for await (const bytes of this.#arrived.body) {
-      if (this.#context.options.keepContent === true) this.#received.push(bytes);
-      yield* await check.push(bytes);
+      this.#keep(bytes);
+      const passed = await check.push(bytes);
+      this.#share.hold(this.#receivedBytes + check.heldBytes);
+      yield* passed;
     }
     yield* await check.end();
   }
 
   async #whole(): Promise<Uint8Array> {
     const { receipt, salt } = headerReceipt(this.#arrived);
-    const body = await collected(this.#arrived.body);
-    if (this.#context.options.keepContent === true) this.#received.push(body);
+    const body = await collected(this.#arrived.body, this.#share);
+    this.#keep(body);
     const opened = await checkAnswer(receipt, salt, sha256Digest(body), this.#context.expected);
     const { status, end } = opened.receipt.outcome;
     if (status !== this.#arrived.status || status >= 400 !== (end === 'error'))
@@ -80,6 +90,12 @@ export class CheckedAnswer<E> {
     if (usage !== undefined) checkUsage(opened.receipt, usage);
     await this.#accept(opened, salt);
     return body;
+  }
+
+  #keep(bytes: Uint8Array): void {
+    if (this.#context.options.keepContent !== true) return;
+    this.#received.push(bytes);
+    this.#receivedBytes += bytes.length;
   }
 
   async #accept(
@@ -96,15 +112,20 @@ export class CheckedAnswer<E> {
     try {
       await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
     } catch (cause) {
-      // No throw of a fetch: SDKs send again after one.
-      throw new AttestationError('internal', 'internal', NOT_KEPT, { cause });
+      // Not as the sink threw it: a fetch that throws is sent again, and this request ran.
+      throw new AttestationError(
+        'internal',
+        'receipt_unkept',
+        'the receipt of the answer could not be kept',
+        {
+          cause,
+        },
+      );
     }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
 }
-
-const NOT_KEPT = 'the receipt of the answer could not be kept';
 
 /** A connection that broke behind its header: the request ran. */
 export function brokenOff(cause: unknown): AttestationError {
@@ -141,9 +162,14 @@ function headerReceipt({ header }: ArrivedAnswer): {
   }
 }
 
-async function collected(body: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+async function collected(body: AsyncIterable<Uint8Array>, share: HeldShare): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of body) pieces.push(piece);
+  let length = 0;
+  for await (const piece of body) {
+    length += piece.length;
+    share.hold(length);
+    pieces.push(piece);
+  }
   return concatBytes(...pieces);
 }
 
@@ -214,7 +240,8 @@ function noted<E>(answer: Response, checked: CheckedAnswer<E>): Response {
 
 /** The answer for a refusal before the first byte. */
 function refusalResponse({ code, message }: AttestationError, make: MakeResponse): Response {
-  const text = code.startsWith('receipt_') ? `receipt refused: ${message}` : message;
+  const text =
+    code.startsWith('receipt_') && code !== 'receipt_unkept' ? `receipt refused: ${message}` : message;
   const error = { message: text, type: 'attestation_error', param: null, code };
   return make(JSON.stringify({ error }), {
     status: 502,

@@ -12,6 +12,8 @@ import { openReceipt, receiptDigest } from './receipt.ts';
 export interface ExpectedAnswer {
   /** Claim 6 of the evidence of this connection. */
   readonly receiptKey: Uint8Array;
+  /** Of verified replicas that may have answered in its place. */
+  readonly replicaKeys?: readonly Uint8Array[] | undefined;
   /** Undefined: not compared, as through a router or offline. Then the nonce is needed. */
   readonly channel: ReceiptChannel | undefined;
   /** Model id → SHA-256 in hex, as the evidence shows them; undefined: not compared. */
@@ -28,7 +30,8 @@ export interface ExpectedAnswer {
 
 /** Every receipt of an answer must show this. @throws AttestationError refused receipt_… */
 export function checkReceipt(receipt: Receipt, expected: ExpectedAnswer): void {
-  requireSame('receipt_key', 'receipt_key', receipt.receiptKey, expected.receiptKey);
+  if (expected.replicaKeys?.some((key) => equalBytes(key, receipt.receiptKey)) !== true)
+    requireSame('receipt_key', 'receipt_key', receipt.receiptKey, expected.receiptKey);
   if (expected.nonce === undefined) {
     if (expected.channel === undefined)
       throw refused('receipt_nonce', 'without evidence of this connection a nonce is needed');

@@ -45,6 +45,7 @@ export class StreamCheck {
   #withheld: Uint8Array[] = [];
   /** Responses have come to their end; `failed`: to one that tells of an error. */
   #covered: { readonly failed: boolean } | undefined;
+  #withheldBytes = 0;
   #usage: ReportedUsage | undefined;
   /** Its events have names, as in all streams of one dialect or in none. */
   #named: boolean | undefined;
@@ -63,6 +64,11 @@ export class StreamCheck {
   /** Bytes that arrived in whole events and comments. */
   get wholeBytes(): number {
     return this.#splitter.taken;
+  }
+
+  /** Bytes of an event that is not whole, and of an end that waits for its receipt. */
+  get heldBytes(): number {
+    return this.#splitter.heldBytes + this.#withheldBytes;
   }
 
   /** The bytes to hand on. @throws AttestationError receipt_… */
@@ -89,15 +95,20 @@ export class StreamCheck {
   async #take(block: StreamBlock, passed: Uint8Array[]): Promise<void> {
     if (block.kind === 'assay') {
       await this.#comment(block.words);
-      if (this.#final !== undefined) passed.push(...this.#withheld.splice(0));
+      if (this.#final !== undefined) {
+        passed.push(...this.#withheld.splice(0));
+        this.#withheldBytes = 0;
+      }
       return;
     }
     if (block.kind === 'event') {
       if (this.#final !== undefined) this.#last(block.name, block.data, this.#final.receipt);
       else this.#event(block.name, block.data);
     }
-    if (this.#covered !== undefined && this.#final === undefined) this.#withheld.push(block.bytes);
-    else passed.push(block.bytes);
+    if (this.#covered !== undefined && this.#final === undefined) {
+      this.#withheld.push(block.bytes);
+      this.#withheldBytes += block.bytes.length;
+    } else passed.push(block.bytes);
   }
 
   #event(name: string, data: string): void {

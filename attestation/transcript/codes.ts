@@ -21,6 +21,7 @@ export const ATTESTATION_CODES = {
   unsupported_tee: 'the evidence is of a TEE this verifier does not know',
   wrong_usage: 'the command line or a file it names cannot be used',
   input_too_large: 'an input is over its stated size limit',
+  held_too_much: 'bodies that must be held whole are over the limit of all of them together',
   malformed_record: 'a job record is not of the form its version gives, or its fields contradict each other',
   record_signature: 'a job record is not signed by the key it names',
   record_key: 'the evidence beside a job record binds another key than the one that signed it',
@@ -38,6 +39,7 @@ export const ATTESTATION_CODES = {
   receipt_usage: 'a receipt and the answer report different numbers of tokens',
   receipt_truncated: 'an answer was broken off before its last receipt, or before its end',
   receipt_sequence: 'a receipt does not follow the one before it in its chain',
+  receipt_unkept: 'a receipt holds, and could not be kept where it was to be',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
   malformed_launch:
@@ -242,7 +244,10 @@ export const ATTESTATION_CODES = {
   sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
   sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
   sealed_unsupported:
-    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, a secure context, or X-Wing on either end',
+  sealed_keys: 'the list of X-Wing keys is not signed by the receipt key of the boot, or is of another key',
+  sealed_replicas:
+    'the replicas of one sealed request do not show one digest of its model, or none can be had',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

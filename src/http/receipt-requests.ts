@@ -7,7 +7,7 @@ import type { ReceiptChannel } from '@assay/attestation/receipt';
 import type { AnswerReceipt, ReceiptAsk } from '../receipts/answer.ts';
 import { ApiError } from '../base/errors.ts';
 import { refuse } from '../base/shape.ts';
-import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
+import type { ConnectionPins } from './connection-pins.ts';
 import type { ReceiptService } from './deps.ts';
 import type { Route } from './route.ts';
 import { sealedConnectionOf } from './sealed-connections.ts';
@@ -30,15 +30,20 @@ export function openAnswerReceipt(
   return receipts.open({
     ask: receiptAsk(request.headers),
     caller: exchange.principal.owner,
-    channel: channelOf(sealedConnectionOf(socket)?.digest, connectionPins.evidenceOf(socket)),
+    channel: receiptChannelOf(socket, connectionPins),
     method: request.method,
     path: request.url,
   });
 }
 
 /** Key 7 of a receipt: the sealed request itself, or the evidence its connection was shown. */
-function channelOf(sealed: Uint8Array | undefined, shown: ShownEvidence | undefined): ReceiptChannel {
+export function receiptChannelOf(
+  socket: object,
+  connectionPins: Pick<ConnectionPins, 'evidenceOf'>,
+): ReceiptChannel {
+  const sealed = sealedConnectionOf(socket)?.digest;
   if (sealed !== undefined) return { kind: 'sealed', request: sealed };
+  const shown = connectionPins.evidenceOf(socket);
   return shown === undefined ? { kind: 'none' } : { kind: 'attested', ...shown };
 }
 

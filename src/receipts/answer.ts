@@ -1,15 +1,13 @@
 // The receipt of one answer in the making: opened with the request, begun when the engine begins to work,
-// sealed once, at the answer's end, whatever that is. It holds hashes, never a text. The salt comes in last,
-// so the hashes run while the answer does.
+// sealed once, at the answer's end, whatever that is. It holds hashes, and of a text no more than the last
+// few kilobytes, until they are hashed. The salt comes in last, so the hashes run while the answer does.
 
 import { createHash, randomBytes, type Hash } from 'node:crypto';
 import {
-  commitment,
   type CommittedField,
   digestOfParts,
   logitBiasBytes,
   type Receipt,
-  receiptDigest,
   type ReceiptChannel,
   type ReceiptEnd,
   type ReceiptEngine,
@@ -18,8 +16,10 @@ import {
   stopBytes,
 } from '@assay/attestation/receipt';
 import type { Chains } from './chains.ts';
+import { Commitments } from './commitments.ts';
 import type { KeptReceipt } from './kept.ts';
 import { AnswerOutput } from './output.ts';
+import { TextHash } from './text-hash.ts';
 
 /** How a client asked, by its headers. */
 export interface ReceiptAsk {
@@ -87,10 +87,11 @@ export class AnswerReceipt {
   readonly ask: ReceiptAsk;
   readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
+  readonly #commitments = new Commitments(this.salt);
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;
   readonly #body: Hash = createHash('sha256');
-  readonly #transcript: Hash = createHash('sha256');
+  readonly #transcript = new TextHash();
   #events = 0;
   #checkpoints = 0;
   #lastCheckpoint: Uint8Array | undefined;
@@ -161,7 +162,7 @@ export class AnswerReceipt {
       outcome: { ...this.#soFar(200), end: null },
     });
     this.#checkpoints += 1;
-    this.#lastCheckpoint = receiptDigest(bytes);
+    this.#lastCheckpoint = sha256(bytes);
     return bytes;
   }
 
@@ -195,7 +196,7 @@ export class AnswerReceipt {
         lastCheckpoint: this.#lastCheckpoint,
         auditHead: this.#issuer.auditHead(),
       });
-      sealed = { bytes, digest: receiptDigest(bytes) };
+      sealed = { bytes, digest: sha256(bytes) };
       return sealed.digest;
     });
     if (sealed === undefined) throw new TypeError('a receipt was to be sealed');
@@ -217,12 +218,12 @@ export class AnswerReceipt {
   }
 
   #soFar(status: number) {
-    const transcript = new Uint8Array(this.#transcript.copy().digest());
+    const transcript = this.#transcript.soFar();
     return {
       status,
       transcript: this.#commit('transcript', transcript),
       events: this.#events,
-      choices: this.output.choices(this.salt),
+      choices: this.output.choices(this.#commitments),
     };
   }
 
@@ -231,7 +232,7 @@ export class AnswerReceipt {
     const { seed, stop, logitBias, grammar, ...given } = this.#sampling;
     const numbers = { ...given, ...withoutMinusZero(given) };
     const committed = (field: CommittedField, bytes: string | Uint8Array): Uint8Array =>
-      this.#commit(field, new Uint8Array(createHash('sha256').update(bytes).digest()));
+      this.#commit(field, sha256(bytes));
     return {
       ...numbers,
       seed: seed ?? this.#seed,
@@ -243,8 +244,12 @@ export class AnswerReceipt {
   }
 
   #commit(field: CommittedField, digest: Uint8Array): Uint8Array {
-    return commitment(this.salt, field, digest);
+    return this.#commitments.of(field, digest);
   }
+}
+
+function sha256(bytes: string | Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest());
 }
 
 /** The numbers a caller gave: JSON knows -0, and a receipt does not. */

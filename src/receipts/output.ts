@@ -1,16 +1,13 @@
 // The output of an answer as its receipt commits to it: of each choice the text the engine gave, in order,
 // and the digest of its tokens. Above 16 choices there is one entry for all.
 
-import { createHash, type Hash } from 'node:crypto';
-import {
-  commitment,
-  digestOfParts,
-  MAX_RECEIPT_CHOICES,
-  type ReceiptChoice,
-} from '@assay/attestation/receipt';
+import { createHash } from 'node:crypto';
+import { digestOfParts, MAX_RECEIPT_CHOICES, type ReceiptChoice } from '@assay/attestation/receipt';
+import type { Commitments } from './commitments.ts';
+import { TextHash } from './text-hash.ts';
 
 interface Written {
-  text: Hash | null;
+  text: TextHash | null;
   textDigest: Uint8Array;
   finishReason: string | null;
   tokens: number;
@@ -26,7 +23,7 @@ export class AnswerOutput {
 
   text(index: number, text: string): void {
     const choice = this.#at(index);
-    choice.text ??= createHash('sha256');
+    choice.text ??= new TextHash();
     choice.text.update(text);
   }
 
@@ -40,7 +37,7 @@ export class AnswerOutput {
     },
   ): void {
     const choice = this.#at(index);
-    choice.textDigest = choice.text === null ? NO_TEXT : new Uint8Array(choice.text.digest());
+    choice.textDigest = choice.text === null ? NO_TEXT : choice.text.digest();
     choice.text = null;
     choice.finishReason = finish.reason;
     choice.tokens = finish.tokens;
@@ -48,14 +45,14 @@ export class AnswerOutput {
   }
 
   /** As far as it was written. */
-  choices(salt: Uint8Array): readonly ReceiptChoice[] {
+  choices(commitments: Commitments): readonly ReceiptChoice[] {
     if (this.#choices.length <= MAX_RECEIPT_CHOICES)
       return this.#choices.map((choice, index) => ({
         index,
         finishReason: choice.finishReason,
         tokens: choice.tokens,
-        outputTokens: commitment(salt, 'outputTokens', choice.tokensDigest, index),
-        outputText: commitment(salt, 'outputText', textOf(choice), index),
+        outputTokens: commitments.of('outputTokens', choice.tokensDigest, index),
+        outputText: commitments.of('outputText', textOf(choice), index),
       }));
     const all = (of: (choice: Written) => Uint8Array): Uint8Array => digestOfParts(this.#choices.map(of));
     return [
@@ -63,12 +60,11 @@ export class AnswerOutput {
         index: 0,
         finishReason: null,
         tokens: this.#choices.reduce((sum, { tokens }) => sum + tokens, 0),
-        outputTokens: commitment(
-          salt,
+        outputTokens: commitments.of(
           'outputTokens',
           all(({ tokensDigest }) => tokensDigest),
         ),
-        outputText: commitment(salt, 'outputText', all(textOf)),
+        outputText: commitments.of('outputText', all(textOf)),
       },
     ];
   }
@@ -88,7 +84,7 @@ export class AnswerOutput {
 }
 
 function textOf({ text, textDigest }: Written): Uint8Array {
-  return text === null ? textDigest : new Uint8Array(text.copy().digest());
+  return text === null ? textDigest : text.soFar();
 }
 
 function digest(bytes: Uint8Array): Uint8Array {

@@ -58,7 +58,7 @@ const entry = fileURLToPath(new URL('../../attestation/index.ts', import.meta.ur
 /** Imported when asked for: the hints of a refusal. */
 const ON_DEMAND = ['./hints.ts'];
 /** A page that splits loads this much before it can verify. */
-const GOAL_GZIP_BYTES = 61_100;
+const GOAL_GZIP_BYTES = 62_000;
 /** All of it in one file, for a page that does not split. */
 const ONE_FILE_GZIP_BYTES = 63_700;
 

@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 476,
-    lines: 65_550,
+    files: 490,
+    lines: 67_200,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 292,
-    lines: 41_550,
+    files: 299,
+    lines: 42_200,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,20 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 116,
-    lines: 18_750,
+    files: 128,
+    lines: 19_900,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 88,
-    lines: 14_650,
+    files: 100,
+    lines: 15_750,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 106,
-    lines: 17_150,
+    files: 118,
+    lines: 18_300,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

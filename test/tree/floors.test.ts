@@ -133,7 +133,6 @@ const FENCES: Readonly<Record<string, RegExp>> = {
   '@huggingface/jinja': /^src\/engine\/child\/template\//,
   undici: /^(attestation\/node\/|src\/models\/pull\/)/,
   '@peculiar/x509': /^src\/attester\//,
-  hpke: /^attestation\/sealed\/hpke\.ts$/,
   'cbor-x': /^src\/attester\/cbor-cross-check\.ts$/,
   fastify: /^src\/http\//,
   'smol-toml': /^src\/config\//,

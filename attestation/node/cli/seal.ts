@@ -1,5 +1,5 @@
 // `assay-verify seal https://HOST`: judges evidence for sealed bodies and prints the key to seal to, for
-// clients in other languages, which seal by themselves and let this one verifier judge (docs/sealed.md §9).
+// clients in other languages, which seal by themselves and let this one verifier judge (docs/sealed.md §7).
 // Run once per evidence; it prints a key only when the evidence was accepted.
 
 import { sealedFetch } from '../../client/sealed-fetch.ts';

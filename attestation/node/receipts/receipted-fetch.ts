@@ -13,6 +13,7 @@ import { isAttestationResult } from '../../appraise/appraise.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
 import { handedOn, type MakeResponse } from '../../client/checked-answer.ts';
 import type { SealedEvidence } from '../../client/evidence.ts';
+import { HeldBytes } from '../../client/held-bytes.ts';
 import type { ReceiptChannel } from '../../receipts/body.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import { refused } from '../../transcript/errors.ts';
@@ -23,6 +24,7 @@ import type { ReceiptEvidence, ReceiptOptions } from './options.ts';
 export class ReceiptedFetch {
   readonly #options: ReceiptOptions;
   readonly #sequence = new ReceiptSequence();
+  readonly #held = new HeldBytes();
 
   /** @throws TypeError for a replica that was not verified here */
   constructor(options: ReceiptOptions) {
@@ -58,6 +60,7 @@ export class ReceiptedFetch {
           : expectedBy(replica, undefined, sent),
       options: this.#options,
       sequence: this.#sequence,
+      held: this.#held,
       kept: { evidence: seen, url: url.href, requestBody: body },
     };
     return await handedOn(response as Response, context, {

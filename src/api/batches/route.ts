@@ -5,7 +5,7 @@ import { toHex } from '@assay/attestation';
 import { ANY_MODEL } from '../../http/connection-pins.ts';
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
 import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../../file-routes/stored.ts';
-import { receiptAsk } from '../../http/receipt-requests.ts';
+import { receiptAsk, receiptChannelOf } from '../../http/receipt-requests.ts';
 import { BatchService, type NewBatch } from './service.ts';
 import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, batchListQuery, wireBatch } from './wire.ts';
 
@@ -47,7 +47,7 @@ function createBatch(service: () => BatchService): Route {
         metadata: body.metadata,
         outputExpiresAfterMs: after === undefined ? undefined : after * 1000,
         models: shownModels(call),
-        evidence: shownEvidence(call),
+        ...madeBy(call),
         receipts: receiptAsk(call.request.headers).mode !== null,
       });
       return wireBatch(batch);
@@ -55,9 +55,16 @@ function createBatch(service: () => BatchService): Route {
   });
 }
 
-function shownEvidence({ connectionPins, request }: Call): NewBatch['evidence'] {
-  const evidence = connectionPins.evidenceOf(request.raw.socket);
-  return evidence && { claims: toHex(evidence.claims), report: toHex(evidence.report) };
+/** Key 7 of the receipts of its lines. */
+function madeBy({ connectionPins, request }: Call): Pick<NewBatch, 'evidence' | 'sealedRequest'> {
+  const channel = receiptChannelOf(request.raw.socket, connectionPins);
+  return {
+    evidence:
+      channel.kind === 'attested'
+        ? { claims: toHex(channel.claims), report: toHex(channel.report) }
+        : undefined,
+    sealedRequest: channel.kind === 'sealed' ? toHex(channel.request) : undefined,
+  };
 }
 
 /** SHA-256 by id. A sealed request says one digest: it was shown the models that have it. */
