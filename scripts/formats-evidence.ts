@@ -9,7 +9,7 @@ not known.
 
 | key | for | value |
 |---|---|---|
-| \`tee\` | all | \`"snp"\`, \`"tdx"\` or \`"nvidia"\` |
+| \`tee\` | all | \`"snp"\`, \`"tdx"\` or \`"nvidia"\`; the clouds' are below |
 | \`now\` | all | the time to judge at, RFC 3339 |
 | \`policy\` | all, may be absent | what to ask beyond genuineness; below |
 | \`roots\` | all, may be absent | certificates in PEM that replace the vendor's roots; the output then has \`rootsReplaced\` |

@@ -4,10 +4,11 @@
 // receipts are judged by receipt-verdict.ts.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
-import { type AttestationDocument, parseDocument } from '../protocol/document.ts';
+import { type AttestationDocument, isCloudTee, parseDocument } from '../protocol/document.ts';
 import type { GpuAppraiser } from '../gpu/appraise.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { CloudVerifier } from './hardware.ts';
 import {
   allowAnyModel,
   allowSimulated,
@@ -39,7 +40,10 @@ const ENTRY = [
 export interface ArchiveJudge {
   readonly now?: Date | undefined;
   readonly policy?: Json | undefined;
-  readonly gpu?: GpuAppraiser | undefined;
+  /** `() => import('@assay/attestation/vtpm')`; without it evidence of the clouds is refused. */
+  readonly clouds?: (() => Promise<{ readonly vtpm: CloudVerifier }>) | undefined;
+  /** `() => import('@assay/attestation/gpu')`; without it evidence of GPUs is refused. */
+  readonly gpu?: (() => Promise<{ readonly appraiseGpu: GpuAppraiser }>) | undefined;
 }
 
 export interface JudgedEntry {
@@ -91,18 +95,21 @@ function timeOf(entry: JsonObject): Date {
   return time;
 }
 
+/** Loaded when a document or a policy speaks of GPUs. */
+function onDemand({ gpu }: ArchiveJudge): GpuAppraiser | undefined {
+  return gpu && (async (question) => (await gpu()).appraiseGpu(question));
+}
+
 async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<JudgedEntry> {
   const time = timeOf(entry);
   const policy = policyOfEntry(entry, judge.policy);
   const document = parseDocument(entry['document'] ?? null);
   const now = (judge.now ?? time).getTime();
   const origin = shape.string(entry['origin'], 'origin', 1024);
+  const clouds = isCloudTee(document.teeType) ? await judge.clouds?.() : undefined;
   try {
-    return {
-      origin,
-      at: time,
-      outcome: { result: await verifyArchived(document, { policy, now, gpu: judge.gpu }) },
-    };
+    const result = await verifyArchived(document, { policy, now, vtpm: clouds?.vtpm, gpu: onDemand(judge) });
+    return { origin, at: time, outcome: { result } };
   } catch (error) {
     if (error instanceof AttestationError) return { origin, at: time, outcome: { error } };
     throw error;

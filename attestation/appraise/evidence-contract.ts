@@ -5,7 +5,7 @@
 import { verifySnp } from '../snp/verify.ts';
 import { verifyTdx } from '../tdx/verify.ts';
 import { judgeArchive } from './archive.ts';
-import { type EvidenceResult, type GpuVerifiers, judgeEvidence } from './evidence-input.ts';
+import { type EvidenceResult, type EvidenceVerifiers, judgeEvidence } from './evidence-input.ts';
 
 export {
   type EvidenceExitCode,
@@ -16,17 +16,21 @@ export {
 
 /**
  * Judges one JSON object, evidence or an archive, offline (docs/formats.md). Never throws: every outcome is
- * an exit code and an output. For evidence of GPUs the whole of `@assay/attestation/gpu` is handed over.
+ * an exit code and an output. Evidence of the clouds and of GPUs needs
+ * `{ clouds: () => import('@assay/attestation/vtpm'), gpu: () => import('@assay/attestation/gpu') }`.
  *
  * @example
  * const { exitCode, output } = await runEvidence(await readFile('kept.json'));
  * if (exitCode !== 0) console.error(output.code, output.checks.filter(({ status }) => status === 'fail'));
  */
-export function runEvidence(input: string | Uint8Array, gpu?: GpuVerifiers): Promise<EvidenceResult> {
+export function runEvidence(
+  input: string | Uint8Array,
+  more: Pick<EvidenceVerifiers, 'clouds' | 'gpu'> = {},
+): Promise<EvidenceResult> {
   return judgeEvidence(input, {
+    ...more,
     snp: async () => verifySnp,
     tdx: async () => verifyTdx,
     archive: async () => judgeArchive,
-    gpu: async () => gpu,
   });
 }

@@ -5,10 +5,10 @@
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Json } from '../encoding/json.ts';
-import type { GpuAppraiser } from '../gpu/appraise.ts';
 import { type JobRecord, openJobRecord } from '../receipts/job.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { HardwareOptions } from './hardware.ts';
 import { archivedDocuments } from './archive.ts';
 import type { Policy } from './policy.ts';
 
@@ -17,11 +17,10 @@ export interface JobTrust {
   /** Keys that may sign without evidence, 32 bytes each. */
   readonly keys?: readonly Uint8Array[] | undefined;
   /** An archive of evidence (assay/archive/v1), and what it must show. */
-  readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
+  readonly evidence?:
+    ({ readonly archive: Json; readonly policy: Policy } & Pick<HardwareOptions, 'vtpm' | 'gpu'>) | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
   readonly now: number;
-  /** For evidence of GPUs: `appraiseGpu` of `@assay/attestation/gpu`. */
-  readonly gpu?: GpuAppraiser | undefined;
 }
 
 /** `signed`: the signature holds, and whose key it is remains open. Never a pass. */
@@ -39,7 +38,7 @@ export async function judgeJobRecord(bytes: Uint8Array, trust: JobTrust): Promis
   const record = await openJobRecord(bytes);
   const { evidence, keys = [] } = trust;
   if (evidence !== undefined) {
-    const result = await binding(record, evidence, trust);
+    const result = await binding(record, evidence, trust.now);
     return { kind: 'attested', record, result };
   }
   const known = keys.some((key) => equalBytes(key, record.receiptKey));
@@ -54,8 +53,8 @@ export async function judgeJobRecord(bytes: Uint8Array, trust: JobTrust): Promis
 /** Every document must be accepted and bind the key: one that does not was no part of this record. */
 async function binding(
   record: JobRecord,
-  { archive, policy }: NonNullable<JobTrust['evidence']>,
-  { now, gpu }: JobTrust,
+  { archive, policy, vtpm, gpu }: NonNullable<JobTrust['evidence']>,
+  now: number,
 ): Promise<ArchivedResult> {
   const key = toHex(record.receiptKey);
   let last: ArchivedResult | undefined;
@@ -66,7 +65,7 @@ async function binding(
         `the evidence says that it is from ${new Date(at).toISOString()}, which is yet to come`,
       );
     // Evidence has to come with its endorsements; none is fetched here.
-    last = await verifyArchived(document, { policy, now: at, gpu });
+    last = await verifyArchived(document, { policy, now: at, vtpm, gpu });
     if (last.receiptKey !== key)
       throw refused('record_key', 'the evidence binds another key than the one that signed the record', {
         expected: key,

@@ -31,7 +31,10 @@ export interface ReceivedEvidence {
 }
 
 /** Settings of {@link connectAttested}; times are milliseconds. */
-export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys' | 'gpu'> {
+export interface ConnectOptions extends Pick<
+  VerifyOptions,
+  'memory' | 'endorsements' | 'keys' | 'vtpm' | 'gpu'
+> {
   readonly policy: Policy;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -179,6 +182,7 @@ async function attest(
     keys: options.keys,
     memory: options.memory,
     endorsements: options.endorsements,
+    vtpm: options.vtpm,
     gpu: options.gpu,
   });
   return { result, evidence };

@@ -368,13 +368,17 @@ export function poolOptions(
     keys: createKeyCache(),
     memory: options.memory,
     endorsements: options.endorsements,
+    vtpm: options.vtpm,
     gpu: options.gpu,
     onResult: onResult === undefined ? undefined : (result) => onResult(result, origin),
   };
 }
 
 /** Settings of {@link attestedFetch}; times are milliseconds. */
-export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'gpu'> {
+export interface AttestedFetchOptions extends Pick<
+  VerifyOptions,
+  'memory' | 'endorsements' | 'vtpm' | 'gpu'
+> {
   readonly policy: AppraisalPolicy | Policy;
   /** Attest this model alone; requests must then name it. Default: all models the server serves. */
   readonly model?: string | undefined;

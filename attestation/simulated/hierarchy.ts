@@ -13,3 +13,4 @@ export * from './nvidia.ts';
 export * from './nvidia-manifest.ts';
 export * from './nvidia-report.ts';
 export * from './ocsp.ts';
+export * from './tpm.ts';

@@ -21,6 +21,7 @@ export const ATTESTATION_CODES = {
   unsupported_tee: 'the evidence is of a TEE this verifier does not know',
   wrong_usage: 'the command line or a file it names cannot be used',
   input_too_large: 'an input is over its stated size limit',
+  held_too_much: 'bodies that must be held whole are over the limit of all of them together',
   malformed_record: 'a job record is not of the form its version gives, or its fields contradict each other',
   record_signature: 'a job record is not signed by the key it names',
   record_key: 'the evidence beside a job record binds another key than the one that signed it',
@@ -38,6 +39,7 @@ export const ATTESTATION_CODES = {
   receipt_usage: 'a receipt and the answer report different numbers of tokens',
   receipt_truncated: 'an answer was broken off before its last receipt, or before its end',
   receipt_sequence: 'a receipt does not follow the one before it in its chain',
+  receipt_unkept: 'a receipt holds, and could not be kept where it was to be',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
   malformed_launch:
@@ -189,6 +191,52 @@ export const ATTESTATION_CODES = {
   // NVIDIA: binding to the evidence of the CPU
   gpu_missing: 'the policy asks for GPU evidence, and the document has none',
   gpu_not_bound: 'the claims do not bind the GPU evidence of the document, or bind other evidence',
+  // TPM-rooted evidence of the clouds, rules V, Z, N, K (attestation/vtpm/rules.ts)
+  vtpm_not_given:
+    'the evidence is of a cloud’s TPM, and the verifier of @assay/attestation/vtpm was not handed over',
+  tpm_magic: 'a quote does not begin with the magic and type that only a TPM signs',
+  tpm_quote: 'a quote or its list of PCR values is not of the form the TPM specification gives',
+  tpm_signature: 'the quote is not signed by the attestation key',
+  tpm_challenge: 'extraData of the quote is empty or not the whole challenge that is expected',
+  tpm_pcr_digest: 'the PCR values given are not the ones quoted',
+  tpm_pcr_missing: 'the quote does not cover a PCR that is asked for',
+  tpm_pcr_policy: 'a PCR value is not one that is expected',
+  ak_certificate: 'the attestation key has no certificate that leads to the pinned TPM root now',
+  tpm_event_log_replay: 'the event log does not replay to the quoted PCRs',
+  tpm_event_content: 'the data of an event of the TPM does not hash to its digest',
+  hcl_format: 'the HCL report is not of a header, version or kind that is known, or is of another CPU',
+  hcl_length: 'the HCL report is not 2600 bytes, or its lengths contradict each other',
+  hcl_hash: 'the CPU did not sign the hash of the runtime JSON of the HCL report',
+  hcl_json: 'the runtime JSON of the HCL report has a key twice or lacks one',
+  hcl_ak: 'the runtime JSON does not name exactly one usable attestation key HCLAkPub',
+  hcl_report_mismatch: 'the SNP report inside the HCL report is not the one presented',
+  tdreport_quote_mismatch: 'the TDREPORT inside the HCL report says other things than the TD quote',
+  hcl_configuration: 'secure boot, console or TPM of the VM are not as required',
+  paravisor_not_listed: 'the measurement of the paravisor is not on the allow-list',
+  cose_format: 'the document is not one bare COSE_Sign1 with the payload of a Nitro document',
+  cose_alg: 'the protected header of the document is not ES384 alone',
+  cose_signature: 'the document is not signed by the key of its certificate',
+  nitro_chain: 'the certificates do not lead from the pinned Nitro root to the one that signed',
+  nitro_kind: 'the document is of an Enclave where an instance TPM is asked for, or the reverse',
+  nitro_window: 'a certificate of the document is not valid now, or the document is too old',
+  nitro_debug: 'the Enclave is in debug mode: PCR0, PCR1 and PCR2 are zero',
+  nitro_challenge: 'user_data or nonce of the document are not the bytes expected',
+  nitro_command_line: 'PCR12 is not zero: a command line from outside the measured image was used',
+  nitro_pcr_policy: 'a PCR of the document is not one that is expected',
+  initdata_format: 'the init data is not TOML of the plain form that is read, or has CRLF line ends',
+  initdata_version: 'the init data is not of version 0.1.0',
+  initdata_algorithm: 'the init data names a digest algorithm that is not known',
+  initdata_annotation: 'the init data annotation is not base64 of exactly one gzip member',
+  initdata_mismatch: 'the digest of the init data is not in the register of the guest',
+  // Google's launch endorsement, rules G (attestation/gcp/rules.ts)
+  gce_endorsement_missing: 'the evidence has no launch endorsement of its firmware',
+  gce_endorsement_form: 'the launch endorsement has a field twice, an unsigned unknown one, or lacks one',
+  gce_endorsement_certificate:
+    'the certificate of the launch endorsement is not of the pinned root, or not valid now',
+  gce_endorsement_signature:
+    'the launch endorsement is not signed with RSASSA-PSS, SHA-256 and a salt of 32 bytes',
+  gce_endorsement_measurement: 'the measured firmware is not one the launch endorsement lists',
+  gce_endorsement_ram: 'the launch endorsement is not for the memory required',
   // core (see protocol.md)
   claims_not_canonical: 'the claims are not byte-equal to their canonical encoding',
   claims_label: 'the claims do not carry the label of protocol v1',
@@ -199,6 +247,7 @@ export const ATTESTATION_CODES = {
   model_not_bound: 'the claimed model digest is not the one the hardware signed',
   model_list_contradiction: 'the models and blobs the document lists do not give the claimed model digest',
   model_missing: 'no model is attested, or its digest is zero',
+  software_root_not_accepted: 'known software rests on the word of a party the policy does not accept',
   report_data_contradiction: 'the document repeats another report_data than the hardware signed',
   measurement_contradiction: 'the document repeats another measurement than the hardware signed',
   nonce_contradiction: 'the document repeats another nonce than its claims have',
@@ -235,7 +284,10 @@ export const ATTESTATION_CODES = {
   sealed_unavailable: 'what answered a sealed request is not the guest, or is the guest without room for it',
   sealed_outcome_unknown: 'whether a sealed request was executed cannot be known',
   sealed_unsupported:
-    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, or a secure context',
+    'this runtime cannot seal: it lacks X25519 or Ed25519 in WebCrypto, a secure context, or X-Wing on either end',
+  sealed_keys: 'the list of X-Wing keys is not signed by the receipt key of the boot, or is of another key',
+  sealed_replicas:
+    'the replicas of one sealed request do not show one digest of its model, or none can be had',
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',

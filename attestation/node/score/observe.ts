@@ -141,8 +141,8 @@ async function askSealed(
     };
   try {
     const document = parseDocument(fromUtf8(answer.body, 'attestation document'));
-    const { policy, keys, memory, endorsements, gpu } = options;
-    const judging = { nonce, policy: onChannel(policy, 'sealed'), keys, memory, endorsements, gpu };
+    const { policy, keys, memory, endorsements, vtpm, gpu } = options;
+    const judging = { nonce, policy: onChannel(policy, 'sealed'), keys, memory, endorsements, vtpm, gpu };
     await verify(document, { channel: 'sealed', ...judging, now: options.now() });
     return {
       verified: true,

@@ -47,7 +47,7 @@ function codes(error: AttestationError | undefined): (string | undefined)[] {
   return failed(error);
 }
 
-describe('[M24] a document with GPU evidence', () => {
+describe('[M26] a document with GPU evidence', () => {
   test('is accepted with the verifier handed over, also after its way over the wire', async () => {
     const document = parseDocument(encodeDocument(await documentWith(evidence)));
     const result = await judge(document, { gpu: appraiseGpu });
@@ -94,7 +94,7 @@ describe('refused', () => {
     expect(codes(await refusal(judge(bare, { gpu: appraiseGpu })))).toEqual(['gpu_not_bound']);
   });
 
-  test('[M25] devices relayed from another machine: they answer another nonce', async () => {
+  test('[M27] devices relayed from another machine: they answer another nonce', async () => {
     const relayed = await nvidia.evidence(gpuNonce(new Uint8Array(32)));
     expect(codes(await refusal(judge(await documentWith(relayed), { gpu: appraiseGpu })))).toEqual([
       'gpu_nonce',
@@ -177,7 +177,7 @@ test('an archive keeps the evidence, and is judged with the verifier handed over
     },
   ]);
   const [without] = await judgeArchive(archive, {});
-  const [accepted] = await judgeArchive(archive, { gpu: appraiseGpu });
+  const [accepted] = await judgeArchive(archive, { gpu: async () => ({ appraiseGpu }) });
   expect(without !== undefined && 'error' in without.outcome && without.outcome.error.code).toBe(
     'gpu_evidence',
   );

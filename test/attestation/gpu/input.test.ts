@@ -51,7 +51,9 @@ describe.skipIf(!haveVectors)('the example of docs/formats.md', () => {
       rim: toBase64(gpuVector(`hopper-595-complete/${id}.xml`)),
     }));
     const evidences = gpuJson('hopper-595-complete/evidence.json');
-    const { exitCode, output } = await runEvidence(JSON.stringify({ ...input, evidences, rims }), gpu);
+    const { exitCode, output } = await runEvidence(JSON.stringify({ ...input, evidences, rims }), {
+      gpu: async () => gpu,
+    });
     expect(exitCode).toBe(0);
     const [first] = output.checks;
     const { claims, ...rest } = JSON.parse(shown.replace(', … ]', ' ]')) as Members;
@@ -62,13 +64,12 @@ describe.skipIf(!haveVectors)('the example of docs/formats.md', () => {
 
 describe('the contract', () => {
   test('simulated evidence is accepted with its roots given, and the output says so', async () => {
-    const { exitCode, output } = await runEvidence(await simulatedInput(), gpu);
+    const { exitCode, output } = await runEvidence(await simulatedInput(), { gpu: async () => gpu });
     expect(exitCode).toBe(0);
     expect(output.claims['rootsReplaced']).toBe(true);
-    expect(codeOf(await runEvidence(await simulatedInput({ roots: undefined }), gpu))).toEqual([
-      10,
-      'gpu_root',
-    ]);
+    expect(
+      codeOf(await runEvidence(await simulatedInput({ roots: undefined }), { gpu: async () => gpu })),
+    ).toEqual([10, 'gpu_root']);
   });
 
   test('without the verifier of `@assay/attestation/gpu` it is not judged', async () => {
@@ -101,13 +102,16 @@ describe('the contract', () => {
     ['an empty list', { policy: { arch: [] } }, [30, 'malformed_policy']],
     ['a version that is none', { policy: { minDriver: 'new' } }, [30, 'malformed_policy']],
   ] as const)('%s', async (_what, changes, expected) => {
-    expect(codeOf(await runEvidence(await simulatedInput(changes), gpu))).toEqual(expected);
+    expect(codeOf(await runEvidence(await simulatedInput(changes), { gpu: async () => gpu }))).toEqual(expected);
   }); // prettier-ignore
 
   test('an architecture nobody knows', async () => {
     const { evidence } = await hierarchy();
     const { evidences } = gpu.writeGpuEvidence({ ...evidence, devices: evidence.devices.map((each) => ({ ...each, arch: 'VOLTA', certificates: each.certificates.slice(4) })) }); // prettier-ignore
-    expect(codeOf(await runEvidence(await simulatedInput({ evidences }), gpu))).toEqual([20, 'gpu_arch']);
+    expect(codeOf(await runEvidence(await simulatedInput({ evidences }), { gpu: async () => gpu }))).toEqual([
+      20,
+      'gpu_arch',
+    ]);
   });
 
   test('the three containers of NVIDIA’s tools', async () => {
@@ -115,9 +119,8 @@ describe('the contract', () => {
     const { evidences } = gpu.writeGpuEvidence(evidence);
     const bare = (evidences as readonly Members[]).map(({ evidence: report, certificate }) => ({ evidence: report, certificate })); // prettier-ignore
     for (const container of [evidences, { evidences }, { nonce: 'any', arch: 'HOPPER', evidence_list: bare }])
-      expect(codeOf(await runEvidence(await simulatedInput({ evidences: container }), gpu))).toEqual([
-        0,
-        null,
-      ]);
+      expect(
+        codeOf(await runEvidence(await simulatedInput({ evidences: container }), { gpu: async () => gpu })),
+      ).toEqual([0, null]);
   });
 });

@@ -132,7 +132,7 @@ describe('documents with GPU evidence', () => {
     });
   }
 
-  test('[M24] [M25] each nonce of a batch is answered by all devices and accepted by a client', async () => {
+  test('[M26] [M27] each nonce of a batch is answered by all devices and accepted by a client', async () => {
     const now = (): Date => NOW;
     const played = await createSimulatedGpus(2, now);
     const challenge = (): Uint8Array => gpuNonce(new Uint8Array(32));
