@@ -3,7 +3,7 @@
 // network, no clock, no randomness here. Refused: any failed rule. A rule that was skipped is never a pass,
 // and those that must hold fail instead of being skipped.
 
-import { type CloudVerifier, type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
+import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, bindSealed, compareRepeats } from './bind.ts';
 import { judgeGpu } from './gpu.ts';
 import { toHex } from '../encoding/bytes.ts';
@@ -193,7 +193,8 @@ async function appraiseDocument(
   const claims = bindClaims(transcript, document, hardware);
   compareRepeats(transcript, document, hardware, claims);
   bindModels(transcript, document, claims, options.model);
-  const simulated = roots !== undefined;
+  const simulated =
+    roots !== undefined || (hardware.rootsReplaced === true && policy.danger.simulated === true);
   const gpu = await judgeGpu(transcript, document, { policy, claims, simulated, options });
   return { hardware, gpu, claims, from };
 }

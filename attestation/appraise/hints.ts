@@ -12,6 +12,7 @@ const COLLATERAL =
   'fetch the collateral anew from Intel (or a PCCS) for this platform, all of it at one time';
 const CLOCK = 'look at the clock (`now`) first, then fetch what has run out anew';
 const PIN = 'compare with what you launch; change the policy only if this value is the one you mean';
+const MANIFEST = "fetch the manifest anew from NVIDIA's service, byte for byte: it was changed on its way";
 const REAL_SNP =
   'only a report of real hardware, as its firmware wrote it, passes; take it anew from the machine';
 
@@ -123,6 +124,47 @@ const HINTS: Readonly<Partial<Record<AttestationCode, string>>> = {
   tdx_event_log_replay: 'give the event log of this boot of this machine',
   tdx_event_content: 'give the event log as the firmware wrote it',
   tdx_runtime_events: 'give the runtime events of this boot of this machine, all of them',
+  // NVIDIA
+  gpu_evidence: 'hand `gpu` of @assay/attestation/gpu over with the options',
+  gpu_missing: 'the server attests no GPU: set `tee.gpu_collect` there, or `required` to false in section `gpu`',
+  gpu_not_bound: 'these are not the devices that the CPU vouched for: ask for a new document',
+  gpu_trailing_bytes: 'cut each report at the end of its signature',
+  gpu_chain: "give each device's certificates whole and in order, leaf first, as NVIDIA's tool prints them",
+  gpu_root: "only NVIDIA's device root counts; simulated evidence has a root of its own",
+  gpu_validity: CLOCK,
+  gpu_signature: OTHER_BYTES,
+  gpu_arch: OTHER_BYTES,
+  gpu_nonce: 'the devices answered another challenge, or are those of another machine: ask for new evidence',
+  gpu_fwid: OTHER_BYTES,
+  gpu_nvdec0: OTHER_BYTES,
+  gpu_duplicate: 'give the evidence of each device once',
+  gpu_ocsp:
+    "staple NVIDIA's OCSP answers about every certificate (`tee.gpu_ocsp_url` on the server); `revocation` in section `gpu` says what may lack them",
+  gpu_ocsp_stale: 'fetch the OCSP answers anew, or raise `ocspMaxAge` in section `gpu`',
+  gpu_revoked: 'NVIDIA has revoked it: this device, or this manifest, can be used no more',
+  gpu_hold: 'wait until NVIDIA lifts the hold; `allowHold` in section `gpu` accepts it meanwhile',
+  gpu_rim_missing:
+    "staple NVIDIA's manifests of this driver and this VBIOS (`tee.gpu_rim_url` on the server); the detail names them",
+  gpu_rim_xml: MANIFEST,
+  gpu_rim_envelope: MANIFEST,
+  gpu_rim_entries: MANIFEST,
+  gpu_rim_digest: MANIFEST,
+  gpu_rim_signature: MANIFEST,
+  gpu_rim_chain: MANIFEST,
+  gpu_rim_expired: 'look at the clock first, then update driver or VBIOS to one with a manifest that is valid',
+  gpu_rim_version: 'give the manifests of the versions that run; the report names them',
+  gpu_rim_product: 'give the manifests of this product: its project, SKU and chip are in their id',
+  gpu_rim_conflict: MANIFEST,
+  gpu_measurements:
+    'firmware or driver is not what its manifest lists: update it and reset the device; do not use it as it is',
+  gpu_topology:
+    "give the evidence of all GPUs and all NVSwitches of the machine; for a part of one, `topology` \"any\" in section `gpu`",
+  gpu_mode: 'set all GPUs to one mode of confidential computing that `mode` in section `gpu` lists',
+  gpu_count: 'the server shows another number of GPUs than `count` in section `gpu`: pass all through, or change it',
+  gpu_arch_not_listed: PIN,
+  gpu_driver_version: 'update the driver, or lower `minDriver`',
+  gpu_vbios_version: 'update the VBIOS, or list its project in `minVbios`',
+  gpu_ueid_not_listed: 'list the device in `ueids` only if you know where it stands',
 };
 
 export function hintOf(code: AttestationCode | undefined): string | undefined {

@@ -21,7 +21,7 @@ export async function openGpus(
   const now = (): Date => new Date(clock.now());
   const isSimulated = tee?.simulated !== undefined && gpuCollect === undefined && gpuCount !== undefined;
   if (tee === null || (gpuCollect === undefined && !isSimulated)) return undefined;
-  const made = isSimulated ? await simulated(config, gpuCount, now) : hardware(config, clock);
+  const made = isSimulated ? await simulated(config, gpuCount, now) : tool(config, clock, tee);
   const source = await openGpuSource(
     {
       ...made,
@@ -33,7 +33,7 @@ export async function openGpus(
     },
     signal,
   );
-  log.info({ msg: 'GPUs are accepted and set ready', simulated: isSimulated });
+  log.info({ msg: 'GPUs are accepted and set ready', simulated: made.roots !== undefined });
   return source;
 }
 
@@ -44,10 +44,14 @@ async function simulated(config: Config, count: number, now: () => Date): Promis
   return { ...(await createSimulatedGpus(count, now)), ready: () => Promise.resolve() };
 }
 
-function hardware(config: Config, clock: Clock): Made {
+/** Beside a simulated TEE any root will do, as it will for a client that allows it: a tool can be rehearsed. */
+function tool(config: Config, clock: Clock, tee: Tee): Made {
   const { gpuCollect, gpuReady, gpuTimeoutMs: timeoutMs, gpuRimUrl, gpuOcspUrl } = config.tee;
-  const endorsements = createNvidiaEndorsements({ rimUrl: gpuRimUrl, ocspUrl: gpuOcspUrl, now: clock.now });
+  const roots = tee.simulated === undefined ? undefined : 'carried';
+  const services = { rimUrl: gpuRimUrl, ocspUrl: gpuOcspUrl };
+  const endorsements = createNvidiaEndorsements({ ...services, roots, now: clock.now });
   return {
+    roots,
     collector: helperCollector({ command: commandOf(config, 'tee.gpu_collect', gpuCollect), timeoutMs }),
     endorse: (devices) => endorsements.for(devices),
     ready: async (signal) => {

@@ -10,8 +10,10 @@ import { hintOf } from '../../../attestation/appraise/hints.ts';
 import { createSimulatedIntel, type SimulatedIntel } from '../../../attestation/simulated/intel.ts';
 import { encodePem } from '../../../attestation/simulated/issue.ts';
 import type { SimulatedAmd } from '../../../attestation/simulated/amd.ts';
+import { GPU_RULES } from '../../../attestation/gpu/rules.ts';
 import { SNP_RULES } from '../../../attestation/snp/rules.ts';
 import { TDX_RULES } from '../../../attestation/tdx/rules.ts';
+import type { Rule } from '../../../attestation/transcript/checks.ts';
 import type { TdxEvidence } from '../../../attestation/tdx/subject.ts';
 import { NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
@@ -72,7 +74,7 @@ function failing({ output }: EvidenceResult, id: string) {
 
 describe('checks', () => {
   test('every failing rule of a vendor has a hint', () => {
-    const rules = [...Object.values(SNP_RULES), ...Object.values(TDX_RULES)];
+    const rules = [SNP_RULES, TDX_RULES, GPU_RULES].flatMap((each): readonly Rule[] => Object.values(each));
     const shape = new Set([
       'snp_version',
       'tdx_certification_data',

@@ -15,14 +15,17 @@ import {
   writeGpuEvidence,
 } from '../../../attestation/gpu/evidence.ts';
 import type { GpuEvidence } from '../../../attestation/gpu/subject.ts';
-import { type AttestationDocument, parseDocument } from '../../../attestation/protocol/document.ts';
+import { type AttestationDocument, isCloudTee, parseDocument, TEE_TYPES } from '../../../attestation/protocol/document.ts';
 import { encodeDocument } from '../../../attestation/protocol/issue.ts';
 import { createSimulatedNvidia, type SimulatedNvidia } from '../../../attestation/simulated/nvidia.ts';
 import type { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { failed, judge, POLICY } from '../../fixtures/attestation/appraisal.ts';
+import { CLOUD_POLICY, cloudDocument, judgeCloud } from '../../fixtures/attestation/cloud-documents.ts';
 import { NOW } from '../../fixtures/attestation/attested-server.ts';
 import { CHANNEL, EXPORTER, NONCE, snpDocument, SPKI } from '../../fixtures/attestation/documents.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
+
+const CLOUD_TEES = TEE_TYPES.filter(isCloudTee);
 
 let nvidia: SimulatedNvidia;
 let evidence: GpuEvidence;
@@ -77,6 +80,21 @@ describe('[M26] a document with GPU evidence', () => {
     const policy = { ...POLICY, gpu: { revocation: 'off' } } as const;
     const late = await refusal(judge(document, { gpu, policy, now: NOW + 3 * 365 * 86_400_000 }));
     expect(codes(late)).toContain('gpu_rim_expired');
+  });
+});
+
+describe('[M26] beside evidence of a cloud', () => {
+  test.each(CLOUD_TEES)('%s: claim 9 binds it in the same way', async (tee) => {
+    const claim = gpuEvidenceDigest(evidence.devices);
+    const made = await cloudDocument(tee, { claims: (claims) => ({ ...claims, gpu: claim }) });
+    const document = parseDocument(encodeDocument({ ...made, gpu: writeGpuEvidence(evidence) }));
+    const policy = { ...CLOUD_POLICY, gpu: { count: 1 } };
+    const result = await judgeCloud(document, { policy, gpu: appraiseGpu });
+    expect(result).toMatchObject({ teeType: tee, simulated: true });
+    expect(result.evidence['gpu']).toMatchObject({ rootsReplaced: true, devices: [{ arch: 'HOPPER' }] });
+    expect(codes(await refusal(judgeCloud(document, { policy })))).toEqual(['gpu_evidence']);
+    const bare = judgeCloud(await cloudDocument(tee), { policy, gpu: appraiseGpu });
+    expect(codes(await refusal(bare))).toEqual(['gpu_missing']);
   });
 });
 

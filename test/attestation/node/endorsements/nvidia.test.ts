@@ -13,10 +13,9 @@ import {
   type NvidiaEndorsements,
 } from '../../../../attestation/node/endorsements/nvidia.ts';
 import type { OcspChanges } from '../../../../attestation/simulated/ocsp.ts';
-import { parseCertificate } from '../../../../attestation/x509/certificate.ts';
-import { encodeCertId } from '../../../../attestation/x509/ocsp.ts';
 import { GPU_NOW, hierarchy, judge, replacing } from '../../../fixtures/attestation/gpu-simulated.ts';
 import { failedCodes } from '../../../fixtures/attestation/gpu-vectors.ts';
+import { answerAsNvidia, rimAnswer } from '../../../fixtures/attestation/nvidia-services.ts';
 import { codeOfAsync } from '../../../fixtures/refusal.ts';
 
 let server: Server;
@@ -51,42 +50,13 @@ beforeEach(() => {
   ASKED.length = 0;
   ocsp = {};
   now = GPU_NOW.getTime();
-  rim = (id, xml) => ({
-    id,
-    rim: Buffer.from(xml).toString('base64'),
-    sha256: createHash('sha256').update(xml).digest('hex'),
-    rim_format: 'TCG',
-    last_updated: '2026-06-01T00:00:00Z',
-    request_id: 'a',
-  });
+  rim = rimAnswer;
 });
 
 async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { nvidia } = await hierarchy();
-  const path = request.url ?? '';
-  if (request.method === 'GET') {
-    const id = decodeURIComponent(path.split('/').at(-1) ?? '');
-    ASKED.push(id);
-    const known = evidence.manifests.find((each) => each.id === id);
-    if (known === undefined || !path.startsWith('/v1/rim/')) response.writeHead(404).end();
-    else response.end(JSON.stringify(rim(id, known.xml)));
-    return;
-  }
-  const parts: Uint8Array[] = [];
-  for await (const part of request) parts.push(part as Uint8Array);
-  const body = Buffer.concat(parts);
-  for (const chain of chains) {
-    for (let place = 0; place + 1 < chain.length; place++) {
-      const [certificate, issuer] = chain.slice(place).map((der) => parseCertificate(der));
-      if (certificate === undefined || issuer === undefined) continue;
-      if (!body.includes(Buffer.from(encodeCertId(certificate, issuer)))) continue;
-      ASKED.push(certificate.subject.commonName ?? '');
-      response.setHeader('content-type', 'application/ocsp-response');
-      response.end(await nvidia.ocsp(chain, place, { thisUpdate: new Date(now), ...ocsp }));
-      return;
-    }
-  }
-  response.writeHead(400).end();
+  const answers = { rim, ocsp: { thisUpdate: new Date(now), ...ocsp }, asked: ASKED };
+  await answerAsNvidia(request, response, { nvidia, manifests: evidence.manifests, chains, ...answers });
 }
 
 async function opened(changes: NvidiaEndorsementOptions = {}): Promise<NvidiaEndorsements> {
