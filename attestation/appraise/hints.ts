@@ -126,7 +126,8 @@ const HINTS: Readonly<Partial<Record<AttestationCode, string>>> = {
   tdx_runtime_events: 'give the runtime events of this boot of this machine, all of them',
   // NVIDIA
   gpu_evidence: 'hand `gpu` of @assay/attestation/gpu over with the options',
-  gpu_missing: 'the server attests no GPU: set `tee.gpu_collect` there, or `required` to false in section `gpu`',
+  gpu_missing:
+    'the server attests no GPU: set `tee.gpu_collect` there, or `required` to false in section `gpu`',
   gpu_not_bound: 'these are not the devices that the CPU vouched for: ask for a new document',
   gpu_trailing_bytes: 'cut each report at the end of its signature',
   gpu_chain: "give each device's certificates whole and in order, leaf first, as NVIDIA's tool prints them",
@@ -151,16 +152,18 @@ const HINTS: Readonly<Partial<Record<AttestationCode, string>>> = {
   gpu_rim_digest: MANIFEST,
   gpu_rim_signature: MANIFEST,
   gpu_rim_chain: MANIFEST,
-  gpu_rim_expired: 'look at the clock first, then update driver or VBIOS to one with a manifest that is valid',
+  gpu_rim_expired:
+    'look at the clock first, then update driver or VBIOS to one with a manifest that is valid',
   gpu_rim_version: 'give the manifests of the versions that run; the report names them',
   gpu_rim_product: 'give the manifests of this product: its project, SKU and chip are in their id',
   gpu_rim_conflict: MANIFEST,
   gpu_measurements:
     'firmware or driver is not what its manifest lists: update it and reset the device; do not use it as it is',
   gpu_topology:
-    "give the evidence of all GPUs and all NVSwitches of the machine; for a part of one, `topology` \"any\" in section `gpu`",
+    'give the evidence of all GPUs and all NVSwitches of the machine; for a part of one, `topology` "any" in section `gpu`',
   gpu_mode: 'set all GPUs to one mode of confidential computing that `mode` in section `gpu` lists',
-  gpu_count: 'the server shows another number of GPUs than `count` in section `gpu`: pass all through, or change it',
+  gpu_count:
+    'the server shows another number of GPUs than `count` in section `gpu`: pass all through, or change it',
   gpu_arch_not_listed: PIN,
   gpu_driver_version: 'update the driver, or lower `minDriver`',
   gpu_vbios_version: 'update the VBIOS, or list its project in `minVbios`',

@@ -15,7 +15,12 @@ import {
   writeGpuEvidence,
 } from '../../../attestation/gpu/evidence.ts';
 import type { GpuEvidence } from '../../../attestation/gpu/subject.ts';
-import { type AttestationDocument, isCloudTee, parseDocument, TEE_TYPES } from '../../../attestation/protocol/document.ts';
+import {
+  type AttestationDocument,
+  isCloudTee,
+  parseDocument,
+  TEE_TYPES,
+} from '../../../attestation/protocol/document.ts';
 import { encodeDocument } from '../../../attestation/protocol/issue.ts';
 import { createSimulatedNvidia, type SimulatedNvidia } from '../../../attestation/simulated/nvidia.ts';
 import type { AttestationError } from '../../../attestation/transcript/errors.ts';

@@ -13,7 +13,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy, type Verified } from '@assay/attestation';
 import { appraiseGpu, writeGpuEvidence } from '@assay/attestation/gpu';
 import { attestedFetch } from '@assay/attestation/node';
-import { createSimulatedNvidia, type SimulatedDevice, type SimulatedNvidia } from '@assay/attestation/simulated';
+import {
+  createSimulatedNvidia,
+  type SimulatedDevice,
+  type SimulatedNvidia,
+} from '@assay/attestation/simulated';
 import { answerAsNvidia } from '../../fixtures/attestation/nvidia-services.ts';
 import { spawnAssay } from '../../fixtures/e2e/assay.ts';
 import { startRealServer } from '../../fixtures/e2e/real-server.ts';
@@ -82,7 +86,11 @@ test('[M26] a server with a GPU tool is verified by a client whose policy asks f
     [allowSimulated]: true,
   });
   const asking = (count: number, gpu?: typeof appraiseGpu): Promise<Response> => {
-    const client = attestedFetch({ policy: policy(count), gpu, onResult: (result) => void seen.push(result) });
+    const client = attestedFetch({
+      policy: policy(count),
+      gpu,
+      onResult: (result) => void seen.push(result),
+    });
     return client(`${server.url}/v1/models`).finally(() => client.close());
   };
   try {
@@ -99,7 +107,16 @@ test('[M26] a server with a GPU tool is verified by a client whose policy asks f
 test('devices its own verifier refuses end the start, and are not set ready', async () => {
   const ready = join(folder, 'not-ready');
   const config = await configFile(ready, 3);
-  const args = ['serve', '--demo', '--config', config, '--listen', '127.0.0.1:0', '--data', join(folder, 'data')];
+  const args = [
+    'serve',
+    '--demo',
+    '--config',
+    config,
+    '--listen',
+    '127.0.0.1:0',
+    '--data',
+    join(folder, 'data'),
+  ];
   const spawned = spawnAssay(args, { cwd: folder });
   const [code] = await spawned.ended;
   expect(spawned.err()).toMatch(/tee\.gpu_collect .*: GPUs are refused: gpu_count: /);
