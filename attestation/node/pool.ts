@@ -353,9 +353,9 @@ export function poolOptions(
   policy: Policy,
   origin: string,
 ): ConstructorParameters<typeof AttestedPool>[1] {
-  const { onResult } = options;
+  const { onResult, model, sameMachine, memory, endorsements, vtpm, gpu } = options;
   return {
-    policy,
+    ...{ policy, model, sameMachine, memory, endorsements, vtpm, gpu, keys: createKeyCache() },
     now: options.now ?? Date.now,
     randomBytes: (length) => new Uint8Array(randomBytes(length)),
     connections: options.connections ?? 64,
@@ -363,13 +363,6 @@ export function poolOptions(
     connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
     attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
     keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
-    model: options.model,
-    sameMachine: options.sameMachine,
-    keys: createKeyCache(),
-    memory: options.memory,
-    endorsements: options.endorsements,
-    vtpm: options.vtpm,
-    gpu: options.gpu,
     onResult: onResult === undefined ? undefined : (result) => onResult(result, origin),
   };
 }

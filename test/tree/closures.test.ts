@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 532,
+    files: 534,
     lines: 72_900,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 300,
-    lines: 42_200,
+    files: 301,
+    lines: 42_300,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -92,7 +92,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 120,
+    files: 121,
     lines: 20_200,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },

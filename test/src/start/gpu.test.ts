@@ -85,13 +85,17 @@ test('[M26] a server with a GPU tool is verified by a client whose policy asks f
     gpu: { count, mode: ['ppcie'] },
     [allowSimulated]: true,
   });
-  const asking = (count: number, gpu?: typeof appraiseGpu): Promise<Response> => {
+  const asking = async (count: number, gpu?: typeof appraiseGpu): Promise<Response> => {
     const client = attestedFetch({
       policy: policy(count),
       gpu,
       onResult: (result) => void seen.push(result),
     });
-    return client(`${server.url}/v1/models`).finally(() => client.close());
+    try {
+      return await client(`${server.url}/v1/models`);
+    } finally {
+      await client.close();
+    }
   };
   try {
     expect(existsSync(ready)).toBe(true);
