@@ -354,8 +354,9 @@ export function poolOptions(
   origin: string,
 ): ConstructorParameters<typeof AttestedPool>[1] {
   const { onResult, model, sameMachine, memory, endorsements, vtpm, gpu } = options;
+  const judging = { policy, model, sameMachine, memory, endorsements, vtpm, gpu, keys: createKeyCache() };
   return {
-    ...{ policy, model, sameMachine, memory, endorsements, vtpm, gpu, keys: createKeyCache() },
+    ...judging,
     now: options.now ?? Date.now,
     randomBytes: (length) => new Uint8Array(randomBytes(length)),
     connections: options.connections ?? 64,

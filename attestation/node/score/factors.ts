@@ -163,7 +163,7 @@ export const FACTORS = [
     group: 'software',
     title: 'measured software is a reference value of the policy',
     rules: {
-      all: [RULES.measurement],
+      all: [RULES.measurement, RULES.softwareRoot],
       also: [S.S27, S.S28, S.S29, ...TD_SOFTWARE],
     },
   },

@@ -69,7 +69,7 @@ const FAILING: Readonly<Record<Exclude<FactorId, 'no-rollback' | 'plain-http-ref
   'no-migration': { how: { report: { reportIdMa: OTHER } }, at: 'S30' },
   'platform-protected': { how: { report: { vmpl: 2 } }, at: 'S23' },
   'cpu-registry': { with: withPolicy({ chips: ['11'.repeat(64)] }), at: 'P7' },
-  'gpu-chain': { how: { claims: (claims) => ({ ...claims, gpu: OTHER }) }, at: 'D14' },
+  'gpu-chain': { how: { claims: (claims) => ({ ...claims, gpu: OTHER }) }, at: 'G35' },
   'claims-signed': { how: { reportData: (bytes) => flip(new Uint8Array(bytes), 0) }, at: 'D4' },
   'software-named': { how: { report: { measurement: new Uint8Array(48).fill(7) } }, at: 'P4' },
   'software-released': {
