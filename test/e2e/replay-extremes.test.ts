@@ -1,7 +1,8 @@
 // Replays of questions at the edges of what can be asked, of adapters, and of receipts made to harm the command
 // that reads them (docs/receipts.md §5, [R22] [R24]).
 
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch as plainFetch } from 'undici';
@@ -13,6 +14,7 @@ import { askedOf, contentOf, type Kept, lying, type Question, replayed } from '.
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { sha256 } from '../fixtures/receipts/issued.ts';
 
+const insecure = new Agent({ connect: { rejectUnauthorized: false } });
 let folder: string;
 let models: string;
 let server: RealServer;
@@ -27,12 +29,13 @@ beforeAll(async () => {
       adapterFile(randomPairs({ targets: TINY_TARGETS, seed })),
     );
   const config = join(folder, 'assay.toml');
-  await writeFile(config, `[store]\nmodel_roots = [${JSON.stringify(models)}]\n`);
+  await writeFile(config, `[audit]\nenabled = true\n[store]\nmodel_roots = [${JSON.stringify(models)}]\n`);
   server = await startRealServer({
     args: ['--config', config, '--model', `base=${join(models, 'base.gguf')}`],
   });
 });
 afterAll(async () => {
+  await insecure.close();
   await server.stop();
   await rm(folder, { recursive: true });
 });
@@ -96,15 +99,12 @@ describe('[R22] class 2 at the edges', () => {
 });
 
 describe('[R22] adapters', () => {
-  const dispatcher = new Agent({ connect: { rejectUnauthorized: false } });
-  afterAll(() => dispatcher.close());
-
   async function loaded(lora_name: string, scale: number, file: string): Promise<void> {
     const response = await plainFetch(`${server.url}/v1/lora/load`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ model: 'base', lora_name, lora_path: join(models, file), scale }),
-      dispatcher,
+      dispatcher: insecure,
     });
     expect([response.status, await response.text()]).toEqual([200, expect.anything()]);
   }
@@ -117,7 +117,7 @@ describe('[R22] adapters', () => {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ lora_name: 'low' }),
-      dispatcher,
+      dispatcher: insecure,
     });
     await loaded('low', 2.5, 'low1.gguf');
     const second = await askedOf(server.url, complete({ ...ask, seed: 3 }));
@@ -144,16 +144,19 @@ describe('[R22] adapters', () => {
 
 type Change = (receipt: FinalReceipt) => FinalReceipt;
 
+function request(change: Partial<FinalReceipt['request']>): Change {
+  return (receipt) => ({ ...receipt, request: { ...receipt.request, ...change } });
+}
+
+function engine(change: Partial<FinalReceipt['engine']>): Change {
+  return (receipt) => ({ ...receipt, engine: { ...receipt.engine, ...change } });
+}
+
+function sampling(change: Partial<NonNullable<FinalReceipt['sampling']>>): Change {
+  return (receipt) => ({ ...receipt, sampling: receipt.sampling && { ...receipt.sampling, ...change } });
+}
+
 describe('[R22] a receipt made to harm', () => {
-  const request =
-    (change: Partial<FinalReceipt['request']>): Change =>
-    (receipt) => ({ ...receipt, request: { ...receipt.request, ...change } });
-  const engine =
-    (change: Partial<FinalReceipt['engine']>): Change =>
-    (receipt) => ({ ...receipt, engine: { ...receipt.engine, ...change } });
-  const sampling =
-    (change: Partial<NonNullable<FinalReceipt['sampling']>>): Change =>
-    (receipt) => ({ ...receipt, sampling: receipt.sampling && { ...receipt.sampling, ...change } });
   const HARMFUL: readonly [string, Change][] = [
     ['method CONNECT', request({ method: 'CONNECT' })],
     ['method that is none', request({ method: 'POST / HTTP/1.1\r\nx: ' })],
@@ -258,4 +261,51 @@ describe('[R22] class 1', () => {
     expect([code, verdicts[0]?.verdict]).toEqual([12, 'undecided']);
     expect((await contentOf(lie)).engine.replayClass).toBe(1);
   });
+});
+
+describe('[R13] canary', () => {
+  test(
+    'of words, tokens and salt of answers that ran alone, and of their replay',
+    { timeout: 120_000 },
+    async () => {
+      const word = `canary${randomBytes(6).toString('hex')}`;
+      const kept = [
+        await askedOf(server.url, complete({ prompt: `${word} once`, temperature: 1.4, stream: true })),
+        await askedOf(server.url, chat({ messages: [{ role: 'user', content: word }], stop: [word], n: 2 })),
+      ];
+      const comments = kept[0]?.response.match(/(?<=: assay-tokens )\S+/g) ?? [];
+      expect(comments.length).toBeGreaterThan(0);
+      const salts = kept.flatMap(({ salt }) => [
+        Buffer.from(salt).toString('hex'),
+        Buffer.from(salt).toString('base64'),
+      ]);
+      const written = kept.flatMap(
+        ({ response }) => response.match(/(?<="(?:text|content)":")[^"]{8,}/g) ?? [],
+      );
+      const secrets = [word, ...comments, ...salts, ...written];
+      const metrics = await (await plainFetch(`${server.url}/metrics`, { dispatcher: insecure })).text();
+      const audit = await Promise.all(
+        (await readdir(join(server.dataFolder, 'audit'))).map((name) =>
+          readFile(join(server.dataFolder, 'audit', name), 'utf8'),
+        ),
+      );
+      expect(audit.join('')).toContain('receipt_sha256');
+      const { code, out, err, left } = await replayed(kept, ['--demo', '--table']);
+      expect([code, left], err).toEqual([0, []]);
+      const other = await lying(kept[0] as Kept, sampling({ topP: 0.01 }));
+      const different = await replayed([{ ...other, tokens: undefined }]);
+      expect(different.code).toBe(10);
+      const sinks = [
+        server.stderr(),
+        server.stdout(),
+        metrics,
+        ...audit,
+        out,
+        err,
+        different.out,
+        different.err,
+      ];
+      for (const secret of secrets) for (const sink of sinks) expect(sink.includes(secret)).toBe(false);
+    },
+  );
 });
