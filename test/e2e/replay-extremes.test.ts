@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { commitment, type FinalReceipt, tokenListBytes } from '@assay/attestation/receipt';
 import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
 import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
-import { askedOf, contentOf, type Kept, lying, type Question, replayed } from '../fixtures/e2e/replayed.ts';
+import { archiveText, askedOf, contentOf, type Kept, lying, type Question, replayed } from '../fixtures/e2e/replayed.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { sha256 } from '../fixtures/receipts/issued.ts';
 
@@ -214,6 +214,29 @@ describe('[R24] an archive of several', () => {
     }));
     const { code, verdicts } = await replayed([lie], ['--demo', '--allow', 'build']);
     expect([code, verdicts[0]?.verdict, verdicts[0]?.stage]).toEqual([12, 'undecided', 'prompt']);
+  });
+});
+
+describe('[R24] files beside a receipt', () => {
+  test('of another answer, cut off, empty, or of another form', { timeout: 120_000 }, async () => {
+    const kept = await askedOf(server.url, complete({ temperature: 1.4, stream: true }));
+    const [ids = []] = kept.tokens ?? [];
+    const caught = async (name: string, text: string): Promise<readonly [number | null, unknown]> => {
+      const file = join(folder, `${name}.json`);
+      await writeFile(file, text);
+      const { code, verdicts } = await replayed([kept], ['--demo', `--${name}`, file]);
+      return [code, verdicts[0]?.stage];
+    };
+    expect(await caught('tokens', JSON.stringify([ids.with(0, 1)]))).toEqual([10, 'recorded tokens']);
+    expect(await caught('tokens', JSON.stringify([ids, [1]]))).toEqual([10, 'recorded tokens']);
+    expect(await caught('tokens', '[[1.5]]')).toEqual([30, undefined]);
+    expect(await caught('request', kept.request.replace('once', 'Once'))).toEqual([10, 'request']);
+    expect(await caught('response', kept.response.replace('data: ', 'data:  '))).toEqual([10, 'response']);
+    const archive = archiveText([kept]);
+    expect((await replayed(archive.slice(0, -40))).code).toBe(30);
+    expect((await replayed(archiveText([]))).code).toBe(30);
+    expect((await replayed('')).code).toBe(30);
+    expect((await replayed([kept], ['--demo', '--tokens', join(folder, 'none')])).code).toBe(2);
   });
 });
 

@@ -111,7 +111,8 @@ async function start(load: Load): Promise<void> {
     const onCpu = accelerator.kind === 'cpu';
     const lanes = onCpu ? lanesOf(llama, model, { shape, adapters, threads, threadpool, mappings }) : null;
     const alone = lanes !== null;
-    const numerics = { cpuVariant: variant, threads, exact: plan.exact && gpuLayers === 0, alone };
+    // A build for graphics cards may compute there with no layer on them, too.
+    const numerics = { cpuVariant: variant, threads, exact: onCpu && plan.exact, alone };
     handle = serve(llama, model, { load, shape, context, lanes, lockedBytes, images, numerics });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
