@@ -13,7 +13,7 @@ export type TokenRun = readonly [choice: number, ids: readonly number[]];
 
 /** Prompts × choices of one request. */
 const MOST_CHOICES = 2048 * 8;
-/** Choices without tokens at the end of more than sixteen: further ones are refused, for the work it takes. */
+/** Choices without tokens at the end of more than sixteen; more are refused, for the work it takes. */
 const MOST_EMPTY = 256;
 
 /**
@@ -65,8 +65,8 @@ export class TokenLists {
 }
 
 /**
- * Whether these are the output tokens that a receipt commits to, one list for each choice; the last ones may be
- * missing where they are empty.
+ * Whether these are the output tokens that a receipt commits to, one list for each choice; the last ones may
+ * be missing where they are empty.
  * @example const opens = opensTokens(receipt.outcome, salt, [[1, 15043]]);
  */
 export function opensTokens(

@@ -1,5 +1,5 @@
-// Replays of questions at the edges of what can be asked, of adapters, and of receipts made to harm the command
-// that reads them (docs/receipts.md §5, [R22] [R24]).
+// Replays of questions at the edges of what can be asked, of adapters, and of receipts made to harm the
+// command that reads them (docs/receipts.md §5, [R22] [R24]).
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -10,7 +10,15 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { commitment, type FinalReceipt, tokenListBytes } from '@assay/attestation/receipt';
 import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
 import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
-import { archiveText, askedOf, contentOf, type Kept, lying, type Question, replayed } from '../fixtures/e2e/replayed.ts';
+import {
+  archiveText,
+  askedOf,
+  contentOf,
+  type Kept,
+  lying,
+  type Question,
+  replayed,
+} from '../fixtures/e2e/replayed.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { sha256 } from '../fixtures/receipts/issued.ts';
 
@@ -269,7 +277,7 @@ describe('[R22] class 1', () => {
     const near = verdicts.findIndex(({ verdict }, i) => verdict === 'undecided' && i < 60);
     expect(near).toBeGreaterThanOrEqual(0);
     const [list = []] = lies[near]?.tokens ?? [];
-    const wild = await claimed(kept, list.with(-1, 1));
+    const wild = await claimed(kept, list.with(list.length - 1, 1));
     const judged = await replayed([wild]);
     expect([judged.code, judged.verdicts[0]?.verdict], judged.err).toEqual([10, 'different']);
   });
