@@ -82,12 +82,14 @@ export async function initramfsTree(sources: Sources, options: InitramfsOptions 
   addFile(
     tree,
     'init',
-    Buffer.from(guestScript('initramfs-init.sh', {
+    Buffer.from(
+      guestScript('initramfs-init.sh', {
         MODULES: modules,
         CLOUDMODULES: CLOUD_MODULES.join(' '),
         SALT: VERITY_SALT,
         FINDDISK: findDisk(),
-      })),
+      }),
+    ),
     0o755,
   );
   return tree;

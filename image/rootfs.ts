@@ -76,14 +76,11 @@ export function initScript(hooks: Hooks = {}): string {
     SALT: VERITY_SALT,
     FINDDISK: findDisk(),
     OPERATOR: OPERATOR_DIGEST,
-  }).replace(
-    /^#@([a-z-]+)\n([\s\S]*?)^#@end\n/gm,
-    (_match, name: string, own: string) => {
-      unused.delete(name);
-      const hook = hooks[name];
-      return hook === undefined ? own : `${hook}\n`;
-    },
-  );
+  }).replace(/^#@([a-z-]+)\n([\s\S]*?)^#@end\n/gm, (_match, name: string, own: string) => {
+    unused.delete(name);
+    const hook = hooks[name];
+    return hook === undefined ? own : `${hook}\n`;
+  });
   if (unused.size > 0) throw new Error(`the init script has no place for ${[...unused].join(', ')}`);
   return script;
 }

@@ -10,7 +10,14 @@ import { type BootDisk, bootEvents, type BootEvents, extendAll, readUki } from '
 export const DISK_FILES = ['BOOTX64.EFI', 'disk.gpt'] as const;
 export type DiskFile = (typeof DISK_FILES)[number];
 
-const PCRS = ['pcr4', 'pcr5', 'pcr7', 'pcr9', 'pcr11', 'pcr12'] as const satisfies readonly (keyof BootEvents)[];
+const PCRS = [
+  'pcr4',
+  'pcr5',
+  'pcr7',
+  'pcr9',
+  'pcr11',
+  'pcr12',
+] as const satisfies readonly (keyof BootEvents)[];
 type Pcr = (typeof PCRS)[number];
 
 /** Registers after a boot from the disk, in hex. `pcr7`: with our own firmware; a cloud's has other variables. */
@@ -33,7 +40,10 @@ export interface ImageDisk extends DiskMeasurements {
 export function measureDisk(disk: BootDisk): DiskMeasurements {
   const events = { sha256: bootEvents(disk, 'sha256'), sha384: bootEvents(disk, 'sha384') };
   const bank = (name: 'sha256' | 'sha384'): Record<Pcr, string> =>
-    Object.fromEntries(PCRS.map((pcr) => [pcr, toHex(extendAll(events[name][pcr], name))])) as Record<Pcr, string>;
+    Object.fromEntries(PCRS.map((pcr) => [pcr, toHex(extendAll(events[name][pcr], name))])) as Record<
+      Pcr,
+      string
+    >;
   return {
     sha256: bank('sha256'),
     sha384: bank('sha384'),

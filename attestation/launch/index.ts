@@ -14,13 +14,7 @@ export {
   type ReleaseFile,
   snpMeasurementsOf,
 } from './manifest.ts';
-export {
-  DISK_FILES,
-  type DiskFile,
-  type DiskMeasurements,
-  type ImageDisk,
-  measureDisk,
-} from './disk.ts';
+export { DISK_FILES, type DiskFile, type DiskMeasurements, type ImageDisk, measureDisk } from './disk.ts';
 export { acceptFirmware, guidBytes, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
 export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './snp.ts';
 export { measureMrTd, type MrTd } from './tdx.ts';

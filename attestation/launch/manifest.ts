@@ -297,7 +297,11 @@ export async function measureManifest(
       initrd: manifest.files['initrd.cpio'].sha256,
       partitions,
     };
-    for (const found of diskFindings(disk, { uki: uki ?? new Uint8Array(0), head: head ?? new Uint8Array(0) }, expected))
+    for (const found of diskFindings(
+      disk,
+      { uki: uki ?? new Uint8Array(0), head: head ?? new Uint8Array(0) },
+      expected,
+    ))
       compare(...found);
   }
   return {

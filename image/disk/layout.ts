@@ -5,7 +5,13 @@
 
 import { badInput } from '../errors.ts';
 import { writeFat } from './fat.ts';
-import { ALIGNMENT_SECTORS, type Partition, type PartitionTable, partitionTable, SECTOR_BYTES } from './gpt.ts';
+import {
+  ALIGNMENT_SECTORS,
+  type Partition,
+  type PartitionTable,
+  partitionTable,
+  SECTOR_BYTES,
+} from './gpt.ts';
 
 /** Constants, so that the table is the same for the same content. */
 const DISK_GUID = 'a55a7000-c0de-4a55-81a9-000000000010';
@@ -86,9 +92,6 @@ export function layoutDisk(content: DiskContent): DiskLayout {
 
 function espFor(uki: Uint8Array): Uint8Array {
   const mebibyte = 1 << 20;
-  const bytes = Math.max(
-    ESP_MIN_BYTES,
-    Math.ceil((uki.length + ESP_SPARE_BYTES) / mebibyte) * mebibyte,
-  );
+  const bytes = Math.max(ESP_MIN_BYTES, Math.ceil((uki.length + ESP_SPARE_BYTES) / mebibyte) * mebibyte);
   return writeFat(new Map([[BOOT_PATH, uki]]), bytes / SECTOR_BYTES, 'ASSAY');
 }

@@ -43,7 +43,11 @@ function cloudOf(text: string | undefined): Cloud | undefined {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { image: { type: 'string', default: 'out' }, cloud: { type: 'string' }, out: { type: 'string' } },
+    options: {
+      image: { type: 'string', default: 'out' },
+      cloud: { type: 'string' },
+      out: { type: 'string' },
+    },
   });
   const started = performance.now();
   const { path, file, disk } = await makeDisk({

@@ -17,7 +17,8 @@ export function writeUki(stub: Uint8Array, content: UkiContent): Uint8Array {
   const taken = pe.sections.find(({ name }) => (ORDER as readonly string[]).includes(name));
   if (taken !== undefined) throw badInput(`the EFI stub has a section ${taken.name} already`);
   const tableEnd = pe.sectionTable + (pe.sections.length + ORDER.length) * SECTION_HEADER_BYTES;
-  if (tableEnd > pe.sizeOfHeaders) throw badInput('the EFI stub has no room for the headers of more sections');
+  if (tableEnd > pe.sizeOfHeaders)
+    throw badInput('the EFI stub has no room for the headers of more sections');
   const last = pe.sections.reduce((end, { virtualAddress, virtualSize }) => {
     return Math.max(end, virtualAddress + virtualSize);
   }, 0);
@@ -53,4 +54,3 @@ export function writeUki(stub: Uint8Array, content: UkiContent): Uint8Array {
 function alignedTo(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment;
 }
-

@@ -4,10 +4,9 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { once } from 'node:events';
 import { rename, rm } from 'node:fs/promises';
-import { PassThrough, type Readable, type Writable } from 'node:stream';
-import { finished, pipeline } from 'node:stream/promises';
+import { PassThrough, type Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { badInput } from '../errors.ts';
 import { SECTOR_BYTES } from './gpt.ts';
@@ -35,41 +34,30 @@ export async function writeDisk(
   const size = diskBytesFor(layout, cloud);
   const file = createHash('sha256');
   const disk = createHash('sha256');
-  try {
-    const sink = cloud === 'gcp' ? createGzip({ level: 6 }) : new PassThrough();
-    const written = pipeline(
-      sink,
-      async function* (source: AsyncIterable<Buffer>) {
-        for await (const chunk of source) {
-          file.update(chunk);
-          yield chunk;
-        }
-      },
-      createWriteStream(partial),
-    );
-    const put = putter(sink);
-    if (cloud === 'gcp') await put(tarHeader('disk.raw', size));
+  const framed = async function* (): AsyncGenerator<Uint8Array> {
+    if (cloud === 'gcp') yield tarHeader('disk.raw', size);
     for await (const bytes of diskBytes(layout, size)) {
       disk.update(bytes);
-      await put(bytes);
+      yield bytes;
     }
-    if (cloud === 'gcp') await put(new Uint8Array(2 * SECTOR_BYTES));
-    if (cloud === 'azure') await put(vhdFooter(size, disk.copy().digest()));
-    sink.end();
-    await written;
+    if (cloud === 'gcp') yield new Uint8Array(2 * SECTOR_BYTES);
+    if (cloud === 'azure') yield vhdFooter(size, disk.copy().digest());
+  };
+  const hashed = async function* (source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of source) {
+      file.update(chunk);
+      yield chunk;
+    }
+  };
+  try {
+    const packer = cloud === 'gcp' ? createGzip({ level: 6 }) : new PassThrough();
+    await pipeline(framed, packer, hashed, createWriteStream(partial));
     await rename(partial, path);
   } catch (error) {
     await rm(partial, { force: true });
     throw error;
   }
   return { file: file.digest('hex'), disk: disk.digest('hex') };
-}
-
-function putter(sink: Writable): (bytes: Uint8Array) => Promise<void> {
-  return async (bytes) => {
-    if (sink.destroyed) await finished(sink);
-    if (!sink.write(bytes)) await once(sink, 'drain');
-  };
 }
 
 /** The disk from its first byte to its last, in chunks of no particular size. */
@@ -91,7 +79,8 @@ async function* diskBytes(layout: DiskLayout, size: number): AsyncGenerator<Uint
 }
 
 function* zeros(count: number): Generator<Uint8Array> {
-  for (let left = count; left > 0; left -= ZEROS.length) yield ZEROS.subarray(0, Math.min(left, ZEROS.length));
+  for (let left = count; left > 0; left -= ZEROS.length)
+    yield ZEROS.subarray(0, Math.min(left, ZEROS.length));
 }
 
 async function* bytesOf(content: Content | Uint8Array): AsyncGenerator<Uint8Array> {
