@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image disk image-lock image-test measure reproduce pack client clean convert-oracle prove
+.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image disk image-lock image-test measure reproduce pack client clean convert-oracle prove pictures
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -35,6 +35,7 @@ install: $(INSTALLED) ## npm ci --ignore-scripts, when the lock changed
 
 build: $(INSTALLED) ## compile everything to dist/
 	@$(NODE) node_modules/typescript/bin/tsc -b attestation attestation/node src image
+	@$(NODE) dist/image/console.js
 
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
@@ -70,6 +71,10 @@ demo: models ## server up, client verifies, streams a chat answer, prints the ve
 
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
+
+pictures: models ## take the pictures of the console (docs/pictures) in headless Chromium; published weights answer where they are
+	@cd test/browser && test -d node_modules || $(NPM_CI) --workspaces=false
+	@$(TSX) scripts/pictures.ts
 
 # What convert-oracle makes; a clone that was ended half-way has another name.
 ORACLE := $(HOME)/.cache/assay

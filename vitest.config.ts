@@ -13,6 +13,7 @@ export default defineConfig({
     alias: [
       { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
       { find: /^@assay\/attestation\/codes$/, replacement: at('./attestation/transcript/codes.ts') },
+      { find: /^@assay\/attestation\/console$/, replacement: at('./attestation/node/console-page.ts') },
       {
         find: /^@assay\/attestation\/endorsements$/,
         replacement: at('./attestation/node/endorsements/endorsements.ts'),

@@ -11,13 +11,13 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type ImageModel } from '@assay/attestation/launch';
+import { CONSOLE_PATH, type ImageModel } from '@assay/attestation/launch';
 import { writeCpio } from './cpio.ts';
 import { layoutDisk } from './disk/layout.ts';
 import { builtParts } from './disk/parts.ts';
 import { writeUki } from './disk/uki.ts';
 import { measuredConfig, textDisk, writeVerityImage } from './disks.ts';
-import { ImageError } from './errors.ts';
+import { badInput, ImageError } from './errors.ts';
 import { initramfsTree } from './initramfs.ts';
 import { readLock } from './lock.ts';
 import { buildManifest, manifestText, sha256 } from './manifest.ts';
@@ -27,6 +27,7 @@ import { nativeParts } from './native.ts';
 import { type Hooks, rootfsTree } from './rootfs.ts';
 import { openSources, type Sources } from './sources.ts';
 import { TOP } from './top.ts';
+import type { Tree } from './tree.ts';
 
 /** Of systemd-boot-efi: what a firmware starts, and what starts the kernel. */
 export const STUB = 'usr/lib/systemd/boot/efi/linuxx64.efi.stub';
@@ -63,6 +64,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
     native: options.native === undefined ? undefined : nativeParts(options.native, top),
   });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
+  const page = contentOf(tree, CONSOLE_PATH);
   const firmware = {
     snp: sources.debian('ovmf-amdsev', 'usr/share/ovmf/OVMF.amdsev.fd'),
     tdx: sources.debian('ovmf-generic', 'usr/share/ovmf/OVMF.fd'),
@@ -90,6 +92,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
       config,
     },
     root: { rootHash: root.rootHash, blocks: root.blocks },
+    console: page,
     models,
     disk: (cmdline) => {
       const uki = writeUki(sources.debian('systemd-boot-efi', STUB), {
@@ -110,17 +113,27 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   put('OVMF.tdx.fd', firmware.tdx);
   put('cmdline', manifest.cmdline);
   put('manifest.json', manifestText(manifest));
+  put('console.html', page);
   const sums = new Map(
     Object.entries({ ...manifest.files, ...manifest.disk?.files })
       .map(([name, file]) => [name, file.sha256] as const)
       .concat([
         ['cmdline', sha256(Buffer.from(manifest.cmdline))],
+        ['console.html', sha256(page)],
         ['manifest.json', sha256(Buffer.from(manifestText(manifest)))],
       ])
       .sort(([a], [b]) => (a < b ? -1 : 1)),
   );
   put('SHA256SUMS', [...sums].map(([name, digest]) => `${digest}  ${name}\n`).join(''));
   return sums;
+}
+
+/** The bytes of a file that the build itself made. */
+function contentOf(tree: Tree, path: string): Uint8Array {
+  const node = tree.get(path);
+  if (node?.kind !== 'file' || !(node.content instanceof Uint8Array))
+    throw badInput(`the root image has no file ${path}`);
+  return node.content;
 }
 
 /** Whatever is not for production makes it a test image. */

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
+import { buildConsole, CONSOLE_FILE } from './console.ts';
 import { badInput } from './errors.ts';
 import type { Sources } from './sources.ts';
 import { TOP } from './top.ts';
@@ -29,6 +30,7 @@ const ENTRIES: Readonly<Record<string, string>> = {
 const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
+  '@assay/attestation/console': 'attestation/node/console-page.ts',
   '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
@@ -142,6 +144,7 @@ export async function addServer(
   const { top = TOP, native = new Map<string, Uint8Array>() } = options;
   const { files } = await bundleServer(options);
   for (const [path, bytes] of files) addFile(tree, `${ROOM}/${path}`, bytes);
+  addFile(tree, `${ROOM}/${CONSOLE_FILE}`, await buildConsole(top));
   const { version } = JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string };
   addFile(tree, `${ROOM}/package.json`, json({ name: 'assay', version, type: 'module' }));
   addFile(

@@ -14,6 +14,7 @@ import { parseArgs, promisify } from 'node:util';
 import { build } from 'esbuild';
 import { readTgz } from './archive.ts';
 import { defaultInputs } from './build.ts';
+import { buildConsole } from './console.ts';
 import { ImageError, badInput } from './errors.ts';
 import { type NpmInput, readLock } from './lock.ts';
 import { sha256 } from './manifest.ts';
@@ -47,7 +48,10 @@ export async function bundleClient(top = TOP): Promise<Uint8Array> {
     platform: 'node',
     target: 'node22',
     format: 'cjs',
-    define: { ASSAY_VERSION: JSON.stringify(version) },
+    define: {
+      ASSAY_VERSION: JSON.stringify(version),
+      ASSAY_CONSOLE: JSON.stringify(Buffer.from(await buildConsole(top)).toString('utf8')),
+    },
     legalComments: 'none',
     charset: 'utf8',
     logLevel: 'silent',

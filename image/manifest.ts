@@ -18,6 +18,8 @@ export interface ManifestInputs {
   readonly source: ImageManifest['source'];
   readonly files: Readonly<Record<ImageFile, Uint8Array>>;
   readonly root: ImageManifest['root'];
+  /** The console, as it went into the root image; absent: into none. */
+  readonly console?: Uint8Array | undefined;
   readonly models: readonly ImageModel[];
   /** The unified kernel image for that command line, and the beginning of the disk with it. */
   readonly disk?: ((cmdline: string) => { readonly uki: Uint8Array; readonly head: Uint8Array }) | undefined;
@@ -42,6 +44,7 @@ export function buildManifest(inputs: ManifestInputs): ImageManifest {
       IMAGE_FILES.map((name) => [name, { size: files[name].length, sha256: sha256(files[name]) }]),
     ) as unknown as ImageManifest['files'],
     root,
+    console: inputs.console === undefined ? undefined : sha256(inputs.console),
     cmdline: line,
     models: inputs.models,
     ...measured,

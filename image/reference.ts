@@ -19,6 +19,8 @@ export interface ReferenceValues {
 interface Release {
   readonly manifestSha256: string;
   readonly source: ImageManifest['source'];
+  /** SHA-256 of its console; absent of a release before it had one. */
+  readonly console?: string | undefined;
   readonly firmware: { readonly snp: string; readonly tdx: string };
   /** Models of the measured configuration: name → SHA-256 of the GGUF. */
   readonly models: Readonly<Record<string, string>>;
@@ -35,6 +37,7 @@ export function referenceValues(manifests: ReadonlyMap<string, Uint8Array>): Ref
     releases[name] = {
       manifestSha256: sha256(bytes),
       source: manifest.source,
+      console: manifest.console,
       firmware: { snp: manifest.files['OVMF.snp.fd'].sha256, tdx: manifest.files['OVMF.tdx.fd'].sha256 },
       models: Object.fromEntries(manifest.models.map((model) => [model.name, model.sha256])),
       snp: manifest.snp,

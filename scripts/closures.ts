@@ -15,6 +15,7 @@ export { TOP } from '../image/top.ts';
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
+  '@assay/attestation/console': 'attestation/node/console-page.ts',
   '@assay/attestation/endorsements': 'attestation/node/endorsements/endorsements.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
@@ -43,6 +44,7 @@ export const PROCESSES = {
   rootPart: 'src/attestd/main.ts',
   client: 'attestation/node/index.ts',
   browser: 'attestation/index.ts',
+  console: 'attestation/console/main.ts',
 } as const;
 
 /** Loaded by the server when the simulated TEE is asked for, and in no production image (image/bundle.ts). */

@@ -21,12 +21,16 @@ import { PythonEnvironment } from '../src/workshop/python/environment.ts';
 function at(path: string): string {
   return fileURLToPath(new URL(`../${path}`, import.meta.url));
 }
-const routes = allRoutes({
-  config: { ...DEFAULT_CONFIG, metrics: 'on' },
-  metrics: { text: () => '' },
-  startedAt: 0,
-  isDraining: () => false,
-});
+const PAGE = { html: new Uint8Array(0), sha256: '', headers: {} };
+const routes = allRoutes(
+  {
+    config: { ...DEFAULT_CONFIG, metrics: 'on' },
+    metrics: { text: () => '' },
+    startedAt: 0,
+    isDraining: () => false,
+  },
+  { console: PAGE },
+);
 const python = new PythonEnvironment({ folder: '/nowhere' });
 /** Declared, never called: no job and no publication is behind them. */
 const ofWorkshop = allWorkshopRoutes({

@@ -35,6 +35,7 @@ export async function pack(top: string, destination: string): Promise<readonly P
   await run(process.execPath, [compiler, '-b', 'attestation', 'attestation/node', 'src', 'image'], {
     cwd: top,
   });
+  await run(process.execPath, [join(top, 'dist/image/console.js')], { cwd: top });
   await mkdir(destination, { recursive: true });
   const packed: Packed[] = [];
   for (const [folder, root] of [

@@ -1,8 +1,8 @@
-// The vectors of whole answers and of streams: what a client sent and was shown, what arrived, and what a
-// client must make of it.
+// The vectors of whole answers: what a client sent and was shown, what arrived, and what a client must make
+// of it. Streams have a file of their own.
 
 import type { FinalReceipt } from '../attestation/receipts/body.ts';
-import { encodeReceipt, receiptDigest } from '../attestation/receipts/receipt.ts';
+import { encodeReceipt } from '../attestation/receipts/receipt.ts';
 import { commitment } from '../attestation/receipts/commit.ts';
 import {
   CHANNEL,
@@ -50,7 +50,8 @@ export interface StreamVector extends Vector {
   readonly passed: string;
 }
 
-const EXPECTED: VectorExpectation = {
+/** The facts of most vectors. */
+export const EXPECTED_OF_VECTOR: VectorExpectation = {
   receipt_key: hexOf(VECTOR_KEY),
   claims_sha256: hexOf(CHANNEL.claims),
   report_sha256: hexOf(CHANNEL.report),
@@ -62,7 +63,12 @@ const EXPECTED: VectorExpectation = {
   nonce: hexOf(NONCE),
 };
 
-function finalOf(transcript: Uint8Array, events: number, changes: Partial<FinalReceipt> = {}): Uint8Array {
+/** The last receipt of an answer with that transcript. */
+export function finalReceiptOf(
+  transcript: Uint8Array,
+  events: number,
+  changes: Partial<FinalReceipt> = {},
+): Uint8Array {
   const { outcome = FINAL.outcome, ...others } = changes;
   const covered = { ...outcome, transcript: commitment(SALT, 'transcript', transcript), events };
   return encodeReceipt({ ...FINAL, ...others, outcome: covered }, signReceipt);
@@ -71,7 +77,7 @@ function finalOf(transcript: Uint8Array, events: number, changes: Partial<FinalR
 export function answerVectors(): readonly AnswerVector[] {
   const answer =
     '{"choices":[{"message":{"content":"Blue."}}],"usage":{"prompt_tokens":12,"completion_tokens":1}}';
-  const receipt = finalOf(sha256Of(answer), 0);
+  const receipt = finalReceiptOf(sha256Of(answer), 0);
   const row = (
     name: string,
     code: string | null,
@@ -83,7 +89,7 @@ export function answerVectors(): readonly AnswerVector[] {
     } = {},
   ): AnswerVector => ({
     name,
-    expected: { ...EXPECTED, ...given.expected },
+    expected: { ...EXPECTED_OF_VECTOR, ...given.expected },
     receipt: hexOf(given.receipt ?? receipt),
     salt: hexOf(given.salt ?? SALT),
     answer: given.answer ?? answer,
@@ -98,7 +104,7 @@ export function answerVectors(): readonly AnswerVector[] {
     }),
     row('another report', 'receipt_evidence', { expected: { report_sha256: hexOf(filled(3)) } }),
     row('a sealed request where none was sealed', 'receipt_evidence', {
-      receipt: finalOf(sha256Of(answer), 0, { channel: { kind: 'sealed', request: filled(7) } }),
+      receipt: finalReceiptOf(sha256Of(answer), 0, { channel: { kind: 'sealed', request: filled(7) } }),
     }),
     row('other weights', 'receipt_model', { expected: { models: { demo: hexOf(filled(4)) } } }),
     row('another model', 'receipt_model', { expected: { model: 'other' } }),
@@ -107,258 +113,18 @@ export function answerVectors(): readonly AnswerVector[] {
     row('another query', 'receipt_request', { expected: { path: '/v1/chat/completions?a=1' } }),
     row('a space more in the body', 'receipt_request', { expected: { body: `${REQUEST_BODY} ` } }),
     row('another nonce', 'receipt_nonce', { expected: { nonce: hexOf(filled(5)) } }),
-    row('no nonce', 'receipt_nonce', { receipt: finalOf(sha256Of(answer), 0, { nonce: undefined }) }),
+    row('no nonce', 'receipt_nonce', { receipt: finalReceiptOf(sha256Of(answer), 0, { nonce: undefined }) }),
     row('another salt', 'receipt_request', { salt: filled(6) }),
     row('a byte of the answer less', 'receipt_transcript', { answer: cut }),
     row('another answer', 'receipt_transcript', { answer: answer.replace('Blue', 'Gray') }),
-    row('events of a stream', 'receipt_transcript', { receipt: finalOf(sha256Of(answer), 1) }),
+    row('events of a stream', 'receipt_transcript', { receipt: finalReceiptOf(sha256Of(answer), 1) }),
     row('other usage in the answer', 'receipt_usage', {
-      receipt: finalOf(sha256Of(answer.replace('"completion_tokens":1', '"completion_tokens":2')), 0),
+      receipt: finalReceiptOf(sha256Of(answer.replace('"completion_tokens":1', '"completion_tokens":2')), 0),
       answer: answer.replace('"completion_tokens":1', '"completion_tokens":2'),
     }),
     row('a checkpoint as the last', 'receipt_truncated', { receipt: encodeReceipt(CHECKPOINT, signReceipt) }),
     row('broken off', 'receipt_truncated', {
-      receipt: finalOf(sha256Of(answer), 0, { outcome: { ...FINAL.outcome, end: 'aborted' } }),
+      receipt: finalReceiptOf(sha256Of(answer), 0, { outcome: { ...FINAL.outcome, end: 'aborted' } }),
     }),
-  ];
-}
-
-interface Event {
-  readonly name?: string;
-  readonly data: string;
-}
-
-function eventText({ name, data }: Event): string {
-  return name === undefined ? `data: ${data}\n\n` : `event: ${name}\ndata: ${data}\n\n`;
-}
-
-function transcriptOf(events: readonly Event[]): Uint8Array {
-  return sha256Of(events.map(({ name = '', data }) => `${name}\n${data}\n`).join(''));
-}
-
-/** A comment as a server writes it, padded to a multiple of 256 bytes. */
-function comment(words: string): string {
-  const bare = `: ${words}\n\n`.length;
-  return `: ${words}${' '.repeat((256 - (bare % 256)) % 256)}\n\n`;
-}
-
-const OPEN = comment(`assay-open ${hexOf(FINAL.id)} ${base64url(SALT)}`);
-
-function base64url(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('base64url');
-}
-
-function receiptComment(receipt: Uint8Array): string {
-  return comment(`assay-receipt ${base64url(receipt)}`);
-}
-
-const CHUNKS: readonly Event[] = [
-  { data: '{"choices":[{"index":0,"delta":{"role":"assistant"}}]}' },
-  { data: '{"choices":[{"index":0,"delta":{"content":"Bl"}}]}' },
-  { data: '{"choices":[{"index":0,"delta":{"content":": assay-receipt ue."}}]}' },
-  { data: '{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":1}}' },
-];
-const DONE = 'data: [DONE]\n\n';
-const ERROR =
-  '{"error":{"message":"the engine ended unexpectedly","type":"server_error","param":null,"code":"engine_crashed"}}';
-
-interface Rolled {
-  readonly stream: string;
-  readonly parts: readonly string[];
-  readonly checkpoints: readonly Uint8Array[];
-}
-
-/** A stream with a checkpoint after each two events. */
-function rolling(): Rolled {
-  const checkpoints: Uint8Array[] = [];
-  const parts: string[] = [OPEN];
-  for (const [i, event] of CHUNKS.entries()) {
-    parts.push(eventText(event));
-    if (i % 2 === 0) continue;
-    const before = checkpoints.at(-1);
-    const receipt = encodeReceipt(
-      {
-        ...CHECKPOINT,
-        seq: checkpoints.length,
-        prev: before === undefined ? filled(0) : receiptDigest(before),
-        outcome: {
-          ...CHECKPOINT.outcome,
-          transcript: commitment(SALT, 'transcript', transcriptOf(CHUNKS.slice(0, i + 1))),
-          events: i + 1,
-        },
-      },
-      signReceipt,
-    );
-    checkpoints.push(receipt);
-    parts.push(receiptComment(receipt));
-  }
-  const last = checkpoints.at(-1);
-  const final = finalOf(transcriptOf(CHUNKS), CHUNKS.length, {
-    lastCheckpoint: last === undefined ? undefined : receiptDigest(last),
-  });
-  parts.push(receiptComment(final), DONE);
-  return { stream: parts.join(''), parts, checkpoints };
-}
-
-const TEXTS = CHUNKS.map(eventText);
-const [ROLE = '', FIRST = '', SECOND = '', USAGE = ''] = TEXTS;
-const BODY = TEXTS.join('');
-const LAST = receiptComment(finalOf(transcriptOf(CHUNKS), CHUNKS.length));
-const GOOD = `${OPEN}${BODY}${LAST}${DONE}`;
-const FAILED = finalOf(transcriptOf(CHUNKS.slice(0, 3)), 3, {
-  outcome: { ...FINAL.outcome, end: 'error', errorCode: 'engine_crashed' },
-});
-const OPENING = `${OPEN}${ROLE}${FIRST}${SECOND}`;
-const ROLLED = rolling();
-const [, R0 = '', R1 = '', C0 = '', R2 = '', R3 = '', C1 = '', END = ''] = ROLLED.parts;
-const RESPONSES: readonly Event[] = [
-  { name: 'response.created', data: '{"type":"response.created","response":{"usage":null}}' },
-  {
-    name: 'response.completed',
-    data: '{"type":"response.completed","response":{"usage":{"input_tokens":12,"output_tokens":1}}}',
-  },
-];
-const [CREATED = '', COMPLETED = ''] = RESPONSES.map(eventText);
-const RESPONSES_LAST = receiptComment(finalOf(transcriptOf(RESPONSES), 2));
-const CRLF = GOOD.replaceAll('\n', '\r\n');
-
-function row(name: string, stream: string, passed: string, code: string | null = null): StreamVector {
-  return { name, expected: EXPECTED, stream, passed, code };
-}
-
-export function streamVectors(): readonly StreamVector[] {
-  return [...acceptedStreams(), ...cutStreams(), ...otherStreams()];
-}
-
-function acceptedStreams(): readonly StreamVector[] {
-  return [
-    row('a stream', GOOD, `${BODY}${DONE}`),
-    row('lines that end with CR LF', CRLF, `${BODY}${DONE}`.replaceAll('\n', '\r\n')),
-    row('lines that end with CR', GOOD.replaceAll('\n', '\r'), `${BODY}${DONE}`.replaceAll('\n', '\r')),
-    row(
-      'comments of others',
-      `: hello\n\n${OPEN}${ROLE}: keep-alive\n\n${FIRST}${SECOND}${USAGE}${LAST}${DONE}`,
-      `: hello\n\n${ROLE}: keep-alive\n\n${FIRST}${SECOND}${USAGE}${DONE}`,
-    ),
-    row(
-      'with the ids of tokens',
-      `${OPEN}${ROLE}${comment('assay-tokens AAAAAQ')}${FIRST}${SECOND}${USAGE}${LAST}${DONE}`,
-      `${BODY}${DONE}`,
-    ),
-    row('rolling', ROLLED.stream, `${BODY}${DONE}`),
-    row('responses', `${OPEN}${CREATED}${COMPLETED}${RESPONSES_LAST}`, `${CREATED}${COMPLETED}`),
-    row(
-      'an error',
-      `${OPENING}${receiptComment(FAILED)}data: ${ERROR}\n\n`,
-      `${ROLE}${FIRST}${SECOND}data: ${ERROR}\n\n`,
-    ),
-  ];
-}
-
-function cutStreams(): readonly StreamVector[] {
-  return [
-    row('an empty stream', '', '', 'receipt_missing'),
-    row('no receipts', `${BODY}${DONE}`, '', 'receipt_missing'),
-    row('the opening comment stripped', `${BODY}${LAST}${DONE}`, '', 'receipt_missing'),
-    row('the last receipt stripped', `${OPEN}${BODY}${DONE}`, BODY, 'receipt_missing'),
-    row('cut before the last receipt', `${OPEN}${BODY}`, BODY, 'receipt_truncated'),
-    row('cut within the last receipt', `${OPEN}${BODY}${LAST.slice(0, 200)}`, BODY, 'receipt_truncated'),
-    row('cut after the last receipt', `${OPEN}${BODY}${LAST}`, BODY, 'receipt_truncated'),
-    row('cut within the last event', `${OPEN}${BODY}${LAST}data: [DO`, BODY, 'receipt_truncated'),
-    row('responses cut before the receipt', `${OPEN}${CREATED}${COMPLETED}`, CREATED, 'receipt_truncated'),
-    row(
-      'an event dropped',
-      `${OPEN}${ROLE}${FIRST}${USAGE}${LAST}${DONE}`,
-      `${ROLE}${FIRST}${USAGE}`,
-      'receipt_transcript',
-    ),
-    row(
-      'an event twice',
-      `${OPEN}${ROLE}${FIRST}${FIRST}${SECOND}${USAGE}${LAST}${DONE}`,
-      `${ROLE}${FIRST}${FIRST}${SECOND}${USAGE}`,
-      'receipt_transcript',
-    ),
-    row(
-      'two events swapped',
-      `${OPEN}${ROLE}${SECOND}${FIRST}${USAGE}${LAST}${DONE}`,
-      `${ROLE}${SECOND}${FIRST}${USAGE}`,
-      'receipt_transcript',
-    ),
-    row('an event edited', GOOD.replace('"Bl"', '"Gl"'), BODY.replace('"Bl"', '"Gl"'), 'receipt_transcript'),
-    row(
-      'an event named',
-      GOOD.replace(FIRST, `event: x\n${FIRST}`),
-      `${ROLE}event: x\n${FIRST}${SECOND}${USAGE}`,
-      'receipt_transcript',
-    ),
-    row(
-      'two events joined',
-      GOOD.replace(`${ROLE}${FIRST}`, `${ROLE.trimEnd()}\n${FIRST}`),
-      '',
-      'receipt_transcript',
-    ),
-    row('an id added', GOOD.replace(FIRST, `id: 7\n${FIRST}`), ROLE, 'receipt_transcript'),
-    row('a retry added', GOOD.replace(FIRST, `retry: 7\n${FIRST}`), ROLE, 'receipt_transcript'),
-    row(
-      'a receipt within an event',
-      GOOD.replace(FIRST, `: assay-receipt AA\n${FIRST}`),
-      ROLE,
-      'receipt_transcript',
-    ),
-  ];
-}
-
-function otherStreams(): readonly StreamVector[] {
-  return [
-    row('an event after the last receipt', GOOD.replace(LAST, `${LAST}${FIRST}`), BODY, 'receipt_transcript'),
-    row('an event after the end', `${GOOD}${FIRST}`, `${BODY}${DONE}`, 'receipt_transcript'),
-    row('a second receipt after the last', GOOD.replace(LAST, `${LAST}${LAST}`), BODY, 'receipt_transcript'),
-    row(
-      'an end where the receipt says error',
-      `${OPENING}${receiptComment(FAILED)}${DONE}`,
-      `${ROLE}${FIRST}${SECOND}`,
-      'receipt_transcript',
-    ),
-    row(
-      'another error than the receipt says',
-      `${OPENING}${receiptComment(FAILED)}data: ${ERROR.replace('engine_crashed', 'timeout')}\n\n`,
-      `${ROLE}${FIRST}${SECOND}`,
-      'receipt_transcript',
-    ),
-    row(
-      'an error where the receipt says complete',
-      `${OPEN}${BODY}${LAST}data: ${ERROR}\n\n`,
-      BODY,
-      'receipt_transcript',
-    ),
-    row('a checkpoint left out', [OPEN, R0, R1, R2, R3, C1, END, DONE].join(''), BODY, 'receipt_transcript'),
-    row(
-      'checkpoints swapped',
-      [OPEN, R0, R1, C1, R2, R3, C0, END, DONE].join(''),
-      `${ROLE}${FIRST}`,
-      'receipt_transcript',
-    ),
-    row(
-      'the last checkpoint left out',
-      [OPEN, R0, R1, C0, R2, R3, END, DONE].join(''),
-      BODY,
-      'receipt_transcript',
-    ),
-    row('a checkpoint as the last', [OPEN, R0, R1, C0, R2, R3, C1, DONE].join(''), BODY, 'receipt_missing'),
-    row(
-      'a receipt of another answer',
-      `${OPEN}${BODY}${receiptComment(finalOf(transcriptOf(CHUNKS), CHUNKS.length, { id: filled(9, 16) }))}${DONE}`,
-      BODY,
-      'receipt_transcript',
-    ),
-    row(
-      'other usage',
-      `${OPEN}${BODY}${receiptComment(finalOf(transcriptOf(CHUNKS), CHUNKS.length, { usage: { promptTokens: 12, completionTokens: 2, cachedTokens: 0 } }))}${DONE}`,
-      BODY,
-      'receipt_usage',
-    ),
-    row('no base64url', `${OPEN}${BODY}${comment('assay-receipt ####')}${DONE}`, BODY, 'receipt_malformed'),
-    row('two openings', `${OPEN}${GOOD}`, '', 'receipt_malformed'),
-    row('an unknown comment', `${OPEN}${comment('assay-else x')}`, '', 'receipt_malformed'),
   ];
 }

@@ -29,7 +29,8 @@ import {
   VECTOR_KEY,
   weakSignature,
 } from './receipt-fixture.ts';
-import { answerVectors, streamVectors } from './receipt-vector-answers.ts';
+import { answerVectors } from './receipt-vector-answers.ts';
+import { streamVectors } from './receipt-vector-streams.ts';
 
 export const RECEIPT_VECTORS = join(TOP, 'test/vectors/receipts/receipts-v1.json');
 
@@ -141,6 +142,12 @@ function formRows(good: Uint8Array): readonly Row[] {
       encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(audit)]),
       'receipt_signature',
     ],
+    // The same key signs, or is to sign, other content types in the same structure.
+    ...['vnd.assay.sealed-keys+cbor', 'vnd.assay.job+cbor'].map((type): Row => {
+      const structure = ['Signature1', coseHeader(`application/${type}`), new Uint8Array(0), body];
+      const other = encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(encodeCbor(structure))]);
+      return [`the signature of ${type}`, other, 'receipt_signature'];
+    }),
     [
       'the signature of the payload alone',
       encodeCbor([VECTOR_HEADER, new Map(), body, signReceipt(body)]),

@@ -28,6 +28,11 @@ const ENTRIES = [
     'Every code of a refusal, with its meaning; browser-safe.',
   ],
   [
+    '@assay/attestation/console',
+    'node/console-page',
+    'The built console, with the headers it is served with.',
+  ],
+  [
     '@assay/attestation/endorsements',
     'node/endorsements/endorsements',
     'Endorsements of AMD and Intel: fetched, kept, by themselves.',

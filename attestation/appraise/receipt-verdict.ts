@@ -7,9 +7,8 @@ import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import { type Json, shapeReaders } from '../encoding/json.ts';
 import type { FinalReceipt, Receipt } from '../receipts/body.ts';
 import { commitment } from '../receipts/commit.ts';
-import { EventSplitter } from '../receipts/events.ts';
+import { EventSplitter, roleOf, type StreamBlock } from '../receipts/events.ts';
 import { openReceipt } from '../receipts/receipt.ts';
-import { isLastEvent } from '../receipts/stream-check.ts';
 import { TranscriptHash } from '../receipts/transcript-hash.ts';
 import { AttestationError, malformed, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
@@ -125,23 +124,53 @@ function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Arr
 }
 
 function openResponse({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
-  const digest = outcome.events === 0 ? sha256(response) : eventsDigest(response, outcome.events);
-  if (digest === undefined || !equalBytes(outcome.transcript, commitment(salt, 'transcript', digest)))
-    throw refused('receipt_transcript', 'the receipt is of another answer');
+  // A stream that failed before its first event has none, as an answer that was not streamed.
+  const whole = outcome.events === 0 ? [sha256(response)] : [];
+  const digests = [...whole, eventsDigest(response, outcome)];
+  const same = (digest: Uint8Array | undefined): boolean =>
+    digest !== undefined && equalBytes(outcome.transcript, commitment(salt, 'transcript', digest));
+  if (!digests.some(same)) throw refused('receipt_transcript', 'the receipt is of another answer');
 }
 
-/** Of a stream as it was received or handed on: its events but the one behind the last receipt. */
-function eventsDigest(stream: Uint8Array, events: number): Uint8Array | undefined {
-  const splitter = new EventSplitter();
+/**
+ * Of a stream as it was received or handed on: its events, and behind them no more than the one that ends it
+ * as the receipt says. Undefined for any other bytes.
+ */
+function eventsDigest(
+  stream: Uint8Array,
+  { events, errorCode }: FinalReceipt['outcome'],
+): Uint8Array | undefined {
   const transcript = new TranscriptHash();
-  for (const block of [...splitter.push(stream), ...splitter.end().blocks])
-    if (block.kind === 'event' && !(transcript.events === events && isLastEvent(block.name, block.data)))
-      transcript.add(block.name, block.data);
+  let ended = false;
+  for (const block of blocksOf(stream) ?? [])
+    if (block.kind === 'event') {
+      if (transcript.events < events) {
+        transcript.add(block.name, block.data);
+        continue;
+      }
+      const event = roleOf(block.name, block.data);
+      if (ended || event.kind !== 'last' || event.errorCode !== errorCode) return undefined;
+      ended = true;
+    }
   return transcript.events === events ? transcript.digest() : undefined;
+}
+
+/** Undefined where it is no stream of whole events. */
+function blocksOf(stream: Uint8Array): readonly StreamBlock[] | undefined {
+  const splitter = new EventSplitter();
+  try {
+    const blocks = splitter.push(stream);
+    const { blocks: rest, whole } = splitter.end();
+    return whole ? [...blocks, ...rest] : undefined;
+  } catch (error) {
+    if (error instanceof AttestationError) return undefined;
+    throw error;
+  }
 }
 
 const shape = shapeReaders('receipt_malformed');
 const MAX_TEXT = 96 * 1024 * 1024;
+const SALT_BYTES = 32;
 
 /** The receipts of an archive, of `{receipt, salt}` as the server gives it, or of one entry of either. */
 export function receiptsIn(json: Json): readonly ReceiptFile[] {
@@ -157,9 +186,12 @@ function receiptOfJson(json: Json): ReceiptFile {
     fromBase64(shape.string(entry[name], name, 8192), name);
   const text = (name: 'request' | 'response'): Uint8Array | undefined =>
     entry[name] === undefined ? undefined : utf8(shape.string(entry[name], name, MAX_TEXT));
+  const salt = bytes('salt');
+  if (salt.length !== SALT_BYTES)
+    throw malformed('receipt_malformed', `salt is ${salt.length} bytes, expected ${SALT_BYTES}`);
   return {
     receipt: bytes('receipt'),
-    salt: bytes('salt'),
+    salt,
     request: text('request'),
     response: text('response'),
   };

@@ -70,7 +70,7 @@ function readRelease(value: unknown, where: string, name: string): readonly Refe
     value,
     where,
     ['snp', 'tdx'],
-    ['manifestSha256', 'source', 'firmware', 'models'],
+    ['manifestSha256', 'source', 'console', 'firmware', 'models'],
   );
   const measurements = read.list(release['snp'], `${where}.snp`, 1, SHAPES_MAX).flatMap((item, i) => {
     const shape = read.object(item, `${where}.snp[${i}]`, ['vcpuType', 'guestFeatures', 'digests']);

@@ -17,7 +17,17 @@ export interface AskingRequest {
 }
 
 export function asksForReceipt({ method, path }: AskingRequest): boolean {
-  return method === 'POST' && COMPUTING.test(path.split('?', 1)[0] ?? '');
+  return method === 'POST' && COMPUTING.test(routedPath(path));
+}
+
+/** The path as a server routes it: percent-decoded, without query, fragment and origin. */
+function routedPath(target: string): string {
+  const [path = ''] = target.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, '').split(/[?#]/, 1);
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
 }
 
 export interface Question {

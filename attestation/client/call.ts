@@ -19,6 +19,7 @@ import {
   type EvidenceHolder,
   type HeldEvidence,
   OUTSIDE,
+  type Rotated,
   type SealedEvidence,
 } from './evidence.ts';
 
@@ -38,8 +39,11 @@ const MAX_SENDS = 4;
 const MAX_REPEATS = 2;
 const MAX_WAIT_MS = 30_000;
 const DEFAULT_WAIT_MS = 500;
-/** After this the guest's memory of a request may be gone: sealing anew could run it twice. */
-const WINDOW_MS = 300_000;
+/**
+ * Seconds around its time in which the guest takes a request. It remembers one for twice as long after that
+ * time: what is sealed anew for a time further away could run a second time.
+ */
+const WINDOW_SECONDS = 300;
 /** Unsealed statuses after which the outcome is unknown. */
 const UNKNOWN: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
 const OHTTP_KEY = 'https://iana.org/assignments/http-problem-types#ohttp-key';
@@ -58,6 +62,13 @@ export interface CallAnswer {
   readonly by?: SealedEvidence | undefined;
 }
 
+/** A request that was sealed, with its time by the guest, seconds, and by this process, milliseconds. */
+interface Sent {
+  readonly sealed: SealedRequest;
+  readonly at: number;
+  readonly sealedAt: number;
+}
+
 export class SealedCall {
   readonly #options: CallOptions;
   #sends = 0;
@@ -70,23 +81,22 @@ export class SealedCall {
 
   /** Rejects only while the request cannot have run: SDKs repeat what a fetch throws. */
   async run(evidence: HeldEvidence): Promise<CallAnswer> {
-    const sealed = await this.#seal(evidence, undefined);
+    const sent = await this.#seal(evidence, undefined);
     try {
-      return await this.#tries(evidence, sealed);
+      return await this.#tries(evidence, sent);
     } catch (error) {
       this.#options.signal.throwIfAborted();
       return error instanceof AttestationError ? ownAnswer(error.code, error.message) : unknown();
     }
   }
 
-  async #tries(evidence: HeldEvidence, first: SealedRequest): Promise<CallAnswer> {
+  async #tries(evidence: HeldEvidence, first: Sent): Promise<CallAnswer> {
     const { holder, wait, signal } = this.#options;
     let held = evidence;
-    let sealed = first;
-    let sealedAt = holder.monotonic;
+    let sent = first;
     for (;;) {
       signal.throwIfAborted();
-      const outcome = await this.#send(sealed);
+      const outcome = await this.#send(sent.sealed);
       if (outcome.kind === 'ends') return ownAnswer(outcome.code, outcome.message);
       if (outcome.kind === 'unknown') {
         if (this.#repeats >= MAX_REPEATS || this.#sends >= MAX_SENDS) return unknown();
@@ -101,8 +111,7 @@ export class SealedCall {
             'sealed_refused',
             'the guest holds the proven key, so the request was altered on the way',
           );
-        if (this.#options.once && bootOf(held.result, next.result) === 'other') return unknown();
-        if (this.#sealedAnew.key || this.#sends >= MAX_SENDS) return unknown();
+        if (!this.#mayFollowKey(sent, bootOf(held.result, next.result))) return unknown();
         this.#sealedAnew.key = true;
         held = next;
       } else {
@@ -110,29 +119,45 @@ export class SealedCall {
         if (code.name === 'sealed_replayed') return unknown();
         if (code.name !== 'sealed_clock') {
           const { result, evidence: received } = held;
-          const by = { result, evidence: received, request: sealed.digest };
-          return { response: answerOf(code.opened, outcome.stop, signal), by };
+          const by = { result, evidence: received, request: sent.sealed.digest };
+          return { response: await answerOf(code.opened, outcome.stop, signal), by };
         }
-        const late = holder.monotonic - sealedAt >= WINDOW_MS;
         const seconds = Number(fieldOf(code.opened.fields, 'assay-sealed-time'));
-        if (late || this.#sealedAnew.clock || this.#sends >= MAX_SENDS || !Number.isSafeInteger(seconds))
-          return unknown();
-        this.#sealedAnew.clock = true;
+        if (!Number.isSafeInteger(seconds)) return unknown();
         holder.setSeconds(seconds);
+        if (!this.#mayFollowClock(sent, seconds)) return unknown();
+        this.#sealedAnew.clock = true;
       }
-      sealed = await this.#seal(held, sealed);
-      sealedAt = holder.monotonic;
+      sent = await this.#seal(held, sent.sealed);
     }
   }
 
-  #seal({ publicKey, result }: HeldEvidence, before: SealedRequest | undefined): Promise<SealedRequest> {
+  /** The guest must still know what was sent when it takes what is sealed anew, and the other way round. */
+  #mayFollowKey({ at }: Sent, boot: Rotated['boot']): boolean {
+    if (this.#sealedAnew.key || this.#sends >= MAX_SENDS) return false;
+    if (boot === 'other') return !this.#options.once;
+    return Math.abs(this.#options.holder.seconds - at) <= WINDOW_SECONDS;
+  }
+
+  /**
+   * Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest
+   * may have forgotten the first request, and of bytes sealed long ago it may have forgotten that they ran.
+   */
+  #mayFollowClock({ at, sealedAt }: Sent, seconds: number): boolean {
+    if (this.#sealedAnew.key || this.#sealedAnew.clock || this.#sends >= MAX_SENDS) return false;
+    return seconds > at && this.#options.holder.monotonic - sealedAt < WINDOW_SECONDS * 1000;
+  }
+
+  async #seal({ publicKey, result }: HeldEvidence, before: SealedRequest | undefined): Promise<Sent> {
     const { head, content, holder, model } = this.#options;
-    const fields: HttpField[] = [...head.fields, ['assay-sealed-at', String(holder.seconds)]];
+    const at = holder.seconds;
+    const fields: HttpField[] = [...head.fields, ['assay-sealed-at', String(at)]];
     const digest = digestFor(model, result.models);
     if (digest !== undefined) fields.push(['assay-model', digest]);
     if (before !== undefined)
       fields.push(['assay-sealed-before', toHex(before.digest.subarray(0, ENTRY_BYTES))]);
-    return sealRequest(publicKey, { ...head, fields }, content);
+    const sealedAt = holder.monotonic;
+    return { sealed: await sealRequest(publicKey, { ...head, fields }, content), at, sealedAt };
   }
 
   async #send(sealed: SealedRequest): Promise<Outcome> {
@@ -158,6 +183,7 @@ export class SealedCall {
     if (response.status !== 200 || response.headers.get('content-type') !== RESPONSE_TYPE) {
       const outcome = await unsealed(response);
       stop();
+      signal.throwIfAborted();
       return outcome;
     }
     try {
@@ -257,12 +283,17 @@ async function* bytesOf(response: Response): AsyncGenerator<Uint8Array, void> {
 }
 
 /** The guest's answer as one of `fetch`: its body ends only after the final chunk was opened. */
-function answerOf(
+async function answerOf(
   { status, fields, content }: OpenedResponse,
   stop: () => void,
   signal: AbortSignal,
-): Response {
+): Promise<Response> {
   const headers = new Headers(fields.map(([name, value]) => [name, value] as [string, string]));
+  if (status === 204 || status === 304) {
+    // Without a body of its own to end, its end is waited for here.
+    while ((await content.next()).done !== true);
+    return new Response(null, { status, headers });
+  }
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
@@ -275,8 +306,7 @@ function answerOf(
     },
     cancel: stop,
   });
-  const without = status === 204 || status === 304;
-  return new Response(without ? null : (body as BodyInit), { status, headers });
+  return new Response(body as BodyInit, { status, headers });
 }
 
 /** An end of the stream before its final chunk is a cut. */

@@ -56,7 +56,11 @@ export class CheckedAnswer<E> {
 
   async *#stream(): AsyncGenerator<Uint8Array, void, undefined> {
     const { expected } = this.#context;
-    const check = new StreamCheck(expected, { onFinal: (opened, salt) => this.#accept(opened, salt) });
+    const { status } = this.#arrived;
+    if (status !== STREAM_STATUS) throw otherStatus(status, STREAM_STATUS);
+    const check = new StreamCheck(expected, {
+      onFinal: (opened, salt) => this.#accept(opened, salt, check.wholeBytes),
+    });
     for await (const bytes of this.#arrived.body) {
       if (this.#context.options.keepContent === true) this.#received.push(bytes);
       yield* await check.push(bytes);
@@ -71,26 +75,50 @@ export class CheckedAnswer<E> {
     const opened = await checkAnswer(receipt, salt, sha256Digest(body), this.#context.expected);
     const { status, end } = opened.receipt.outcome;
     if (status !== this.#arrived.status || status >= 400 !== (end === 'error'))
-      throw refused('receipt_transcript', 'the receipt is of an answer with another status', {
-        expected: String(this.#arrived.status),
-        actual: String(status),
-      });
+      throw otherStatus(this.#arrived.status, status);
     const usage = end === 'complete' ? usageIn(jsonOf(body)) : undefined;
     if (usage !== undefined) checkUsage(opened.receipt, usage);
     await this.#accept(opened, salt);
     return body;
   }
 
-  async #accept({ receipt, bytes, digest }: OpenedReceipt, salt: Uint8Array): Promise<void> {
+  async #accept(
+    { receipt, bytes, digest }: OpenedReceipt,
+    salt: Uint8Array,
+    responseBytes?: number,
+  ): Promise<void> {
     const { options, sequence, kept } = this.#context;
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
-    const responseBody = options.keepContent === true ? concatBytes(...this.#received) : undefined;
-    await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
+    const responseBody =
+      options.keepContent === true ? concatBytes(...this.#received).subarray(0, responseBytes) : undefined;
+    try {
+      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
+    } catch (cause) {
+      // No throw of a fetch: SDKs send again after one.
+      throw new AttestationError('internal', 'internal', NOT_KEPT, { cause });
+    }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
+}
+
+const NOT_KEPT = 'the receipt of the answer could not be kept';
+
+/** A connection that broke behind its header: the request ran. */
+export function brokenOff(cause: unknown): AttestationError {
+  return refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
+}
+
+/** Of every stream: its head is sent before anything can fail. */
+const STREAM_STATUS = 200;
+
+function otherStatus(arrived: number, signed: number): AttestationError {
+  return refused('receipt_transcript', 'the receipt is of an answer with another status', {
+    expected: String(arrived),
+    actual: String(signed),
+  });
 }
 
 function isStream({ header }: ArrivedAnswer): boolean {
@@ -224,7 +252,7 @@ class Source {
 
   #broken(cause: unknown): never {
     if (this.#dropped || this.#signal?.aborted === true || cause instanceof AttestationError) throw cause;
-    throw refused('receipt_truncated', 'the connection broke before the last receipt', { cause });
+    throw brokenOff(cause);
   }
 
   async drop(): Promise<void> {

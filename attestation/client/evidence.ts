@@ -53,6 +53,8 @@ interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 
   readonly send: typeof globalThis.fetch;
   readonly now: () => number;
   readonly monotonic: () => number;
+  /** Milliseconds. */
+  readonly evidenceTimeout: number;
   readonly onRotated: (rotated: Rotated) => void;
 }
 
@@ -116,18 +118,11 @@ export class EvidenceHolder {
   async #ask(): Promise<HeldEvidence> {
     requireSealable(this.origin);
     await requireCrypto();
-    const { policy, now, endorsements, keys, memory, onRotated, send } = this.#options;
+    const { policy, now, endorsements, keys, memory, onRotated } = this.#options;
     const nonce = crypto.getRandomValues(new Uint8Array(32));
-    const asked = `${this.origin}/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`;
-    const response = await send(asked, OUTSIDE).catch((error: unknown) => {
-      throw new AttestationError('internal', 'connection_failed', 'the evidence could not be asked for', {
-        cause: error,
-      });
-    });
-    if (response.status !== 200)
-      throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
-    const body = await boundedBody(response, MAX_DOCUMENT_BYTES);
-    if (body === undefined) throw refused('attestation_response', 'the evidence is larger than is read');
+    // Evidence is as old as its nonce: a party in between may hold the answer back.
+    const askedAt = this.monotonic;
+    const body = await this.#answer(`/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`);
     const document = parseDocument(fromUtf8(body, 'document'));
     const result = await verify(document, {
       channel: 'sealed',
@@ -142,12 +137,35 @@ export class EvidenceHolder {
       throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');
     const before = this.#held;
     this.#held = { result, evidence: { document, nonce }, publicKey: fromHex(result.hpkeKey) };
-    this.#heldAt = this.monotonic;
+    this.#heldAt = askedAt;
     this.#stale = false;
     this.setSeconds(result.issuedAt);
     if (before !== undefined && before.result.hpkeKey !== result.hpkeKey)
       onRotated({ origin: this.origin, boot: bootOf(before.result, result), result });
     return this.#held;
+  }
+
+  /** Calls share the wait for it, so it must come to an end. */
+  async #answer(path: string): Promise<Uint8Array> {
+    const { send, evidenceTimeout } = this.#options;
+    const signal = AbortSignal.timeout(evidenceTimeout);
+    let body: Uint8Array | undefined;
+    try {
+      const response = await send(`${this.origin}${path}`, { ...OUTSIDE, signal });
+      if (response.status !== 200)
+        throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
+      body = await boundedBody(response, MAX_DOCUMENT_BYTES);
+    } catch (error) {
+      if (error instanceof AttestationError) throw error;
+      throw new AttestationError(
+        'internal',
+        signal.aborted ? 'attestation_timeout' : 'connection_failed',
+        signal.aborted ? 'the evidence did not come in time' : 'the evidence could not be asked for',
+        { cause: error },
+      );
+    }
+    if (body === undefined) throw refused('attestation_response', 'the evidence is larger than is read');
+    return body;
   }
 }
 

@@ -14,7 +14,7 @@ export interface ReceiptRecord<E> {
   readonly url: string;
   /** Of the request as it was sent. */
   readonly requestBody: Uint8Array;
-  /** The answer as it was received, where that is kept; of a stream what came so far. */
+  /** The answer as it was received, where that is kept; of a stream the whole events and comments so far. */
   readonly responseBody: Uint8Array | undefined;
 }
 

@@ -38,6 +38,8 @@ export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements'
   readonly now?: (() => number) | undefined;
   /** Milliseconds of a clock that only runs on. */
   readonly monotonic?: (() => number) | undefined;
+  /** The whole answer with the evidence must have come within it. Default 60 000. */
+  readonly evidenceTimeout?: number | undefined;
   /** Resolves after so many milliseconds; rejects when the signal aborts. */
   readonly wait?: ((ms: number, signal: AbortSignal) => Promise<void>) | undefined;
 }
@@ -52,6 +54,8 @@ export interface SealedFetch {
   /** Called when fresh evidence has another key than the one before. */
   on(event: 'rotated', listener: (rotated: Rotated) => void): void;
 }
+
+const EVIDENCE_TIMEOUT_MS = 60_000;
 
 /**
  * A fetch whose requests only the attested guest can open (docs/sealed.md). It throws the AttestationError of
@@ -78,6 +82,7 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
       send,
       now: options.now ?? Date.now,
       monotonic: options.monotonic ?? (() => performance.now()),
+      evidenceTimeout: options.evidenceTimeout ?? EVIDENCE_TIMEOUT_MS,
       onRotated: (rotated) => {
         for (const listener of listeners) listener(rotated);
       },
@@ -173,19 +178,22 @@ function refuseStream(body: RequestInit['body'] | undefined): void {
     throw refused('sealed_unsupported', 'a body that is a stream cannot be sealed; give it whole');
 }
 
+/** Fields that the sealed head has of this client alone. */
+const OWN_FIELD = /^(?:content-length|assay-model|assay-pad|assay-sealed-.*)$/;
+
 function fieldsOf(request: Request, content: Uint8Array): HttpField[] {
-  const fields = [...request.headers].filter(
-    ([name]) => !isRefusedInside(name) && name !== 'content-length' && !name.startsWith('assay-sealed-'),
-  );
+  const fields = [...request.headers].filter(([name]) => !isRefusedInside(name) && !OWN_FIELD.test(name));
   const bare = content.length === 0 && (request.method === 'GET' || request.method === 'HEAD');
   return bare ? fields : [...fields, ['content-length', String(content.length)]];
 }
 
+/** Of a part, with whatever fields it has; not of a file that is called so. */
+const FORM_MODEL = /[;\s]name="?model"?(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)\r\n/i;
+
 /** The model a request names; undefined where it names none. The server reads the body itself. */
 function modelOf(request: Request, content: Uint8Array): string | undefined {
   const type = request.headers.get('content-type') ?? '';
-  if (/^multipart\/form-data/i.test(type))
-    return /name="model"\r\n\r\n([^\r\n]+)\r\n/.exec(new TextDecoder().decode(content))?.[1];
+  if (/^multipart\/form-data/i.test(type)) return FORM_MODEL.exec(new TextDecoder().decode(content))?.[1];
   return /^application\/json/i.test(type) ? modelIn(content) : undefined;
 }
 

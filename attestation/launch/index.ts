@@ -2,6 +2,7 @@
 // launched. A program that only checks evidence does not load it.
 
 export {
+  CONSOLE_PATH,
   IMAGE_FILES,
   type ImageFile,
   type ImageManifest,

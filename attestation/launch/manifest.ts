@@ -7,6 +7,7 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
 import { malformed, refused } from '../transcript/errors.ts';
 import { DISK_FILES, type DiskFile, diskFindings, type ImageDisk, parseDisk } from './disk.ts';
+import { erofsFile } from './erofs.ts';
 import { acceptFirmware } from './firmware.ts';
 import { type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import { measureSnpMatrix } from './snp.ts';
@@ -71,6 +72,8 @@ export interface ImageManifest {
   readonly source: { readonly commit: string; readonly inputs: string; readonly packages: string };
   readonly files: Readonly<Record<ImageFile, { readonly size: number; readonly sha256: string }>>;
   readonly root: { readonly rootHash: string; readonly blocks: number };
+  /** SHA-256 of the console in the root image; absent of a release before it had one. */
+  readonly console?: string | undefined;
   readonly cmdline: string;
   readonly models: readonly ImageModel[];
   readonly snp: readonly SnpMeasurements[];
@@ -78,6 +81,9 @@ export interface ImageManifest {
   /** The disk that boots by itself; absent in manifests of releases before it. */
   readonly disk?: ImageDisk | undefined;
 }
+
+/** The console in the root image (image/bundle.ts puts it there). */
+export const CONSOLE_PATH = 'opt/assay/attestation/dist/console.html';
 
 const MAX_MANIFEST_CHARACTERS = 4 * 1024 * 1024;
 const HEX32 = 64;
@@ -92,7 +98,7 @@ export function parseManifest(text: string): ImageManifest {
     parseJson(text, 'manifest', MAX_MANIFEST_CHARACTERS),
     'manifest',
     ['version', 'release', 'source', 'files', 'root', 'cmdline', 'models', 'snp', 'tdx'],
-    ['variant', 'disk'],
+    ['variant', 'console', 'disk'],
   );
   read.integer(top['version'], 'manifest version', 1, 1);
   const source = read.object(top['source'], 'source', ['commit', 'inputs', 'packages']);
@@ -113,6 +119,7 @@ export function parseManifest(text: string): ImageManifest {
       IMAGE_FILES.map((name) => [name, parseFile(files[name], name)]),
     ) as unknown as ImageManifest['files'],
     root: parseRoot(read.object(top['root'], 'root', ['rootHash', 'blocks']), 'root'),
+    console: top['console'] === undefined ? undefined : hex(top['console'], 'console', HEX32),
     cmdline: read.string(top['cmdline'], 'cmdline', 2048),
     models: read.list(top['models'], 'models', 0, 1000).map((entry, index) => {
       const model = read.object(entry, `models[${index}]`, ['name', 'rootHash', 'blocks', 'sha256']);
@@ -244,6 +251,13 @@ export async function measureManifest(
     'root hash of root.img',
     manifest.root.rootHash,
     verityRootHash(file('root.img'), manifest.root.blocks),
+  );
+  // A manifest that leaves it out does not have it unchecked: then the image must be without.
+  const page = erofsFile(file('root.img'), CONSOLE_PATH);
+  compare(
+    `sha256 of ${CONSOLE_PATH} in root.img`,
+    manifest.console ?? 'absent',
+    page === undefined ? 'absent' : toHex(sha256(page)),
   );
   for (const [word, expected] of [
     ['assay.root', manifest.root.rootHash],

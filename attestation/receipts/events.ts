@@ -4,6 +4,7 @@
 
 import { concatBytes } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
+import { recordOf } from './check.ts';
 
 /** Most bytes of one event. */
 export const MAX_EVENT_BYTES = 64 * 1024 * 1024;
@@ -28,6 +29,12 @@ export class EventSplitter {
   /** The byte before was a carriage return, which a line feed may complete. */
   #afterCr = false;
   #open = true;
+  #taken = 0;
+
+  /** Bytes of all blocks so far that were whole. */
+  get taken(): number {
+    return this.#taken;
+  }
 
   /** The blocks that are whole. */
   push(bytes: Uint8Array): readonly StreamBlock[] {
@@ -79,6 +86,7 @@ export class EventSplitter {
     const [only] = this.#parts;
     const bytes = this.#parts.length === 1 && only !== undefined ? only : concatBytes(...this.#parts);
     this.#parts = [];
+    this.#taken += this.#bytes;
     this.#bytes = 0;
     this.#open = true;
     this.#blank = true;
@@ -128,4 +136,58 @@ function textOf(bytes: Uint8Array): string {
 
 function refusedEvent(what: string): Error {
   return malformed('receipt_transcript', `the stream has ${what}`);
+}
+
+/**
+ * The part that an event plays in the end of its stream (docs/receipts.md §3). Readers differ: some go by the
+ * name of an event, some by the type in its data, some by how the data begins. An event that one of them
+ * takes for an end and another for a part, or that says more than an end has to say, could show an end that
+ * no receipt covers, or text behind the last receipt.
+ */
+export type EventRole =
+  | { readonly kind: 'part' }
+  /** The last of Responses, covered by the receipt behind it. */
+  | { readonly kind: 'covered'; readonly failed: boolean }
+  /** The one event that may follow the last receipt; the code of an error, undefined of any other end. */
+  | { readonly kind: 'last'; readonly errorCode: string | undefined }
+  /** An end for one reader only, or with more in it than an end. */
+  | { readonly kind: 'doubtful' };
+
+const PART: EventRole = { kind: 'part' };
+const DOUBTFUL: EventRole = { kind: 'doubtful' };
+const DONE = '[DONE]';
+const RESPONSES_ENDS = new Set(['response.completed', 'response.incomplete', 'response.failed']);
+/** The filler of a padded event stands beside its type. */
+const STOP_KEYS = new Set(['type', 'obfuscation']);
+
+export function roleOf(name: string, data: string): EventRole {
+  if (data.startsWith(DONE))
+    return data === DONE && name === '' ? { kind: 'last', errorCode: undefined } : DOUBTFUL;
+  const json = recordOf(jsonOf(data));
+  const type = typeof json?.['type'] === 'string' ? json['type'] : '';
+  if (RESPONSES_ENDS.has(name) || RESPONSES_ENDS.has(type))
+    return name === type ? { kind: 'covered', failed: name === 'response.failed' } : DOUBTFUL;
+  const keys = Object.keys(json ?? {});
+  if (name === 'message_stop' || type === 'message_stop') {
+    const bare = name === type && keys.every((key) => STOP_KEYS.has(key) && typeof json?.[key] === 'string');
+    return bare ? { kind: 'last', errorCode: undefined } : DOUBTFUL;
+  }
+  const error = recordOf(json?.['error']);
+  if (name !== 'error' && type !== 'error' && error === undefined) return PART;
+  const whole = name === '' ? keys.length === 1 : name === 'error' && type === 'error';
+  return whole && error !== undefined ? { kind: 'last', errorCode: codeOf(error) } : DOUBTFUL;
+}
+
+/** In the words of either API. */
+function codeOf(error: Readonly<Record<string, unknown>>): string {
+  const code = error['code'] ?? recordOf(error['details'])?.['error_code'];
+  return typeof code === 'string' ? code : '';
+}
+
+export function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }

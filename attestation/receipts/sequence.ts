@@ -15,21 +15,28 @@ export type ReceiptOrder = 'first' | 'next' | 'apart';
 const MAX_CHAINS = 64;
 const MAX_PLACES = 1024;
 
+interface Place {
+  readonly digest: Uint8Array;
+  /** Of the one before it. */
+  readonly prev: Uint8Array;
+}
+
 export class ReceiptSequence {
-  /** By chain, then by place: the digest there. */
-  readonly #chains = new Map<string, Map<number, Uint8Array>>();
+  /** By chain, then by place. */
+  readonly #chains = new Map<string, Map<number, Place>>();
 
   /** @throws AttestationError receipt_sequence for two receipts of one place */
   note({ chain, seq, prev }: FinalReceipt, digest: Uint8Array): ReceiptOrder {
     const name = toHex(chain);
     const known = this.#chains.get(name);
-    const places = known ?? new Map<number, Uint8Array>();
+    const places = known ?? new Map<number, Place>();
     const same = places.get(seq);
     const before = places.get(seq - 1);
     const after = places.get(seq + 1);
-    if (same !== undefined && !equalBytes(same, digest)) throw twice(seq);
-    if (before !== undefined && !equalBytes(before, prev)) throw twice(seq);
-    places.set(seq, digest);
+    if (same !== undefined && !equalBytes(same.digest, digest)) throw twice(seq);
+    if (before !== undefined && !equalBytes(before.digest, prev)) throw twice(seq - 1);
+    if (after !== undefined && !equalBytes(after.prev, digest)) throw twice(seq);
+    places.set(seq, { digest, prev });
     if (places.size > MAX_PLACES) forgetFirst(places);
     this.#chains.set(name, places);
     if (this.#chains.size > MAX_CHAINS) forgetFirst(this.#chains);

@@ -12,11 +12,10 @@ import {
   checkUsage,
   type ExpectedAnswer,
   type OpenedReceipt,
-  recordOf,
   type ReportedUsage,
   usageIn,
 } from './check.ts';
-import { EventSplitter, type StreamBlock } from './events.ts';
+import { EventSplitter, jsonOf, roleOf, type StreamBlock } from './events.ts';
 import { openReceipt, receiptDigest } from './receipt.ts';
 import { TranscriptHash } from './transcript-hash.ts';
 
@@ -25,10 +24,6 @@ export interface StreamCheckOptions {
   /** Called once, when the last receipt holds and before anything that ends the answer is handed on. */
   readonly onFinal?: ((opened: OpenedReceipt, salt: Uint8Array) => Promise<void> | void) | undefined;
 }
-
-/** Responses end with one of these, before the last receipt. */
-const RESPONSES_ENDS = new Set(['response.completed', 'response.incomplete', 'response.failed']);
-const FAILED = 'response.failed';
 
 /**
  * One stream. Give it the bytes as they come and hand on what it returns; at its end, call `end`.
@@ -48,8 +43,11 @@ export class StreamCheck {
   #final: OpenedReceipt | undefined;
   /** Events that end an answer, and what came after them. */
   #withheld: Uint8Array[] = [];
-  #responsesEnd: string | undefined;
+  /** Responses have come to their end; `failed`: to one that tells of an error. */
+  #covered: { readonly failed: boolean } | undefined;
   #usage: ReportedUsage | undefined;
+  /** Its events have names, as in all streams of one dialect or in none. */
+  #named: boolean | undefined;
   #ended = false;
 
   constructor(expected: ExpectedAnswer, { onFinal }: StreamCheckOptions = {}) {
@@ -60,6 +58,11 @@ export class StreamCheck {
   /** The last receipt, once it holds. */
   get final(): OpenedReceipt | undefined {
     return this.#final;
+  }
+
+  /** Bytes that arrived in whole events and comments. */
+  get wholeBytes(): number {
+    return this.#splitter.taken;
   }
 
   /** The bytes to hand on. @throws AttestationError receipt_… */
@@ -78,7 +81,7 @@ export class StreamCheck {
       throw this.#opened === undefined
         ? refused('receipt_missing', 'the stream has no receipt')
         : refused('receipt_truncated', 'the stream ended before its last receipt');
-    if (!whole || !(this.#ended || this.#responsesEnd !== undefined))
+    if (!whole || !(this.#ended || this.#covered !== undefined))
       throw refused('receipt_truncated', 'the stream ended before its last event');
     return passed;
   }
@@ -93,29 +96,34 @@ export class StreamCheck {
       if (this.#final !== undefined) this.#last(block.name, block.data, this.#final.receipt);
       else this.#event(block.name, block.data);
     }
-    if (this.#responsesEnd !== undefined && this.#final === undefined) this.#withheld.push(block.bytes);
+    if (this.#covered !== undefined && this.#final === undefined) this.#withheld.push(block.bytes);
     else passed.push(block.bytes);
   }
 
   #event(name: string, data: string): void {
     if (this.#opened === undefined) throw refused('receipt_missing', 'the stream has no receipt');
-    if (this.#responsesEnd !== undefined)
+    if (this.#covered !== undefined)
       throw refused('receipt_transcript', 'the stream goes on after its last event');
-    if (isLastEvent(name, data)) throw refused('receipt_missing', 'the stream ends without its last receipt');
+    const event = roleOf(name, data);
+    if (event.kind === 'last') throw refused('receipt_missing', 'the stream ends without its last receipt');
+    if (event.kind === 'doubtful')
+      throw refused('receipt_transcript', 'the stream has an event that ends it for some readers only');
     this.#transcript.add(name, data);
-    if (RESPONSES_ENDS.has(name)) this.#responsesEnd = name;
+    this.#named ??= name !== '';
+    if (event.kind === 'covered') this.#covered = event;
     if (data.includes('"usage":{')) this.#usage = usageIn(jsonOf(data)) ?? this.#usage;
   }
 
   /** The one event that may follow the last receipt. */
   #last(name: string, data: string, { outcome }: FinalReceipt): void {
-    if (this.#ended || this.#responsesEnd !== undefined || !isLastEvent(name, data))
+    const event = roleOf(name, data);
+    const ofDialect = this.#named === undefined || this.#named === (name !== '');
+    if (this.#ended || this.#covered !== undefined || event.kind !== 'last' || !ofDialect)
       throw refused('receipt_transcript', 'the stream has an event that no receipt covers');
-    const code = errorCodeOf(name, data);
-    if (code !== outcome.errorCode)
+    if (event.errorCode !== outcome.errorCode)
       throw refused('receipt_transcript', 'the stream ends in another way than its receipt says', {
         expected: outcome.errorCode ?? 'no error',
-        actual: code ?? 'no error',
+        actual: event.errorCode ?? 'no error',
       });
     this.#ended = true;
   }
@@ -155,7 +163,7 @@ export class StreamCheck {
     const { end } = receipt.outcome;
     if (end === 'aborted')
       throw refused('receipt_truncated', 'the receipt says that the answer was broken off');
-    if (this.#responsesEnd !== undefined && (this.#responsesEnd === FAILED) !== (end === 'error'))
+    if (this.#covered !== undefined && this.#covered.failed !== (end === 'error'))
       throw refused('receipt_transcript', 'the stream ends in another way than its receipt says');
     if (this.#usage !== undefined && end === 'complete') checkUsage(receipt, this.#usage);
     const final = { receipt, bytes, digest };
@@ -174,32 +182,6 @@ export class StreamCheck {
       });
     this.#checkpoints += 1;
     this.#lastCheckpoint = digest;
-  }
-}
-
-/** Events that end a stream after its last receipt. */
-export function isLastEvent(name: string, data: string): boolean {
-  return (
-    (name === '' && data === '[DONE]') ||
-    name === 'message_stop' ||
-    name === 'error' ||
-    (name === '' && data.startsWith('{"error":'))
-  );
-}
-
-/** Of the terminal event, in the words of either API; undefined of one that is no error. */
-function errorCodeOf(name: string, data: string): string | undefined {
-  if (name === 'message_stop' || data === '[DONE]') return undefined;
-  const error = recordOf(recordOf(jsonOf(data))?.['error']);
-  const code = error?.['code'] ?? recordOf(error?.['details'])?.['error_code'];
-  return typeof code === 'string' ? code : '';
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
   }
 }
 

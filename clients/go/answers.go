@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"net/url"
 	"regexp"
 	"strings"
 )
@@ -38,7 +39,13 @@ var (
 )
 
 func asksForReceipt(method, path string) bool {
-	path, _, _ = strings.Cut(path, "?")
+	if end := strings.IndexAny(path, "?#"); end >= 0 {
+		path = path[:end]
+	}
+	// Servers route the path percent-decoded.
+	if decoded, err := url.PathUnescape(path); err == nil {
+		path = decoded
+	}
 	return method == "POST" && computing.MatchString(path)
 }
 

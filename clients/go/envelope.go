@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"io"
 	"math/bits"
+	"time"
 )
 
 const (
@@ -67,6 +68,9 @@ type sealedRequest struct {
 	export    func(label string, length int) ([]byte, error)
 	// SHA-256(recipient's public key ‖ encapsulated key): key 7 of its receipt; the entry begins with it.
 	digest [32]byte
+	// When it was sealed: seconds of sealed time, and by the clock of this process.
+	at       int64
+	sealedAt time.Time
 }
 
 func keyIDOf(publicKey []byte) byte { return sha256Of(publicKey)[0] % 128 }

@@ -35,7 +35,9 @@ func headOf(request *http.Request, content []byte) requestHead {
 	return head
 }
 
-var formModel = regexp.MustCompile("name=\"model\"\r\n\r\n([^\r\n]+)\r\n")
+// Of a part, with whatever fields it has; not of a file that is called so.
+var formModel = regexp.MustCompile(
+	"(?i)[;\\s]name=\"?model\"?(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)\r\n")
 
 // The model a request names; empty where it names none. The server reads the body itself.
 func modelOf(fields []Field, content []byte) string {

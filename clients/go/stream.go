@@ -152,10 +152,10 @@ type StreamCheck struct {
 	checkpoints    uint64
 	lastCheckpoint []byte
 	withheld       []byte
-	responsesEnd   string
+	covered        *eventRole
 	usage          *usage
 	final          *Opened
-	ended          bool
+	ended, named   bool
 	ready          []byte
 }
 
@@ -179,7 +179,7 @@ func (c *StreamCheck) End() ([]byte, error) {
 		err = refuse("receipt_missing", "the stream has no receipt")
 	case c.final == nil:
 		err = refuse("receipt_truncated", "the stream ended before its last receipt")
-	case !whole || !c.ended && c.responsesEnd == "":
+	case !whole || !c.ended && c.covered == nil:
 		err = refuse("receipt_truncated", "the stream ended before its last event")
 	}
 	return c.ready, err
@@ -204,7 +204,7 @@ func (c *StreamCheck) take(event streamEvent) error {
 			return err
 		}
 	}
-	if c.responsesEnd != "" && c.final == nil {
+	if c.covered != nil && c.final == nil {
 		c.withheld = append(c.withheld, event.raw...)
 	} else {
 		c.ready = append(c.ready, event.raw...)
@@ -213,20 +213,24 @@ func (c *StreamCheck) take(event streamEvent) error {
 }
 
 func (c *StreamCheck) add(event streamEvent) error {
+	role := roleOf(event)
 	switch {
 	case c.salt == nil:
 		return refuse("receipt_missing", "the stream has no receipt")
-	case c.responsesEnd != "":
+	case c.covered != nil:
 		return refuse("receipt_transcript", "the stream goes on after its last event")
-	case isLastEvent(event):
+	case role.kind == "last":
 		return refuse("receipt_missing", "the stream ends without its last receipt")
+	case role.kind == "doubtful":
+		return refuse("receipt_transcript", "the stream has an event that ends it for some readers only")
+	case role.kind == "covered":
+		c.covered = &role
+	}
+	if c.events == 0 {
+		c.named = event.name != ""
 	}
 	c.events++
 	c.hash.Write([]byte(event.name + "\n" + event.data + "\n"))
-	switch event.name {
-	case "response.completed", "response.incomplete", "response.failed":
-		c.responsesEnd = event.name
-	}
 	if strings.Contains(event.data, `"usage":{`) {
 		if reported := usageIn([]byte(event.data)); reported != nil {
 			c.usage = reported
@@ -237,11 +241,13 @@ func (c *StreamCheck) add(event streamEvent) error {
 
 // The one event that may follow the last receipt.
 func (c *StreamCheck) last(event streamEvent) error {
-	receipt := c.final.Receipt
-	if c.ended || c.responsesEnd != "" || !isLastEvent(event) {
+	receipt, role := c.final.Receipt, roleOf(event)
+	// The events of a stream all have names, or none has.
+	ofDialect := c.events == 0 || c.named == (event.name != "")
+	if c.ended || c.covered != nil || role.kind != "last" || !ofDialect {
 		return refuse("receipt_transcript", "the stream has an event that no receipt covers")
 	}
-	if code, isError := errorCodeOf(event); isError != receipt.hasError || code != receipt.ErrorCode {
+	if role.isError != receipt.hasError || role.code != receipt.ErrorCode {
 		return refuse("receipt_transcript", "the stream ends in another way than its receipt says")
 	}
 	c.ended = true
@@ -306,7 +312,7 @@ func (c *StreamCheck) receipt(words []string) error {
 	if receipt.End == "aborted" {
 		return refuse("receipt_truncated", "the receipt says that the answer was broken off")
 	}
-	if c.responsesEnd != "" && (c.responsesEnd == "response.failed") != (receipt.End == "error") {
+	if c.covered != nil && c.covered.isError != (receipt.End == "error") {
 		return refuse("receipt_transcript", "the stream ends in another way than its receipt says")
 	}
 	if receipt.End == "complete" {
@@ -337,20 +343,55 @@ func (c *StreamCheck) checkpoint(receipt *Receipt, digest []byte) error {
 	return nil
 }
 
-func isLastEvent(event streamEvent) bool {
-	return event.name == "message_stop" || event.name == "error" ||
-		event.name == "" && (event.data == "[DONE]" || strings.HasPrefix(event.data, `{"error":`))
+// eventRole is the part that an event plays in the end of its stream.
+type eventRole struct {
+	// part, covered (the last of Responses), last (the one behind the last receipt), or doubtful: an end for
+	// some readers only, or with more in it than an end.
+	kind    string
+	code    string
+	isError bool
 }
 
-// Of the terminal event, in the words of either API.
-func errorCodeOf(event streamEvent) (code string, isError bool) {
-	if event.name == "message_stop" || event.data == "[DONE]" {
-		return "", false
+// Readers go by the name of an event, by the type in its data, or by how the data begins.
+func roleOf(event streamEvent) eventRole {
+	ifTrue := func(is bool, role eventRole) eventRole {
+		if is {
+			return role
+		}
+		return eventRole{kind: "doubtful"}
 	}
-	failure, _ := objectOf([]byte(event.data))["error"].(map[string]any)
+	name := event.name
+	if strings.HasPrefix(event.data, "[DONE]") {
+		return ifTrue(name == "" && event.data == "[DONE]", eventRole{kind: "last"})
+	}
+	body := objectOf([]byte(event.data))
+	kind, _ := body["type"].(string)
+	for _, end := range []string{"response.completed", "response.incomplete", "response.failed"} {
+		if name == end || kind == end {
+			return ifTrue(name == kind, eventRole{kind: "covered", isError: end == "response.failed"})
+		}
+	}
+	if name == "message_stop" || kind == "message_stop" {
+		bare := name == kind
+		for key, value := range body {
+			_, isText := value.(string)
+			bare = bare && isText && (key == "type" || key == "obfuscation")
+		}
+		return ifTrue(bare, eventRole{kind: "last"})
+	}
+	failure, isError := body["error"].(map[string]any)
+	if name != "error" && kind != "error" && !isError {
+		return eventRole{kind: "part"}
+	}
+	whole := name == "error" && kind == "error" || name == "" && len(body) == 1
+	return ifTrue(whole && isError, eventRole{kind: "last", code: errorCodeOf(failure), isError: true})
+}
+
+// In the words of either API.
+func errorCodeOf(failure map[string]any) string {
 	code, has := failure["code"].(string)
 	if details, ok := failure["details"].(map[string]any); !has && ok {
 		code, _ = details["error_code"].(string)
 	}
-	return code, true
+	return code
 }

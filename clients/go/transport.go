@@ -22,7 +22,8 @@ const (
 	maxWait         = 30 * time.Second
 	defaultWait     = 500 * time.Millisecond
 	maxProblemBytes = 4096
-	// After this the guest's memory of a request may be gone: sealing anew could run it twice.
+	// Around its time the guest takes a request so long. It remembers one for twice as long after that time: what is
+	// sealed anew for a time further away could run a second time.
 	window = 300 * time.Second
 	// An answer that is no stream is held whole up to this, so that a cut one is an answer of this client.
 	maxHeldBytes = 16 * 1024 * 1024
@@ -120,7 +121,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := c.seal(held, nil)
+	sealed, err := c.seal(held, nil, t.holder.sealedSeconds())
 	if err != nil {
 		return nil, err
 	}
@@ -161,9 +162,9 @@ func unknown() error {
 // The same bytes again while the outcome is unknown; sealed anew only for another key, or for the guest's clock.
 func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Response, error) {
 	holder, options, ctx := c.transport.holder, c.transport.options, c.request.Context()
-	sealedAt := options.Now()
 	repeats, anewKey, anewClock := 0, false, false
 	for sends := 1; ; sends++ {
+		var at int64
 		answer, plain, err := c.send(sealed)
 		if err != nil {
 			return nil, err
@@ -184,13 +185,18 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 			}
 			answer.body.Close()
 			text, _ := fieldOf(answer.opened.head.fields, "assay-sealed-time")
-			late := options.Now().Sub(sealedAt) >= window
-			if code == "sealed_replayed" || late || anewClock || sends >= maxSends || !secondsPattern.MatchString(text) {
+			if code == "sealed_replayed" || !secondsPattern.MatchString(text) {
 				return nil, unknown()
 			}
-			seconds, _ := strconv.ParseInt(text, 10, 64)
+			at, _ = strconv.ParseInt(text, 10, 64)
+			holder.setSeconds(at)
+			// Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest
+			// may have forgotten the first request, and of bytes sealed long ago that they ran.
+			late := options.Now().Sub(sealed.sealedAt) >= window
+			if at <= sealed.at || late || anewKey || anewClock || sends >= maxSends {
+				return nil, unknown()
+			}
 			anewClock = true
-			holder.setSeconds(seconds)
 		case isUnknown(plain.status):
 			if repeats >= maxRepeats || sends >= maxSends {
 				return nil, unknown()
@@ -210,23 +216,25 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 			if bytes.Equal(fresh.Key, held.Key) {
 				return nil, refuse("sealed_refused", "the guest holds the proven key, so the request was altered on the way")
 			}
+			// The guest must still know what was sent when it takes what is sealed anew.
 			otherBoot := !bytes.Equal(fresh.ReceiptKey, held.ReceiptKey)
-			if options.Once && otherBoot || anewKey || sends >= maxSends {
+			at = holder.sealedSeconds()
+			apart := max(at-sealed.at, sealed.at-at)
+			if options.Once && otherBoot || !otherBoot && apart > int64(window/time.Second) || anewKey || sends >= maxSends {
 				return nil, unknown()
 			}
 			anewKey, held, seen = true, fresh, generation
 		}
-		if sealed, err = c.seal(held, sealed); err != nil {
+		if sealed, err = c.seal(held, sealed, at); err != nil {
 			return nil, asError(err)
 		}
-		sealedAt = options.Now()
 	}
 }
 
-func (c *call) seal(held *Evidence, before *sealedRequest) (*sealedRequest, error) {
+func (c *call) seal(held *Evidence, before *sealedRequest, at int64) (*sealedRequest, error) {
 	head := c.head
-	seconds := strconv.FormatInt(c.transport.holder.sealedSeconds(), 10)
-	head.fields = append(append([]Field(nil), head.fields...), Field{"assay-sealed-at", seconds})
+	sealedAt := c.transport.options.Now()
+	head.fields = append(append([]Field(nil), head.fields...), Field{"assay-sealed-at", strconv.FormatInt(at, 10)})
 	digest := held.Models[c.model]
 	if c.model == "" && len(held.Models) == 1 {
 		for _, digest = range held.Models {
@@ -241,7 +249,12 @@ func (c *call) seal(held *Evidence, before *sealedRequest) (*sealedRequest, erro
 	if before != nil {
 		head.fields = append(head.fields, Field{"assay-sealed-before", hex.EncodeToString(before.digest[:entryBytes])})
 	}
-	return sealRequest(held.Key, head, c.content)
+	sealed, err := sealRequest(held.Key, head, c.content)
+	if err != nil {
+		return nil, err
+	}
+	sealed.at, sealed.sealedAt = at, sealedAt
+	return sealed, nil
 }
 
 func (c *call) send(sealed *sealedRequest) (*answered, *unsealed, error) {

@@ -66,6 +66,18 @@ func TestStreamsEndOnlyAfterTheFinalChunk(t *testing.T) {
 	}
 }
 
+func TestTheModelOfAFormIsFound(t *testing.T) {
+	for _, head := range []string{
+		"content-disposition: form-data; name=\"model\"",
+		"Content-Disposition: form-data; name=\"model\"\r\nContent-Type: text/plain",
+		"content-disposition: form-data; name=model",
+	} {
+		body := "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\nsound\r\n" +
+			"--b\r\n" + head + "\r\n\r\ndemo\r\n--b--\r\n"
+		same(t, modelOf([]Field{{"content-type", "multipart/form-data; boundary=b"}}, []byte(body)), "demo")
+	}
+}
+
 func TestTries(t *testing.T) {
 	clock := func(right string) func(*world, []byte, int) (*http.Response, error) {
 		return func(w *world, data []byte, count int) (*http.Response, error) {
@@ -74,6 +86,12 @@ func TestTries(t *testing.T) {
 				return ok(w, data, count)
 			}
 			return sealedError(o, "sealed_clock", Field{"assay-sealed-time", "1770001000"})
+		}
+	}
+	moved := func(seconds int64) func(*world) {
+		return func(w *world) {
+			w.rotate()
+			w.issuedAt += seconds
 		}
 	}
 	changed := func(change func(*world), once bool) func(*world, []byte, int) (*http.Response, error) {
@@ -106,6 +124,23 @@ func TestTries(t *testing.T) {
 		}, false, "sealed_outcome_unknown", 1, 1},
 		{"clock", clock("1770001000"), false, nil, 2, 2},
 		{"clock again", clock("never"), false, "sealed_outcome_unknown", 2, 2},
+		{"clock behind this one: these bytes could run later", func(w *world, data []byte, _ int) (*http.Response, error) {
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1769999000"})
+		}, false, "sealed_outcome_unknown", 1, 1},
+		{"clock, late", func(w *world, data []byte, _ int) (*http.Response, error) {
+			w.now = w.now.Add(window)
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1770001000"})
+		}, false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, a window later", changed(moved(300), true), false, nil, 2, 2},
+		{"rotated, later", changed(moved(301), true), false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, earlier", changed(moved(-301), true), false, "sealed_outcome_unknown", 1, 1},
+		{"rotated, then clock", func(w *world, data []byte, count int) (*http.Response, error) {
+			if count == 1 {
+				w.rotate()
+				return keyProblem()
+			}
+			return sealedError(w.open(data), "sealed_clock", Field{"assay-sealed-time", "1770001000"})
+		}, false, "sealed_outcome_unknown", 2, 2},
 		{"rotated", changed((*world).rotate, true), false, nil, 2, 2},
 		{"rotated again", changed((*world).rotate, false), false, "sealed_outcome_unknown", 2, 2},
 		{"same key", changed(func(*world) {}, false), false, "sealed_refused", 1, 1},

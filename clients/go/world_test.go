@@ -46,10 +46,12 @@ type world struct {
 	waited  []time.Duration
 	rotated []bool
 	now     time.Time
+	// Seconds of sealed time that evidence says.
+	issuedAt int64
 }
 
 func newWorld(t *testing.T, answer func(*world, []byte, int) (*http.Response, error)) *world {
-	w := &world{t: t, answer: answer, now: time.Now()}
+	w := &world{t: t, answer: answer, now: time.Now(), issuedAt: 1_770_000_000}
 	w.restart()
 	return w
 }
@@ -73,7 +75,7 @@ func (w *world) Judge(context.Context, string) (*Evidence, error) {
 		return nil, w.refusal
 	}
 	models := map[string]string{"demo": modelDigest, "other": strings.Repeat("22", 32)}
-	return &Evidence{w.key.PublicKey().Bytes(), w.signer.Public().(ed25519.PublicKey), models, 1_770_000_000, 1_770_000_600}, nil
+	return &Evidence{w.key.PublicKey().Bytes(), w.signer.Public().(ed25519.PublicKey), models, w.issuedAt, w.issuedAt + 600}, nil
 }
 
 func (w *world) RoundTrip(request *http.Request) (*http.Response, error) {

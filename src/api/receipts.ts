@@ -2,6 +2,7 @@
 
 import { ApiError } from '../base/errors.ts';
 import { object, text } from '../base/shape.ts';
+import { unknownUrl } from '../http/errors.ts';
 import { route } from '../http/route.ts';
 
 const answer = object({
@@ -19,10 +20,12 @@ export const receiptRoute = route({
   answer,
   errors: ['no_such_receipt'],
   async handle({ deps, exchange, params }) {
-    const { receipts, config } = deps;
+    const { receipts = null, config } = deps;
+    // A server that keeps none has no such route.
+    if (receipts === null) throw unknownUrl();
     // Without keys every caller is one: the id, which only the answer's reader got, is the secret.
     const owner = config.auth.keys.length === 0 ? undefined : (exchange.principal?.owner ?? '');
-    const kept = receipts?.kept(params['id'] ?? '', owner);
+    const kept = receipts.kept(params['id'] ?? '', owner);
     if (kept === undefined)
       throw new ApiError('no_such_receipt', 'there is no such receipt, or it is not of this API key');
     const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');

@@ -1,5 +1,6 @@
 // Every route of the server, in the order of docs/api.md.
 
+import type { ConsolePage } from '@assay/attestation/console';
 import type { Route, RouteContext } from '../http/route.ts';
 import { transcriptions, translations } from './audio/route.ts';
 import { chat } from './chat/route.ts';
@@ -12,6 +13,7 @@ import { batchRoutes } from './batches/route.ts';
 import { FILE_ROUTES } from '../file-routes/route.ts';
 import { messageRoutes } from './messages/route.ts';
 import { attestation } from '../http/attestation.ts';
+import { consoleRoutes } from './console.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
@@ -22,8 +24,16 @@ import { deleteModel, getModel, listModels, registerModel } from './models/regis
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
 
-/** `stored` null: no responses are stored. */
-export function allRoutes(context: RouteContext, stored: ResponseStore | null = null): readonly Route[] {
+/** Parts that not every server has. */
+export interface RouteParts {
+  /** Null: no responses are stored. */
+  readonly stored?: ResponseStore | null | undefined;
+  /** Undefined: no console is served. */
+  readonly console?: ConsolePage | undefined;
+}
+
+export function allRoutes(context: RouteContext, parts: RouteParts = {}): readonly Route[] {
+  const { stored = null } = parts;
   const replayed = [chat, responses(stored), completions, embeddings];
   return [
     ...replayed,
@@ -53,5 +63,6 @@ export function allRoutes(context: RouteContext, stored: ResponseStore | null = 
     sealed,
     health(context),
     metricsRoute(context),
+    ...consoleRoutes(parts.console),
   ];
 }

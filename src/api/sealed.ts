@@ -66,7 +66,7 @@ async function opening(
   }
 }
 
-function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
+export function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
   return {
     begin() {
       for (const [name, value] of Object.entries(headers) as [string, string][])
@@ -81,6 +81,10 @@ function outerAnswer(response: ServerResponse, headers: object): OuterAnswer {
     onDrain: (call) => void response.once('drain', call),
     end: () => void response.end(),
     destroy: () => void response.destroy(),
-    onClose: (call) => void response.once('close', call),
+    onClose(call) {
+      // It may have closed while keys were made for its answer.
+      if (response.closed || response.destroyed) call();
+      else response.once('close', call);
+    },
   };
 }

@@ -62,7 +62,8 @@ async function digestsIn(file: string): Promise<readonly string[]> {
   });
   if (bytes[0] !== 0x7b) return [digestOfReceipt(bytes)];
   const receipts = receiptTexts(bytes.toString());
-  if (receipts.length === 0) throw new UsageError('--receipt FILE has no receipt');
+  if (receipts.length === 0)
+    throw new UsageError('--receipt FILE has no receipt, or one that cannot be read');
   return receipts.map((text) => digestOfReceipt(Buffer.from(text, 'base64')));
 }
 
@@ -70,9 +71,9 @@ function receiptTexts(text: string): readonly string[] {
   try {
     const json: unknown = JSON.parse(text);
     const entries: unknown = isRecord(json) && Array.isArray(json['receipts']) ? json['receipts'] : [json];
-    return (entries as readonly unknown[])
-      .map((entry) => (isRecord(entry) ? entry['receipt'] : undefined))
-      .filter((each) => typeof each === 'string');
+    const texts = (entries as readonly unknown[]).map((entry) => isRecord(entry) && entry['receipt']);
+    // One that cannot be read is not left out: the others would pass for all.
+    return texts.every((each) => typeof each === 'string') ? texts : [];
   } catch {
     return [];
   }

@@ -120,7 +120,9 @@ function pastable(printed: Printed, models: ReturnType<RunningServer['models']['
     ...(needsKey ? [`Set ${KEY_VARIABLE} to your key first.`] : []),
     'Verify:',
     `  ${verify} ${url} --policy ${policy}${flag}`,
-    'Any client, through the verifying local proxy:',
+    'In a browser, through the verifying local proxy:',
+    `  ${verify} console ${url} --policy ${policy}${flag}`,
+    'Any client, the same way:',
     `  ${verify} proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
     ...request(`http://${proxy}`, models, needsKey),
     `OpenAI SDK, the fetch is what changes${install}:`,
@@ -182,6 +184,8 @@ async function writePolicy(
     models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
     configs: [Buffer.from(configDigest(config)).toString('hex')],
     guestPolicy: 'baseline',
+    // For the console and clients that seal; a simulated server loses no protection by it.
+    channel: 'sealed',
   };
   const path = join(folder, 'policy.json');
   try {

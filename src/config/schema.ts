@@ -52,6 +52,12 @@ export const SECTIONS = {
     cors_origins: operator(
       strings(100, 'origins a browser may call from; no wildcard unless "*" is given', { form: ORIGIN }),
     ),
+    console: measured(
+      boolean(
+        'serve the console at `/`: a page that judges the evidence of this server and talks to it',
+        true,
+      ),
+    ),
     metrics_enabled: operator(
       boolean(
         'serve /metrics on the API address, for the admin key where keys are configured; without it, to loopback addresses alone',

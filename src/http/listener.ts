@@ -16,6 +16,7 @@ import {
   type ServerOptions as SecureOptions,
 } from 'node:https';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { ApiError } from '../base/errors.ts';
 import { peerOf } from './address.ts';
@@ -92,12 +93,9 @@ export function createListener(
   });
   // Refused by the hooks like any other request, so that it is counted and recorded.
   server.on('checkExpectation', handler);
-  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    const error = new ApiError('invalid_request', 'CONNECT is not served here');
-    // Node no longer reads this socket, so its end would not be seen.
-    if (told.isAnswering(socket)) socket.destroy();
-    else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
-  });
+  server.on('connect', (_request: IncomingMessage, socket: Socket) =>
+    answerConnect(socket, told.isAnswering(socket)),
+  );
   return {
     server,
     destroyConnections() {
@@ -140,10 +138,17 @@ function limitPeers(server: Server | SecureServer, perPeer: number): void {
   });
 }
 
+export function answerConnect(socket: Duplex, answering: boolean): void {
+  const error = new ApiError('invalid_request', 'CONNECT is not served here');
+  // Node no longer reads this socket, so its end would not be seen.
+  if (answering) socket.destroy();
+  else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
+}
+
 /** Node could not parse a request: bad HTTP, a header too long, or too slow. */
 export function answerBrokenRequest(
   error: Error & { code?: string | undefined },
-  socket: Socket,
+  socket: Duplex,
   answering: boolean,
 ): void {
   if (error.code === 'ECONNRESET' || !socket.writable || answering) {

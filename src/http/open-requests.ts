@@ -41,14 +41,14 @@ export interface OpenRequests<T> {
   /** Marks the current answer as the connection's last. */
   endsConnection(socket: Socket): void;
   /** Whether bytes written to the socket now would land in an answer, or in that of another request. */
-  isAnswering(socket: Socket): boolean;
+  isAnswering(socket: object): boolean;
   /** Resolves when none is open, or after so many milliseconds. */
   ended(withinMs: number): Promise<void>;
 }
 
 export function createOpenRequests<T>(): OpenRequests<T> {
   const all = new Map<ServerResponse, OpenRequest<T>>();
-  const connections = new WeakMap<Socket, Connection<T>>();
+  const connections = new WeakMap<object, Connection<T>>();
   const waiting = new Set<() => void>();
 
   const connectionOf = (socket: Socket): Connection<T> => {

@@ -7,6 +7,7 @@ import type { SealedConnection, SealedHost } from '../sealed/gateway.ts';
 import { ANY_MODEL, type ConnectionPins } from './connection-pins.ts';
 import type { ServerConfig } from './deps.ts';
 import { errorBody, errorHeaders } from './errors.ts';
+import { answerBrokenRequest, answerConnect } from './listener.ts';
 
 const CONNECTIONS = new WeakMap<object, SealedConnection>();
 
@@ -25,10 +26,18 @@ export function sealedPeer(credentials: string | undefined): string {
     .digest('base64url')}`;
 }
 
+/** As those of the listener of the network. */
+export interface SealedListeners {
+  readonly handler: RequestListener;
+  /** Called for bytes that never became a request. */
+  readonly onBroken: () => void;
+  readonly isAnswering: (socket: object) => boolean;
+}
+
 export function createSealedHost(
   config: ServerConfig,
   connectionPins: ConnectionPins,
-  handler: RequestListener,
+  { handler, onBroken, isAnswering }: SealedListeners,
 ): SealedHost {
   const { headersMs, bodyMs } = config.timeouts;
   const server = createServer(
@@ -41,6 +50,12 @@ export function createSealedHost(
     handler,
   );
   server.maxHeadersCount = 0;
+  // Methods that HTTP/1.1 does not have, or not here, are answered as on any connection.
+  server.on('clientError', (error, socket) => {
+    onBroken();
+    answerBrokenRequest(error, socket, isAnswering(socket));
+  });
+  server.on('connect', (_request, socket) => answerConnect(socket, isAnswering(socket)));
   return {
     connect(socket, about) {
       CONNECTIONS.set(socket, about);

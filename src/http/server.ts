@@ -110,9 +110,11 @@ export async function createServer(
       maxQueue: config.limits.maxQueuePerModel,
     }),
     watchEngine: metrics.watch,
-    sealedHost: createSealedHost(config, connectionPins, (request, response) =>
-      bound.handler?.(request, response),
-    ),
+    sealedHost: createSealedHost(config, connectionPins, {
+      handler: (request, response) => bound.handler?.(request, response),
+      onBroken: () => metrics.brokenRequests.add([]),
+      isAnswering: open.isAnswering,
+    }),
   };
   registerRoutes(app, served, common);
   replays.send = createReplay(context, common);

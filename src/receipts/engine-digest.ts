@@ -13,13 +13,13 @@ export interface EngineSources {
   readonly release: string;
   /** Folders of code: all their `.js`, `.mjs`, `.cjs` and `.ts` files count. */
   readonly code: readonly string[];
-  /** Folders of native libraries: all their `.so`, `.dylib` and `.node` files count. */
+  /** Folders of native libraries: all their `.so` (with a version, too), `.dylib` and `.node` files count. */
   readonly libraries: readonly string[];
 }
 
 export async function engineDigest({ release, code, libraries }: EngineSources): Promise<Uint8Array> {
   const sources = await hashed(code, /(?<!\.d)\.(?:[cm]?js|ts)$/);
-  const natives = await hashed(libraries, /\.(?:so|dylib|node)$/);
+  const natives = await hashed(libraries, /\.(?:so(?:\.\d+)*|dylib|node)$/);
   const value = new Map<number, Cbor>([
     [0, 'assay/engine/v1'],
     [1, release],
@@ -36,7 +36,7 @@ async function hashed(folders: readonly string[], kind: RegExp): Promise<readonl
   for (const folder of folders) {
     const entries = await readdir(folder, { recursive: true, withFileTypes: true });
     const paths = entries
-      .filter((entry) => entry.isFile() && kind.test(entry.name))
+      .filter((entry) => (entry.isFile() || entry.isSymbolicLink()) && kind.test(entry.name))
       .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
       .filter((path) => !path.includes('node_modules'))
       .toSorted();

@@ -1,12 +1,15 @@
 // The set that each sealed request is executed by once (docs/sealed.md §6): one for all keys of this process,
-// bounded by time, in number, and by caller. An entry leaves when its own time has left the window. One whose
-// request was cut before its route had it is free again, twice at most.
+// bounded by time, in number, and by caller. An entry outlives the window of its own time by another one: a
+// client that seals anew, within the window of what it sealed before, may have that taken a window later. One
+// whose request was cut before its route had it is free again, twice at most.
 
 import { ApiError, overloaded } from '../base/errors.ts';
 
 /** Seconds around sealed time in which a request is taken. */
 export const WINDOW_SECONDS = 300;
-const MAX_ENTRIES = 262_144;
+/** Seconds an entry stays after its own time. */
+const KEPT_SECONDS = 2 * WINDOW_SECONDS;
+const MAX_ENTRIES = 524_288;
 const MAX_FREED = 2;
 
 export interface EntriesOptions {
@@ -86,7 +89,7 @@ export class Entries {
   }
 
   #clear(): void {
-    const oldest = this.#seconds() - WINDOW_SECONDS;
+    const oldest = this.#seconds() - KEPT_SECONDS;
     if (oldest <= this.#cleared) return;
     this.#cleared = oldest;
     for (const second of this.#bySecond.keys()) if (second < oldest) this.#drop(second);

@@ -260,7 +260,7 @@ class Serving {
       onClose: (error) => this.#closed(answer, nonce, error),
     });
     outer.onClose(() => socket.destroy());
-    host.connect(socket, this.#about());
+    if (!socket.destroyed) host.connect(socket, this.#about());
   }
 
   #about(): SealedConnection {

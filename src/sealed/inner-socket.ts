@@ -25,6 +25,7 @@ export class InnerSocket extends Duplex {
   readonly #options: InnerSocketOptions;
   readonly #chunked: boolean;
   #begun = false;
+  /** Content is being waited for, or has come to its end. */
   #reading = false;
   #answer: 'head' | 'body' | 'chunk' | 'whole' = 'head';
   #held: Buffer = Buffer.alloc(0);
@@ -67,11 +68,11 @@ export class InnerSocket extends Duplex {
   async #next(content: AsyncIterator<Uint8Array>): Promise<void> {
     try {
       const { done, value } = await content.next();
-      this.#reading = false;
       if (done === true) {
         if (this.#chunked) this.push('0\r\n\r\n');
         return;
       }
+      this.#reading = false;
       if (this.#chunked) this.push(`${value.length.toString(16)}\r\n`);
       this.push(value);
       if (this.#chunked) this.push('\r\n');

@@ -21,6 +21,7 @@ import { createReceipts } from './receipts.ts';
 import { createConfiguredModels, openImages } from './models.ts';
 import { type OpenedResponses, openResponses } from './responses.ts';
 import { checkConfiguredPaths } from './configured-paths.ts';
+import { openConsole } from './console.ts';
 import { openSealedBodies } from './sealed.ts';
 import { createAttester, createTee, dataDir, type Tee } from './tee.ts';
 import type { Sealed } from '../sealed/gateway.ts';
@@ -111,6 +112,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   }));
   const files = (parts.files = await createFiles(config, tee, clock, log));
   const images = (parts.images = openImages(config));
+  const page = config.api.console ? await openConsole() : undefined;
   signal.throwIfAborted();
   const server = (parts.server = await createServer(
     {
@@ -127,7 +129,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       metricSources: [metrics.families],
       onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
-    (context) => allRoutes(context, responses?.store ?? null),
+    (context) => allRoutes(context, { stored: responses?.store, console: page }),
   ));
   renew(server);
   const url = await listen(server, config);

@@ -169,6 +169,12 @@ test('[R23] the audit log has the digest of each receipt, and the receipts a hea
     status: 1,
     stdout: expect.stringContaining('NOT in the log') as string,
   });
+  // An archive is found when all of its receipts are; one that cannot be read is not left out.
+  const archive = async (...receipts: unknown[]): Promise<string> =>
+    verify(Buffer.from(JSON.stringify({ receipts })));
+  const texts = KEPT.map(({ receipt }) => ({ receipt: Buffer.from(receipt).toString('base64') }));
+  expect((await archive(...texts)).match(/: record /g)).toHaveLength(KEPT.length);
+  await expect(archive(texts[0], {})).rejects.toMatchObject({ stdout: '' });
   // No salt and no text of an answer is in it.
   for (const { salt } of KEPT)
     for (const spelled of ['hex', 'base64', 'base64url'] as const)

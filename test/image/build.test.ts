@@ -8,9 +8,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { AttestationError } from '@assay/attestation';
-import { measureManifest, parseManifest, type ReleaseFile } from '@assay/attestation/launch';
+import { CONSOLE_PATH, measureManifest, parseManifest, type ReleaseFile } from '@assay/attestation/launch';
+import { erofsFile } from '../../attestation/launch/erofs.ts';
 import { buildImage, lockedSources, STUB } from '../../image/build.ts';
 import { bundleServer } from '../../image/bundle.ts';
+import { buildConsole } from '../../image/console.ts';
 import { layoutDisk } from '../../image/disk/layout.ts';
 import { writeUki } from '../../image/disk/uki.ts';
 import { measuredConfig, writeVerityImage } from '../../image/disks.ts';
@@ -25,6 +27,7 @@ import { addFile, newTree, type Tree } from '../../image/tree.ts';
 import { haveInputs, inputsFolder } from '../fixtures/image/guest.ts';
 
 const ready = haveInputs('image');
+const CONSOLE = Buffer.from('<!doctype html>');
 
 let folder = '';
 
@@ -51,6 +54,7 @@ interface Release {
 async function smallRelease(sources: Sources): Promise<Release> {
   const tree = newTree();
   addFile(tree, 'file', Buffer.alloc(50_000, 'root'));
+  addFile(tree, CONSOLE_PATH, CONSOLE);
   const path = join(folder, 'small.img');
   const root = await writeVerityImage(tree, path);
   const files: Record<ReleaseFile, Uint8Array> = {
@@ -72,6 +76,7 @@ async function smallRelease(sources: Sources): Promise<Release> {
         source,
         files,
         root: { rootHash: root.rootHash, blocks: root.blocks },
+        console: CONSOLE,
         models: [],
         disk: (line) => {
           const uki = writeUki(sources.debian('systemd-boot-efi', STUB), {
@@ -205,6 +210,44 @@ describe.skipIf(!ready)('a build', () => {
       };
       expect(wrong).toContain(follows[name]);
     }
+  });
+
+  test('measure finds another console in the root image, and one that a manifest leaves out [B26]', async () => {
+    const { console: stated } = parseManifest(small.manifest);
+    expect(stated).toBe(createHash('sha256').update(CONSOLE).digest('hex'));
+    const wrong = async (
+      manifest: string,
+      change: (root: Uint8Array) => void,
+    ): Promise<readonly string[]> => {
+      const report = await measureManifest(Buffer.from(manifest), async (asked) => {
+        const bytes = new Uint8Array(small.files[asked]);
+        if (asked === 'root.img') change(bytes);
+        return bytes;
+      });
+      return report.findings.filter(({ ok }) => !ok).map(({ name }) => name);
+    };
+    const name = `sha256 of ${CONSOLE_PATH} in root.img`;
+    const at = Buffer.from(small.files['root.img']).indexOf(CONSOLE);
+    expect(await wrong(small.manifest, () => undefined)).toEqual([]);
+    expect(await wrong(small.manifest, (root) => void (root[at + 3]! ^= 1))).toContain(name);
+    expect(await wrong(small.manifest.replace(stated ?? '', '0'.repeat(64)), () => undefined)).toEqual([
+      name,
+    ]);
+    expect(await wrong(small.manifest.replace(/\n "console": "[0-9a-f]+",/, ''), () => undefined)).toEqual([
+      name,
+    ]);
+  });
+
+  test('the console of a build is in its root, beside it, in its sums and its manifest: one digest [B26]', async () => {
+    const page = await buildConsole(join(folder, 'sources'));
+    const digest = createHash('sha256').update(page).digest('hex');
+    expect(Buffer.from(erofsFile(readFileSync(out('root.img')), CONSOLE_PATH)!).equals(page)).toBe(true);
+    expect(readFileSync(out('console.html')).equals(page)).toBe(true);
+    expect(readFileSync(out('SHA256SUMS'), 'utf8')).toContain(`${digest}  console.html\n`);
+    expect(parseManifest(readFileSync(out('manifest.json'), 'utf8')).console).toBe(digest);
+    expect(referenceValues(new Map([['x', readFileSync(out('manifest.json'))]])).releases['x']?.console).toBe(
+      digest,
+    );
   });
 
   test('measure refuses firmware that is not on the list, with its code', async () => {

@@ -60,8 +60,9 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   server: {
     entry: PROCESSES.server,
-    files: 470,
-    lines: 64_800,
+    // The console is read as a file: four files that find and serve it.
+    files: 474,
+    lines: 65_300,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
@@ -79,14 +80,20 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 113,
-    lines: 18_200,
+    files: 114,
+    lines: 18_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
     files: 86,
-    lines: 14_200,
+    lines: 14_350,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
+  },
+  'browser, the console': {
+    entry: PROCESSES.console,
+    files: 102,
+    lines: 16_500,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {

@@ -37,6 +37,7 @@ const SERVER_ROOMS: Readonly<Record<string, number>> = {
 
 const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/node/': 6,
+  'attestation/console/': 5.5,
   'attestation/index.ts': 5,
   'attestation/client/': 5,
   'attestation/appraise/': 4,

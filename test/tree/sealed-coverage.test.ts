@@ -10,6 +10,5 @@ test('every [B…] of docs/sealed.md is named by a test', () => {
   const named = namedByTests('B');
   expect([...required].filter((id) => !named.has(id))).toEqual([]);
   // The rest of the design is said to be missing, and no test claims it.
-  for (const id of ['B17', 'B18', 'B24', 'B25', 'B26'])
-    expect([required.has(id), named.has(id)]).toEqual([false, false]);
+  for (const id of ['B17', 'B18']) expect([required.has(id), named.has(id)]).toEqual([false, false]);
 });

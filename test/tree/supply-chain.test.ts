@@ -234,11 +234,12 @@ test('npm packages are the same bytes whatever the folder, the file times, the m
     const files = one?.flatMap((each) => each.files.map(({ path }) => path)) ?? [];
     expect(files).toContain('bin/assay-verify.js');
     expect(files).toContain('dist/src/cli/main.js');
+    expect(files).toContain('dist/console.html');
     const own = files.filter((path) => !path.startsWith('node_modules/'));
     expect(
       own.filter(
         (path) =>
-          !/^(LICENSE|README\.md|package\.json|bin\/[\w-]+\.js|dist\/[\w/-]+\.(js|d\.ts)|src\/workshop\/python\/[\w/]+\.(py|txt))$/.test(
+          !/^(LICENSE|README\.md|package\.json|bin\/[\w-]+\.js|dist\/[\w/-]+\.(js|d\.ts)|dist\/console\.html|src\/workshop\/python\/[\w/]+\.(py|txt))$/.test(
             path,
           ),
       ),

@@ -1,21 +1,11 @@
 // The command line of assay-verify, read strictly: unknown options, missing values and stray words
-// are refused with the usage. Turns flags into a policy; flags that weaken it exist here and
-// nowhere in a policy file.
+// are refused with the usage.
 
 import type { ParseArgsConfig } from 'node:util';
 import { canonicalOrigin } from '../proxy/guard.ts';
 import { helpFor } from './help.ts';
-import { ANY, boundedCount, parse, wrong } from './options.ts';
-import {
-  allowAnyModel,
-  allowSimulated,
-  type AppraisalPolicy,
-  type Dangers,
-  observingPolicy,
-  parsePolicy,
-  type Policy,
-} from '../../appraise/policy.ts';
-import type { Releases } from '../../appraise/policy-references.ts';
+import { type Accept, acceptOf, type Target, targetOf } from './accept.ts';
+import { boundedCount, parse, wrong } from './options.ts';
 
 const ACCEPT = {
   policy: { type: 'string' },
@@ -53,6 +43,13 @@ const PROXY = {
 } as const;
 
 const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
+const {
+  'allow-non-loopback': _nonLoopback,
+  channel: _channel,
+  'allow-origin': _origins,
+  ...CONSOLE_PROXY
+} = PROXY;
+const CONSOLE = { ...CONSOLE_PROXY, check: { type: 'string' } } as const;
 const SEAL = { ...ACCEPT, json: { type: 'boolean' } } as const;
 
 const JOB = {
@@ -72,28 +69,20 @@ const RECEIPT = {
   explain: { type: 'boolean' },
 } as const satisfies ParseArgsConfig['options'];
 
-/**
- * The address to connect to, and what to accept there; the caller, which has the file
- * system, reads the policy.
- */
-interface Target {
-  readonly origin: URL;
-  readonly accept: Accept;
-  readonly timeoutMs: number;
-  readonly cacheFolder: string | undefined;
-  readonly bundleFile: string | undefined;
-}
-
-export interface Accept {
-  readonly policyFile: string | undefined;
-  readonly referenceFile: string | undefined;
-  readonly measurements: readonly string[];
-  readonly models: Readonly<Record<string, string>>;
-  readonly dangers: Dangers;
-  /** For policies that flags say; a file says its own. */
-  readonly channel?: 'sealed' | undefined;
-  /** A flag says what to accept, the simulated TEE aside. */
-  readonly saysWhat: boolean;
+export interface ProxyCommand extends Target {
+  readonly kind: 'proxy';
+  readonly host: string;
+  readonly port: number;
+  readonly allowNonLoopback: boolean;
+  readonly connections: number;
+  readonly sameMachine: boolean;
+  readonly channel: 'exporter' | 'sealed';
+  readonly allowOrigins: readonly string[];
+  /** Undefined: when stderr is a terminal. */
+  readonly log: boolean | undefined;
+  /** Receipts are asked for, checked and kept here, their texts where `withContent`. */
+  readonly receiptsFolder: string | undefined;
+  readonly withContent: boolean;
 }
 
 export type Command =
@@ -107,21 +96,9 @@ export type Command =
       readonly table: boolean;
       readonly saveFile: string | undefined;
     })
-  | (Target & {
-      readonly kind: 'proxy';
-      readonly host: string;
-      readonly port: number;
-      readonly allowNonLoopback: boolean;
-      readonly connections: number;
-      readonly sameMachine: boolean;
-      readonly channel: 'exporter' | 'sealed';
-      readonly allowOrigins: readonly string[];
-      /** Undefined: when stderr is a terminal. */
-      readonly log: boolean | undefined;
-      /** Receipts are asked for, checked and kept here, their texts where `withContent`. */
-      readonly receiptsFolder: string | undefined;
-      readonly withContent: boolean;
-    })
+  | ProxyCommand
+  | { readonly kind: 'console'; readonly proxy: ProxyCommand }
+  | { readonly kind: 'console-check'; readonly origin: URL; readonly timeoutMs: number }
   | (Target & { readonly kind: 'seal'; readonly json: boolean })
   | (Target & { readonly kind: 'score'; readonly json: boolean })
   | { readonly kind: 'evidence' }
@@ -168,6 +145,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { kind: 'help', text: helpFor(rest) };
     case 'proxy':
       return proxyCommand(rest);
+    case 'console':
+      return consoleCommand(rest);
     case 'seal':
       return sealCommand(rest);
     case 'score':
@@ -190,29 +169,11 @@ export function parseCommand(argv: readonly string[]): Command {
   }
 }
 
-/** The policy the flags and the file (its text, when one was named) amount to. */
-export function policyOf(accept: Accept, fileText: string | undefined, releases?: Releases): Policy {
-  const flags = accept.measurements.length > 0 || Object.keys(accept.models).length > 0;
-  if (fileText !== undefined) {
-    if (flags) throw wrong('--measurement and --model do not go with --policy: the file lists them');
-    return parsePolicy(fileText, accept.dangers, releases);
-  }
-  if (accept.referenceFile !== undefined)
-    throw wrong('--reference-values goes with --policy: only a policy file names releases');
-  if (!flags && accept.dangers[allowAnyModel] === undefined) return observingPolicy(accept.dangers);
-  const policy: AppraisalPolicy = {
-    measurements: accept.measurements,
-    models: Object.keys(accept.models).length === 0 ? undefined : accept.models,
-    channel: accept.channel,
-  };
-  return parsePolicy(policy, accept.dangers);
-}
-
 function verifyCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, VERIFY);
   return {
     kind: 'verify',
-    ...target(values, positionals, 'verify'),
+    ...targetOf(values, positionals, 'verify'),
     attest: values.attest,
     explain: values.explain ?? false,
     json: values.json ?? false,
@@ -221,7 +182,7 @@ function verifyCommand(argv: readonly string[]): Command {
   };
 }
 
-function proxyCommand(argv: readonly string[]): Command {
+function proxyCommand(argv: readonly string[]): ProxyCommand {
   const { values, positionals } = parse(argv, PROXY);
   const listen = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+):(\d{1,5})$/.exec(values.listen ?? '127.0.0.1:8080');
   const port = Number(listen?.[2]);
@@ -230,7 +191,7 @@ function proxyCommand(argv: readonly string[]): Command {
   if (channel !== 'exporter' && channel !== 'sealed') throw wrong('--channel is exporter or sealed');
   if (channel === 'sealed' && values['same-machine'] === true)
     throw wrong('--same-machine speaks of connections, and does not go with --channel sealed');
-  const { accept, ...aim } = target(values, positionals, 'proxy');
+  const { accept, ...aim } = targetOf(values, positionals, 'proxy');
   return {
     kind: 'proxy',
     ...aim,
@@ -248,15 +209,32 @@ function proxyCommand(argv: readonly string[]): Command {
   };
 }
 
+/** A new port each time unless told one: what had it before may have left storage for its origin. */
+function consoleCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, CONSOLE);
+  if (values.check !== undefined) {
+    if (positionals.length > 0 || Object.keys(values).some((name) => name !== 'check' && name !== 'timeout'))
+      throw wrong('--check URL compares pages, and goes with --timeout alone');
+    const { origin, timeoutMs } = targetOf({ timeout: values.timeout }, [values.check], 'console --check');
+    return { kind: 'console-check', origin, timeoutMs };
+  }
+  const proxy = proxyCommand(argv.some(isListen) ? argv : [...argv, '--listen', '127.0.0.1:0']);
+  return { kind: 'console', proxy: { ...proxy, accept: { ...proxy.accept, channel: 'sealed' } } };
+}
+
+function isListen(word: string): boolean {
+  return word === '--listen' || word.startsWith('--listen=');
+}
+
 function sealCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, SEAL);
-  const { accept, ...aim } = target(values, positionals, 'seal');
+  const { accept, ...aim } = targetOf(values, positionals, 'seal');
   return { kind: 'seal', ...aim, accept: { ...accept, channel: 'sealed' }, json: values.json ?? false };
 }
 
 function scoreCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, SCORE);
-  return { kind: 'score', ...target(values, positionals, 'score'), json: values.json ?? false };
+  return { kind: 'score', ...targetOf(values, positionals, 'score'), json: values.json ?? false };
 }
 
 function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {
@@ -328,66 +306,4 @@ function bundleCommand(argv: readonly string[]): Command {
   if (values.cache === undefined || positionals.length > 0)
     throw wrong('bundle needs --cache DIR, and nothing else');
   return { kind: 'bundle', cacheFolder: values.cache };
-}
-
-interface AcceptValues {
-  readonly policy?: string | undefined;
-  readonly 'reference-values'?: string | undefined;
-  readonly measurement?: string[] | undefined;
-  readonly model?: string[] | undefined;
-  readonly 'any-model'?: boolean | undefined;
-  readonly 'allow-simulated'?: string | undefined;
-  readonly timeout?: string | undefined;
-  readonly cache?: string | undefined;
-  readonly bundle?: string | undefined;
-}
-
-function target(values: AcceptValues, positionals: readonly string[], name: string): Target {
-  const [address, ...more] = positionals;
-  if (address === undefined) throw wrong(`${name} needs an https address`);
-  if (more.length > 0) throw wrong(`${name} takes one address, found also ${more[0]}`);
-  if (!URL.canParse(address))
-    throw wrong(`${JSON.stringify(address)} is not an address, expected https://HOST[:PORT]`);
-  const origin = new URL(address);
-  if (
-    !['', '/'].includes(origin.pathname) ||
-    origin.search !== '' ||
-    origin.hash !== '' ||
-    origin.username !== '' ||
-    origin.password !== ''
-  ) {
-    throw wrong(`${JSON.stringify(address)} is more than an origin, expected https://HOST[:PORT]`);
-  }
-  return {
-    origin,
-    accept: acceptOf(values),
-    timeoutMs: boundedCount(values.timeout ?? '30', '--timeout', 3600) * 1000,
-    cacheFolder: values.cache,
-    bundleFile: values.bundle,
-  };
-}
-
-function acceptOf(values: AcceptValues): Accept {
-  const simulated = values['allow-simulated'];
-  return {
-    policyFile: values.policy,
-    referenceFile: values['reference-values'],
-    measurements: values.measurement ?? [],
-    models: Object.fromEntries((values.model ?? []).map(modelPair)),
-    saysWhat: values.measurement !== undefined || values.model !== undefined || values['any-model'] === true,
-    dangers: {
-      [allowAnyModel]: values['any-model'] === true ? true : undefined,
-      [allowSimulated]: simulated === undefined ? undefined : simulatedDanger(simulated),
-    },
-  };
-}
-
-function modelPair(text: string): [string, string] {
-  const at = text.lastIndexOf('=');
-  if (at < 1) throw wrong(`--model ${text} is not ID=SHA256`);
-  return [text.slice(0, at), text.slice(at + 1)];
-}
-
-function simulatedDanger(root: string): Dangers[typeof allowSimulated] {
-  return root === ANY ? true : { root };
 }

@@ -53,6 +53,14 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       const { commandSeal } = await import('./seal.ts');
       return commandSeal(command, world);
     }
+    case 'console': {
+      const { commandConsole } = await import('./console.ts');
+      return commandConsole(command, world);
+    }
+    case 'console-check': {
+      const { commandConsoleCheck } = await import('./console.ts');
+      return commandConsoleCheck(command, world);
+    }
     case 'score': {
       const { commandScore } = await import('./score.ts');
       return commandScore(command, world);

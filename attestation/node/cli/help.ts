@@ -24,6 +24,7 @@ const OVERVIEW = `assay-verify: proves what answers at an https address before a
 
   assay-verify https://HOST[:PORT] [options]       verify, print what was found, exit
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
+  assay-verify console https://HOST[:PORT] [...]   verify, then serve a page that shows the proof and talks to it
   assay-verify seal https://HOST[:PORT] [options]  verify the key of sealed bodies, print it for clients that seal
   assay-verify score https://HOST[:PORT] [options] grade it by the factors of public graders of such providers
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
@@ -78,11 +79,25 @@ const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then 
 ${ACCEPT}
 ${EXIT}`;
 
+const CONSOLE = `assay-verify console https://HOST[:PORT] [options]: verifies, then serves the console (docs/console.md) on loopback,
+and prints its address. The proxy judges the connection, and the page the key that messages are sealed to.
+
+  --check URL              compare the page that a server hands out with the one of this build, and exit: 0 the same
+                           bytes, 10 others. Finds drift and no attacker, who can hand a browser something else
+  --listen HOST:PORT       default a new port of 127.0.0.1 each time: what had one before may have left something there
+  --connections N, --same-machine, --log, --no-log, --receipts DIR, --with-content
+                           as assay-verify proxy --help says
+  --timeout SECONDS        for a connection and for its evidence, each; default 30
+  A policy file must say "channel": "sealed". The page is offered the policy, and asks before it uses it.
+
+${ACCEPT}
+${EXIT}`;
+
 const SEAL = `assay-verify seal https://HOST[:PORT] [options]: judges evidence for sealed bodies (docs/sealed.md), once
 
   --json                   {key, key_id, receipt_key, models, issued_at, expires} on stdout, when it was accepted:
                            for clients in other languages, which seal by themselves
-  --timeout SECONDS        for the connection; default 30
+  --timeout SECONDS        for the connection and for the evidence, each; default 30
   A policy file must say "channel": "sealed".
 
 ${ACCEPT}
@@ -199,6 +214,7 @@ exit: 0, or 30 for wrong usage
 const TEXTS: Readonly<Record<string, string>> = {
   verify: VERIFY,
   proxy: PROXY,
+  console: CONSOLE,
   seal: SEAL,
   score: SCORE,
   evidence: EVIDENCE,

@@ -8,7 +8,8 @@ import type { ConnectOptions } from '../connect.ts';
 import { bundleStore } from '../endorsements/bundle.ts';
 import { fileRollbackMemory } from '../memory-file.ts';
 import { isLoopbackHost } from '../proxy/guard.ts';
-import { type Command, policyOf } from './arguments.ts';
+import { policyOf } from './accept.ts';
+import type { Command } from './arguments.ts';
 import { type CliWorld, readIfThere, readReleases, readTextFile } from './world.ts';
 
 /** Where `assay serve --demo` puts the policy of what it serves. */

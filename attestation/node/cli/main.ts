@@ -42,10 +42,10 @@ async function run(): Promise<void> {
 
 async function world(): Promise<CliWorld> {
   const { proxyFromEnvironment } = await import('../endorsements/environment.ts');
-  const { readFile, writeFile } = await import('node:fs/promises');
+  const { writeFile } = await import('node:fs/promises');
   return {
     ...streams,
-    readBytes: async (path) => readFile(path),
+    readBytes: readBounded,
     writeText: async (path, text) => writeFile(path, text, { mode: 0o600 }),
     terminal: { stdout: terminalOf(process.stdout), stderr: terminalOf(process.stderr) },
     now: Date.now,
@@ -64,6 +64,18 @@ function terminalOf(stream: NodeJS.WriteStream): Terminal | undefined {
   if (!stream.isTTY) return undefined;
   const plain = (process.env['NO_COLOR'] ?? '') !== '' || process.env['TERM'] === 'dumb';
   return { columns: Math.max(20, stream.columns || 80), colour: !plain };
+}
+
+async function readBounded(path: string, maxBytes: number): Promise<Uint8Array> {
+  const { createReadStream } = await import('node:fs');
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size > maxBytes) throw new Error(`it has more than ${maxBytes} bytes`);
+  }
+  return Buffer.concat(chunks);
 }
 
 async function readStdin(maxBytes: number): Promise<Uint8Array> {

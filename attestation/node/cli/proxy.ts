@@ -3,6 +3,8 @@
 
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Outcome } from '../../appraise/explain.ts';
+import type { Policy } from '../../appraise/policy.ts';
+import type { ProxyConsoleOptions } from '../proxy/console.ts';
 import type { ProxyLogEntry, RunningProxy } from '../proxy/proxy.ts';
 import type { Command } from './arguments.ts';
 import { errorInFlags } from './flags.ts';
@@ -14,8 +16,14 @@ import { type CliWorld, EXIT, type ExitCode } from './world.ts';
 
 type Proxy = Extract<Command, { kind: 'proxy' }>;
 
-export async function commandProxy(command: Proxy, world: CliWorld): Promise<ExitCode> {
+/** `consoleFor`: of the policy, for a proxy with a console. */
+export async function commandProxy(
+  command: Proxy,
+  world: CliWorld,
+  consoleFor?: (policy: Policy) => ProxyConsoleOptions,
+): Promise<ExitCode> {
   const { close, ...judging } = await readJudgingOptions(command, world);
+  const page = consoleFor?.(judging.policy);
   const { startProxy } = await import('../proxy/proxy.ts');
   const stop = world.stop();
   const log = command.log ?? world.terminal?.stderr !== undefined;
@@ -23,6 +31,7 @@ export async function commandProxy(command: Proxy, world: CliWorld): Promise<Exi
   try {
     proxy = await startProxy({
       upstream: command.origin,
+      console: page,
       ...judging,
       host: command.host,
       port: command.port,
@@ -45,7 +54,7 @@ export async function commandProxy(command: Proxy, world: CliWorld): Promise<Exi
     return notStarted(error, command, world);
   }
   tell({ result: proxy.result() }, command, world);
-  world.stdout(`listening on ${proxy.url}\n`);
+  world.stdout(page === undefined ? `listening on ${proxy.url}\n` : `console on ${proxy.url}/\n`);
   await stopped(stop);
   await proxy.close();
   await close();

@@ -24,7 +24,8 @@ export async function commandSeal(command: Seal, world: CliWorld): Promise<ExitC
   const { origin } = command.origin;
   try {
     const { fetch } = transport;
-    const sealed = sealedFetch({ policy, memory, endorsements, fetch, now: world.now });
+    const { timeoutMs: evidenceTimeout } = command;
+    const sealed = sealedFetch({ policy, memory, endorsements, fetch, now: world.now, evidenceTimeout });
     const result = await sealed.verify(origin);
     if (command.json) world.stdout(`${printableJson(keyOf(result, policy), 2)}\n`);
     else world.stdout(`${renderVerdict(origin, { result }).join('\n')}\n`);

@@ -16,7 +16,8 @@ export interface CliWorld {
   readonly stderr: (text: string) => void;
   /** Standard input, all of it or its first `maxBytes`. */
   readonly stdin: (maxBytes: number) => Promise<Uint8Array>;
-  readonly readBytes: (path: string) => Promise<Uint8Array>;
+  /** @throws where it cannot be read, or has more than `maxBytes` */
+  readonly readBytes: (path: string, maxBytes: number) => Promise<Uint8Array>;
   /** Writes a file that only its owner reads; only what the command line names. */
   readonly writeText?: ((path: string, text: string) => Promise<void>) | undefined;
   /** Where the streams are terminals. */
@@ -41,10 +42,18 @@ export const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = {
   internal: 1,
 };
 
-/** A file the command line names; `wrong_usage` when it cannot be read. */
-export async function readNamed(path: string, what: string, world: CliWorld): Promise<Uint8Array> {
+/** Of evidence, policies, receipts and texts; a device or a pipe may have no end. */
+const MAX_FILE_BYTES = 256 * 1024 * 1024;
+
+/** A file the command line names; `wrong_usage` when it cannot be read, or is over `maxBytes`. */
+export async function readNamed(
+  path: string,
+  what: string,
+  world: CliWorld,
+  maxBytes = MAX_FILE_BYTES,
+): Promise<Uint8Array> {
   try {
-    return await world.readBytes(path);
+    return await world.readBytes(path, maxBytes);
   } catch (error) {
     throw unreadable(what, error);
   }
@@ -53,7 +62,7 @@ export async function readNamed(path: string, what: string, world: CliWorld): Pr
 /** The file when it is there, undefined when it is not; `wrong_usage` when it is and cannot be read. */
 export async function readIfThere(path: string, what: string, world: CliWorld): Promise<string | undefined> {
   try {
-    await world.readBytes(path);
+    await world.readBytes(path, MAX_FILE_BYTES);
   } catch (error) {
     const code: unknown = error instanceof Error && 'code' in error ? error.code : 'ENOENT';
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;

@@ -42,9 +42,9 @@ export function send(
 }
 
 /** The same as bytes, for a socket that has no response: what it asked for is not known. */
-export function rawAnswer(answer: Answer): string {
+export function rawAnswer(answer: Answer, more: readonly string[] = []): string {
   const body = envelope(answer);
-  const fields = fieldsOf(answer, body);
+  const fields = [...fieldsOf(answer, body), ...more];
   const lines = fields.flatMap((name, i) => (i % 2 === 0 ? [`${name}: ${fields[i + 1] ?? ''}`] : []));
   return `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}\r\n${lines.join('\r\n')}\r\n\r\n${body}`;
 }

@@ -13,7 +13,7 @@ export interface Door {
   /** The address the proxy listens on. */
   readonly listen: string;
   /** Origins of web pages that may use the proxy, as browsers write them. */
-  readonly origins: ReadonlySet<string>;
+  readonly origins: Set<string>;
 }
 
 export interface Refusal {

@@ -20,6 +20,7 @@ import {
 import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
 import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
 import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
+import { isSandboxField, ProxyConsole, type ProxyConsoleOptions } from './console.ts';
 import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
 import { endToEnd, withoutFields } from './headers.ts';
 import { type ProxyReceiptOptions, ProxyReceipts, type ReceiptedRequest } from './receipts.ts';
@@ -29,6 +30,8 @@ import { sealedUpstream, type Upstream } from './upstream.ts';
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model' | 'receipts'> {
   /** Ask for receipts, check them and keep them. Default: clients ask for themselves. */
   readonly receipts?: ProxyReceiptOptions | undefined;
+  /** Serve the console, and forward `/v1/` alone. Default: everything is forwarded. */
+  readonly console?: ProxyConsoleOptions | undefined;
   /** https origin of the appliance. */
   readonly upstream: string | URL;
   readonly host: string;
@@ -110,13 +113,15 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   const first = await pool.attest();
   const clients = new Clients();
   const log = options.onRequest ?? (() => undefined);
-  const route: Route = { pool, door, clients, receipts, log };
+  const page = options.console === undefined ? undefined : new ProxyConsole(options.console, upstream.origin);
+  const route: Route = { pool, door, clients, receipts, page, log };
   const server = createProxyServer(route);
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
     throw error;
   });
   const { address, port } = server.address() as AddressInfo;
+  for (const own of page?.listensOn(port) ?? []) door.origins.add(own);
   return {
     url: `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`,
     result: () => pool.result ?? first,
@@ -135,7 +140,15 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 
 function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
   const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
-  return sealedUpstream(origin, { policy, memory, endorsements, now, connectTimeoutMs });
+  const { attestTimeoutMs: evidenceTimeout } = options;
+  return sealedUpstream(origin, {
+    policy,
+    memory,
+    endorsements,
+    now,
+    connectTimeoutMs,
+    evidenceTimeout,
+  });
 }
 
 function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
@@ -166,6 +179,7 @@ interface Route {
   readonly door: Door;
   readonly clients: Clients;
   readonly receipts: ProxyReceipts | undefined;
+  readonly page: ProxyConsole | undefined;
   readonly log: (entry: ProxyLogEntry) => void;
 }
 
@@ -205,10 +219,10 @@ function listen(server: Server, host: string, port: number): Promise<void> {
  * Node reads these sockets no longer, not even their end. An answer under way must not get
  * another one into its middle.
  */
-function dismiss(socket: Socket, answer: Answer, { clients, log }: Route, method?: string): void {
+function dismiss(socket: Socket, answer: Answer, { clients, log, page }: Route, method?: string): void {
   const open = [...clients.of(socket).open];
   const complete = open.length <= 1 && !open.some((response) => response.headersSent) && socket.writable;
-  if (complete) socket.end(rawAnswer(answer), () => socket.destroy());
+  if (complete) socket.end(rawAnswer(answer, page?.fields), () => socket.destroy());
   else socket.destroy();
   const { status, code } = answer;
   log({ method, status: complete ? status : undefined, code, complete, durationMs: 0 });
@@ -231,13 +245,20 @@ async function forward(
   const client = route.clients.begin(socket, response);
   const { origin } = request.headers;
   const page = origin !== undefined && route.door.origins.has(origin) ? origin : undefined;
-  const exchange = new Exchange(request, response, client, page);
+  const exchange = new Exchange(request, response, client, {
+    origin: page,
+    fields: route.page?.fields ?? [],
+  });
   response.once('close', () => route.log(exchange.entry()));
   // It ends when the connection does.
   if (socket.destroyed || client.last) return;
-  const objection = client.open.size > MAX_PIPELINED ? TOO_MANY : (refusal ?? refusalOf(request, route.door));
+  const objection =
+    client.open.size > MAX_PIPELINED
+      ? TOO_MANY
+      : (refusal ?? refusalOf(request, route.door) ?? route.page?.refusalOf(request));
   if (objection !== undefined) exchange.answer(refusalAnswer(objection));
   else if (isPreflight(request)) exchange.preflight();
+  else if (route.page?.answers(request, response) === true) request.resume();
   else await exchange.pass(route);
 }
 
@@ -267,16 +288,21 @@ class Exchange {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #client: Client;
-  /** The origin of a web page that was let in: it alone may read what it is answered. */
-  readonly #page: string | undefined;
+  /** Raw fields of every answer: for a web page that was let in, which alone may read it. */
+  readonly #fields: readonly string[];
   readonly #started = performance.now();
   #code: string | undefined;
 
-  constructor(request: IncomingMessage, response: ServerResponse, client: Client, page: string | undefined) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    client: Client,
+    { origin, fields }: { readonly origin: string | undefined; readonly fields: readonly string[] },
+  ) {
     this.#request = request;
     this.#response = response;
     this.#client = client;
-    this.#page = page;
+    this.#fields = [...corsFields(origin), ...fields];
   }
 
   entry(): ProxyLogEntry {
@@ -297,7 +323,7 @@ class Exchange {
     this.#client.last = true;
     // A socket that is not read does not tell that it was closed.
     this.#request.resume();
-    send(this.#request, this.#response, answer, corsFields(this.#page));
+    send(this.#request, this.#response, answer, this.#fields);
   }
 
   preflight(): void {
@@ -306,7 +332,7 @@ class Exchange {
     this.#response.end();
   }
 
-  async pass({ pool, receipts }: Route): Promise<void> {
+  async pass({ pool, receipts, page }: Route): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const gone = new AbortController();
@@ -332,8 +358,10 @@ class Exchange {
       const header = (name: string): string | null => fieldOf(fields, name);
       const checked = receipted?.check({ status, header, body }, answer.evidence());
       const dropped = (name: string): boolean =>
-        isCorsField(name) || (checked !== undefined && name === 'content-length');
-      const kept = [...withoutFields(fields, dropped), ...corsFields(this.#page)];
+        isCorsField(name) ||
+        (page !== undefined && isSandboxField(name)) ||
+        (checked !== undefined && name === 'content-length');
+      const kept = [...withoutFields(fields, dropped), ...this.#fields];
       if (checked === undefined) {
         response.writeHead(status, kept);
         response.flushHeaders();

@@ -8,9 +8,9 @@ import { archiveToJson } from '../../appraise/archive-writer.ts';
 import type { Policy } from '../../appraise/policy.ts';
 import { toHex } from '../../encoding/bytes.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
-import { refused } from '../../transcript/errors.ts';
+import { AttestationError, refused } from '../../transcript/errors.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
-import { type ArrivedAnswer, CheckedAnswer } from '../../client/checked-answer.ts';
+import { type ArrivedAnswer, brokenOff, CheckedAnswer } from '../../client/checked-answer.ts';
 import type { SealedEvidence } from '../../client/evidence.ts';
 import type { ReceiptRecord, ReceiptSettings } from '../../client/receipt-options.ts';
 import type { ReceiptEvidence } from '../receipts/options.ts';
@@ -64,7 +64,7 @@ export class ProxyReceipts {
         const kept = { evidence, url: `${this.#options.origin}${path}`, requestBody: body };
         const expected = expectedBy(evidence.result, channelOf(evidence), sent);
         const context = { expected, options, sequence: this.#sequence, kept };
-        return new CheckedAnswer(context, arrived).bytes();
+        return new CheckedAnswer(context, { ...arrived, body: whole(arrived.body) }).bytes();
       },
     };
   }
@@ -95,5 +95,14 @@ export class ProxyReceipts {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const path = join(folder, `${toHex(content.id)}.json`);
     await writeFile(path, `${JSON.stringify(archive)}\n`, { mode: 0o600, flush: true });
+  }
+}
+
+/** A connection that breaks is a refusal: clients send again after other errors, and this request ran. */
+async function* whole(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw error instanceof AttestationError ? error : brokenOff(error);
   }
 }

@@ -6,6 +6,7 @@ import type { Verified } from '../../appraise/appraise.ts';
 import { evidenceOf, type SealedEvidence } from '../../client/evidence.ts';
 import { sealedFetch, type SealedFetchOptions } from '../../client/sealed-fetch.ts';
 import type { ReceiptEvidence } from '../receipts/options.ts';
+import { refused } from '../../transcript/errors.ts';
 import { sealedTransport } from '../sealed-transport.ts';
 import { gatheredBody } from './gathered.ts';
 
@@ -37,7 +38,7 @@ export interface Upstream {
 
 export function sealedUpstream(
   origin: string,
-  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now'> & {
+  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now' | 'evidenceTimeout'> & {
     readonly connectTimeoutMs: number;
   },
 ): Upstream {
@@ -49,7 +50,9 @@ export function sealedUpstream(
     },
     attest: () => sealed.verify(origin),
     async send({ method, path, headers, body, signal }) {
-      const content = body === null || body instanceof Uint8Array ? body : await gatheredBody(body);
+      const gathered = body === null || body instanceof Uint8Array ? body : await gatheredBody(body);
+      const content = gathered?.length === 0 ? null : gathered;
+      refuseUnfetchable(method, content);
       const answer = await sealed(`${origin}${path}`, {
         method,
         headers: pairsOf(headers),
@@ -65,6 +68,13 @@ export function sealedUpstream(
     },
     destroy: () => transport.close(),
   };
+}
+
+/** Requests that `fetch` takes from no one. */
+function refuseUnfetchable(method: string, content: Uint8Array | null): void {
+  if (/^(?:TRACE|TRACK)$/i.test(method)) throw refused('sealed_unsupported', `${method} cannot be sealed`);
+  if (content !== null && /^(?:GET|HEAD)$/i.test(method))
+    throw refused('sealed_unsupported', `${method} with a body cannot be sealed`);
 }
 
 function pairsOf(raw: readonly string[]): [string, string][] {

@@ -248,6 +248,8 @@ const receiptKey: Judge = (seen, rules) => {
 
 const receiptsOffered: Judge = ({ receipts }) => {
   if (receipts === undefined) return notApplicable('connections', NOT_ASKED);
+  if (receipts.route === undefined)
+    return notApplicable('connections', `only a caller with an API key is told (${receipts.seen})`);
   if (!receipts.route) return fail('connections', `no receipts are kept: ${receipts.seen}`);
   return notApplicable(
     'connections',

@@ -40,8 +40,8 @@ export interface Observations {
 
 /** The answer to GET /v1/receipts/{a random id}. */
 export interface Receipts {
-  /** Whether there is such a route. */
-  readonly route: boolean;
+  /** Whether there is such a route; undefined where only a caller with an API key is told. */
+  readonly route: boolean | undefined;
   readonly seen: string;
 }
 
@@ -119,7 +119,9 @@ async function askReceipts(socket: TLSSocket, origin: URL, options: ObserveOptio
   const answer = await ask(socket, origin, `/v1/receipts/${toHex(options.randomBytes(16))}`, options);
   if (typeof answer === 'string') return { route: false, seen: answer };
   const code = errorCodeOf(answer);
-  const route = answer.status < 500 && code !== 'unknown_url' && code !== undefined;
+  // The one answer of a server that keeps receipts to an id that it does not know (docs/receipts.md §3).
+  const known = answer.status === 404 && code === 'no_such_receipt';
+  const route = answer.status === 401 && code !== undefined ? undefined : known;
   return { route, seen: `GET /v1/receipts/{id}: ${answer.status}${code === undefined ? '' : ` ${code}`}` };
 }
 

@@ -23,6 +23,7 @@ export interface ProbingOptions {
 
 const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_BODY_BYTES = 1024 * 1024;
+const MAX_STATUS_LINE = 1024;
 
 /** A session of one connection, offered on the next. */
 export async function probeResumption(origin: URL, options: ProbingOptions): Promise<Sighting> {
@@ -82,16 +83,27 @@ export async function probePlainHttp(origin: URL, options: ProbingOptions): Prom
   socket.on('error', ignore);
   if (!(await connected(socket, options.timeoutMs))) return unseen('no TCP connection');
   socket.write(request(origin, options));
-  const answer = await firstBytes(socket, options.timeoutMs);
+  const answer = await firstBytes(socket, options.timeoutMs, isStatusOrAlert);
   if (answer.kind === 'silent')
     return unseen(`plain http was left open without an answer for ${options.timeoutMs} ms`);
   if (answer.kind !== 'bytes')
     return { refused: true, seen: 'a connection with plain http was closed without an answer' };
+  if (isAlert(answer.bytes)) return { refused: true, seen: 'plain http was answered with an alert of TLS' };
   const status = /^HTTP\/\d\.\d (\d{3})/.exec(answer.bytes.toString('latin1'))?.[1];
-  if (status === undefined) return { refused: true, seen: 'plain http was answered with no HTTP' };
+  if (status === undefined) return { refused: false, seen: 'plain http was answered, and not with HTTP/1' };
   return status.startsWith('4')
     ? { refused: true, seen: `plain http was refused with ${status}` }
     : { refused: false, seen: `plain http was answered with ${status}` };
+}
+
+/** RFC 8446 §5.1: a record of the type 21. */
+function isAlert(bytes: Buffer): boolean {
+  return bytes[0] === 21 && bytes[1] === 3;
+}
+
+/** Whether a status line is whole, or something else has begun. */
+function isStatusOrAlert(bytes: Buffer): boolean {
+  return bytes.length >= MAX_STATUS_LINE || bytes.includes('\n') || isAlert(bytes);
 }
 
 interface Shaken {
@@ -145,19 +157,27 @@ function handshake(
 
 type FirstBytes = { readonly kind: 'bytes'; readonly bytes: Buffer } | { readonly kind: 'closed' | 'silent' };
 
-/** The first piece that comes, and then the end of the socket. */
-function firstBytes(socket: Socket, timeoutMs: number): Promise<FirstBytes> {
+/** Reads until it is enough, or until no more comes; then ends the socket. */
+function firstBytes(
+  socket: Socket,
+  timeoutMs: number,
+  isEnough: (bytes: Buffer) => boolean = () => true,
+): Promise<FirstBytes> {
   return new Promise((resolve) => {
-    const settle = (found: FirstBytes): void => {
+    let bytes = Buffer.alloc(0);
+    const settle = (kind: 'closed' | 'silent'): void => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(found);
+      resolve(bytes.length > 0 ? { kind: 'bytes', bytes } : { kind });
     };
-    const timer = setTimeout(() => settle({ kind: 'silent' }), timeoutMs);
-    socket.once('data', (bytes: Buffer) => settle({ kind: 'bytes', bytes }));
-    socket.once('end', () => settle({ kind: 'closed' }));
-    socket.once('close', () => settle({ kind: 'closed' }));
-    if (socket.destroyed) settle({ kind: 'closed' });
+    const timer = setTimeout(() => settle('silent'), timeoutMs);
+    socket.on('data', (piece: Buffer) => {
+      bytes = Buffer.concat([bytes, piece]);
+      if (isEnough(bytes)) settle('closed');
+    });
+    socket.once('end', () => settle('closed'));
+    socket.once('close', () => settle('closed'));
+    if (socket.destroyed) settle('closed');
   });
 }
 

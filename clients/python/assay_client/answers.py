@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
+from urllib.parse import unquote
 
 from .errors import AssayError
 from .hpke import sha256
@@ -45,7 +46,8 @@ class Opened(NamedTuple):
 
 
 def asks_for_receipt(method: str, path: str) -> bool:
-    return method == "POST" and _COMPUTING.fullmatch(path.split("?", 1)[0]) is not None
+    """Servers route the path percent-decoded."""
+    return method == "POST" and _COMPUTING.fullmatch(unquote(re.split("[?#]", path, maxsplit=1)[0])) is not None
 
 
 def check_receipt(receipt: Receipt, expected: Expected) -> None:

@@ -25,8 +25,9 @@ MAX_SENDS = 4
 MAX_REPEATS = 2
 MAX_WAIT = 30.0
 DEFAULT_WAIT = 0.5
-#: After this the guest's memory of a request may be gone: sealing anew could run it twice.
-WINDOW = 300.0
+#: Seconds around its time in which the guest takes a request. It remembers one for twice as long after that time:
+#: what is sealed anew for a time further away could run a second time.
+WINDOW = 300
 UNKNOWN_STATUSES = frozenset((408, 429, 502, 503, 504))
 OHTTP_KEY = "https://iana.org/assignments/http-problem-types#ohttp-key"
 MAX_PROBLEM_BYTES = 4096
@@ -55,6 +56,14 @@ class Unsealed(NamedTuple):
     problem: bytes
 
 
+class Sent(NamedTuple):
+    """A request that was sealed, with its time in seconds by the guest and by the clock of this process."""
+
+    sealed: SealedRequest
+    at: int
+    sealed_at: float
+
+
 class Call:
     def __init__(self, holder: Holder, head: RequestHead, content: bytes, *, once: bool, receipts: Optional[str]):
         self._holder = holder
@@ -74,20 +83,19 @@ class Call:
         held = holder.fresh()
         if held is None:
             held = yield Renew(holder.generation)
-        sealed = self._seal(held, None)
+        sent = self._seal(held, None, holder.seconds())
         try:
-            return (yield from self._tries(held, sealed))
-        except AssayError as error:
-            # It may have run: what a transport raises would be sent again.
-            return Own(error.code, error.message)
+            return (yield from self._tries(held, sent))
+        except Exception as error:
+            return own_of(error)
 
-    def _tries(self, held: Evidence, sealed: SealedRequest) -> Steps[Union[Answered, Own]]:
+    def _tries(self, held: Evidence, sent: Sent) -> Steps[Union[Answered, Own]]:
         holder = self._holder
-        seen, sealed_at = holder.generation, holder.monotonic()
+        seen = holder.generation
         sends = repeats = 0
         anew_key = anew_clock = False
         while True:
-            outcome = yield from _send(sealed)
+            outcome = yield from _send(sent.sealed)
             sends += 1
             if isinstance(outcome, Answer):
                 code = ""
@@ -97,15 +105,19 @@ class Call:
                 if code == "attestation_stale":
                     holder.spoil()
                 if code not in ("sealed_replayed", "sealed_clock"):
-                    return Answered(outcome, self._expected(held, sealed))
+                    return Answered(outcome, self._expected(held, sent.sealed))
                 yield Close(outcome.wire)
                 seconds = field_of(outcome.fields, "assay-sealed-time") or ""
-                late = holder.monotonic() - sealed_at >= WINDOW
-                corrects = code == "sealed_clock" and re.fullmatch("[0-9]{1,15}", seconds) is not None
-                if not corrects or late or anew_clock or sends >= MAX_SENDS:
+                if code != "sealed_clock" or re.fullmatch("[0-9]{1,15}", seconds) is None:
+                    return _unknown()
+                at = int(seconds)
+                holder.set_seconds(at)
+                # Only bytes whose time is over are dead: those of a time to come could run later. After a key the
+                # guest may have forgotten the first request, and of bytes sealed long ago that they ran.
+                late = holder.monotonic() - sent.sealed_at >= WINDOW
+                if at <= sent.at or late or anew_key or anew_clock or sends >= MAX_SENDS:
                     return _unknown()
                 anew_clock = True
-                holder.set_seconds(int(seconds))
             elif outcome.status == 0 or outcome.status in UNKNOWN_STATUSES:
                 if repeats >= MAX_REPEATS or sends >= MAX_SENDS:
                     return _unknown()
@@ -119,21 +131,26 @@ class Call:
                 seen = holder.generation
                 if fresh.key == held.key:
                     return Own("sealed_refused", "the guest holds the proven key, so the request was altered on the way")
-                if (self._once and boot_of(held, fresh) == "other") or anew_key or sends >= MAX_SENDS:
+                # The guest must still know what was sent when it takes what is sealed anew.
+                other = boot_of(held, fresh) == "other"
+                at = holder.seconds()
+                apart = not other and abs(at - sent.at) > WINDOW
+                if (self._once and other) or apart or anew_key or sends >= MAX_SENDS:
                     return _unknown()
                 anew_key = True
                 held = fresh
-            sealed = self._seal(held, sealed)
-            sealed_at = holder.monotonic()
+            sent = self._seal(held, sent.sealed, at)
 
-    def _seal(self, held: Evidence, before: Optional[SealedRequest]) -> SealedRequest:
-        fields: List[Field] = [*self._head.fields, ("assay-sealed-at", str(self._holder.seconds()))]
+    def _seal(self, held: Evidence, before: Optional[SealedRequest], at: int) -> Sent:
+        sealed_at = self._holder.monotonic()
+        fields: List[Field] = [*self._head.fields, ("assay-sealed-at", str(at))]
         digest = _digest_for(self._model, held.models)
         if digest is not None:
             fields.append(("assay-model", digest))
         if before is not None:
             fields.append(("assay-sealed-before", before.digest[:ENTRY_BYTES].hex()))
-        return seal_request(held.key, self._head._replace(fields=fields), self._content)
+        sealed = seal_request(held.key, self._head._replace(fields=fields), self._content)
+        return Sent(sealed, at, sealed_at)
 
     def _expected(self, held: Evidence, sealed: SealedRequest) -> Optional[Expected]:
         if self._nonce is None:
@@ -148,6 +165,13 @@ class Call:
             body_digest=sha256(self._content),
             nonce=self._nonce,
         )
+
+
+def own_of(error: Exception) -> Own:
+    """What went wrong once bytes were sent: they may have run, and what a transport raises would be sent again."""
+    if isinstance(error, AssayError):
+        return Own(error.code, error.message)
+    return Own("internal", f"a part of this program failed after the request was sent: {type(error).__name__}")
 
 
 def head_of(request: httpx.Request, content: bytes) -> RequestHead:
@@ -165,11 +189,17 @@ def head_of(request: httpx.Request, content: bytes) -> RequestHead:
     return RequestHead(request.method, request.url.raw_path.decode("ascii"), list(fields.items()))
 
 
+#: Of a part, with whatever fields it has; not of a file that is called so.
+_FORM_MODEL = re.compile(
+    rb'[;\s]name="?model"?(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)\r\n', re.I
+)
+
+
 def model_of(fields: Sequence[Field], content: bytes) -> Optional[str]:
     """The model a request names; None where it names none. The server reads the body itself."""
     kind = (field_of(fields, "content-type") or "").lower()
     if kind.startswith("multipart/form-data"):
-        found = re.search(rb'name="model"\r\n\r\n([^\r\n]+)\r\n', content)
+        found = _FORM_MODEL.search(content)
         return None if found is None else found.group(1).decode("utf-8", "replace")
     if not kind.startswith("application/json"):
         return None

@@ -195,6 +195,7 @@ class Holder:
             self._stale = False
             # The guest read its clock after this was asked: earlier time, never later.
             self._time = (after.issued_at, self.monotonic())
-            if before is not None and before.key != after.key and self._on_rotated is not None:
-                self._on_rotated(Rotated(boot_of(before, after), before, after))
-            return after
+        # Outside the lock, since a listener may use the transport.
+        if before is not None and before.key != after.key and self._on_rotated is not None:
+            self._on_rotated(Rotated(boot_of(before, after), before, after))
+        return after

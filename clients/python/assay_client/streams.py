@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .answers import Expected, Opened, base64url_bytes, check_final, check_receipt, check_transcript, check_usage
 from .answers import json_or_none, malformed_receipt, usage_in
@@ -133,8 +133,9 @@ class StreamCheck:
         self._checkpoints = 0
         self._last_checkpoint: Optional[bytes] = None
         self._withheld: List[bytes] = []
-        self._responses_end: Optional[str] = None
+        self._covered: Optional[Role] = None
         self._usage: Optional[Tuple[Optional[float], Optional[float]]] = None
+        self._named: Optional[bool] = None
         self._ended = False
         self._ready: List[bytes] = []
         self.final: Optional[Opened] = None
@@ -155,7 +156,7 @@ class StreamCheck:
             if self._opened is None:
                 raise AssayError("receipt_missing", "the stream has no receipt")
             raise AssayError("receipt_truncated", "the stream ended before its last receipt")
-        if not whole or not (self._ended or self._responses_end is not None):
+        if not whole or not (self._ended or self._covered is not None):
             raise AssayError("receipt_truncated", "the stream ended before its last event")
         return self.passed()
 
@@ -174,7 +175,7 @@ class StreamCheck:
                 self._last(event, self.final.receipt)
             else:
                 self._add(event)
-        if self._responses_end is not None and self.final is None:
+        if self._covered is not None and self.final is None:
             self._withheld.append(event.raw)
         else:
             self._ready.append(event.raw)
@@ -182,21 +183,29 @@ class StreamCheck:
     def _add(self, event: Event) -> None:
         if self._opened is None:
             raise AssayError("receipt_missing", "the stream has no receipt")
-        if self._responses_end is not None:
+        if self._covered is not None:
             raise AssayError("receipt_transcript", "the stream goes on after its last event")
-        if _is_last(event):
+        role = _role(event)
+        if role.kind == "last":
             raise AssayError("receipt_missing", "the stream ends without its last receipt")
+        if role.kind == "doubtful":
+            raise AssayError("receipt_transcript", "the stream has an event that ends it for some readers only")
         self._events += 1
         self._hash.update(f"{event.name}\n{event.data}\n".encode())
-        if event.name in _RESPONSES_ENDS:
-            self._responses_end = event.name
+        if self._named is None:
+            self._named = event.name != ""
+        if role.kind == "covered":
+            self._covered = role
         if '"usage":{' in event.data:
             self._usage = usage_in(json_or_none(event.data)) or self._usage
 
     def _last(self, event: Event, receipt: Receipt) -> None:
-        if self._ended or self._responses_end is not None or not _is_last(event):
+        role = _role(event)
+        # The events of a stream all have names, or none has.
+        of_dialect = self._named is None or self._named == (event.name != "")
+        if self._ended or self._covered is not None or role.kind != "last" or not of_dialect:
             raise AssayError("receipt_transcript", "the stream has an event that no receipt covers")
-        if _error_code(event) != receipt.error_code:
+        if role.error_code != receipt.error_code:
             raise AssayError("receipt_transcript", "the stream ends in another way than its receipt says")
         self._ended = True
 
@@ -239,7 +248,7 @@ class StreamCheck:
             raise AssayError("receipt_transcript", "the last receipt names another checkpoint than arrived")
         if receipt.end == "aborted":
             raise AssayError("receipt_truncated", "the receipt says that the answer was broken off")
-        if self._responses_end is not None and (self._responses_end == "response.failed") != (receipt.end == "error"):
+        if self._covered is not None and (self._covered.error_code is not None) != (receipt.end == "error"):
             raise AssayError("receipt_transcript", "the stream ends in another way than its receipt says")
         if receipt.end == "complete":
             check_usage(receipt, self._usage)
@@ -256,19 +265,45 @@ class StreamCheck:
         self._last_checkpoint = digest
 
 
-def _is_last(event: Event) -> bool:
-    if event.name in ("message_stop", "error"):
-        return True
-    return event.name == "" and (event.data == "[DONE]" or event.data.startswith('{"error":'))
+class Role(NamedTuple):
+    """The part that an event plays in the end of its stream."""
+
+    # part, covered (the last of Responses), last (the one behind the last receipt), or doubtful: an end for
+    # some readers only, or with more in it than an end.
+    kind: str
+    # None of an end that is no error.
+    error_code: Optional[str] = None
 
 
-def _error_code(event: Event) -> Optional[str]:
-    """Of the terminal event, in the words of either API; None of one that is no error."""
-    if event.name == "message_stop" or event.data == "[DONE]":
-        return None
-    body = json_or_none(event.data)
-    error = body.get("error") if isinstance(body, dict) else None
-    error = error if isinstance(error, dict) else {}
+_DOUBTFUL = Role("doubtful")
+
+
+def _role(event: Event) -> Role:
+    """Readers go by the name of an event, by the type in its data, or by how the data begins."""
+    name, data = event.name, event.data
+    if data.startswith("[DONE]"):
+        return Role("last") if name == "" and data == "[DONE]" else _DOUBTFUL
+    body = json_or_none(data)
+    if not isinstance(body, dict):
+        body = {}
+    kind = body.get("type")
+    if not isinstance(kind, str):
+        kind = ""
+    if name in _RESPONSES_ENDS or kind in _RESPONSES_ENDS:
+        failed = "" if name == "response.failed" else None
+        return Role("covered", failed) if name == kind else _DOUBTFUL
+    if "message_stop" in (name, kind):
+        bare = name == kind and all(key in ("type", "obfuscation") and isinstance(body[key], str) for key in body)
+        return Role("last") if bare else _DOUBTFUL
+    error = body.get("error")
+    if "error" not in (name, kind) and not isinstance(error, dict):
+        return Role("part")
+    whole = len(body) == 1 if name == "" else name == "error" and kind == "error"
+    return Role("last", _error_code(error)) if whole and isinstance(error, dict) else _DOUBTFUL
+
+
+def _error_code(error: Dict[str, Any]) -> str:
+    """In the words of either API."""
     code = error.get("code")
     if code is None and isinstance(error.get("details"), dict):
         code = error["details"].get("error_code")

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from .call import Answered, Call, Own, head_of
+from .call import Answered, Call, Own, head_of, own_of
 from .envelope import REQUEST_TYPE
 from .errors import AssayError, truncated
 from .evidence import Evidence, Holder, Rotated, Verifier, origin_of
@@ -70,9 +70,9 @@ class _Sealed:
         handed = Handed(result.answer, result.expected, self._on_receipt)
         try:
             yield from handed.begin()
-        except AssayError as error:
+        except Exception as error:
             yield Close(result.answer.wire)
-            return _own_response(Own(error.code, error.message), request)
+            return _own_response(own_of(error), request)
         return handed
 
     def _outer(self, data: bytes, request: httpx.Request) -> httpx.Request:
@@ -154,7 +154,7 @@ class SealedTransport(_Sealed, httpx.BaseTransport):
             while True:
                 try:
                     outcome = self._do(step, request)
-                except AssayError as error:
+                except Exception as error:  # Whatever it is: what it means depends on what was sent.
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)
@@ -229,7 +229,7 @@ class AsyncSealedTransport(_Sealed, httpx.AsyncBaseTransport):
             while True:
                 try:
                     outcome = await self._do(step, request)
-                except AssayError as error:
+                except Exception as error:  # Whatever it is: what it means depends on what was sent.
                     step = steps.throw(error)
                 else:
                     step = steps.send(outcome)

@@ -9,9 +9,9 @@ from typing import Any, Callable, List, Optional
 import httpx
 
 from assay_client import AssayError, AsyncSealedTransport, SealedTransport
-from assay_client.call import OHTTP_KEY
+from assay_client.call import OHTTP_KEY, model_of
 
-from .guest import Guest, Inner, Judge, Network, Parts, json_error, respond, sealed_answer
+from .guest import Guest, Inner, Judge, Network, Parts, json_error, receipt, receipt_header, respond, sealed_answer
 
 URL = "https://appliance.example"
 CHAT = f"{URL}/v1/chat/completions"
@@ -38,8 +38,8 @@ class World:
             transport=self.network,
             monotonic=lambda: self.now,
             on_rotated=lambda rotated: self.rotations.append(rotated.boot),
-            **options,
         )
+        self.options.update(options)
 
     def open(self, request: httpx.Request) -> Optional[Inner]:
         return self.guest.open(request.read())
@@ -122,6 +122,17 @@ class Sealing(unittest.TestCase):
             client.post(CHAT, json={"model": "unknown"})
         self.assertEqual(raised.exception.code, "model_not_attested")
         self.assertEqual(world.network.sent, [])
+
+    def test_the_model_of_a_form_is_found(self):
+        for head in (
+            'content-disposition: form-data; name="model"',
+            'Content-Disposition: form-data; name="model"\r\nContent-Type: text/plain',
+            "content-disposition: form-data; name=model",
+        ):
+            parts = ('content-disposition: form-data; name="file"; filename="model"', "sound"), (head, "demo")
+            body = "".join(f"--b\r\n{field}\r\n\r\n{value}\r\n" for field, value in parts) + "--b--\r\n"
+            fields = [("content-type", "multipart/form-data; boundary=b")]
+            self.assertEqual(model_of(fields, body.encode()), "demo")
 
     def test_plain_http_beyond_loopback_is_refused(self):
         for url in ("http://appliance.example", "ftp://localhost", "http://127.0.0.1.example"):
@@ -238,7 +249,7 @@ class Tries(unittest.TestCase):
             self.assertEqual(world.guest.seen[1].fields["assay-sealed-before"], before)
 
         def never(world: World, request: httpx.Request, count: int) -> httpx.Response:
-            return json_error(world.open(request), 409, "sealed_clock", **{"assay-sealed-time": str(count)})
+            return json_error(world.open(request), 409, "sealed_clock", **{"assay-sealed-time": str(1770001000 * count)})
 
         for response, world in self.run_both(never):
             self.assertEqual(code_of(response), "sealed_outcome_unknown")
@@ -251,6 +262,83 @@ class Tries(unittest.TestCase):
         for response, world in self.run_both(late):
             self.assertEqual(code_of(response), "sealed_outcome_unknown")
             self.assertEqual(len(world.network.sent), 1)
+
+        def ahead(world: World, request: httpx.Request, _count: int) -> httpx.Response:
+            # These bytes are taken in a while: a copy of them would run as well.
+            return json_error(world.open(request), 409, "sealed_clock", **{"assay-sealed-time": "1769999000"})
+
+        for response, world in self.run_both(ahead):
+            self.assertEqual(code_of(response), "sealed_outcome_unknown")
+            self.assertEqual(len(world.network.sent), 1)
+
+    def test_nothing_is_sealed_anew_that_the_guest_may_have_forgotten(self):
+        def rotated(moved: int) -> Any:
+            def answer(world: World, request: httpx.Request, count: int) -> httpx.Response:
+                if count > 1:
+                    return ok(world, request, count)
+                world.guest.rotate()
+                world.guest.issued_at += moved
+                return key_problem()
+
+            return answer
+
+        for moved, sends in ((300, 2), (301, 1), (-300, 2), (-301, 1)):
+            for response, world in self.run_both(rotated(moved)):
+                self.assertEqual(len(world.network.sent), sends, moved)
+                if sends == 1:
+                    self.assertEqual(code_of(response), "sealed_outcome_unknown")
+
+        def key_then_clock(world: World, request: httpx.Request, count: int) -> httpx.Response:
+            if count == 1:
+                world.guest.rotate()
+                return key_problem()
+            return json_error(world.open(request), 409, "sealed_clock", **{"assay-sealed-time": "1770001000"})
+
+        for response, world in self.run_both(key_then_clock):
+            self.assertEqual((code_of(response), len(world.network.sent)), ("sealed_outcome_unknown", 2))
+
+    def test_a_failure_of_the_program_after_sending_is_no_exception(self):
+        def fails(*_: Any) -> None:
+            raise ZeroDivisionError("canary-prompt")
+
+        def rotated(world: World, request: httpx.Request, count: int) -> httpx.Response:
+            world.guest.rotate()
+            return key_problem()
+
+        def broken(_world: World, _request: httpx.Request, _count: int) -> httpx.Response:
+            raise RuntimeError("canary-prompt")
+
+        def receipted(world: World, request: httpx.Request, _count: int) -> httpx.Response:
+            inner = world.open(request)
+            header = receipt_header(receipt(world.guest, inner, ANSWER, 0))
+            return respond(sealed_answer(inner, 200, {"assay-receipt": header}, [ANSWER]))
+
+        for answer, options in (
+            (rotated, dict(on_rotated=fails)),
+            (broken, {}),
+            (receipted, dict(receipts="verify", on_receipt=fails)),
+        ):
+            for response, world in self.run_both(answer, **options):
+                self.assertEqual(code_of(response), "internal")
+                self.assertNotIn(b"canary", response.content)
+                self.assertEqual(len(world.network.sent), 1)
+
+    def test_a_listener_may_use_the_transport(self):
+        told: List[bytes] = []
+
+        def rotated(world: World, request: httpx.Request, count: int) -> httpx.Response:
+            if count == 1:
+                world.guest.rotate()
+                return key_problem()
+            return ok(world, request, count)
+
+        world = World(rotated)
+        transport = SealedTransport(
+            URL, **{**world.options, "on_rotated": lambda _rotated: told.append(transport.verify().key)}
+        )
+        with httpx.Client(transport=transport) as client:
+            self.assertEqual(client.post(CHAT, json=BODY).status_code, 200)
+        self.assertEqual(told, [world.guest.evidence().key])
 
     def test_a_rotated_key_is_sealed_to_once(self):
         def rotated(world: World, request: httpx.Request, count: int) -> httpx.Response:

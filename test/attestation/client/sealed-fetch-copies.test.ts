@@ -106,6 +106,132 @@ describe("a copy's sealed answer, given as the answer [B13]", () => {
   });
 });
 
+/** Both clocks. */
+function pass(seconds: number): void {
+  time += seconds * 1000;
+  guest.sealed.pass(seconds * 1000);
+}
+
+function ohttpKey(): Response {
+  const type = 'https://iana.org/assignments/http-problem-types#ohttp-key';
+  return Response.json({ type }, { status: 400 });
+}
+
+/** Each request is given to `first`, `second` … by its number; later ones pass. */
+function scripted(...steps: ((pass: () => Promise<Response>) => Promise<Response>)[]): void {
+  let count = 0;
+  client.between = (path, init, onward) => {
+    const step = path === '/v1/sealed' ? steps[count++] : undefined;
+    // A copy is sent whatever the client has given up.
+    return step === undefined ? onward() : step(() => onward({ ...init, signal: null }));
+  };
+}
+
+describe('a party that holds bytes and answers back, up to the edges of the window [B12]', () => {
+  test('evidence held for 200 s, so that the guest is ahead: a late copy is known as one', async () => {
+    await client.fetch.verify('https://sealed.example');
+    guest.sealed.pass(200_000);
+    scripted(async (onward) => {
+      await swallowed(onward);
+      pass(101);
+      return onward();
+    });
+    expect(await told(await chat())).toEqual([502, 'sealed_outcome_unknown']);
+    expect([runs(), client.sealed().length]).toEqual([1, 1]);
+  });
+
+  test('a forged stale key after 250 s and rotation, and what was sealed anew held for 60 s more', async () => {
+    scripted(
+      async (onward) => {
+        await swallowed(onward);
+        pass(250);
+        await guest.sealed.rotate();
+        return ohttpKey();
+      },
+      (onward) => {
+        pass(60);
+        return onward();
+      },
+    );
+    expect(await told(await chat())).toEqual([502, 'sealed_outcome_unknown']);
+    expect([runs(), client.sealed().length]).toEqual([1, 2]);
+  });
+
+  test.each([300, 301])('a forged stale key after rotation and %i s: at most one runs', async (seconds) => {
+    scripted(async (onward) => {
+      await swallowed(onward);
+      pass(seconds);
+      await guest.sealed.rotate();
+      return ohttpKey();
+    });
+    expect(await told(await chat())).toEqual([502, 'sealed_outcome_unknown']);
+    expect([runs(), client.sealed().length]).toEqual([1, seconds > 300 ? 1 : 2]);
+  });
+
+  test('a client 400 s ahead of its guest: its bytes run later, so nothing is sealed anew for them', async () => {
+    await client.fetch.verify('https://sealed.example');
+    time += 400_000;
+    const copies: (() => Promise<Response>)[] = [];
+    scripted((onward) => {
+      copies.push(onward);
+      return onward();
+    });
+    expect(await told(await chat())).toEqual([502, 'sealed_outcome_unknown']);
+    pass(350);
+    for (const copy of copies) await swallowed(copy);
+    expect(runs()).toBe(1);
+    // The guest's time is known now.
+    expect((await chat()).status).toBe(200);
+  });
+
+  test('a stale key, then bytes held until their time is over: the clock is no second chance', async () => {
+    const first: (() => Promise<Response>)[] = [];
+    scripted(
+      async (onward) => {
+        first.push(onward);
+        await guest.sealed.rotate();
+        return ohttpKey();
+      },
+      (onward) => {
+        guest.sealed.pass(301_000);
+        return onward();
+      },
+    );
+    expect(await told(await chat())).toEqual([502, 'sealed_outcome_unknown']);
+    for (const copy of first) await swallowed(copy);
+    expect([runs(), client.sealed().length]).toEqual([0, 2]);
+  });
+});
+
+describe('evidence that is held back', () => {
+  test('is as old as the question', async () => {
+    client.between = async (path, _init, onward) => {
+      const response = await onward();
+      if (path === '/v1/attestation') time += 1e9;
+      return response;
+    };
+    await client.fetch.verify('https://sealed.example');
+    await chat();
+    expect(client.seen.filter(({ path }) => path === '/v1/attestation')).toHaveLength(2);
+  });
+
+  test('for good: the wait ends, and the next call asks anew', async () => {
+    client = sealedClient(() => guest.url, { evidenceTimeout: 50 });
+    client.between = (_path, init) =>
+      new Promise((_, reject) => {
+        const { signal } = init;
+        signal?.addEventListener('abort', () => reject(signal.reason as Error));
+      });
+    await expect(chat()).rejects.toMatchObject({ code: 'attestation_timeout' });
+    client.between = (_path, _init, onward) => onward();
+    client = Object.assign(
+      client,
+      sealedClient(() => guest.url),
+    );
+    expect((await chat()).status).toBe(200);
+  });
+});
+
 describe('evidence of another accepted guest [B14]', () => {
   let second: Guest;
   beforeEach(async () => (second = await startGuest({}, 2)));

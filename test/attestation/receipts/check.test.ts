@@ -1,15 +1,9 @@
 // Receipts against the answers they came with: whole answers, streams in pieces of every size, commitments,
 // all by the committed vectors (docs/receipts.md [R3] [R5] [R9] [R10] [R11] [R14] [R19] [R24]).
 
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import {
-  checkAnswer,
-  checkUsage,
-  type ExpectedAnswer,
-  usageIn,
-} from '../../../attestation/receipts/check.ts';
+import { checkAnswer, checkUsage, usageIn } from '../../../attestation/receipts/check.ts';
 import {
   type CommittedField,
   commitment,
@@ -19,12 +13,10 @@ import {
 } from '../../../attestation/receipts/commit.ts';
 import { StreamCheck } from '../../../attestation/receipts/stream-check.ts';
 import { RECEIPT_VECTORS } from '../../../scripts/receipt-vectors.ts';
-import type {
-  AnswerVector,
-  StreamVector,
-  VectorExpectation,
-} from '../../../scripts/receipt-vector-answers.ts';
+import type { AnswerVector, StreamVector } from '../../../scripts/receipt-vector-answers.ts';
 import { codeOf } from '../../fixtures/receipts/code.ts';
+import { sha256 } from '../../fixtures/receipts/issued.ts';
+import { expectedOf, fromHex } from '../../fixtures/receipts/vectors.ts';
 
 interface Vectors {
   readonly commitments: readonly {
@@ -39,31 +31,6 @@ interface Vectors {
   readonly streams: readonly StreamVector[];
 }
 const committed = JSON.parse(readFileSync(RECEIPT_VECTORS, 'utf8')) as Vectors;
-
-function fromHex(text: string): Uint8Array {
-  return new Uint8Array(Buffer.from(text, 'hex'));
-}
-
-function sha256(text: string | Uint8Array): Uint8Array {
-  return new Uint8Array(createHash('sha256').update(text).digest());
-}
-
-function expectedOf(vector: VectorExpectation): ExpectedAnswer {
-  return {
-    receiptKey: fromHex(vector.receipt_key),
-    channel: {
-      kind: 'attested',
-      claims: fromHex(vector.claims_sha256),
-      report: fromHex(vector.report_sha256),
-    },
-    models: new Map(Object.entries(vector.models)),
-    model: vector.model,
-    method: vector.method,
-    path: vector.path,
-    bodyDigest: sha256(vector.body),
-    nonce: fromHex(vector.nonce),
-  };
-}
 
 describe('[R2] [R3] [R4] [R5] answers', () => {
   test.each(committed.answers)('$name: $code', async ({ expected, receipt, salt, answer, code }) => {

@@ -1,5 +1,5 @@
 // Receipts of every route that computes, as the server sends them and a client checks them (docs/receipts.md
-// [R5] [R12] [R13] [R15] [R16] [R18] [R25]).
+// [R5] [R13] [R15] [R16] [R18] [R25]).
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { commitment, openReceipt } from '@assay/attestation/receipt';
@@ -19,6 +19,7 @@ import {
   issuer,
   sha256,
 } from '../../fixtures/receipts/issued.ts';
+import { CHAT, ROUTES, STREAMS } from '../../fixtures/receipts/routes.ts';
 
 let api: ApiServer;
 let receipts: ReceiptIssuer;
@@ -28,20 +29,6 @@ async function start(options: ApiServerOptions = {}): Promise<ApiServer> {
   return api;
 }
 afterEach(() => api.close());
-
-const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Say hello' }] };
-const ROUTES: readonly (readonly [string, string, object])[] = [
-  ['chat', '/v1/chat/completions', CHAT],
-  ['chat by its alias', '/chat/completions', CHAT],
-  ['chat with two choices', '/v1/chat/completions', { ...CHAT, n: 2 }],
-  ['completions', '/v1/completions', { model: 'demo', prompt: 'Say hello' }],
-  ['completions of three prompts', '/v1/completions', { model: 'demo', prompt: ['a', 'b', 'c'] }],
-  ['responses', '/v1/responses', { model: 'demo', input: 'Say hello' }],
-  ['messages', '/v1/messages', { ...CHAT, max_tokens: 20 }],
-  ['embeddings', '/v1/embeddings', { model: 'text-embed', input: ['a', 'b'] }],
-  ['rerank', '/v1/rerank', { model: 'reranker', query: 'a', documents: ['b', 'c'] }],
-];
-const STREAMS = ROUTES.filter(([name]) => name !== 'embeddings' && name !== 'rerank');
 
 describe('[R18] a receipt for every route', () => {
   test.each(ROUTES)('%s', async (_, path, request) => {
@@ -97,36 +84,6 @@ describe('[R18] a receipt for every route', () => {
   });
 });
 
-describe('[R12] unasked', () => {
-  /** The bytes of an answer without what differs by chance. */
-  const plain = async (path: string, body: object): Promise<string> => {
-    const response = await post(api, path, body);
-    const { headers } = response;
-    const names = [...headers]
-      .filter(([name]) => name !== 'date' && name !== 'x-request-id' && name !== 'openai-processing-ms')
-      .filter(([name]) => name !== 'request-id' && name !== 'assay-receipt-id')
-      .map(([name, value]) => `${name}: ${value}`);
-    return `${names.join('\n')}\n\n${await response.text()}`;
-  };
-
-  test.each([
-    ...ROUTES,
-    ...STREAMS.map(([name, path, body]) => [name, path, { ...body, stream: true }] as const),
-  ])('%s: an answer is what it was but for one header', async (_, path, body) => {
-    const fixed = { now: () => 1_700_000_000_000, randomHex: (bytes: number) => '5a'.repeat(bytes) };
-    const config = { streamPadding: false };
-    const { DEFAULT_CONFIG } = await import('../../../src/http/deps.ts');
-    await start({ config: { ...DEFAULT_CONFIG, ...config }, deps: { ...fixed, receipts: null } });
-    const without = await plain(path, body);
-    expect((await post(api, path, body)).headers.get('assay-receipt-id')).toBe(null);
-    await api.close();
-    await start({ config: { ...DEFAULT_CONFIG, ...config }, deps: fixed });
-    // The ids of answers hold the text alone, whatever the fake engine drew.
-    expect(await plain(path, body)).toBe(without);
-    expect((await post(api, path, body)).headers.get('assay-receipt-id')).toMatch(/^[0-9a-f]{32}$/);
-  });
-});
-
 describe('[R5] [R18] sound', () => {
   test.each([false, true])('the body is the form as it was sent; streamed %s', async (stream) => {
     await start({ engines: { whisper: { type: 'transcription', slots: 1 } } });
@@ -153,6 +110,31 @@ describe('[R5] [R18] sound', () => {
   });
 });
 
+test('[R5] a form that goes on behind its end is committed to whole', async () => {
+  await start({ engines: { whisper: { type: 'transcription', slots: 1 } } });
+  const asked = asking();
+  const path = '/v1/audio/transcriptions';
+  const part = '--x\r\ncontent-disposition: form-data; name=';
+  const form = `${part}"model"\r\n\r\nwhisper\r\n${part}"file"; filename="a.wav"\r\n\r\nsound\r\n--x--`;
+  const pieces = [form, '\r\nan epilogue', ' in pieces'];
+  const body = new ReadableStream({
+    async pull(controller) {
+      const piece = pieces.shift();
+      if (piece === undefined) return controller.close();
+      controller.enqueue(Buffer.from(piece));
+      // The form has read this one before the next is sent.
+      await new Promise((resolve) => setImmediate(resolve));
+      return undefined;
+    },
+  });
+  const whole = pieces.join('');
+  const headers = { ...asked.headers, 'content-type': 'multipart/form-data; boundary=x' };
+  const init = { method: 'POST', headers, body, duplex: 'half' } as RequestInit;
+  const response = await fetch(`${api.url}${path}`, init);
+  expect(response.status).toBe(200);
+  await checked(response, expectedAnswer(receipts, { path, body: whole, nonce: asked.nonce }));
+});
+
 describe('[R13] salts', () => {
   test('are in no log, record or metric, and equal requests have unequal commitments', async () => {
     await start({ config: { metrics: 'on' } });
@@ -176,6 +158,38 @@ describe('[R13] salts', () => {
     expect(one.request.body).not.toEqual(two.request.body);
     expect(one.outcome.transcript).not.toEqual(two.outcome.transcript);
   });
+});
+
+test('[R13] no text of a caller or of an answer is in a receipt, a log, a record or a metric', async () => {
+  const [asked, answered] = ['canary-of-the-caller', 'canary-of-the-answer'];
+  await start({ engine: { script: () => [answered, ' and', ' more'] }, config: { metrics: 'on' } });
+  const more = { stop: [`${asked}-stop`], user: asked, seed: 7, logit_bias: { 5: 1 } };
+  const bodies: readonly (readonly [string, object])[] = [
+    ['/v1/chat/completions', { ...CHAT, ...more, messages: [{ role: 'user', content: asked }] }],
+    ['/v1/completions', { model: 'demo', prompt: [asked, 'b'], ...more }],
+    ['/v1/responses', { model: 'demo', input: asked, instructions: asked }],
+    ['/v1/messages', { model: 'demo', max_tokens: 9, system: asked, messages: [{ role: 'user', content: asked }] }],
+    ['/v1/embeddings', { model: 'text-embed', input: asked }],
+    ['/v1/rerank', { model: 'reranker', query: asked, documents: [asked, 'b'] }],
+  ]; // prettier-ignore
+  const sinks: string[] = [];
+  let written = 0;
+  const streamed = bodies.slice(0, 4).map(([path, body]) => [path, { ...body, stream: true }] as const);
+  for (const [path, body] of [...bodies, ...streamed]) {
+    const response = await post(api, path, body, { headers: asking().headers });
+    written += Number((await response.text()).includes(answered));
+    const made = await kept(response.headers.get('assay-receipt-id') ?? '');
+    const { receipt, salt } = (await made.json()) as Record<'receipt' | 'salt', string>;
+    for (const text of [receipt, salt]) sinks.push(Buffer.from(text, 'base64').toString('latin1'));
+  }
+  sinks.push(
+    JSON.stringify(api.logged),
+    JSON.stringify(api.records),
+    await (await fetch(`${api.url}/metrics`)).text(),
+  );
+  expect(written).toBe(8);
+  expect(sinks).toHaveLength(23);
+  for (const sink of sinks) expect(sink).not.toMatch(/canary/);
 });
 
 describe('[R25] cost', () => {
@@ -284,6 +298,12 @@ describe('[R16] GET /v1/receipts/{id}', () => {
     const bodies = await Promise.all(others.map((other) => other.text()));
     expect(new Set(bodies).size).toBe(1);
   });
+});
+
+test('[R16] where receipts are off there is no such route', async () => {
+  await start({ deps: { receipts: null } });
+  const response = await kept('0'.repeat(32));
+  expect([response.status, await response.json()]).toMatchObject([404, { error: { code: 'unknown_url' } }]);
 });
 
 describe('[R15] chains', () => {

@@ -174,7 +174,7 @@ describe('at most once [B12]', () => {
   test.each([
     ['299 s', 299, [409, 'sealed_replayed']],
     ['300 s', 300, [409, 'sealed_replayed']],
-    ['301 s', 301, [409, 'sealed_clock']],
+    ['301 s', 301, [409, 'sealed_replayed']],
     ['601 s', 601, [409, 'sealed_clock']],
   ])('after %s', async (_, seconds, expected) => {
     const request = await seal(key(), { path: '/v1/models', fields: BEARER });

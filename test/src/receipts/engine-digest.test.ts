@@ -1,6 +1,6 @@
 // The engine digest: another byte, name or release is another digest (docs/receipts.md [R4]).
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -28,4 +28,15 @@ test('[R4] a swapped library, changed code and another release are seen', async 
   expect(swapped).not.toBe(first);
   writeFileSync(join(code, 'deep/a.js'), '2');
   expect(await digest()).not.toBe(swapped);
+  // A library under the name of its version, or behind a link, is mapped as well.
+  for (const name of ['libz.so.1', 'libz.so.1.2.3', 'libz.dylib', 'z.node']) {
+    const before = await digest();
+    writeFileSync(join(libraries, name), 'z');
+    expect(await digest(), name).not.toBe(before);
+  }
+  writeFileSync(join(folder, 'elsewhere'), '1');
+  symlinkSync(join(folder, 'elsewhere'), join(libraries, 'liblink.so'));
+  const linked = await digest();
+  writeFileSync(join(folder, 'elsewhere'), '2');
+  expect(await digest()).not.toBe(linked);
 });

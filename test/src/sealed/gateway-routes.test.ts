@@ -1,8 +1,8 @@
 // Every route of the API, sealed and not: the inner answer is that of an ordinary connection (docs/sealed.md
 // §6).
 
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type ApiServer, apiKey, startApi } from '../../fixtures/http/api-server.ts';
 import { ROUTES, type Sent } from '../../fixtures/http/route-requests.ts';
 import { digestOf, seal, sealedUnderTest, type SealedUnderTest, send } from '../../fixtures/http/sealed.ts';
 
@@ -65,6 +65,37 @@ test.each(rows)('%s [B20]', async (_, sample) => {
   expect(inside.status).toBe(direct.status);
   expect(inside.fields['content-type'] ?? null).toBe(direct.headers.get('content-type'));
   expect(plain(inside.body)).toBe(plain(await direct.text()));
+});
+
+describe('routes for admins, each against a server of its own', () => {
+  const adminRows = Object.entries(ROUTES)
+    .filter(([name]) => OTHERWISE.test(name) && !/attestation|sealed/.test(name))
+    .flatMap(([name, samples]) => samples.map((sample) => [name, sample] as const));
+  const config = { auth: { required: true, keys: [apiKey('sk-admin', { admin: true })], adminEnabled: true }, metrics: 'on' } as const; // prettier-ignore
+
+  test.each(adminRows)('%s [B20] [B11]', async (name, { method, path, body }) => {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const twins = await Promise.all(
+      [0, 1].map(() => startApi({ engines: ENGINES, config, deps: { sealed, now: () => 0 } })),
+    );
+    const [one, other] = twins as [ApiServer, ApiServer];
+    const authorization = 'Bearer sk-admin';
+    const headers = new Headers({ authorization });
+    if (text !== undefined) headers.set('content-type', 'application/json');
+    const asIs = { method, headers, body: text ?? null };
+    const direct = await fetch(`${one.url}${path}`, asIs);
+    const fields = [['authorization', authorization] as const];
+    const asked = { method, path, fields, model: digestOf('demo'), body: text };
+    const inside = await send(other.url, await seal(sealed.keys.current(), asked));
+    expect(inside.status).toBe(direct.status);
+    expect(inside.status).not.toBe(401);
+    expect(inside.fields['content-type'] ?? null).toBe(direct.headers.get('content-type'));
+    if (name === 'GET /metrics') expect(inside.body).toMatch(/^# HELP/);
+    else expect(plain(inside.body)).toBe(plain(await direct.text()));
+    const anyone = await send(other.url, await seal(sealed.keys.current(), { ...asked, fields: [] }));
+    expect(anyone.status).toBe(401);
+    for (const twin of twins) await twin.close();
+  });
 });
 
 test('there is a sample of most routes', () => {

@@ -11,6 +11,7 @@ import { cli } from '../../../fixtures/attestation/cli.ts';
 
 const COMMANDS = [
   ['proxy'],
+  ['console'],
   ['score'],
   ['evidence'],
   ['measure'],
@@ -93,6 +94,16 @@ test.skipIf(process.platform !== 'linux')('few open files: one line, and no stac
   expect((failed as { readonly stderr: string }).stderr).toMatch(
     /^assay-verify: internal: EMFILE: .*: raise the limit of open files \("ulimit -n"\)\n$/,
   );
+});
+
+test.skipIf(process.platform !== 'linux')('a file without an end is read up to a bound', async () => {
+  const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
+  const read = promisify(execFile)(process.execPath, [bin, 'receipt', '/dev/zero']);
+  const failed: unknown = await read.catch((error: unknown) => error);
+  expect(failed).toMatchObject({
+    code: 30,
+    stderr: expect.stringContaining('has more than 268435456 bytes'),
+  });
 });
 
 describe('a reader that leaves', () => {

@@ -1,7 +1,7 @@
 // The proxy asks, checks, strips and keeps; and assay-verify receipt judges what it kept, offline, with every
 // exit code (docs/receipts.md [R2] [R10] [R19] [R20] [R21] [R24]).
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -9,6 +9,9 @@ import { type AttestationResult, isAttestationResult } from '../../../../attesta
 import { judgeReceipt, receiptsIn } from '../../../../attestation/appraise/receipt-verdict.ts';
 import { parsePolicy } from '../../../../attestation/appraise/policy.ts';
 import type { Json } from '../../../../attestation/encoding/json.ts';
+import { commitment } from '../../../../attestation/receipts/commit.ts';
+import { encodeReceipt } from '../../../../attestation/receipts/receipt.ts';
+import { FINAL, SALT, sha256Of, signReceipt } from '../../../../scripts/receipt-fixture.ts';
 import { MODEL_ID, NOW } from '../../../fixtures/attestation/attested-server.ts';
 import { cli, POLICY as POLICY_TEXT } from '../../../fixtures/attestation/cli.ts';
 import { POLICY, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
@@ -89,13 +92,32 @@ describe('the proxy', () => {
     expect(archives()).toHaveLength(0);
   });
 
-  test('[R10] a stream that is cut ends without its end', async () => {
-    const upTo = (text: string): string => text.slice(0, text.indexOf(': assay-receipt'));
-    const { response, text } = await asked({ stream: upTo, cut: true, pieceBytes: 40 }, { stream: true });
-    // Refused with a status where no byte has passed, else the connection breaks.
-    if (response.status === 200) expect(text).toBeInstanceOf(Error);
-    else expect(text).toMatch(/receipt_truncated|upstream_failed/);
-    expect(archives()).toHaveLength(0);
+  test.each([1, 40, 4096])(
+    '[R10] a stream in pieces of %d bytes that is cut has no end',
+    async (pieceBytes) => {
+      const upTo = (text: string): string => text.slice(0, text.indexOf(': assay-receipt'));
+      const { response, text } = await asked({ stream: upTo, cut: true, pieceBytes }, { stream: true });
+      // Refused with a status where no byte has passed, else the connection breaks.
+      if (response.status === 200) expect(text).toBeInstanceOf(Error);
+    else expect([response.headers.get('x-should-retry'), text]).toEqual(['false', expect.stringContaining('receipt_truncated')]); // prettier-ignore
+      expect(archives()).toHaveLength(0);
+    },
+  );
+
+  test.each([0, 1, 40])('[R10] an answer cut after %d bytes is not to be sent again', async (cutWhole) => {
+    const { response, text } = await asked({ cutWhole });
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(text).toContain('receipt_truncated');
+  });
+
+  test('a receipt that cannot be kept: no answer, and it is not to be sent again', async () => {
+    rmSync(folder, { recursive: true });
+    writeFileSync(folder, 'no folder');
+    const { response, text } = await asked();
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(text).toContain('"internal"');
+    const streamed = await asked({}, { stream: true });
+    expect(streamed.text).toContain('"internal"');
   });
 });
 
@@ -127,12 +149,22 @@ describe('[R24] assay-verify receipt', () => {
       receipts: { request: string; response: string }[];
     };
     const [texts] = receipts;
+    // In pieces of another size its end may have come with the last receipt.
+    const uptoEnd = (texts?.response ?? '').replace(/data: \[DONE\]\n\n$/, '');
     const given = {
       ...files,
       q: texts?.request ?? '',
       q2: `${texts?.request ?? ''} `,
       r: texts?.response ?? '',
       r2: (texts?.response ?? '').replace('"ue"', '"ur"'),
+      // As it was received to its end, as it was handed on, and with more than the receipt covers.
+      r3: `${uptoEnd}data: [DONE]\n\n`,
+      r4: uptoEnd.replaceAll(/: assay-[^\n]*\n\n/g, ''),
+      r5: `${uptoEnd}data: More.`,
+      r6: `${uptoEnd}data: [DONE] More.\n\n`,
+      r7: `${uptoEnd}data: [DONE]\n\ndata: [DONE]\n\n`,
+      r8: `${uptoEnd}data: {"error":{"code":"timeout"}}\n\n`,
+      r9: '{"choices":[]}',
     };
     const run = async (request: string, response: string): Promise<number> =>
       (
@@ -142,7 +174,27 @@ describe('[R24] assay-verify receipt', () => {
       ).code;
     expect(await run('q', 'r')).toBe(0);
     expect(await run('q2', 'r')).toBe(10);
-    expect(await run('q', 'r2')).toBe(10);
+    for (const same of ['r', 'r3', 'r4']) expect([same, await run('q', same)]).toEqual([same, 0]);
+    for (const other of ['r2', 'r5', 'r6', 'r7', 'r8', 'r9'])
+      expect([other, await run('q', other)]).toEqual([other, 10]);
+  });
+
+  test('0: a stream that failed before its first event; 10 where it ends in another way', async () => {
+    const outcome = {
+      ...FINAL.outcome,
+      transcript: commitment(SALT, 'transcript', sha256Of('')),
+      events: 0,
+      end: 'error' as const,
+      errorCode: 'engine_crashed',
+    };
+    const receipt = encodeReceipt({ ...FINAL, outcome }, signReceipt);
+    const judged = (code: string): Promise<readonly string[]> =>
+      judgeReceipt(
+        { receipt, salt: SALT, response: Buffer.from(`: assay-open x\n\ndata: {"error":{"code":"${code}"}}\n\n`) },
+        { now: NOW },
+      ).then(({ compared }) => compared); // prettier-ignore
+    expect(await judged('engine_crashed')).toEqual(['response']);
+    await expect(judged('timeout')).rejects.toMatchObject({ code: 'receipt_transcript', kind: 'refused' });
   });
 
   test('11: the signature holds, and no evidence was given', async () => {
@@ -177,9 +229,16 @@ describe('[R24] assay-verify receipt', () => {
     const later = vectors.receipts.find(({ name }) => name === 'a later version')?.receipt ?? '';
     const receipt = Buffer.from(later, 'hex').toString('base64');
     const salt = Buffer.alloc(32).toString('base64');
-    const files = { 'later.json': JSON.stringify({ receipt, salt }), 'none.json': '{}', text: 'hello' };
+    const short = Buffer.alloc(31).toString('base64');
+    const files = {
+      'later.json': JSON.stringify({ receipt, salt }),
+      'short.json': JSON.stringify({ receipt, salt: short }),
+      'none.json': '{}',
+      text: 'hello',
+    };
     expect((await cli(['receipt', 'later.json'], { files })).code).toBe(20);
     expect((await cli(['receipt', 'none.json'], { files })).code).toBe(30);
+    expect((await cli(['receipt', 'short.json'], { files })).code).toBe(30);
     expect((await cli(['receipt', 'text'], { files })).code).toBe(30);
     for (const wrong of [
       ['receipt'],

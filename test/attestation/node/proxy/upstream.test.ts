@@ -1,6 +1,8 @@
 // The local proxy with `--channel sealed`, and `assay-verify seal`, through a server that ends TLS with a
 // certificate of its own (docs/sealed.md §9): it carries chats and reads none.
 
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import OpenAI from 'openai';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCli } from '../../../../attestation/node/cli/commands.ts';
@@ -145,4 +147,23 @@ test('the proxy command takes --channel, and refuses what does not go with it', 
     ['--channel', 'sealed', '--same-machine'],
   ])
     expect(await runCli(['proxy', between.url, ...wrong, ...flags], world({}, []))).toBe(30);
+});
+
+test('what fetch cannot send reaches the guest, or is refused by name', async () => {
+  const proxy = await proxied();
+  const outcome = async (method: string, headers: Record<string, string>, body?: string) => {
+    const asked = request(`${proxy.url}/v1/models`, { method, headers });
+    asked.end(body);
+    const [response] = (await once(asked, 'response')) as [IncomingMessage];
+    let text = '';
+    for await (const piece of response) text += String(piece);
+    const { error } = JSON.parse(text === '' ? '{}' : text) as { error?: { code: string } };
+    return [response.statusCode, error?.code, response.headers['x-should-retry']];
+  };
+  expect(await outcome('GET', { 'content-length': '0' })).toEqual([200, undefined, undefined]);
+  expect(await outcome('HEAD', { 'content-length': '0' })).toEqual([200, undefined, undefined]);
+  expect(await outcome('GET', { 'content-length': '2' }, '{}')).toEqual([502, 'sealed_unsupported', 'false']);
+  expect(await outcome('TRACE', {})).toEqual([502, 'sealed_unsupported', 'false']);
+  const none = await outcome('DELETE', {});
+  expect([none[0], none[2]]).toEqual([405, undefined]);
 });

@@ -94,10 +94,27 @@ describe('answers that hold', () => {
     expect(answer?.evidence.evidence.document.claims.length).toBeGreaterThan(0);
   });
 
-  test('a sink that fails ends the answer with its error', async () => {
-    const server = await serve(signing());
+  test('a sink that fails: no answer, and no SDK sends the request again', async () => {
+    const how = signing();
+    const server = await serve(how);
     const fetch = client({ receipts: { sink: () => Promise.reject(new Error('the disk is full')) } });
-    await expect(post(server, fetch)).rejects.toThrow('the disk is full');
+    const response = await post(server, fetch);
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(await response.json()).toMatchObject({ error: { code: 'internal' } });
+    const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
+    await expect(retrying.chat.completions.create(say('x'))).rejects.toMatchObject({ code: 'internal' });
+    expect(how.ran()).toBe(2);
+    const streamed = await post(server, fetch, { stream: true });
+    await streamed.text().catch(() => undefined);
+    expect(receiptOf(streamed)).toEqual({ state: 'refused', code: 'internal' });
+  });
+
+  test('[R20] a path that a server decodes is asked for receipts, too', async () => {
+    const server = await serve(signing({ answer: (same) => ({ ...same, headers: {} }) }));
+    const path = `${server.origin}/v1/%63hat/completion%73?a=%41`;
+    const fetch = client({ receipts: 'verify' });
+    const response = await fetch(path, { method: 'POST', body: JSON.stringify(say('hello')) });
+    expect(await response.json()).toMatchObject({ error: { code: 'receipt_missing' } });
   });
 });
 
@@ -175,6 +192,8 @@ describe('[R2] [R3] [R4] [R20] whole answers that do not hold', () => {
 describe('[R9] [R10] streams that do not hold', () => {
   const rows: readonly (readonly [string, Tampering])[] = [
     ['an event edited', { stream: (text) => text.replace('"ue"', '"ur"') }],
+    ['an end with more behind it', { stream: (text) => text.replace('data: {', 'data: [DONE]x\n\ndata: {') }],
+    ['a named end', { stream: (text) => text.replace('data: {', 'event: x\ndata: [DONE]\n\ndata: {') }],
     ['an event dropped', { stream: (text) => text.replace(/data: [^\n]*"ue"[^\n]*\n\n/, '') }],
     ['the last receipt dropped', { stream: (text) => text.replace(/: assay-receipt [^\n]*\n\n/, '') }],
     [
@@ -214,6 +233,19 @@ describe('[R9] [R10] streams that do not hold', () => {
     ).rejects.toThrow();
     expect([ended, how.ran()]).toEqual([false, 1]);
   });
+
+  test.each([201, 429, 500])(
+    '[R10] with the status %d: refused before the first byte',
+    async (streamStatus) => {
+      const how = signing({ streamStatus });
+      const server = await serve(how);
+      const fetch = client({ receipts: 'verify' });
+      const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
+      const asked = retrying.chat.completions.create({ ...say('x'), stream: true });
+      await expect(asked).rejects.toMatchObject({ status: 502, code: 'receipt_transcript' });
+      expect(how.ran()).toBe(1);
+    },
+  );
 
   test('comments stripped: refused before the first byte', async () => {
     const how = signing({ stream: (text) => text.replaceAll(/: assay-[^\n]*\n\n/g, '') });

@@ -250,9 +250,22 @@ test.each<[FactorId, Misbehaviour]>([
   ['sealed-offered', { claims: (claims, { query }) => (query.has('channel') ? { ...claims, exporter: undefined, nonce: OTHER } : claims) }], // prettier-ignore
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 200, 'receipts? of course!') }],
   ['receipts-offered', { respond: (_, { socket }) => send(socket, 500, '{"error":{"code":"no"}}') }],
+  ['receipts-offered', { respond: (_, { socket }) => send(socket, 404, '{"error":{"code":"not_found"}}') }],
+  [
+    'receipts-offered',
+    { respond: (_, { socket }) => send(socket, 200, '{"error":{"code":"no_such_receipt"}}') },
+  ],
+  ['receipts-offered', { respond: (_, { socket }) => send(socket, 401, 'go away') }],
   ['receipts-offered', { respond: (_, { socket }) => void socket.destroy() }],
 ])('%s fails for this, too', async (id, how) => {
   expect((await scored(how)).of(id).grade).toBe('fail');
+});
+
+test('receipts-offered is open where only a caller with an API key is told', async () => {
+  const respond: Misbehaviour['respond'] = (_, { socket }) =>
+    send(socket, 401, '{"error":{"code":"missing_api_key"}}');
+  const { grade, evidence } = (await scored({ respond })).of('receipts-offered');
+  expect([grade, evidence[0]?.found]).toEqual(['not applicable', expect.stringContaining('API key')]);
 });
 
 test('a guest policy that is refused for another bit is no debug guest’s', async () => {

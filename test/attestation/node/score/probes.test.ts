@@ -79,11 +79,29 @@ test.each<[string, string, boolean, string]>([
     '308',
   ],
   ['a refusal', 'HTTP/1.1 400 Bad Request\r\n\r\n', true, '400'],
-  ['a TLS alert', '\u0015\u0003\u0001\0\u0002\u0002F', true, 'no HTTP'],
+  ['a TLS alert', '\u0015\u0003\u0001\0\u0002\u0002F', true, 'alert'],
   ['nothing', '', true, 'closed'],
+  ['a text', 'welcome', false, 'not with HTTP'],
+  ['half a status', 'HTTP/1.1 4', false, 'not with HTTP'],
+  ['a page of HTTP/0.9', '<html>', false, 'not with HTTP'],
 ])('plain http, to which the answer is %s', async (_, bytes, refused, words) => {
   const found = await probePlainHttp(await port(answering(bytes)), PATIENT);
   expect(found).toEqual({ refused, seen: expect.stringContaining(words) });
+});
+
+test('plain http that is answered in small pieces is answered', async () => {
+  const slow = await port((socket) =>
+    socket.once('data', () => {
+      socket.setNoDelay(true);
+      const send = (rest: string): void => {
+        if (rest === '') socket.end();
+        else socket.write(rest.slice(0, 1), () => setImmediate(send, rest.slice(1)));
+      };
+      send('HTTP/1.1 200 OK\r\n\r\n');
+    }),
+  );
+  const seen = expect.stringContaining('200') as string;
+  expect(await probePlainHttp(slow, PATIENT)).toEqual({ refused: false, seen });
 });
 
 test('TLS 1.2: refused by an alert, or by the end; taken is not refused', async () => {
