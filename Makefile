@@ -93,7 +93,9 @@ ifeq ($(CI),true)
 	@$(TSX) scripts/native/main.ts & native=$$!; { $(call oracle,--seconds 1500) || echo '! tests of the Python tools and beside the official converter are skipped'; } & python=$$!; $(TSX) scripts/real-models/main.ts; models=$$?; wait $$python; wait $$native; parts=$$?; case $$models$$parts in 00|02|20|22) ;; *) exit 1;; esac
 	@{ { command -v espeak-ng && command -v opusenc; } || apt-get -qq install -y espeak-ng opus-tools; } >/dev/null 2>&1 && $(TSX) scripts/audio-peer.ts || echo '! espeak-ng or pywhispercpp cannot be installed: words of speech are not compared'
 	@$(TSX) scripts/python-clients.ts || echo '! the Python clients cannot be installed: clients/python is not run'
+	@{ command -v go || test -x /usr/local/go/bin/go || apt-get -qq install -y golang-go; } >/dev/null 2>&1; $(TSX) scripts/go-toolchain.ts || echo '! Go 1.26 cannot be installed: clients/go is not run'
 	@$(TSX) scripts/prove/main.ts --install || echo '! Verifpal cannot be compiled: the models of the protocol are not searched'
+	@$(TSX) test/fixtures/ml-kem/fetch.ts || echo '! a Node.js with ML-KEM cannot be fetched: the X-Wing suite is not run'
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 	@$(TSX) test/fixtures/agents/fetch.ts || echo '! the agents cannot be fetched: they are not run'
 endif
@@ -136,8 +138,9 @@ gpu-test: models $(TESTS_INSTALLED) ## the Vulkan build against the CPU's tokens
 	@ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y mesa-vulkan-drivers libvulkan1; }
 	@$(NODE) node_modules/vitest/vitest.mjs run test/src/engine/open-vulkan
 
-soak: models $(TESTS_INSTALLED) ## the loop of an agent, then ten minutes of random clients and faults; TURNS=2000, SECONDS=600
-	@$(TSX) scripts/soak.ts --turns $(or $(TURNS),2000) --seconds $(or $(SECONDS),600)
+soak: models $(TESTS_INSTALLED) ## receipts verified and replayed, the loop of an agent, then ten minutes of random clients and faults; RECEIPTS=1000, TURNS=2000, SECONDS=600
+	@$(TSX) scripts/soak-receipts.ts --answers $(or $(RECEIPTS),1000)
+	@$(TSX) scripts/soak.ts --turns $(or $(TURNS),2000) --receipts $(or $(RECEIPTS),1000) --seconds $(or $(SECONDS),600)
 
 bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench.ts
@@ -146,6 +149,8 @@ bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench-cold.ts
 	@$(TSX) scripts/bench-tenants.ts
 	@$(TSX) scripts/bench-dialects.ts
+	@$(TSX) scripts/bench-receipts.ts
+	@$(TSX) scripts/bench-sealed.ts
 
 bench-engine: models $(TESTS_INSTALLED) ## engine and server against llama-server (make llama-server, or LLAMA_SERVER=path); JSON=file
 	@$(TSX) scripts/bench-engine.ts $(if $(JSON),--json $(JSON))

@@ -25,6 +25,10 @@ export default defineConfig({
         find: /^@assay\/attestation\/job-verdict$/,
         replacement: at('./attestation/appraise/job-record.ts'),
       },
+      {
+        find: /^@assay\/attestation\/receipt-verdict$/,
+        replacement: at('./attestation/appraise/receipt-verdict.ts'),
+      },
       { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
       { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
       {
@@ -38,6 +42,7 @@ export default defineConfig({
         replacement: at('./attestation/sealed/envelope.ts'),
       },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
+      { find: /^@assay\/attestation\/vtpm$/, replacement: at('./attestation/appraise/clouds.ts') },
     ],
   },
   test: {

@@ -35,11 +35,13 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-verdict': 'attestation/appraise/job-record.ts',
+  '@assay/attestation/receipt-verdict': 'attestation/appraise/receipt-verdict.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
   '@assay/attestation/receipt': 'attestation/receipts/index.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
+  '@assay/attestation/vtpm': 'attestation/appraise/clouds.ts',
 };
 
 /** The code that makes simulated evidence: an entry of its own, and what it alone imports. */

@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { goTool } from '../test/fixtures/clients/go.ts';
+import { goTool } from './go-toolchain.ts';
 import { clientsPython } from './python-clients.ts';
 
 const clients = fileURLToPath(new URL('../clients', import.meta.url));

@@ -21,6 +21,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/job-record': 'attestation/receipts/job.ts',
   '@assay/attestation/job-verdict': 'attestation/appraise/job-record.ts',
+  '@assay/attestation/receipt-verdict': 'attestation/appraise/receipt-verdict.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
@@ -28,6 +29,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/sealed': 'attestation/client/sealed-fetch.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
+  '@assay/attestation/vtpm': 'attestation/appraise/clouds.ts',
 };
 
 /** The processes, and the two packages of the client. */

@@ -21,6 +21,11 @@ const ENTRIES = [
   ],
   ['@assay/attestation/job-record', 'receipts/job', 'Records of a workshop’s jobs: their form, both ends.'],
   ['@assay/attestation/job-verdict', 'appraise/job-record', 'The verdict on a record of a job.'],
+  [
+    '@assay/attestation/receipt-verdict',
+    'appraise/receipt-verdict',
+    'The verdict on a kept receipt, offline.',
+  ],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
   [
     '@assay/attestation/codes',
@@ -55,6 +60,11 @@ const ENTRIES = [
     'Sealed bodies as bytes: for whoever opens them, or seals without a fetch; browser-safe.',
   ],
   ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
+  [
+    '@assay/attestation/vtpm',
+    'appraise/clouds',
+    'The verifier of evidence of Azure, AWS and GCP, handed to `verify`; browser-safe.',
+  ],
 ] as const;
 
 const DIST = join(TOP, 'attestation/dist');

@@ -20,8 +20,10 @@ import {
   requestInfo,
   sealInto,
 } from '../attestation/sealed/request.ts';
-import { chunkNonce, responseKeys } from '../attestation/sealed/response.ts';
+import { chunkNonce } from '../attestation/sealed/nonce.ts';
+import { responseKeys } from '../attestation/sealed/response.ts';
 import { TOP } from '../image/top.ts';
+import { anyVectors } from './sealed-vectors-any.ts';
 import { BHTTP_REFUSED, DRAFT_EXAMPLE, RFC_9180_A1 } from './sealed-vectors-published.ts';
 
 export const SEALED_VECTORS = join(TOP, 'test/vectors/sealed/sealed-v1.json');
@@ -68,10 +70,14 @@ interface Vector {
   readonly expect: unknown;
 }
 
-async function contextOf(ephemeral: string, header: Uint8Array): Promise<SealingContext> {
+function contextOf(ephemeral: string, header: Uint8Array): Promise<SealingContext> {
+  return contextTo('recipient', ephemeral, requestInfo(header));
+}
+
+async function contextTo(recipient: string, ephemeral: string, info: Uint8Array): Promise<SealingContext> {
   const context = await SUITE.createSenderContext({
-    recipientPublicKey: (await pairOf('recipient')).publicKey,
-    info: requestInfo(header).slice().buffer,
+    recipientPublicKey: (await pairOf(recipient)).publicKey,
+    info: info.slice().buffer,
     ekm: await pairOf(ephemeral),
   });
   const own = (bytes: Uint8Array): ArrayBuffer => new Uint8Array(bytes).buffer;
@@ -104,11 +110,11 @@ async function requests(): Promise<Vector[]> {
   const header = requestHeader(keyIdOf(RECIPIENT));
   const seal = async (name: string, chunks: readonly Uint8Array[], by = header): Promise<Uint8Array> =>
     sealInto(await contextOf(name, by), by, chunks);
-  const chat = [encodeRequestHead(CHAT), ...contentChunks(CHAT, BODY)];
+  const chat = [encodeRequestHead(CHAT), ...contentChunks(encodeRequestHead(CHAT).length, BODY)];
   const whole = await seal('ephemeral 1', chat);
   const get = await seal('ephemeral 2', [
     encodeRequestHead(MODELS),
-    ...contentChunks(MODELS, new Uint8Array(0)),
+    ...contentChunks(encodeRequestHead(MODELS).length, new Uint8Array(0)),
   ]);
   const opened = (head: RequestHead, body: Uint8Array, ephemeral: string): unknown => ({
     method: head.method,
@@ -262,11 +268,18 @@ export async function sealedVectors(): Promise<Readonly<Record<string, unknown>>
     ephemeral: {
       'ephemeral 1': hex(fixed('ephemeral 1')),
       'ephemeral 2': hex(fixed('ephemeral 2')),
+      'ephemeral 3': hex(fixed('ephemeral 3')),
     },
     padding: sizes.map((length) => ({ length, padded: paddedLength(length) })),
     bhttp: bhttp(),
     requests: await requests(),
     responses: await responses(),
+    one_time: hex(fixed('one-time')),
+    sealed_any: await anyVectors(
+      { privateOf: fixed, publicOf: (name) => publicOf(fixed(name)), contextTo },
+      { ...CHAT, fields: CHAT.fields.filter(([name]) => name !== 'assay-sealed-at') },
+      BODY,
+    ),
   };
 }
 

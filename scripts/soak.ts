@@ -1,10 +1,12 @@
-// `make soak`: the loop of an agent (`--turns N`, 2,000), then ten minutes (`--seconds N`) of random clients
-// and faults, each against a real server of its own. Prints tables; ends with 1 when something leaked, a turn
-// was not as recorded or a request is unaccounted for.
+// `make soak`: the loop of an agent (`--turns N`, 2,000), receipts that are replayed (`--receipts N`, 1,000),
+// then ten minutes (`--seconds N`) of random clients and faults, each against a real server of its own.
+// Prints tables; ends with 1 when something leaked, a turn was not as recorded, a replay was not equal or a
+// request is unaccounted for.
 
 import { parseArgs } from 'node:util';
 import { runAgentLoop } from '../test/fixtures/e2e/agent-loop.ts';
 import { runSoak } from '../test/fixtures/e2e/soak.ts';
+import { runReplays } from '../test/fixtures/e2e/soak-replay.ts';
 import { mebibytes, type Sample } from '../test/fixtures/e2e/soak-accounts.ts';
 
 const { values } = parseArgs({
@@ -12,6 +14,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '600' },
     clients: { type: 'string', default: '12' },
     turns: { type: 'string', default: '2000' },
+    receipts: { type: 'string', default: '1000' },
     seed: { type: 'string' },
   },
 });
@@ -33,6 +36,16 @@ console.log(
   `\n${agent.turns} turns, ${agent.calls} calls of the tool, ${agent.compactions} compactions of the history`,
 );
 console.log(verdict(agent.problems, 'no leak, every turn as recorded'));
+
+console.log(`replay: ${values.receipts} receipts of class 2\n`);
+console.log('   asked    equal');
+const replays = await runReplays(Number(values.receipts), {
+  onBatch: (asked, equal) => console.log(String(asked).padStart(8) + String(equal).padStart(9)),
+});
+console.log(
+  `\n${replays.equal} of ${replays.asked} equal, ${replays.tokens} tokens of ${replays.models.join(', ')}`,
+);
+console.log(verdict(replays.problems, 'every receipt replays equal'));
 
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 console.log(`soak: ${values.seconds} s, ${values.clients} clients, seed ${seed}\n`);
@@ -61,7 +74,8 @@ console.log('\nrequests by outcome:');
 for (const [outcome, count] of [...report.outcomes].toSorted((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(8)}  ${outcome}`);
 console.log(verdict(report.problems, 'no leak, every request accounted for'));
-process.exitCode = agent.problems.length + report.problems.length === 0 ? 0 : 1;
+const PROBLEMS = [...agent.problems, ...replays.problems, ...report.problems];
+process.exitCode = PROBLEMS.length === 0 ? 0 : 1;
 
 function verdict(problems: readonly string[], passed: string): string {
   return `\n${problems.length === 0 ? passed : problems.slice(0, 50).join('\n')}\n`;

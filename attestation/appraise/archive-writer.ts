@@ -6,6 +6,7 @@ import { fromUtf8, toBase64, toHex, utf8 } from '../encoding/bytes.ts';
 import type { JsonObject } from '../encoding/json.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
 import { documentToJson } from '../protocol/issue.ts';
+import { tokenListBytes } from '../receipts/commit.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { ARCHIVE_FORMAT } from './archive.ts';
 import { type Policy, policyToJson } from './policy.ts';
@@ -33,6 +34,8 @@ export interface WitnessedReceipt {
   readonly salt: Uint8Array;
   readonly request?: Uint8Array | undefined;
   readonly response?: Uint8Array | undefined;
+  /** Ids of the output tokens of each choice. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** One archive, as the JSON of a file. Texts that are no UTF-8 are left out. */
@@ -47,9 +50,11 @@ export function archiveToJson(
   };
 }
 
-function receiptToJson({ receipt, salt, request, response }: WitnessedReceipt): JsonObject {
+function receiptToJson({ receipt, salt, request, response, tokens }: WitnessedReceipt): JsonObject {
   const texts = [...textOf('request', request), ...textOf('response', response)];
-  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts]);
+  const lists = tokens?.map((ids) => toBase64(tokenListBytes(ids)));
+  const ids = lists === undefined ? [] : [['tokens', lists] as const];
+  return Object.fromEntries([['receipt', toBase64(receipt)], ['salt', toBase64(salt)], ...texts, ...ids]);
 }
 
 function textOf(name: string, bytes: Uint8Array | undefined): readonly (readonly [string, string])[] {

@@ -3,7 +3,7 @@
 // connection and, unless the caller gives one, the time are the word of the archiver.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equalBytes, fromBase64, toHex, utf8 } from '../encoding/bytes.ts';
+import { equalBytes, fromBase64, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { type Json, shapeReaders } from '../encoding/json.ts';
 import type { FinalReceipt, Receipt } from '../receipts/body.ts';
 import { commitment } from '../receipts/commit.ts';
@@ -12,6 +12,7 @@ import { openReceipt } from '../receipts/receipt.ts';
 import { TranscriptHash } from '../receipts/transcript-hash.ts';
 import { AttestationError, malformed, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { HardwareOptions } from './hardware.ts';
 import { archivedDocuments } from './archive.ts';
 import type { Policy } from './policy.ts';
 
@@ -23,12 +24,15 @@ export interface ReceiptFile {
   /** Bodies as they were sent and received; of a stream its events. */
   readonly request?: Uint8Array | undefined;
   readonly response?: Uint8Array | undefined;
+  /** Ids of the output tokens of each choice. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** The evidence and time a receipt is judged by. */
 export interface ReceiptTrust {
   /** An archive of evidence (assay/archive/v1), and what it must show. */
-  readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
+  readonly evidence?:
+    ({ readonly archive: Json; readonly policy: Policy } & Pick<HardwareOptions, 'vtpm'>) | undefined;
   /** Milliseconds since 1970 to judge evidence at; default: the archive's own time. */
   readonly at?: number | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
@@ -77,7 +81,7 @@ export async function judgeReceipt(file: ReceiptFile, trust: ReceiptTrust): Prom
 /** The first document that is accepted and binds the key; each that is refused has its reason. */
 async function binding(
   { receiptKey }: Receipt,
-  { archive, policy }: NonNullable<ReceiptTrust['evidence']>,
+  { archive, policy, vtpm }: NonNullable<ReceiptTrust['evidence']>,
   { at: wanted, now }: ReceiptTrust,
 ): Promise<{ readonly result: ArchivedResult; readonly at: number }> {
   const key = toHex(receiptKey);
@@ -90,7 +94,7 @@ async function binding(
         `the evidence is to be judged at ${new Date(at).toISOString()}, which is yet to come`,
       );
     try {
-      const result = await verifyArchived(document, { policy, now: at });
+      const result = await verifyArchived(document, { policy, now: at, vtpm });
       if (result.receiptKey === key) return { result, at };
       refusal ??= refused(
         'receipt_key',
@@ -123,13 +127,22 @@ function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Arr
     throw refused('receipt_request', 'the receipt is of another request');
 }
 
-function openResponse({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+/**
+ * Whether that is the answer of a receipt: the body as it was received, of a stream its events.
+ * @example const opens = answerOpens(receipt, salt, body);
+ */
+export function answerOpens({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): boolean {
   // A stream that failed before its first event has none, as an answer that was not streamed.
   const whole = outcome.events === 0 ? [sha256(response)] : [];
   const digests = [...whole, eventsDigest(response, outcome)];
   const same = (digest: Uint8Array | undefined): boolean =>
     digest !== undefined && equalBytes(outcome.transcript, commitment(salt, 'transcript', digest));
-  if (!digests.some(same)) throw refused('receipt_transcript', 'the receipt is of another answer');
+  return digests.some(same);
+}
+
+function openResponse(receipt: FinalReceipt, salt: Uint8Array, response: Uint8Array): void {
+  if (!answerOpens(receipt, salt, response))
+    throw refused('receipt_transcript', 'the receipt is of another answer');
 }
 
 /**
@@ -181,7 +194,7 @@ export function receiptsIn(json: Json): readonly ReceiptFile[] {
 }
 
 function receiptOfJson(json: Json): ReceiptFile {
-  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response']);
+  const entry = shape.object(json, 'receipt', ['receipt', 'salt'], ['request', 'response', 'tokens']);
   const bytes = (name: 'receipt' | 'salt'): Uint8Array =>
     fromBase64(shape.string(entry[name], name, 8192), name);
   const text = (name: 'request' | 'response'): Uint8Array | undefined =>
@@ -194,5 +207,30 @@ function receiptOfJson(json: Json): ReceiptFile {
     salt,
     request: text('request'),
     response: text('response'),
+    tokens: entry['tokens'] === undefined ? undefined : tokenLists(entry['tokens']),
   };
+}
+
+const MAX_LISTS = 2048 * 8;
+
+/**
+ * Ids of output tokens, one list for each choice: base64 of the list as it is committed to, as an archive has
+ * it, or numbers. @throws receipt_malformed
+ * @example const lists = tokenLists([[1, 15043]]);
+ */
+export function tokenLists(json: Json): readonly (readonly number[])[] {
+  return shape.list(json, 'tokens', 0, MAX_LISTS).map((list, i) => {
+    const name = `tokens[${i}]`;
+    if (typeof list === 'string')
+      return tokenListIn(fromBase64(shape.string(list, name, MAX_TEXT), name), name);
+    const ids = shape.list(list, name, 0, Infinity);
+    return ids.map((id) => shape.integer(id, 'a token', 0, 0xffff_ffff));
+  });
+}
+
+function tokenListIn(bytes: Uint8Array, name: string): readonly number[] {
+  const view = viewOf(bytes);
+  const count = bytes.length < 4 ? 0 : view.getUint32(0);
+  if (bytes.length !== 4 + 4 * count) throw malformed('receipt_malformed', `${name} is no list of tokens`);
+  return Array.from({ length: count }, (_, i) => view.getUint32(4 + 4 * i));
 }

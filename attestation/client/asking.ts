@@ -4,7 +4,11 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import type { Verified } from '../appraise/appraise.ts';
 import { fromHex, toHex } from '../encoding/bytes.ts';
 import type { ReceiptChannel } from '../receipts/body.ts';
-import type { ExpectedAnswer } from '../receipts/check.ts';
+import { type ExpectedAnswer, recordOf } from '../receipts/check.ts';
+import type { ReceiptSettings } from './receipt-options.ts';
+
+/** Those of them that write text. */
+const GENERATING = /^(?:(?:\/v1)?\/(?:chat\/completions|completions|responses)|\/v1\/messages)$/;
 
 /** The routes whose answers have receipts (docs/receipts.md §3). */
 const COMPUTING =
@@ -30,29 +34,45 @@ function routedPath(target: string): string {
   }
 }
 
+export type Wishes = Pick<ReceiptSettings<unknown>, 'mode' | 'tokens' | 'alone'>;
+
 export interface Question {
   readonly nonce: Uint8Array;
+  readonly alone: boolean;
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export function question(mode: 'final' | 'rolling' = 'final'): Question {
+/** The question for a receipt; `tokens` only of a stream, `alone` only of an answer in text. */
+export function question(
+  { mode = 'final', tokens, alone }: Wishes,
+  { path, body }: Pick<AskingRequest, 'path'> & { readonly body: Uint8Array },
+): Question {
   const nonce = crypto.getRandomValues(new Uint8Array(32));
-  return { nonce, headers: { 'assay-receipts': mode, 'assay-receipt-nonce': toHex(nonce) } };
+  const writes = GENERATING.test(path.split('?', 1)[0] ?? '');
+  const told = tokens === true && writes && memberIn(body, 'stream') === true;
+  const lone = alone === true && writes;
+  const words = [mode, ...(told ? ['tokens'] : []), ...(lone ? ['alone'] : [])].join(', ');
+  return {
+    nonce,
+    alone: lone,
+    headers: { 'assay-receipts': words, 'assay-receipt-nonce': toHex(nonce) },
+  };
 }
 
 export interface SentRequest extends AskingRequest {
   readonly bodyDigest: Uint8Array;
   readonly model: string | undefined;
   readonly nonce: Uint8Array;
+  readonly alone?: boolean | undefined;
 }
 
 /** The answer to a request that rests on evidence with that result; key 7 undefined: not compared. */
 export function expectedBy(
   { receiptKey, models }: Pick<Verified, 'receiptKey' | 'models'>,
   channel: ReceiptChannel | undefined,
-  { method, path, bodyDigest, model, nonce }: SentRequest,
+  { method, path, bodyDigest, model, nonce, alone }: SentRequest,
 ): ExpectedAnswer {
-  return { receiptKey: fromHex(receiptKey), channel, models, model, method, path, bodyDigest, nonce };
+  return { receiptKey: fromHex(receiptKey), channel, models, model, method, path, bodyDigest, nonce, alone };
 }
 
 /** An answer from before any work started has no receipt. */
@@ -66,11 +86,13 @@ export function sha256Digest(bytes: Uint8Array): Uint8Array {
 
 /** The model that a JSON body names; undefined where none can be read. */
 export function modelIn(body: Uint8Array): string | undefined {
+  const model = memberIn(body, 'model');
+  return typeof model === 'string' ? model : undefined;
+}
+
+function memberIn(body: Uint8Array, name: string): unknown {
   try {
-    const json: unknown = JSON.parse(new TextDecoder().decode(body));
-    const model: unknown =
-      typeof json === 'object' && json !== null && 'model' in json ? json.model : undefined;
-    return typeof model === 'string' ? model : undefined;
+    return recordOf(JSON.parse(new TextDecoder().decode(body)))?.[name];
   } catch {
     return undefined;
   }

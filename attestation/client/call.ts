@@ -1,38 +1,31 @@
-// One request of sealedFetch through its tries (docs/sealed.md §6): the same bytes again while the outcome is
+// One request of sealedFetch through its tries (docs/sealed.md §5): the same bytes again while the outcome is
 // unknown, sealed anew only when fresh evidence shows another key or the guest's clock says so, four sends at
 // most. An unsealed answer can delay a try or end it and is shown to no one.
 
-import { concatBytes, toHex } from '../encoding/bytes.ts';
-import type { HttpField, RequestHead } from '../sealed/bhttp.ts';
-import {
-  ENTRY_BYTES,
-  REQUEST_TYPE,
-  RESPONSE_TYPE,
-  sealRequest,
-  type SealedRequest,
-} from '../sealed/request.ts';
+import { concatBytes } from '../encoding/bytes.ts';
+import type { HttpField } from '../sealed/bhttp.ts';
+import { RESPONSE_TYPE } from '../sealed/request.ts';
 import { openResponse, type OpenedResponse } from '../sealed/response.ts';
-import { AttestationError, type AttestationCode, refused } from '../transcript/errors.ts';
+import { AttestationError, type AttestationCode } from '../transcript/errors.ts';
+import { boundedBody, OUTSIDE, type SealedEvidence } from './evidence.ts';
 import {
-  bootOf,
-  boundedBody,
-  type EvidenceHolder,
-  type HeldEvidence,
-  OUTSIDE,
-  type Rotated,
-  type SealedEvidence,
-} from './evidence.ts';
+  type Guest,
+  haveRestarted,
+  haveRotated,
+  type Recipients,
+  type SealedQuestion,
+  type SentBytes,
+} from './recipients.ts';
 
 export interface CallOptions {
-  readonly holder: EvidenceHolder;
+  readonly recipients: Recipients;
   readonly send: typeof globalThis.fetch;
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly once: boolean;
   readonly signal: AbortSignal;
-  readonly head: RequestHead;
-  readonly content: Uint8Array;
-  /** The model it names. */
-  readonly model: string | undefined;
+  readonly question: SealedQuestion;
+  /** In the clear, for a balancer: `assay-route`. */
+  readonly hints: Readonly<Record<string, string>>;
 }
 
 const MAX_SENDS = 4;
@@ -56,17 +49,15 @@ type Outcome =
   | { readonly kind: 'key' }
   | { readonly kind: 'ends'; readonly code: AttestationCode; readonly message: string };
 
-/** `by`: of an answer of the guest; of this client's own there is none. */
+/** `by`: the guests that can have given the answer; of this client's own there is none. */
 export interface CallAnswer {
   readonly response: Response;
-  readonly by?: SealedEvidence | undefined;
+  readonly by: readonly AnsweringGuest[];
 }
 
-/** A request that was sealed, with its time by the guest, seconds, and by this process, milliseconds. */
-interface Sent {
-  readonly sealed: SealedRequest;
-  readonly at: number;
-  readonly sealedAt: number;
+/** The evidence of a guest that a request was sealed to. */
+export interface AnsweringGuest extends SealedEvidence {
+  readonly origin: string;
 }
 
 export class SealedCall {
@@ -80,23 +71,23 @@ export class SealedCall {
   }
 
   /** Rejects only while the request cannot have run: SDKs repeat what a fetch throws. */
-  async run(evidence: HeldEvidence): Promise<CallAnswer> {
-    const sent = await this.#seal(evidence, undefined);
+  async run(guests: readonly Guest[]): Promise<CallAnswer> {
+    const { recipients, question } = this.#options;
+    const sent = await recipients.seal(guests, question, undefined);
     try {
-      return await this.#tries(evidence, sent);
+      return await this.#tries(sent);
     } catch (error) {
       this.#options.signal.throwIfAborted();
       return error instanceof AttestationError ? ownAnswer(error.code, error.message) : unknown();
     }
   }
 
-  async #tries(evidence: HeldEvidence, first: Sent): Promise<CallAnswer> {
-    const { holder, wait, signal } = this.#options;
-    let held = evidence;
+  async #tries(first: SentBytes): Promise<CallAnswer> {
+    const { recipients, question, wait, signal } = this.#options;
     let sent = first;
     for (;;) {
       signal.throwIfAborted();
-      const outcome = await this.#send(sent.sealed);
+      const outcome = await this.#send(sent);
       if (outcome.kind === 'ends') return ownAnswer(outcome.code, outcome.message);
       if (outcome.kind === 'unknown') {
         if (this.#repeats >= MAX_REPEATS || this.#sends >= MAX_SENDS) return unknown();
@@ -104,74 +95,66 @@ export class SealedCall {
         await wait(outcome.waitMs, signal);
         continue;
       }
-      if (outcome.kind === 'key') {
-        const next = await holder.renew(signal);
-        if (next.result.hpkeKey === held.result.hpkeKey)
-          return ownAnswer(
-            'sealed_refused',
-            'the guest holds the proven key, so the request was altered on the way',
-          );
-        if (!this.#mayFollowKey(sent, bootOf(held.result, next.result))) return unknown();
-        this.#sealedAnew.key = true;
-        held = next;
-      } else {
+      let next: readonly Guest[] | CallAnswer;
+      if (outcome.kind === 'key') next = await this.#withOtherKey(sent);
+      else {
         const code = await this.#codeOf(outcome.opened);
+        // A time this client has wrong would end each of its calls.
+        if (code.name === 'sealed_replayed') recipients.spoil();
         if (code.name === 'sealed_replayed') return unknown();
         if (code.name !== 'sealed_clock') {
-          const { result, evidence: received } = held;
-          const by = { result, evidence: received, request: sent.sealed.digest };
-          return { response: await answerOf(code.opened, outcome.stop, signal), by };
+          const response = await answerOf(code.opened, outcome.stop, signal);
+          return { response, by: sent.guests.map((guest) => answering(guest, sent)) };
         }
-        const seconds = Number(fieldOf(code.opened.fields, 'assay-sealed-time'));
-        if (!Number.isSafeInteger(seconds)) return unknown();
-        holder.setSeconds(seconds);
-        if (!this.#mayFollowClock(sent, seconds)) return unknown();
-        this.#sealedAnew.clock = true;
+        next = await this.#withOtherTime(sent, code.opened);
       }
-      sent = await this.#seal(held, sent.sealed);
+      if ('response' in next) return next;
+      sent = await recipients.seal(next, question, sent);
     }
   }
 
-  /** The guest must still know what was sent when it takes what is sealed anew, and the other way round. */
-  #mayFollowKey({ at }: Sent, boot: Rotated['boot']): boolean {
-    if (this.#sealedAnew.key || this.#sends >= MAX_SENDS) return false;
-    if (boot === 'other') return !this.#options.once;
-    return Math.abs(this.#options.holder.seconds - at) <= WINDOW_SECONDS;
+  /** Only fresh evidence says whether a key is stale. */
+  async #withOtherKey(sent: SentBytes): Promise<readonly Guest[] | CallAnswer> {
+    const { recipients, signal, once } = this.#options;
+    const next = await recipients.renew(signal);
+    if (!haveRotated(sent.guests, next))
+      return ownAnswer(
+        'sealed_refused',
+        'the guest holds the proven key, so the request was altered on the way, or went to another guest',
+      );
+    if (this.#sealedAnew.key || this.#sends >= MAX_SENDS) return unknown();
+    if (once && haveRestarted(sent.guests, next)) return unknown();
+    if (!next.every((guest) => mayFollow(sent, guest))) return unknown();
+    this.#sealedAnew.key = true;
+    return next;
   }
 
   /**
    * Only bytes whose time is over are dead: those of a time to come could run later. After a key the guest
    * may have forgotten the first request, and of bytes sealed long ago it may have forgotten that they ran.
    */
-  #mayFollowClock({ at, sealedAt }: Sent, seconds: number): boolean {
-    if (this.#sealedAnew.key || this.#sealedAnew.clock || this.#sends >= MAX_SENDS) return false;
-    return seconds > at && this.#options.holder.monotonic - sealedAt < WINDOW_SECONDS * 1000;
+  async #withOtherTime(sent: SentBytes, { fields }: OpenedResponse): Promise<readonly Guest[] | CallAnswer> {
+    const { recipients, signal } = this.#options;
+    const next = await recipients.corrected(sent, fieldOf(fields, 'assay-sealed-time'), signal);
+    const { key, clock } = this.#sealedAnew;
+    const late = recipients.monotonic - sent.sealedAt >= WINDOW_SECONDS * 1000;
+    if (next === undefined || late || key || clock || this.#sends >= MAX_SENDS) return unknown();
+    this.#sealedAnew.clock = true;
+    return next;
   }
 
-  async #seal({ publicKey, result }: HeldEvidence, before: SealedRequest | undefined): Promise<Sent> {
-    const { head, content, holder, model } = this.#options;
-    const at = holder.seconds;
-    const fields: HttpField[] = [...head.fields, ['assay-sealed-at', String(at)]];
-    const digest = digestFor(model, result.models);
-    if (digest !== undefined) fields.push(['assay-model', digest]);
-    if (before !== undefined)
-      fields.push(['assay-sealed-before', toHex(before.digest.subarray(0, ENTRY_BYTES))]);
-    const sealedAt = holder.monotonic;
-    return { sealed: await sealRequest(publicKey, { ...head, fields }, content), at, sealedAt };
-  }
-
-  async #send(sealed: SealedRequest): Promise<Outcome> {
-    const { send, holder, signal } = this.#options;
+  async #send({ sealed, contentType }: SentBytes): Promise<Outcome> {
+    const { send, recipients, signal, hints } = this.#options;
     this.#sends += 1;
     const own = new AbortController();
     const stop = (): void => own.abort();
     signal.addEventListener('abort', stop, { once: true });
     let response: Response;
     try {
-      response = await send(`${holder.origin}/v1/sealed`, {
+      response = await send(`${recipients.origin}/v1/sealed`, {
         ...OUTSIDE,
         method: 'POST',
-        headers: { 'content-type': REQUEST_TYPE, incremental: '?1' },
+        headers: { ...hints, 'content-type': contentType, incremental: '?1' },
         body: sealed.bytes as BodyInit,
         signal: own.signal,
       });
@@ -212,7 +195,7 @@ export class SealedCall {
     } catch {
       // Not JSON: no code of ours.
     }
-    if (name === 'attestation_stale') this.#options.holder.spoil();
+    if (name === 'attestation_stale') this.#options.recipients.spoil();
     return { name, opened: whole };
   }
 }
@@ -230,20 +213,16 @@ function memberOf(value: unknown, name: string): unknown {
     : undefined;
 }
 
-/** The digest of the model a request names. With one model alone, it is that of any request. */
-function digestFor(model: string | undefined, models: ReadonlyMap<string, string>): string | undefined {
-  if (model === undefined) return models.size === 1 ? [...models.values()][0] : undefined;
-  const digest = models.get(model);
-  if (digest === undefined)
-    throw refused(
-      'model_not_attested',
-      `request names the model ${JSON.stringify(model.slice(0, 128))}, which is not attested`,
-      {
-        expected: [...models.keys()].slice(0, 8).join(', '),
-        actual: model.slice(0, 128),
-      },
-    );
-  return digest;
+/** A guest of the same boot must still know what was sent when it takes what is sealed anew. */
+function mayFollow({ guests, earliest, latest }: SentBytes, guest: Guest): boolean {
+  if (haveRestarted(guests, [guest])) return true;
+  const { seconds } = guest.holder;
+  return Math.max(seconds - earliest, latest - seconds) <= WINDOW_SECONDS;
+}
+
+function answering({ holder, held }: Guest, { sealed }: SentBytes): AnsweringGuest {
+  const { result, evidence } = held;
+  return { origin: holder.origin, result, evidence, request: sealed.digest };
 }
 
 /** No byte of its body goes further than this. */
@@ -325,7 +304,7 @@ function unknown(): CallAnswer {
 export function ownAnswer(code: AttestationCode, message: string): CallAnswer {
   const error = { message, type: 'server_error', param: null, code };
   const response = Response.json({ error }, { status: 502, headers: { 'x-should-retry': 'false' } });
-  return { response };
+  return { response, by: [] };
 }
 
 function fieldOf(fields: readonly HttpField[], name: string): string | undefined {

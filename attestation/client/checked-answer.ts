@@ -15,13 +15,16 @@ import type { ReceiptSequence } from '../receipts/sequence.ts';
 import { StreamCheck } from '../receipts/stream-check.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { sha256Digest } from './asking.ts';
+import type { HeldBytes, HeldShare } from './held-bytes.ts';
 import type { ReceiptRecord, ReceiptSettings, ReceiptVerdict } from './receipt-options.ts';
 
 export interface AnswerContext<E> {
   readonly expected: ExpectedAnswer;
   readonly options: ReceiptSettings<E>;
   readonly sequence: ReceiptSequence;
-  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody'>;
+  /** Shared by all answers of one fetch or proxy. */
+  readonly held: HeldBytes;
+  readonly kept: Omit<ReceiptRecord<E>, 'receipt' | 'salt' | 'content' | 'responseBody' | 'tokens'>;
 }
 
 /** Headers and body of an answer as it arrives. */
@@ -35,12 +38,15 @@ export interface ArrivedAnswer {
 export class CheckedAnswer<E> {
   readonly #context: AnswerContext<E>;
   readonly #arrived: ArrivedAnswer;
+  readonly #share: HeldShare;
   readonly #received: Uint8Array[] = [];
+  #receivedBytes = 0;
   verdict: ReceiptVerdict = { state: 'pending' };
 
   constructor(context: AnswerContext<E>, arrived: ArrivedAnswer) {
     this.#context = context;
     this.#arrived = arrived;
+    this.#share = context.held.share();
   }
 
   /** @throws AttestationError receipt_… where bytes must not be handed on, or no end be seen */
@@ -51,6 +57,8 @@ export class CheckedAnswer<E> {
     } catch (error) {
       if (error instanceof AttestationError) this.verdict = { state: 'refused', code: error.code };
       throw error;
+    } finally {
+      this.#share.release();
     }
   }
 
@@ -59,19 +67,23 @@ export class CheckedAnswer<E> {
     const { status } = this.#arrived;
     if (status !== STREAM_STATUS) throw otherStatus(status, STREAM_STATUS);
     const check = new StreamCheck(expected, {
-      onFinal: (opened, salt) => this.#accept(opened, salt, check.wholeBytes),
+      keepTokens: this.#context.options.tokens,
+      onFinal: (opened, salt) =>
+        this.#accept(opened, salt, { bytes: check.wholeBytes, tokens: check.tokens }),
     });
     for await (const bytes of this.#arrived.body) {
-      if (this.#context.options.keepContent === true) this.#received.push(bytes);
-      yield* await check.push(bytes);
+      this.#keep(bytes);
+      const passed = await check.push(bytes);
+      this.#share.hold(this.#receivedBytes + check.heldBytes);
+      yield* passed;
     }
     yield* await check.end();
   }
 
   async #whole(): Promise<Uint8Array> {
     const { receipt, salt } = headerReceipt(this.#arrived);
-    const body = await collected(this.#arrived.body);
-    if (this.#context.options.keepContent === true) this.#received.push(body);
+    const body = await collected(this.#arrived.body, this.#share);
+    this.#keep(body);
     const opened = await checkAnswer(receipt, salt, sha256Digest(body), this.#context.expected);
     const { status, end } = opened.receipt.outcome;
     if (status !== this.#arrived.status || status >= 400 !== (end === 'error'))
@@ -82,29 +94,44 @@ export class CheckedAnswer<E> {
     return body;
   }
 
+  #keep(bytes: Uint8Array): void {
+    if (this.#context.options.keepContent !== true) return;
+    this.#received.push(bytes);
+    this.#receivedBytes += bytes.length;
+  }
+
   async #accept(
     { receipt, bytes, digest }: OpenedReceipt,
     salt: Uint8Array,
-    responseBytes?: number,
+    streamed: {
+      readonly bytes?: number | undefined;
+      readonly tokens?: ReceiptRecord<E>['tokens'] | undefined;
+    } = {},
   ): Promise<void> {
     const { options, sequence, kept } = this.#context;
     const order = sequence.note(receipt, digest);
     if (order === 'apart' && options.sequence === 'strict')
       throw refused('receipt_sequence', 'the receipt does not follow the one before it');
     const responseBody =
-      options.keepContent === true ? concatBytes(...this.#received).subarray(0, responseBytes) : undefined;
+      options.keepContent === true ? concatBytes(...this.#received).subarray(0, streamed.bytes) : undefined;
+    const { tokens } = streamed;
     try {
-      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody });
+      await options.sink?.({ ...kept, receipt: bytes, salt, content: receipt, responseBody, tokens });
     } catch (cause) {
-      // No throw of a fetch: SDKs send again after one.
-      throw new AttestationError('internal', 'internal', NOT_KEPT, { cause });
+      // Not as the sink threw it: a fetch that throws is sent again, and this request ran.
+      throw new AttestationError(
+        'internal',
+        'receipt_unkept',
+        'the receipt of the answer could not be kept',
+        {
+          cause,
+        },
+      );
     }
     const connection = this.#context.expected.channel === undefined ? 'skipped' : 'compared';
     this.verdict = { state: 'verified', receipt, digest, order, connection };
   }
 }
-
-const NOT_KEPT = 'the receipt of the answer could not be kept';
 
 /** A connection that broke behind its header: the request ran. */
 export function brokenOff(cause: unknown): AttestationError {
@@ -141,9 +168,14 @@ function headerReceipt({ header }: ArrivedAnswer): {
   }
 }
 
-async function collected(body: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+async function collected(body: AsyncIterable<Uint8Array>, share: HeldShare): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of body) pieces.push(piece);
+  let length = 0;
+  for await (const piece of body) {
+    length += piece.length;
+    share.hold(length);
+    pieces.push(piece);
+  }
   return concatBytes(...pieces);
 }
 
@@ -214,7 +246,8 @@ function noted<E>(answer: Response, checked: CheckedAnswer<E>): Response {
 
 /** The answer for a refusal before the first byte. */
 function refusalResponse({ code, message }: AttestationError, make: MakeResponse): Response {
-  const text = code.startsWith('receipt_') ? `receipt refused: ${message}` : message;
+  const text =
+    code.startsWith('receipt_') && code !== 'receipt_unkept' ? `receipt refused: ${message}` : message;
   const error = { message: text, type: 'attestation_error', param: null, code };
   return make(JSON.stringify({ error }), {
     status: 502,

@@ -7,7 +7,9 @@ import type { HardwareOptions } from '../appraise/hardware.ts';
 import type { Policy } from '../appraise/policy.ts';
 import { concatBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
 import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
-import { AttestationError, refused } from '../transcript/errors.ts';
+import { MAX_KEY_LIST_BYTES, openKeyList } from '../receipts/key-list.ts';
+import { keyIdOf, xWingKeyIdOf } from '../sealed/request.ts';
+import { type AttestationCode, AttestationError, refused } from '../transcript/errors.ts';
 
 /** Fresh evidence has another key. `boot: same`: the key rotated; `other`: a restart, or another guest. */
 export interface Rotated {
@@ -44,12 +46,15 @@ export function evidenceOf(response: Response): SealedEvidence | undefined {
 export interface HeldEvidence {
   readonly result: SealedResult;
   readonly evidence: ReceivedKey;
-  /** Claim 7. */
+  /** Claim 7, or the X-Wing key that belongs to it. */
   readonly publicKey: Uint8Array;
+  readonly keyId: number;
 }
 
-interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory' | 'vtpm'> {
   readonly policy: Policy;
+  /** `require`: the key is X-Wing's, or there is none. */
+  readonly postQuantum?: 'off' | 'require' | undefined;
   readonly send: typeof globalThis.fetch;
   readonly now: () => number;
   readonly monotonic: () => number;
@@ -115,14 +120,37 @@ export class EvidenceHolder {
     return unlessAborted(this.#asking, signal);
   }
 
-  async #ask(): Promise<HeldEvidence> {
+  async #ask(again = false): Promise<HeldEvidence> {
     requireSealable(this.origin);
     await requireCrypto();
-    const { policy, now, endorsements, keys, memory, onRotated } = this.#options;
-    const nonce = crypto.getRandomValues(new Uint8Array(32));
+    const { onRotated, postQuantum } = this.#options;
     // Evidence is as old as its nonce: a party in between may hold the answer back.
     const askedAt = this.monotonic;
-    const body = await this.#answer(`/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`);
+    const { result, evidence } = await this.#judged();
+    const claim7 = fromHex(result.hpkeKey);
+    const key = { publicKey: claim7, keyId: keyIdOf(claim7) };
+    const own = postQuantum === 'require' ? await this.#xWing(result) : key;
+    // The key rotated between the two answers.
+    if (own === undefined && !again) return this.#ask(true);
+    if (own === undefined)
+      throw refused('sealed_keys', 'the list of keys is of another key than the evidence');
+    const before = this.#held;
+    this.#held = { result, evidence, ...own };
+    this.#heldAt = askedAt;
+    this.#stale = false;
+    this.setSeconds(result.issuedAt);
+    if (before !== undefined && before.result.hpkeKey !== result.hpkeKey)
+      onRotated({ origin: this.origin, boot: bootOf(before.result, result), result });
+    return this.#held;
+  }
+
+  async #judged(): Promise<Pick<HeldEvidence, 'result' | 'evidence'>> {
+    const { policy, now, endorsements, keys, memory, vtpm } = this.#options;
+    const nonce = crypto.getRandomValues(new Uint8Array(32));
+    const body = await this.#answer(
+      `/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`,
+      MAX_DOCUMENT_BYTES,
+    );
     const document = parseDocument(fromUtf8(body, 'document'));
     const result = await verify(document, {
       channel: 'sealed',
@@ -132,29 +160,35 @@ export class EvidenceHolder {
       endorsements,
       keys,
       memory,
+      vtpm,
     });
     if (!isSealedResult(result))
       throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');
-    const before = this.#held;
-    this.#held = { result, evidence: { document, nonce }, publicKey: fromHex(result.hpkeKey) };
-    this.#heldAt = askedAt;
-    this.#stale = false;
-    this.setSeconds(result.issuedAt);
-    if (before !== undefined && before.result.hpkeKey !== result.hpkeKey)
-      onRotated({ origin: this.origin, boot: bootOf(before.result, result), result });
-    return this.#held;
+    return { result, evidence: { document, nonce } };
+  }
+
+  /** The X-Wing key beside the claim 7 of that result; undefined: of another one. */
+  async #xWing(result: SealedResult): Promise<Pick<HeldEvidence, 'publicKey' | 'keyId'> | undefined> {
+    const body = await this.#answer('/v1/sealed/keys', MAX_KEY_LIST_BYTES, 'sealed_unsupported');
+    const { claim7, xWingKey } = await openKeyList(body, fromHex(result.receiptKey));
+    if (toHex(claim7) !== result.hpkeKey) return undefined;
+    return { publicKey: xWingKey, keyId: xWingKeyIdOf(claim7) };
   }
 
   /** Calls share the wait for it, so it must come to an end. */
-  async #answer(path: string): Promise<Uint8Array> {
+  async #answer(
+    path: string,
+    maxBytes: number,
+    code: AttestationCode = 'attestation_unavailable',
+  ): Promise<Uint8Array> {
     const { send, evidenceTimeout } = this.#options;
     const signal = AbortSignal.timeout(evidenceTimeout);
     let body: Uint8Array | undefined;
     try {
       const response = await send(`${this.origin}${path}`, { ...OUTSIDE, signal });
       if (response.status !== 200)
-        throw refused('attestation_unavailable', `the evidence request was answered ${response.status}`);
-      body = await boundedBody(response, MAX_DOCUMENT_BYTES);
+        throw refused(code, `the request for ${path.split('?', 1)[0]} was answered ${response.status}`);
+      body = await boundedBody(response, maxBytes);
     } catch (error) {
       if (error instanceof AttestationError) throw error;
       throw new AttestationError(

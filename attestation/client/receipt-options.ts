@@ -16,6 +16,8 @@ export interface ReceiptRecord<E> {
   readonly requestBody: Uint8Array;
   /** The answer as it was received, where that is kept; of a stream the whole events and comments so far. */
   readonly responseBody: Uint8Array | undefined;
+  /** The ids of the output tokens of each choice, where they were asked for and the answer is a stream. */
+  readonly tokens?: readonly (readonly number[])[] | undefined;
 }
 
 /** Settings of receipts. */
@@ -24,6 +26,13 @@ export interface ReceiptSettings<E> {
   readonly mode?: 'final' | 'rolling' | undefined;
   /** `strict`: an answer that does not follow the one before it is refused. Default: it is reported. */
   readonly sequence?: 'report' | 'strict' | undefined;
+  /** Asks streams for the ids of their output tokens, checks them, hands them to the sink. Default: not. */
+  readonly tokens?: boolean | undefined;
+  /**
+   * Asks that answers run alone, so that a replay must be equal: slower, and one at a time. An answer that
+   * did not is refused. Default: not.
+   */
+  readonly alone?: boolean | undefined;
   /** Hands the answer as it was received to the sink. Default: it is not kept. */
   readonly keepContent?: boolean | undefined;
   /** Awaited before an answer comes to its end: a durable record then precedes it. */

@@ -1,4 +1,4 @@
-// `sealedFetch`: a fetch for pages and for networks that end TLS (docs/sealed.md §9). It proves a key of the
+// `sealedFetch`: a fetch for pages and for networks that end TLS (docs/sealed.md §7). It proves a key of the
 // guest, seals each request to it, method, path and headers included, and opens the answer. Only
 // requests for evidence and sealed bytes leave. The same code runs in browsers and in Node, and stores no
 // byte.
@@ -6,31 +6,48 @@
 import type { HardwareOptions } from '../appraise/hardware.ts';
 import { parsePolicy, type AppraisalPolicy, type Policy } from '../appraise/policy.ts';
 import type { SealedResult } from '../appraise/appraise.ts';
+import { fromHex } from '../encoding/bytes.ts';
 import type { HttpField } from '../sealed/bhttp.ts';
 import { refused } from '../transcript/errors.ts';
 import { ReceiptSequence } from '../receipts/sequence.ts';
 import { isRefusedInside } from '../sealed/bhttp.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, type SentRequest, sha256Digest } from './asking.ts'; // prettier-ignore
 import { handedOn } from './checked-answer.ts';
-import { type CallAnswer, ownAnswer, SealedCall } from './call.ts';
-import { EvidenceHolder, type HeldEvidence, noteEvidence, type Rotated, type SealedEvidence } from './evidence.ts'; // prettier-ignore
+import { type AnsweringGuest, type CallAnswer, ownAnswer, SealedCall } from './call.ts';
+import { EvidenceHolder, noteEvidence, type Rotated, type SealedEvidence } from './evidence.ts';
+import { HeldBytes } from './held-bytes.ts';
 import type { ReceiptSettings } from './receipt-options.ts';
+import { Answerer, noteAnswerer } from './answerer.ts';
+import { commonModels, Recipients } from './recipients.ts';
+import { routeHints } from './route-hint.ts';
 
 export type { ReceivedKey, Rotated, SealedEvidence } from './evidence.ts';
 export type { ReceiptRecord, ReceiptSettings, ReceiptVerdict } from './receipt-options.ts';
+export { type AnsweredBy, answererOf } from './answerer.ts';
 export { receiptOf } from './checked-answer.ts';
 
 /** Settings of {@link sealedFetch}; times are milliseconds. */
-export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+export interface SealedFetchOptions extends Pick<
+  HardwareOptions,
+  'endorsements' | 'keys' | 'memory' | 'vtpm'
+> {
   /** Its `channel` is `sealed`. */
   readonly policy: AppraisalPolicy | Policy;
   /** Origin that the sealed bytes go to; default that of each request. */
   readonly endpoint?: string | URL | undefined;
+  /**
+   * Origins of 1 to 8 replicas behind `endpoint`, a balancer that may choose and retry: each request is
+   * sealed to all that are verified. Receipts are then always asked for, and {@link answererOf} says whose an
+   * answer is.
+   */
+  readonly replicas?: readonly (string | URL)[] | undefined;
+  /** Shows a balancer model id, size class and 8 bytes of an HMAC, in the clear. Default: not. */
+  readonly routeHints?: boolean | undefined;
   /** Never seal anew what may have been executed by an earlier boot. */
   readonly once?: boolean | undefined;
   /** Ask for receipts, and let no answer end that they do not cover. Default: none is asked for. */
   readonly receipts?: 'verify' | ReceiptSettings<SealedEvidence> | undefined;
-  /** `require`: X-Wing alone. This version has no X-Wing, so it refuses. */
+  /** `require`: X-Wing alone; without it, on either end, a refusal. Default: X25519. */
   readonly postQuantum?: 'off' | 'require' | undefined;
   /** Carries requests for evidence and sealed bytes; default the global `fetch`. */
   readonly fetch?: typeof globalThis.fetch | undefined;
@@ -65,15 +82,12 @@ const EVIDENCE_TIMEOUT_MS = 60_000;
  * const client = new OpenAI({ baseURL: 'https://host:8443/v1', apiKey, fetch: sealedFetch({ policy }) });
  */
 export function sealedFetch(options: SealedFetchOptions): SealedFetch {
-  if (options.postQuantum === 'require')
-    throw refused('sealed_unsupported', 'postQuantum is required, and this version has no X-Wing');
   const policy = parsePolicy(options.policy);
   const wait = options.wait ?? waitFor;
   const listeners = new Set<(rotated: Rotated) => void>();
   const send = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
   const holders = new Map<string, EvidenceHolder>();
-  const holderOf = (url: URL): EvidenceHolder => {
-    const { origin } = options.endpoint === undefined ? url : new URL(options.endpoint);
+  const holderOf = (origin: string): EvidenceHolder => {
     const known = holders.get(origin);
     if (known !== undefined) return known;
     const holder = new EvidenceHolder(origin, {
@@ -90,9 +104,18 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     holders.set(origin, holder);
     return holder;
   };
+  const replicas = options.replicas?.map((replica) => new URL(replica).origin);
+  const recipientsOf = (url: URL): Recipients => {
+    const { origin } = options.endpoint === undefined ? url : new URL(options.endpoint);
+    // A replica is asked by its own address, the others by that of the balancer.
+    const own = replicas?.includes(url.origin) === true ? [url.origin] : (replicas ?? [origin]);
+    return new Recipients(origin, [...new Set(own)].map(holderOf), replicas === undefined ? 'one' : 'any');
+  };
 
-  const receipts = options.receipts === 'verify' ? {} : options.receipts;
+  const receipts = replicas === undefined && options.receipts === undefined ? undefined : settingsOf(options.receipts); // prettier-ignore
   const sequence = new ReceiptSequence();
+  const held = new HeldBytes();
+  const hints = options.routeHints === true ? routeHints() : () => ({});
 
   const run = async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
     refuseStream(init.body);
@@ -100,33 +123,38 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
     const url = new URL(request.url);
     const path = `${url.pathname}${url.search}`;
     const { method, signal } = request;
-    const asked =
-      receipts !== undefined && asksForReceipt({ method, path }) ? question(receipts.mode) : undefined;
-    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
-    const holder = holderOf(url);
+    const recipients = recipientsOf(url);
     const content = new Uint8Array(await request.arrayBuffer());
+    const asks = receipts !== undefined && asksForReceipt({ method, path });
+    const asked = asks ? question(receipts, { path, body: content }) : undefined;
+    for (const [name, value] of Object.entries(asked?.headers ?? {})) request.headers.set(name, value);
     const model = modelOf(request, content);
-    const evidence = await holder.current(signal);
+    const guests = await recipients.current(signal);
     const call = new SealedCall({
-      holder,
+      recipients,
       send,
       wait,
       once: options.once === true,
       signal,
-      head: { method, path, fields: fieldsOf(request, content) },
-      content,
-      model,
+      question: { head: { method, path, fields: fieldsOf(request, content) }, content, model },
+      hints: hints({ method, path, model, content }),
     });
-    const answer = await call.run(evidence);
-    if (answer.by !== undefined) noteEvidence(answer.response, answer.by);
+    const answer = await call.run(guests);
+    const [first, second] = answer.by;
+    if (first !== undefined && second === undefined) noteEvidence(answer.response, first);
+    noteAnswerer(answer.response, new Answerer(answer.by));
     if (asked === undefined || receipts === undefined) return answer.response;
-    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce: asked.nonce };
-    return receipted(answer, { receipts, sequence, sent, url, content, signal });
+    const { nonce, alone } = asked;
+    const sent = { method, path, bodyDigest: sha256Digest(content), model, nonce, alone };
+    return receipted(answer, { receipts, sequence, held, sent, url, content, signal });
   };
 
   return Object.assign(run, {
-    result: (url: string | URL) => holderOf(new URL(url)).held?.result,
-    verify: async (url: string | URL) => (await renewed(holderOf(new URL(url)))).result,
+    result: (url: string | URL) => recipientsOf(new URL(url)).held?.result,
+    verify: async (url: string | URL) => {
+      const guests = await recipientsOf(new URL(url)).renew(new AbortController().signal);
+      return guests[0]!.held.result;
+    },
     on: (_event: 'rotated', listener: (rotated: Rotated) => void) => void listeners.add(listener),
   });
 }
@@ -134,6 +162,7 @@ export function sealedFetch(options: SealedFetchOptions): SealedFetch {
 interface Receipted {
   readonly receipts: ReceiptSettings<SealedEvidence>;
   readonly sequence: ReceiptSequence;
+  readonly held: HeldBytes;
   readonly sent: SentRequest;
   readonly url: URL;
   readonly content: Uint8Array;
@@ -143,29 +172,51 @@ interface Receipted {
 /** It throws no more: the request ran, and SDKs repeat what a fetch throws. */
 async function receipted(
   { response, by }: CallAnswer,
-  { receipts, sequence, sent, url, content, signal }: Receipted,
+  { receipts, sequence, held, sent, url, content, signal }: Receipted,
 ): Promise<Response> {
-  if (by === undefined || isRefusedBefore(response.status, (name) => response.headers.get(name)))
+  const [first] = by;
+  if (first === undefined || isRefusedBefore(response.status, (name) => response.headers.get(name)))
     return response;
+  const answerer = new Answerer(by);
+  const models = commonModels(by.map(({ result }) => result));
+  const { receiptKey } = first.result;
+  const expected = {
+    ...expectedBy({ receiptKey, models }, { kind: 'sealed', request: first.request }, sent),
+    replicaKeys: by.map(({ result }) => fromHex(result.receiptKey)),
+  };
   const context = {
-    expected: expectedBy(by.result, { kind: 'sealed', request: by.request }, sent),
-    options: receipts,
+    expected,
+    options: { ...receipts, sink: signedBy(answerer, receipts.sink) },
     sequence,
-    kept: { evidence: by, url: url.href, requestBody: content },
+    held,
+    kept: { evidence: first, url: url.href, requestBody: content },
   };
   try {
-    return await handedOn(response, context, {
+    const checked = await handedOn(response, context, {
       make: (body, init) => new Response(body as BodyInit | null, init),
       signal,
     });
+    noteAnswerer(checked, answerer);
+    return checked;
   } catch {
     signal.throwIfAborted();
-    return ownAnswer('internal', 'the receipt of the answer could not be kept').response;
+    return ownAnswer('internal', 'the answer could not be checked').response;
   }
 }
 
-function renewed(holder: EvidenceHolder): Promise<HeldEvidence> {
-  return holder.renew(new AbortController().signal);
+/** A receipt is kept with the evidence of the guest that signed it. */
+function signedBy(
+  answerer: Answerer,
+  sink: ReceiptSettings<SealedEvidence>['sink'],
+): NonNullable<ReceiptSettings<AnsweringGuest>['sink']> {
+  return async (record) => {
+    const signer = answerer.signed(record.content.receiptKey);
+    await sink?.({ ...record, evidence: signer ?? record.evidence });
+  };
+}
+
+function settingsOf(receipts: SealedFetchOptions['receipts']): ReceiptSettings<SealedEvidence> {
+  return receipts === undefined || receipts === 'verify' ? {} : receipts;
 }
 
 /** Browsers cannot send one over HTTP/1.1, and it could not be sent again. */

@@ -33,16 +33,9 @@ const MAX_VALUES = 16_384;
  * @example const bytes = encodeCbor(new Map([[1, 'assay/claims/v1']]));
  */
 export function encodeCbor(value: Cbor): Uint8Array {
-  const parts: Uint8Array[] = [];
-  writeItem(parts, value, 0);
-  // Not by concatBytes: a list may have more parts than a call may have arguments.
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
+  const writer = new Writer();
+  writeItem(writer, value, 0);
+  return writer.bytes();
 }
 
 /**
@@ -166,48 +159,104 @@ function readMap(reader: Reader, length: number, depth: number): CborMap {
 
 const MAJOR = { unsigned: 0x00, bytes: 0x40, text: 0x60, array: 0x80, map: 0xa0 } as const;
 
-function writeItem(parts: Uint8Array[], value: Cbor, depth: number): void {
+/** One buffer that grows: a part of its own for each item took longer than what is in it. */
+class Writer {
+  #buffer = new Uint8Array(256);
+  #at = 0;
+
+  bytes(): Uint8Array {
+    return this.#buffer.slice(0, this.#at);
+  }
+
+  put(bytes: Uint8Array): void {
+    this.#room(bytes.length);
+    this.#buffer.set(bytes, this.#at);
+    this.#at += bytes.length;
+  }
+
+  /** The head of an item: its major type and the shortest spelling of its argument. */
+  head(major: number, argument: number): void {
+    this.#room(9);
+    if (argument < 24) {
+      this.byte(major | argument);
+      return;
+    }
+    // Eight bytes, or the fewest of one, two and four that hold it: the low bits are 24 to 27.
+    const index = [0x100, 0x1_0000, 0x1_0000_0000].findIndex((bound) => argument < bound);
+    const log = index < 0 ? 3 : index;
+    const size = 1 << log;
+    this.byte(major | (24 + log));
+    this.#at += size;
+    for (let i = 1, rest = argument; i <= size; i++, rest = Math.floor(rest / 256))
+      this.#buffer[this.#at - i] = rest % 256;
+  }
+
+  byte(value: number): void {
+    this.#room(1);
+    this.#buffer[this.#at++] = value;
+  }
+
+  #room(count: number): void {
+    const needed = this.#at + count;
+    if (needed <= this.#buffer.length) return;
+    const larger = new Uint8Array(Math.max(needed, 2 * this.#buffer.length));
+    larger.set(this.#buffer);
+    this.#buffer = larger;
+  }
+}
+
+function writeItem(writer: Writer, value: Cbor, depth: number): void {
   if (depth > MAX_DEPTH) throw new TypeError(`cbor value nests deeper than ${MAX_DEPTH}`);
   if (typeof value === 'number') {
     if (!Number.isSafeInteger(value) || value < 0)
       throw new TypeError(`cbor number ${value} is not an unsigned integer`);
-    parts.push(head(MAJOR.unsigned, value));
+    writer.head(MAJOR.unsigned, value);
   } else if (typeof value === 'string') {
     if (/\p{Surrogate}/u.test(value)) throw new TypeError('cbor text has a lone surrogate');
     const text = utf8(value);
-    parts.push(head(MAJOR.text, text.length), text);
-  } else if (value === null) parts.push(Uint8Array.of(0xf6));
-  else if (typeof value === 'boolean') parts.push(Uint8Array.of(value ? 0xf5 : 0xf4));
-  else if (value instanceof Uint8Array) parts.push(head(MAJOR.bytes, value.length), value);
-  else if (Array.isArray(value)) {
-    parts.push(head(MAJOR.array, value.length));
+    writer.head(MAJOR.text, text.length);
+    writer.put(text);
+  } else if (value === null) writer.byte(0xf6);
+  else if (typeof value === 'boolean') writer.byte(value ? 0xf5 : 0xf4);
+  else if (value instanceof Uint8Array) {
+    writer.head(MAJOR.bytes, value.length);
+    writer.put(value);
+  } else if (Array.isArray(value)) {
+    writer.head(MAJOR.array, value.length);
     // Not forEach: an element that is missing is undefined, and has no place.
-    for (const item of value as readonly Cbor[]) writeItem(parts, item, depth + 1);
-  } else if (value instanceof Map) writeMap(parts, value as CborMap, depth);
+    for (const item of value as readonly Cbor[]) writeItem(writer, item, depth + 1);
+  } else if (value instanceof Map) writeMap(writer, value as CborMap, depth);
   else throw new TypeError('cbor value of a type the format has no place for');
 }
 
-function writeMap(parts: Uint8Array[], map: CborMap, depth: number): void {
+function writeMap(writer: Writer, map: CborMap, depth: number): void {
+  writer.head(MAJOR.map, map.size);
+  if (hasAscendingNumbers(map)) {
+    for (const [key, item] of map) {
+      writeItem(writer, key, depth);
+      writeItem(writer, item, depth + 1);
+    }
+    return;
+  }
   const entries = [...map].map(([key, item]) => {
     if (typeof key !== 'number' && typeof key !== 'string')
       throw new TypeError('cbor map key that is neither integer nor text');
     return [encodeCbor(key), item] as const;
   });
-  parts.push(head(MAJOR.map, entries.length));
   for (const [key, item] of entries.sort(([a], [b]) => compareBytes(a, b))) {
-    parts.push(key);
-    writeItem(parts, item, depth + 1);
+    writer.put(key);
+    writeItem(writer, item, depth + 1);
   }
 }
 
-/** The head of an item: its major type and the shortest spelling of its argument. */
-function head(major: number, argument: number): Uint8Array {
-  if (argument < 24) return Uint8Array.of(major | argument);
-  const size = [1, 2, 4].find((bytes) => argument < 2 ** (8 * bytes)) ?? 8;
-  const bytes = new Uint8Array(1 + size);
-  bytes[0] = major | (24 + Math.log2(size));
-  for (let at = size, rest = argument; at > 0; at--, rest = Math.floor(rest / 256)) bytes[at] = rest % 256;
-  return bytes;
+/** The shortest spellings of unsigned integers sort as the integers do, so these are in order already. */
+function hasAscendingNumbers(map: CborMap): boolean {
+  let before = -1;
+  for (const key of map.keys()) {
+    if (typeof key !== 'number' || !(key > before)) return false;
+    before = key;
+  }
+  return true;
 }
 
 /** Bytewise lexicographic order (RFC 8949 §4.2.1). */

@@ -41,8 +41,8 @@ export function encodeBody(receipt: Receipt): Uint8Array {
     ],
     [12, outcomeMap(receipt.outcome)],
   ]);
-  if (receipt.nonce !== undefined) fields.set(15, receipt.nonce);
   if (receipt.kind === 'final') addFinal(fields, receipt);
+  if (receipt.nonce !== undefined) fields.set(15, receipt.nonce);
   return encodeCbor(fields);
 }
 

@@ -12,6 +12,8 @@ import { openReceipt, receiptDigest } from './receipt.ts';
 export interface ExpectedAnswer {
   /** Claim 6 of the evidence of this connection. */
   readonly receiptKey: Uint8Array;
+  /** Of verified replicas that may have answered in its place. */
+  readonly replicaKeys?: readonly Uint8Array[] | undefined;
   /** Undefined: not compared, as through a router or offline. Then the nonce is needed. */
   readonly channel: ReceiptChannel | undefined;
   /** Model id → SHA-256 in hex, as the evidence shows them; undefined: not compared. */
@@ -24,11 +26,14 @@ export interface ExpectedAnswer {
   /** SHA-256 of the body as it was sent. */
   readonly bodyDigest: Uint8Array;
   readonly nonce: Uint8Array | undefined;
+  /** It was to run alone, so that a replay must be equal (class 2). */
+  readonly alone?: boolean | undefined;
 }
 
 /** Every receipt of an answer must show this. @throws AttestationError refused receipt_… */
 export function checkReceipt(receipt: Receipt, expected: ExpectedAnswer): void {
-  requireSame('receipt_key', 'receipt_key', receipt.receiptKey, expected.receiptKey);
+  if (expected.replicaKeys?.some((key) => equalBytes(key, receipt.receiptKey)) !== true)
+    requireSame('receipt_key', 'receipt_key', receipt.receiptKey, expected.receiptKey);
   if (expected.nonce === undefined) {
     if (expected.channel === undefined)
       throw refused('receipt_nonce', 'without evidence of this connection a nonce is needed');
@@ -36,6 +41,11 @@ export function checkReceipt(receipt: Receipt, expected: ExpectedAnswer): void {
   else requireSame('receipt_nonce', 'nonce', receipt.nonce, expected.nonce);
   if (expected.channel !== undefined) checkChannel(receipt.channel, expected.channel);
   if (expected.models !== undefined) checkModel(receipt.model, expected.models, expected.model);
+  if (expected.alone === true && receipt.engine.replayClass !== 2)
+    throw refused('receipt_missing', 'the answer did not run alone, as it was asked to', {
+      expected: 'class 2',
+      actual: `class ${receipt.engine.replayClass}`,
+    });
 }
 
 /** The last receipt must show this beside it. @throws AttestationError refused receipt_… */

@@ -36,6 +36,11 @@ export class EventSplitter {
     return this.#taken;
   }
 
+  /** Bytes of a block that is not whole. */
+  get heldBytes(): number {
+    return this.#bytes;
+  }
+
   /** The blocks that are whole. */
   push(bytes: Uint8Array): readonly StreamBlock[] {
     const blocks: StreamBlock[] = [];

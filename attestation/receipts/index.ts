@@ -36,3 +36,5 @@ export {
 } from './commit.ts';
 export { encodeReceipt, openReceipt, receiptDigest } from './receipt.ts';
 export { StreamCheck, type StreamCheckOptions } from './stream-check.ts';
+export { encodeKeyList, KEY_LIST_TYPE } from './key-list.ts';
+export { opensTokens, type TokenRun, tokenRunBytes } from './token-runs.ts';

@@ -17,10 +17,13 @@ import {
 } from './check.ts';
 import { EventSplitter, jsonOf, roleOf, type StreamBlock } from './events.ts';
 import { openReceipt, receiptDigest } from './receipt.ts';
+import { opensTokens, TokenLists } from './token-runs.ts';
 import { TranscriptHash } from './transcript-hash.ts';
 
 /** Settings of {@link StreamCheck}. */
 export interface StreamCheckOptions {
+  /** Keeps the ids of output tokens, which must be those the last receipt commits to. */
+  readonly keepTokens?: boolean | undefined;
   /** Called once, when the last receipt holds and before anything that ends the answer is handed on. */
   readonly onFinal?: ((opened: OpenedReceipt, salt: Uint8Array) => Promise<void> | void) | undefined;
 }
@@ -35,6 +38,7 @@ export interface StreamCheckOptions {
 export class StreamCheck {
   readonly #expected: ExpectedAnswer;
   readonly #onFinal: StreamCheckOptions['onFinal'];
+  readonly #tokens: TokenLists | undefined;
   readonly #splitter = new EventSplitter();
   readonly #transcript = new TranscriptHash();
   #opened: { readonly id: Uint8Array; readonly salt: Uint8Array } | undefined;
@@ -45,13 +49,15 @@ export class StreamCheck {
   #withheld: Uint8Array[] = [];
   /** Responses have come to their end; `failed`: to one that tells of an error. */
   #covered: { readonly failed: boolean } | undefined;
+  #withheldBytes = 0;
   #usage: ReportedUsage | undefined;
   /** Its events have names, as in all streams of one dialect or in none. */
   #named: boolean | undefined;
   #ended = false;
 
-  constructor(expected: ExpectedAnswer, { onFinal }: StreamCheckOptions = {}) {
+  constructor(expected: ExpectedAnswer, { onFinal, keepTokens }: StreamCheckOptions = {}) {
     this.#expected = expected;
+    this.#tokens = keepTokens === true ? new TokenLists() : undefined;
     this.#onFinal = onFinal;
   }
 
@@ -60,9 +66,19 @@ export class StreamCheck {
     return this.#final;
   }
 
+  /** The ids of output tokens of each choice so far; undefined where they are not kept. */
+  get tokens(): readonly (readonly number[])[] | undefined {
+    return this.#tokens?.lists;
+  }
+
   /** Bytes that arrived in whole events and comments. */
   get wholeBytes(): number {
     return this.#splitter.taken;
+  }
+
+  /** Bytes of an event that is not whole, and of an end that waits for its receipt. */
+  get heldBytes(): number {
+    return this.#splitter.heldBytes + this.#withheldBytes;
   }
 
   /** The bytes to hand on. @throws AttestationError receipt_… */
@@ -89,15 +105,20 @@ export class StreamCheck {
   async #take(block: StreamBlock, passed: Uint8Array[]): Promise<void> {
     if (block.kind === 'assay') {
       await this.#comment(block.words);
-      if (this.#final !== undefined) passed.push(...this.#withheld.splice(0));
+      if (this.#final !== undefined) {
+        passed.push(...this.#withheld.splice(0));
+        this.#withheldBytes = 0;
+      }
       return;
     }
     if (block.kind === 'event') {
       if (this.#final !== undefined) this.#last(block.name, block.data, this.#final.receipt);
       else this.#event(block.name, block.data);
     }
-    if (this.#covered !== undefined && this.#final === undefined) this.#withheld.push(block.bytes);
-    else passed.push(block.bytes);
+    if (this.#covered !== undefined && this.#final === undefined) {
+      this.#withheld.push(block.bytes);
+      this.#withheldBytes += block.bytes.length;
+    } else passed.push(block.bytes);
   }
 
   #event(name: string, data: string): void {
@@ -133,8 +154,8 @@ export class StreamCheck {
       throw refused('receipt_transcript', 'the stream has a receipt after its last one');
     if (kind === 'assay-open') this.#open(words);
     else if (kind === 'assay-receipt') await this.#receipt(words);
-    // The ids of output tokens are for a client that keeps them.
-    else if (kind !== 'assay-tokens') throw malformedComment();
+    else if (kind !== 'assay-tokens' || words.length !== 1) throw malformedComment();
+    else this.#tokens?.add(readWords(() => fromBase64Url(words[0] ?? '')));
   }
 
   #open(words: readonly string[]): void {
@@ -166,6 +187,8 @@ export class StreamCheck {
     if (this.#covered !== undefined && this.#covered.failed !== (end === 'error'))
       throw refused('receipt_transcript', 'the stream ends in another way than its receipt says');
     if (this.#usage !== undefined && end === 'complete') checkUsage(receipt, this.#usage);
+    if (this.#tokens !== undefined && !opensTokens(receipt.outcome, opened.salt, this.#tokens.lists))
+      throw refused('receipt_transcript', 'the tokens of the stream are not those of its receipt');
     const final = { receipt, bytes, digest };
     await this.#onFinal?.(final, opened.salt);
     this.#final = final;

@@ -1,6 +1,7 @@
 // The form of sealed bodies for the end that opens them (docs/sealed.md §4, §5): an entry of its own for the
 // server, and for gateways and clients of others.
 
+export { ANY_TYPE, keyHintOf, isHintOf, openAny, sealToAny, type OpenedAny, type Replica } from './any.ts';
 export {
   ContentReader,
   decodeRequestHead,
@@ -19,8 +20,23 @@ export {
   type Bytes,
   type SealedChunk,
 } from './chunks.ts';
-export { generateRecipient, type OpeningContext, type RecipientKey, type SealingContext } from './hpke.ts';
+export {
+  type ChunkOpener,
+  generateRecipient,
+  type OpeningContext,
+  type RecipientKey,
+  type SealingContext,
+} from './hpke.ts';
+export { KEM, type Kem } from './kem.ts';
+export { chunkNonce } from './nonce.ts';
 export { paddedLength } from './padding.ts';
-export { keyIdOf, openRequest, type OpenedRequest, REQUEST_TYPE, RESPONSE_TYPE } from './request.ts';
-export { chunkNonce, RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
+export {
+  keyIdOf,
+  openRequest,
+  type OpenedRequest,
+  REQUEST_TYPE,
+  RESPONSE_TYPE,
+  xWingKeyIdOf,
+} from './request.ts';
+export { RESPONSE_NONCE_BYTES, responseKeys, type ResponseKeys } from './response.ts';
 export { writeVarint } from './varint.ts';

@@ -1,20 +1,14 @@
-// HPKE (RFC 9180) in base mode with the one suite of docs/sealed.md §3: DHKEM(X25519, HKDF-SHA256),
-// HKDF-SHA256, AES-256-GCM. The only file that imports the package `hpke`, which works on WebCrypto alone.
-// Private keys are not extractable. Refused: public keys of another length or of small order.
+// HPKE (RFC 9180) in base mode with the suites of docs/sealed.md §2: a KEM of kem.ts, HKDF-SHA256,
+// AES-256-GCM. Curve and cipher are WebCrypto's, so private keys are not extractable; the hashes between them
+// are in key-schedule.ts.
 
-import {
-  AEAD_AES_128_GCM,
-  AEAD_AES_256_GCM,
-  CipherSuite,
-  KDF_HKDF_SHA256,
-  KEM_DHKEM_X25519_HKDF_SHA256,
-  type KeyPair,
-} from 'hpke';
-import { AttestationError, malformed } from '../transcript/errors.ts';
-import { isUsablePoint } from './points.ts';
+import { AttestationError } from '../transcript/errors.ts';
+import { encapsulate, generateKem, importKem, type Kem, KEM, kemOf, type KemKey } from './kem.ts';
+import { type ContextSecrets, exported, scheduleOf } from './key-schedule.ts';
+import { chunkNonce } from './nonce.ts';
 
-/** Ids of the suite (RFC 9180 §7), as a request header has them. */
-export const SUITE = { kem: 0x0020, kdf: 0x0001, aead: 0x0002 } as const;
+/** Ids of KDF and AEAD (RFC 9180 §7), as a request header has them. */
+export const SUITE = { kdf: 0x0001, aead: 0x0002 } as const;
 /** Bytes an AEAD adds to a chunk. */
 export const AEAD_TAG_BYTES = 16;
 
@@ -35,25 +29,34 @@ export interface OpeningContext {
   export(context: Uint8Array, length: number): Promise<Uint8Array>;
 }
 
+/**
+ * AES-256-GCM for the chunks of one request, in the place of WebCrypto's: throws for one that does not open.
+ * Where it is at hand in the calling thread, a chunk costs no way to another and back.
+ */
+export type ChunkOpener = (
+  key: Uint8Array,
+) => (iv: Uint8Array, sealed: Uint8Array, aad: Uint8Array) => Uint8Array;
+
 /** A key pair whose private half never leaves WebCrypto. */
 export interface RecipientKey {
-  /** 32 bytes: claim 7. */
+  readonly kem: Kem;
+  /** Of X25519 the 32 bytes of claim 7. */
   readonly publicKey: Uint8Array;
   /** Rejects with `sealed_altered` for an encapsulated key that is none. */
   receive(enc: Uint8Array, info: Uint8Array): Promise<OpeningContext>;
 }
 
-const SUITES: Readonly<Record<Aead, CipherSuite>> = {
-  'aes-256-gcm': new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_256_GCM),
-  'aes-128-gcm': new CipherSuite(KEM_DHKEM_X25519_HKDF_SHA256, KDF_HKDF_SHA256, AEAD_AES_128_GCM),
-};
+const AEADS = {
+  'aes-256-gcm': { id: 0x0002, keyBytes: 32 },
+  'aes-128-gcm': { id: 0x0001, keyBytes: 16 },
+} as const;
 
 /**
- * A new key pair of this process.
+ * A new key pair of this process. X-Wing rejects with `sealed_unsupported` where WebCrypto has no ML-KEM.
  * @example const { publicKey } = await generateRecipient();
  */
-export async function generateRecipient(): Promise<RecipientKey> {
-  return recipientOf(await SUITES['aes-256-gcm'].GenerateKeyPair(false), 'aes-256-gcm');
+export async function generateRecipient(kem: Kem = KEM.x25519, opener?: ChunkOpener): Promise<RecipientKey> {
+  return recipientOf(await generateKem(kem), 'aes-256-gcm', opener);
 }
 
 /** The pair of a private key of 32 bytes: for the published examples, and for one-time recipients. */
@@ -62,54 +65,94 @@ export async function importRecipient(
   publicKey: Uint8Array,
   aead: Aead = 'aes-256-gcm',
 ): Promise<RecipientKey> {
-  const suite = SUITES[aead];
-  return recipientOf(
-    {
-      privateKey: await suite.DeserializePrivateKey(privateKey, false),
-      publicKey: await suite.DeserializePublicKey(publicKey),
-    },
-    aead,
-  );
+  const key = await importKem(kemOf(publicKey), privateKey);
+  return recipientOf({ ...key, publicKey: publicKey.slice() }, aead);
 }
 
-async function recipientOf(pair: KeyPair, aead: Aead): Promise<RecipientKey> {
-  const suite = SUITES[aead];
-  const publicKey = await suite.SerializePublicKey(pair.publicKey);
+function recipientOf(key: KemKey, aead: Aead, opener?: ChunkOpener): RecipientKey {
+  const { kem, publicKey } = key;
   return {
+    kem,
     publicKey,
     async receive(enc, info) {
-      if (!isUsablePoint(enc)) throw altered('the encapsulated key is no point of X25519 that can be used');
-      const context = await suite.SetupRecipient(pair, enc, { info }).catch((error: unknown) => {
+      const secret = await key.decapsulate(enc).catch((error: unknown) => {
         throw altered('the encapsulated key could not be decapsulated', error);
       });
+      const secrets = scheduleOf({ secret, info, kem, aead: AEADS[aead] });
+      const opens = opener === undefined ? await webOpener(secrets) : openerOf(secrets, opener);
       return {
-        open: (sealed, aad) =>
-          context.Open(sealed, aad).catch((error: unknown) => {
+        open: async (sealed, aad) => {
+          try {
+            return await opens(sealed, aad);
+          } catch (error) {
             throw altered('a chunk does not open', error);
-          }),
-        export: (exporterContext, length) => context.Export(exporterContext, length),
+          }
+        },
+        export: exporterOf(secrets, { kem, aead }),
       };
     },
   };
 }
 
-/** A context to the holder of `publicKey`. Throws `malformed_length` or `sealed_malformed` for a bad key. */
+/**
+ * A context to the holder of `publicKey`, whose KEM its length tells. Throws `sealed_malformed` for a bad
+ * key, and `sealed_unsupported` for one of X-Wing where WebCrypto has no ML-KEM.
+ */
 export async function sendTo(
   publicKey: Uint8Array,
   info: Uint8Array,
   aead: Aead = 'aes-256-gcm',
 ): Promise<SealingContext> {
-  if (!isUsablePoint(publicKey))
-    throw malformed('sealed_malformed', 'public key is no point of X25519 that can be used');
-  const suite = SUITES[aead];
-  const { encapsulatedSecret, ctx } = await suite.SetupSender(await suite.DeserializePublicKey(publicKey), {
-    info,
-  });
+  const kem = kemOf(publicKey);
+  const { enc, secret } = await encapsulate(publicKey);
+  const secrets = scheduleOf({ secret, info, kem, aead: AEADS[aead] });
+  const next = await chunkCipher(secrets, 'encrypt');
   return {
-    enc: encapsulatedSecret,
-    seal: (plaintext, aad) => ctx.Seal(plaintext, aad),
-    export: (exporterContext, length) => ctx.Export(exporterContext, length),
+    enc,
+    seal: async (plaintext, aad) => {
+      const { key, parameters } = next(aad);
+      return new Uint8Array(await crypto.subtle.encrypt(parameters, key, plaintext as BufferSource));
+    },
+    export: exporterOf(secrets, { kem, aead }),
   };
+}
+
+type Opens = (sealed: Uint8Array, aad: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+
+async function webOpener(secrets: ContextSecrets): Promise<Opens> {
+  const next = await chunkCipher(secrets, 'decrypt');
+  return async (sealed, aad) => {
+    const { key, parameters } = next(aad);
+    return new Uint8Array(await crypto.subtle.decrypt(parameters, key, sealed as BufferSource));
+  };
+}
+
+function openerOf({ key, baseNonce }: ContextSecrets, opener: ChunkOpener): Opens {
+  const open = opener(key);
+  let counter = 0;
+  return (sealed, aad) => open(chunkNonce(baseNonce, counter++), sealed, aad);
+}
+
+/** The key, and for each chunk its nonce: a number is taken once, whatever becomes of the chunk. */
+async function chunkCipher(
+  { key, baseNonce }: ContextSecrets,
+  use: 'encrypt' | 'decrypt',
+): Promise<(aad: Uint8Array) => { readonly key: CryptoKey; readonly parameters: AesGcmParams }> {
+  const cipher = await crypto.subtle.importKey('raw', key as BufferSource, 'AES-GCM', false, [use]);
+  let counter = 0;
+  return (aad) => {
+    const iv = chunkNonce(baseNonce, counter) as Uint8Array<ArrayBuffer>;
+    counter += 1;
+    return { key: cipher, parameters: { name: 'AES-GCM', iv, additionalData: aad as BufferSource } };
+  };
+}
+
+function exporterOf(
+  secrets: ContextSecrets,
+  { kem, aead }: { readonly kem: Kem; readonly aead: Aead },
+): SealingContext['export'] {
+  const suite = { kem, aead: AEADS[aead].id };
+  return (context, length) => Promise.resolve(exported(secrets, suite, context, length));
 }
 
 function altered(what: string, cause?: unknown): AttestationError {

@@ -8,8 +8,8 @@ import { malformed } from '../transcript/errors.ts';
 import { encodeRequestHead, MAX_HEAD_BYTES, type RequestHead } from './bhttp.ts';
 import { AAD, type ByteReader, framed, MAX_CHUNK_BYTES, nextChunk } from './chunks.ts';
 import { type OpeningContext, type RecipientKey, sendTo, type SealingContext, SUITE } from './hpke.ts';
+import { type Kem, KEM, KEM_BYTES, kemOf } from './kem.ts';
 import { paddedLength } from './padding.ts';
-import { KEY_BYTES } from './points.ts';
 import { writeVarint } from './varint.ts';
 
 /** Media type of a sealed request. */
@@ -22,16 +22,21 @@ const REQUEST_LABEL = 'message/bhttp chunked request';
 const HEADER_BYTES = 7;
 
 /**
- * The id of a key: it follows from the key alone, so it needs no signature (docs/sealed.md §3).
+ * The id of a key: it follows from claim 7 alone, so it needs no signature (docs/sealed.md §2).
  * @example const id = keyIdOf(bytes);
  */
 export function keyIdOf(publicKey: Uint8Array): number {
   return (sha256(publicKey)[0] ?? 0) % 128;
 }
 
+/** The id of the X-Wing key that belongs to claim 7. */
+export function xWingKeyIdOf(publicKey: Uint8Array): number {
+  return keyIdOf(publicKey) + 128;
+}
+
 /** `key id ‖ KEM ‖ KDF ‖ AEAD`. */
-export function requestHeader(keyId: number, aead: number = SUITE.aead): Uint8Array {
-  const ids = [SUITE.kem, SUITE.kdf, aead].flatMap((id) => [id >> 8, id & 255]);
+export function requestHeader(keyId: number, kem: Kem = KEM.x25519, aead: number = SUITE.aead): Uint8Array {
+  const ids = [kem, SUITE.kdf, aead].flatMap((id) => [id >> 8, id & 255]);
   return Uint8Array.of(keyId, ...ids);
 }
 
@@ -42,7 +47,7 @@ export function requestInfo(header: Uint8Array): Uint8Array {
 
 /**
  * By what a request is known to its recipient, 32 bytes: SHA-256(public key ‖ encapsulated key). A receipt
- * carries it; its first 16 bytes are the entry of docs/sealed.md §6.
+ * carries it; its first 16 bytes are the entry of docs/sealed.md §5.
  */
 export function requestDigest(publicKey: Uint8Array, enc: Uint8Array): Uint8Array {
   return sha256(concatBytes(publicKey, enc));
@@ -59,17 +64,19 @@ export interface SealedRequest {
 }
 
 /**
- * Seals head and content to a key that was proven.
+ * Seals head and content to a key that was proven; one of X-Wing has the id of the claim 7 it belongs to.
  * @example const { bytes, context } = await sealRequest(publicKey, { method, path, fields }, body);
  */
 export async function sealRequest(
   publicKey: Uint8Array,
   head: RequestHead,
   content: Uint8Array,
+  keyId: number = keyIdOf(publicKey),
 ): Promise<SealedRequest> {
-  const header = requestHeader(keyIdOf(publicKey));
+  const header = requestHeader(keyId, kemOf(publicKey));
   const context = await sendTo(publicKey, requestInfo(header));
-  const bytes = await sealInto(context, header, [encodeRequestHead(head), ...contentChunks(head, content)]);
+  const first = encodeRequestHead(head);
+  const bytes = await sealInto(context, header, [first, ...contentChunks(first.length, content)]);
   return { bytes, context, digest: requestDigest(publicKey, context.enc) };
 }
 
@@ -79,20 +86,24 @@ export async function sealInto(
   header: Uint8Array,
   chunks: readonly Uint8Array[],
 ): Promise<Uint8Array> {
-  const parts = [header, context.enc];
-  for (const [i, chunk] of chunks.entries()) {
-    const final = i === chunks.length - 1;
-    parts.push(framed(await context.seal(chunk, final ? AAD.final : AAD.chunk), final));
-  }
-  return concatBytes(...parts);
+  // The context numbers the chunks as they are given; they are sealed side by side.
+  const sealed = await Promise.all(
+    chunks.map(async (chunk, i) => {
+      const final = i === chunks.length - 1;
+      return framed(await context.seal(chunk, final ? AAD.final : AAD.chunk), final);
+    }),
+  );
+  return concatBytes(header, context.enc, ...sealed);
 }
 
-/** Content of known length, no trailers, zeros up to the padded size of the whole message, in chunks. */
-export function contentChunks(head: RequestHead, content: Uint8Array): readonly Uint8Array[] {
+/**
+ * Behind a head of so many bytes: content of known length, no trailers, zeros up to the padded size of the
+ * whole message, in chunks.
+ */
+export function contentChunks(headBytes: number, content: Uint8Array): readonly Uint8Array[] {
   const length = writeVarint(content.length);
-  const before = encodeRequestHead(head).length;
-  const bare = before + length.length + content.length + 1;
-  const message = new Uint8Array(paddedLength(bare) - before);
+  const bare = headBytes + length.length + content.length + 1;
+  const message = new Uint8Array(paddedLength(bare) - headBytes);
   message.set(length);
   message.set(content, length.length);
   return cutIntoChunks(message);
@@ -128,13 +139,13 @@ export async function openRequest(
   keyOf: (keyId: number) => RecipientKey | undefined,
 ): Promise<OpenedRequest> {
   const header = await reader.take(HEADER_BYTES);
-  const enc = await reader.take(KEY_BYTES);
-  if (header === undefined || enc === undefined) throw malformed('sealed_malformed', 'the header is cut');
+  if (header === undefined) throw malformed('sealed_malformed', 'the header is cut');
   const key = keyOf(header[0] ?? 0);
-  const known = requestHeader(header[0] ?? 0);
+  const known = requestHeader(header[0] ?? 0, key?.kem);
   if (key === undefined || header.some((byte, i) => byte !== known[i]))
     throw malformed('sealed_malformed', 'the key or the suite is not known');
-  const own = enc.slice();
+  const own = (await reader.take(KEM_BYTES[key.kem].enc))?.slice();
+  if (own === undefined) throw malformed('sealed_malformed', 'the header is cut');
   const context = await key.receive(own, requestInfo(known));
   const { sealed, final } = await nextChunk(reader, MAX_HEAD_BYTES);
   if (final) throw malformed('sealed_malformed', 'the first chunk is the final one');

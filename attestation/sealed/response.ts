@@ -9,6 +9,7 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
 import { ContentReader, decodeResponseHead, type ResponseHead } from './bhttp.ts';
 import { AAD, type Bytes, ByteReader, nextChunk, truncated } from './chunks.ts';
 import type { SealingContext } from './hpke.ts';
+import { chunkNonce } from './nonce.ts';
 
 const RESPONSE_LABEL = 'message/bhttp chunked response';
 const NONCE_BYTES = 12;
@@ -41,20 +42,6 @@ export async function responseKeys(
     key: expand(sha256, prk, utf8('key'), keyBytes),
     nonce: expand(sha256, prk, utf8('nonce'), NONCE_BYTES),
   };
-}
-
-/**
- * The nonce of chunk `counter`, counted from 0.
- * @example const iv = chunkNonce(nonce, 0);
- */
-export function chunkNonce(nonce: Uint8Array, counter: number): Uint8Array {
-  const own = Uint8Array.from(nonce);
-  let rest = counter;
-  for (let i = own.length - 1; rest > 0; i--) {
-    own[i] = (own[i] ?? 0) ^ (rest & 255);
-    rest = Math.floor(rest / 256);
-  }
-  return own;
 }
 
 /** A response whose first chunk opened. Its content ends only after the final chunk opened. */

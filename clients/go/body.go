@@ -10,12 +10,8 @@ type answerBody struct {
 	err    error
 }
 
-// fill reads all, or what is held of an answer without receipt.
-func (b *answerBody) fill(bounded bool) error {
-	most := -1
-	if bounded {
-		most = maxHeldBytes
-	}
+// fill reads up to most bytes; b.err is io.EOF where that is all.
+func (b *answerBody) fill(most int) error {
 	if b.err == nil {
 		rest, err := readContent(b.answer.opened, most)
 		b.held, b.err = append(b.held, rest...), err
@@ -59,7 +55,7 @@ func (b *answerBody) Read(into []byte) (int, error) {
 
 func (b *answerBody) Close() error { return b.answer.body.Close() }
 
-// readContent reads up to most bytes, or all of it with a negative bound; io.EOF: to the end.
+// readContent reads up to about most bytes, or all of it with a negative bound; io.EOF: to the end.
 func readContent(opened *openedResponse, most int) (content []byte, err error) {
 	for most < 0 || len(content) <= most {
 		piece, err := opened.next()

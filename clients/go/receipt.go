@@ -48,8 +48,10 @@ type Channel struct {
 
 // Receipt is the content of a receipt whose signature holds.
 type Receipt struct {
-	Final                           bool
-	ID, Prev, ReceiptKey            []byte
+	Final                bool
+	ID, Prev, ReceiptKey []byte
+	// Chain is random per boot and caller: 16 bytes.
+	Chain                           string
 	Seq                             uint64
 	Channel                         Channel
 	ModelID                         string
@@ -159,7 +161,7 @@ func readReceipt(payload []byte) (*Receipt, error) {
 	at := func(key uint64) any { return fields[key] }
 	out.ID, out.Prev, out.ReceiptKey = r.bytes(at(2), 16), r.bytes(at(5), 32), r.bytes(at(6), 32)
 	r.bytes(at(3), 16)
-	out.Seq = r.uint(at(4))
+	out.Chain, out.Seq = string(r.bytes(at(3), 16)), r.uint(at(4))
 	r.require((out.Seq == 0) == bytes.Equal(out.Prev, make([]byte, 32)), "names one before it if and only if it is not the first")
 	r.channel(at(7), out)
 	r.model(at(8), out)

@@ -145,6 +145,7 @@ func readEvent(raw []byte) (event streamEvent, err error) {
 type StreamCheck struct {
 	expected       *Expected
 	onFinal        func(*Opened)
+	accept         func(*Opened) error
 	splitter       eventSplitter
 	hash           hash.Hash
 	events         uint64
@@ -320,7 +321,13 @@ func (c *StreamCheck) receipt(words []string) error {
 			return err
 		}
 	}
-	c.final = &Opened{receipt, data, c.salt}
+	opened := &Opened{receipt, data, c.salt}
+	if c.accept != nil {
+		if err := c.accept(opened); err != nil {
+			return err
+		}
+	}
+	c.final = opened
 	if c.onFinal != nil {
 		c.onFinal(c.final)
 	}

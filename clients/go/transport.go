@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -27,7 +28,9 @@ const (
 	window = 300 * time.Second
 	// An answer that is no stream is held whole up to this, so that a cut one is an answer of this client.
 	maxHeldBytes = 16 * 1024 * 1024
-	ohttpKey     = "https://iana.org/assignments/http-problem-types#ohttp-key"
+	// An answer whose receipt is to be checked is held whole: one that is longer is refused.
+	maxCheckedBytes = 64 * 1024 * 1024
+	ohttpKey        = "https://iana.org/assignments/http-problem-types#ohttp-key"
 )
 
 // Options of NewTransport.
@@ -38,6 +41,9 @@ type Options struct {
 	Receipts string
 	// OnReceipt is called with each last receipt before its answer ends.
 	OnReceipt func(*Opened)
+	// SequenceStrict refuses an answer whose receipt does not follow the one before it: for clients that ask
+	// one thing after another.
+	SequenceStrict bool
 	// OnRotated is called when fresh evidence has another key.
 	OnRotated func(sameBoot bool)
 	// Once: never seal anew what an earlier boot may have run.
@@ -55,8 +61,11 @@ type Options struct {
 // ends a request that was sent is a 502 of its own with x-should-retry: false and that code, since SDKs repeat
 // what a transport fails with. A body that is cut or altered fails with an *Error in place of io.EOF.
 type Transport struct {
-	holder  *holder
-	options Options
+	holder   *holder
+	options  Options
+	receipts sequence
+	// maxCheckedBytes, but in tests.
+	checked int
 }
 
 // NewTransport seals to the guest at url, https or http on loopback.
@@ -81,7 +90,7 @@ func NewTransport(url string, options Options) (*Transport, error) {
 		options.Now = time.Now
 	}
 	h := &holder{origin: origin, judge: options.Judge, now: options.Now, onRotated: options.OnRotated}
-	return &Transport{h, options}, nil
+	return &Transport{holder: h, options: options, checked: maxCheckedBytes}, nil
 }
 
 // Verify asks for evidence and has it judged, without sending a request.
@@ -177,7 +186,8 @@ func (c *call) tries(held *Evidence, seen int, sealed *sealedRequest) (*http.Res
 				prefix, readErr = readContent(answer.opened, maxHeldBytes)
 				code = codeIn(prefix)
 			}
-			if code == "attestation_stale" {
+			// After sealed_replayed, too: a time this client has wrong would end each of its calls.
+			if code == "attestation_stale" || code == "sealed_replayed" {
 				holder.spoil()
 			}
 			if code != "sealed_replayed" && code != "sealed_clock" {
@@ -247,7 +257,8 @@ func (c *call) seal(held *Evidence, before *sealedRequest, at int64) (*sealedReq
 		head.fields = append(head.fields, Field{"assay-model", digest})
 	}
 	if before != nil {
-		head.fields = append(head.fields, Field{"assay-sealed-before", hex.EncodeToString(before.digest[:entryBytes])})
+		entry := fmt.Sprintf("%x;at=%d", before.digest[:entryBytes], before.at)
+		head.fields = append(head.fields, Field{"assay-sealed-before", entry})
 	}
 	sealed, err := sealRequest(held.Key, head, c.content)
 	if err != nil {
@@ -308,7 +319,15 @@ func (c *call) respond(
 	body := &answerBody{answer: answer, held: prefix, err: readErr}
 	kind, _ := fieldOf(head.fields, "content-type")
 	if !strings.HasPrefix(strings.ToLower(kind), "text/event-stream") {
-		if err := body.fill(expected == nil); err != nil {
+		most := maxHeldBytes
+		if expected != nil {
+			most = c.transport.checked
+		}
+		err := body.fill(most)
+		if err == nil && expected != nil && body.err != io.EOF {
+			err = refuse("input_too_large", "the answer is over %d bytes, the most that is held", most)
+		}
+		if err != nil {
 			body.Close()
 			return nil, asError(err)
 		}
@@ -318,12 +337,14 @@ func (c *call) respond(
 				body.Close()
 				return nil, asError(err)
 			}
-			if c.transport.options.OnReceipt != nil {
-				c.transport.options.OnReceipt(opened)
+			if err := c.transport.accept(opened); err != nil {
+				body.Close()
+				return nil, asError(err)
 			}
 		}
 	} else if expected != nil {
-		body.check = NewStreamCheck(expected, c.transport.options.OnReceipt)
+		body.check = NewStreamCheck(expected, nil)
+		body.check.accept = c.transport.accept
 		if first := body.held; len(first) > 0 {
 			body.held, body.err = body.check.Push(first)
 		}
@@ -342,6 +363,21 @@ func (c *call) respond(
 		response.Header.Add(field.Name, field.Value)
 	}
 	return response, nil
+}
+
+// accept notes a receipt that holds, before its answer ends.
+func (t *Transport) accept(opened *Opened) error {
+	apart, err := t.receipts.note(opened.Receipt, sha256Of(opened.Data))
+	if err != nil {
+		return err
+	}
+	if apart && t.options.SequenceStrict {
+		return refuse("receipt_sequence", "the receipt does not follow the one before it")
+	}
+	if t.options.OnReceipt != nil {
+		t.options.OnReceipt(opened)
+	}
+	return nil
 }
 
 func isUnknown(status int) bool {

@@ -163,7 +163,8 @@ func TestTries(t *testing.T) {
 		if each.name == "clock" {
 			before, _ := fieldOf(w.seen[len(w.seen)-1].head.fields, "assay-sealed-before")
 			digest := sha256Of(append(bytes.Clone(w.key.PublicKey().Bytes()), w.seen[0].enc...))
-			same(t, before, fmt.Sprintf("%x", digest[:entryBytes]))
+			at, _ := fieldOf(w.seen[0].head.fields, "assay-sealed-at")
+			same(t, before, fmt.Sprintf("%x;at=%s", digest[:entryBytes], at))
 		}
 	}
 }
@@ -276,4 +277,55 @@ func BenchmarkSeal(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// What becomes of answers whose receipts have these places and hashes of the one before.
+func chainOf(t *testing.T, strict bool, places []uint64, prevs [][]byte) (codes []any) {
+	salt := bytes.Repeat([]byte{0x5a}, 32)
+	w := newWorld(t, func(w *world, data []byte, count int) (*http.Response, error) {
+		o := w.open(data)
+		signed := receiptOf(w, o, whole, 0, func(b map[any]any) {
+			b[uint64(4)], b[uint64(5)] = places[count-1], prevs[count-1]
+		})
+		header := ":" + base64.StdEncoding.EncodeToString(signed) + ":;salt=:" +
+			base64.StdEncoding.EncodeToString(salt) + ":"
+		return respondWith(sealedParts(o, 200, []Field{{"assay-receipt", header}}, []string{whole}))
+	})
+	client := w.client(func(o *Options) { o.Receipts, o.SequenceStrict = "final", strict })
+	for range places {
+		response, err := client.Post(chatURL, "application/json", strings.NewReader(chatBody))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(response.Body)
+		if response.StatusCode == 200 {
+			codes = append(codes, nil)
+		} else {
+			codes = append(codes, codeIn(text))
+		}
+	}
+	return codes
+}
+
+func TestTheOrderOfReceipts(t *testing.T) {
+	zero, other := make([]byte, 32), bytes.Repeat([]byte{7}, 32)
+	gap, gapPrevs := []uint64{0, 2}, [][]byte{zero, other}
+	same(t, chainOf(t, false, gap, gapPrevs), []any{nil, nil})
+	same(t, chainOf(t, true, gap, gapPrevs), []any{nil, "receipt_sequence"})
+	same(t, chainOf(t, true, []uint64{5}, [][]byte{other}), []any{nil})
+	// Another hash than that of the receipt that was in its place.
+	same(t, chainOf(t, false, []uint64{0, 1}, [][]byte{zero, other}), []any{nil, "receipt_sequence"})
+	same(t, chainOf(t, false, []uint64{0, 0}, [][]byte{zero, zero}), []any{nil, "receipt_sequence"})
+}
+
+func TestAnAnswerThatIsTooLongToBeChecked(t *testing.T) {
+	w := newWorld(t, ok)
+	client := w.client(func(o *Options) { o.Receipts = "final" })
+	client.Transport.(*Transport).checked = len(whole) - 1
+	response, err := client.Post(chatURL, "application/json", strings.NewReader(chatBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(response.Body)
+	same(t, []any{response.StatusCode, codeIn(text)}, []any{502, "input_too_large"})
 }

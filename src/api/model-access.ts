@@ -2,14 +2,16 @@
 // holds it while the answer is made. Shared by every route that needs an engine.
 
 import { ApiError } from '../base/errors.ts';
+import { isRecord, refuse } from '../base/shape.ts';
 import { hostEngine } from '../engine/adapted.ts';
-import type { Engine, Pooled } from '../engine/seam/engine.ts';
+import type { Engine, GenerateRequest, Pooled } from '../engine/seam/engine.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
 import { modelNotFound } from '../http/errors.ts';
 import { Recorder } from '../http/recorder.ts';
 import type { Call } from '../http/route.ts';
 import type { RegisteredModelType } from '../models/model.ts';
 import type { ModelStatus } from '../models/seam.ts';
+import type { AnswerReceipt } from '../receipts/answer.ts';
 
 /** The registered model of that id, if the caller may use it for this. */
 export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {
@@ -44,6 +46,7 @@ export async function withEngine<T>(
   keepAlive: string | number | undefined,
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
+  assertWords(call, model);
   const { config } = call.deps;
   // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without
   // end.
@@ -74,6 +77,17 @@ export async function withEngine<T>(
   } finally {
     lease.release();
   }
+}
+
+/** Refuses words of `assay-receipts` that do not go with the request. */
+function assertWords({ exchange, body }: Call, { type }: ModelStatus): void {
+  const { ask } = exchange.receipt ?? {};
+  const refusal = (text: string): ApiError =>
+    refuse('invalid_value', 'assay-receipts', `assay-receipts asks for ${text}`);
+  if (ask?.tokens === true && !(isRecord(body) && body['stream'] === true))
+    throw refusal('tokens, which come with streams only');
+  if (ask?.alone === true && type !== 'chat' && type !== 'completion')
+    throw refusal('alone, which is for answers that a model writes');
 }
 
 /** Waits for a model to be loaded, within the caller's share of the places to wait in. */
@@ -121,7 +135,14 @@ function sharedEngine(
         ...request,
         background: exchange.background ? true : request.background,
         receipt: recorder !== null,
+        prompt: dated(request.prompt, exchange.receipt),
+        tokens: exchange.receipt?.ask.tokens,
+        alone: exchange.receipt?.ask.alone,
       };
+      if (own.alone === true && engine.info.numerics?.alone !== true)
+        throw new ApiError('alone_unavailable', 'this model cannot run a request alone here', {
+          param: 'assay-receipts',
+        });
       const events = engine.generate(own, signal)[Symbol.asyncIterator]();
       return accompanied(events, recorder?.generation(request), () => {
         const { slots } = engine.info;
@@ -145,6 +166,11 @@ function sharedEngine(
     stats: () => engine.stats(),
     close: () => engine.close(),
   };
+}
+
+/** A template tells the time that the receipt says, so that a replay can tell it too. */
+function dated(prompt: GenerateRequest['prompt'], receipt: AnswerReceipt | null): GenerateRequest['prompt'] {
+  return prompt.kind === 'chat' && receipt !== null ? { ...prompt, now: receipt.receivedAt } : prompt;
 }
 
 /** Notes that the work was done, or that the engine ended in it. */

@@ -17,7 +17,7 @@ import { consoleRoutes } from './console.ts';
 import { health } from './health.ts';
 import { loadLora, unloadLora } from './models/lora.ts';
 import { loadModel, modelStatus, unloadModel } from './models/load.ts';
-import { sealed } from './sealed.ts';
+import { sealed, sealedKeys } from './sealed.ts';
 import { metricsRoute } from './metrics.ts';
 import { receiptRoute } from './receipts.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
@@ -61,6 +61,7 @@ export function allRoutes(context: RouteContext, parts: RouteParts = {}): readon
     attestation,
     receiptRoute,
     sealed,
+    sealedKeys,
     health(context),
     metricsRoute(context),
     ...consoleRoutes(parts.console),

@@ -38,7 +38,7 @@ export const API_CODES = {
     400,
     'plain HTTP, where the port speaks https or evidence needs a connection to bind to',
   ),
-  sealed_key: caller(400, 'sealed bytes that no key here opens (sealed.md §6)'),
+  sealed_key: caller(400, 'sealed bytes that no key here opens (sealed.md §5)'),
   sealed_malformed: caller(400, 'what was sealed is not of the form sealed.md gives'),
   // ---- fields
   missing_required_parameter: caller(400, 'a field is missing'),
@@ -57,6 +57,10 @@ export const API_CODES = {
   decimal_above_max_value: caller(400, 'a number is too large'),
   // ---- input a model cannot take
   context_length_exceeded: caller(400, 'the request has more tokens than the context of the model'),
+  alone_unavailable: caller(
+    400,
+    '`alone` is asked for, and this model or request cannot run alone (receipts.md §5)',
+  ),
   invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
   invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
   invalid_encrypted_content: caller(400, 'sealed reasoning of another key or model, or of before a restart'),
@@ -143,7 +147,7 @@ export const API_CODES = {
     409,
     "the model is not the one this connection's evidence showed; the connection is closed, retry on a new one (protocol.md [M23])",
   ),
-  sealed_replayed: caller(409, 'these sealed bytes came before (sealed.md §6)'),
+  sealed_replayed: caller(409, 'these sealed bytes came before (sealed.md §5)'),
   sealed_clock: caller(409, 'sealed at another time than now, which `assay-sealed-time` says'),
   adapter_stale: caller(
     409,

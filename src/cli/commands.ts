@@ -15,6 +15,7 @@ const LOAD: Readonly<Record<string, () => Promise<Run>>> = {
   config: async () => (await import('./config.ts')).configCommand,
   'api-key': async () => (await import('./api-key.ts')).apiKeyCommand,
   image: async () => (await import('./image.ts')).imageCommand,
+  replay: async () => (await import('./replay.ts')).replayCommand,
   audit: async () => (await import('./audit.ts')).auditCommand,
   workshop: async () => (await import('./workshop.ts')).workshopCommand,
 };

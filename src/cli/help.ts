@@ -197,6 +197,31 @@ Packs a model as a disk (EROFS and dm-verity) and prints what the measured confi
 `,
     },
   },
+  replay: {
+    about: 'run the request of a signed receipt again, and compare',
+    help: `usage: assay replay RECEIPT [--request FILE] [--response FILE] [--tokens FILE] [--evidence FILE] [--policy FILE] [--json]
+
+Computes the request again on this build with the sampling and seed of the receipt (docs/receipts.md §5), and names the first
+stage that differs. No text of request or answer is printed.
+
+  RECEIPT            an archive with receipts, {"receipt", "salt"} of GET /v1/receipts/ID
+  --request FILE     the body of the request, byte for byte; default: the one in the archive
+  --response FILE    the answer as it was received; default: the one in the archive
+  --tokens FILE      ids of the output tokens: [[1, 15043], ...], a list for each choice; default: those in the archive
+  --evidence FILE    archive that the key of the receipt must be bound by; default: RECEIPT, where it is one
+  --policy FILE      what that evidence must show; default .assay/policy.json
+  --allow-simulated  accept a simulated TEE, which proves nothing about the machine
+  --model [ID=]FILE  a model of this GGUF file too; may be repeated
+  --adapter FILE     the LoRA adapter that answered, where no store has it
+  --demo             the demo models
+  --data DIR         model store
+  --allow WHAT       compare although build, cpu or threads is another here; may be repeated. A difference is then undecided
+  --show-text        print the text of the two tokens that differ
+  --json             verdict and stages as JSON
+${CONFIG_HELP}
+Exit 0 equal; 10 different; 12 not comparable or undecided; 30 malformed; 20 unknown version; 1 internal; 2 wrong usage.
+`,
+  },
   audit: {
     about: 'verify an audit log',
     help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--receipt FILE] [--json]

@@ -25,6 +25,7 @@ import {
   type Parsed,
 } from './arguments.ts';
 import { converters } from './converters.ts';
+import { engineOptions } from './engine-options.ts';
 import { greeting, openToAll, whyOpen } from './greeting.ts';
 import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
@@ -46,7 +47,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   });
   if (values['api-key'] !== undefined) throw new UsageError(KEY_ON_COMMAND_LINE);
   const stream = logStream(optionText(values['log-format']));
-  const config = configOf(values);
+  const config = servedConfig(values);
   withoutDebugger();
   if (!config.api.enabled) {
     process.stderr.write('assay: api.enabled is false, nothing to serve\n');
@@ -91,7 +92,8 @@ const FLAGS = {
   'log.level': 'log-level',
 } as const;
 
-function configOf(values: Parsed['values']): Config {
+/** The configuration with what the options of a command say. */
+export function servedConfig(values: Parsed['values']): Config {
   const models = ((values['model'] ?? []) as readonly string[]).map(modelArgument);
   const demo = values['demo'] === true;
   const given: Record<string, readonly [string, unknown]> = {};
@@ -136,17 +138,7 @@ function cacheFolder(): string {
 
 /** Undefined when the end was asked for before there was a server. */
 async function started(config: Config, log: Log, stop: Stop): Promise<RunningServer | undefined> {
-  const engines = {
-    workerEntry: new URL('../engine/child/worker.js', import.meta.url),
-    loadTimeoutMs: config.models.loadTimeoutMs,
-    maxQueued: config.limits.maxQueuePerModel,
-    accelerator: {
-      kind: config.engine.backend,
-      device: config.engine.gpuDevice,
-      layers: config.engine.gpuLayers,
-    },
-    drafting: config.models.drafting,
-  };
+  const engines = engineOptions(config);
   try {
     return await start({
       config,

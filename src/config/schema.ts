@@ -85,6 +85,12 @@ export const SECTIONS = {
         60,
       ),
     ),
+    post_quantum: measured(
+      boolean(
+        'also takes requests sealed to an X-Wing key (ML-KEM-768 with X25519); needs a Node.js whose WebCrypto has ML-KEM (24.7), else the server does not start',
+        false,
+      ),
+    ),
     max_opening: operator(
       whole(
         1,

@@ -88,6 +88,8 @@ const batchShape = object({
   models: texts,
   /** SHA-256 of the claims and the report of its maker's connection, hex: what its receipts name. */
   evidence: optional(object({ claims: text({ max: 64 }), report: text({ max: 64 }) })),
+  /** `SealedConnection.digest` of the request that made it, hex, where that came sealed. */
+  sealedRequest: optional(text({ max: 64 })),
   /** Whether its maker asked for receipts, so that the lines of its output have them. */
   receipts: optional(flag()),
   errors: optional(list(errorShape, { max: 1000 })),

@@ -1,7 +1,7 @@
 // GET /v1/attestation of the server and of the workshop (docs/protocol.md §4): evidence for this TLS
 // connection and the caller's nonce, or for the key of sealed bodies (docs/sealed.md §1), which needs no TLS.
-// Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes is
-// refused; without one the server makes one: the answer then proves the channel, but not its freshness.
+// Open to everyone, since a client proves the server before it shows its key. A nonce that is not 8–64 bytes
+// is refused; without one the server makes one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';

@@ -74,7 +74,7 @@ export function notAForm(): ApiError {
 export function notSealed(): ApiError {
   return new ApiError(
     'unsupported_media_type',
-    'the content-type is not message/ohttp-chunked-req; this route takes sealed requests',
+    'the content-type is not message/ohttp-chunked-req, nor that of sealed-any; this route takes sealed requests',
   );
 }
 

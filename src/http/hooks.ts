@@ -156,7 +156,7 @@ function authenticate(context: HookContext, request: FastifyRequest, route: Rout
 
 /**
  * A sealed request: refused by its envelope, else named and entered in the set of those that run once, before
- * anything else of the server speaks: limits, a drain, models (docs/sealed.md §6).
+ * anything else of the server speaks: limits, a drain, models (docs/sealed.md §5).
  */
 function enterSealed(
   context: HookContext,

@@ -1,13 +1,13 @@
-// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, and
-// `assay-receipt-nonce`. Every answer that computes gets a receipt, asked or not; asking decides where it
-// travels.
+// How a client asks for receipts (docs/receipts.md §3): `assay-receipts: final` or `rolling`, with `tokens`
+// and `alone` as further words, and `assay-receipt-nonce`. Every answer that computes gets a receipt, asked
+// or not; asking decides where it travels.
 
 import type { FastifyRequest } from 'fastify';
 import type { ReceiptChannel } from '@assay/attestation/receipt';
 import type { AnswerReceipt, ReceiptAsk } from '../receipts/answer.ts';
 import { ApiError } from '../base/errors.ts';
 import { refuse } from '../base/shape.ts';
-import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
+import type { ConnectionPins } from './connection-pins.ts';
 import type { ReceiptService } from './deps.ts';
 import type { Route } from './route.ts';
 import { sealedConnectionOf } from './sealed-connections.ts';
@@ -30,15 +30,20 @@ export function openAnswerReceipt(
   return receipts.open({
     ask: receiptAsk(request.headers),
     caller: exchange.principal.owner,
-    channel: channelOf(sealedConnectionOf(socket)?.digest, connectionPins.evidenceOf(socket)),
+    channel: receiptChannelOf(socket, connectionPins),
     method: request.method,
     path: request.url,
   });
 }
 
 /** Key 7 of a receipt: the sealed request itself, or the evidence its connection was shown. */
-function channelOf(sealed: Uint8Array | undefined, shown: ShownEvidence | undefined): ReceiptChannel {
+export function receiptChannelOf(
+  socket: object,
+  connectionPins: Pick<ConnectionPins, 'evidenceOf'>,
+): ReceiptChannel {
+  const sealed = sealedConnectionOf(socket)?.digest;
   if (sealed !== undefined) return { kind: 'sealed', request: sealed };
+  const shown = connectionPins.evidenceOf(socket);
   return shown === undefined ? { kind: 'none' } : { kind: 'attested', ...shown };
 }
 
@@ -60,10 +65,16 @@ export function receiptAsk(headers: FastifyRequest['headers']): ReceiptAsk {
     .split(/[,\s]+/)
     .filter((word) => word !== '');
   const modes = words.filter((word) => word === 'final' || word === 'rolling');
+  const further = words.filter((word) => word === 'tokens' || word === 'alone');
   const [mode, ...more] = modes;
-  if (mode === undefined || more.length > 0 || modes.length < words.length)
-    throw refuse('invalid_value', 'assay-receipts', 'assay-receipts is neither final nor rolling');
-  return { mode, nonce: bytes };
+  const once = new Set(words).size === words.length;
+  if (mode === undefined || more.length > 0 || modes.length + further.length < words.length || !once)
+    throw refuse(
+      'invalid_value',
+      'assay-receipts',
+      'assay-receipts is final or rolling, and beside it tokens and alone, each once',
+    );
+  return { mode, nonce: bytes, tokens: further.includes('tokens'), alone: further.includes('alone') };
 }
 
 /** The headers of an answer that is not streamed. */

@@ -26,10 +26,14 @@ export class Recorder {
     const index = (event: { readonly index: number }): number => prompt * request.n + event.index;
     return (event) => {
       if (event.kind === 'start') {
-        receipt.begin(this.#work(request.prompt));
+        receipt.begin(this.#work(request.prompt, event.alone === true));
         receipt.sampled(samplingOf(request));
         receipt.prompt(prompt, digestOf(event.promptSha256), event.seed);
-      } else if (event.kind === 'delta') receipt.output.text(index(event), event.text);
+        return;
+      }
+      if (event.tokens !== undefined && receipt.ask.tokens === true)
+        receipt.output.tokens(index(event), event.tokens);
+      if (event.kind === 'delta') receipt.output.text(index(event), event.text);
       else
         receipt.output.finish(index(event), {
           reason: event.reason,
@@ -54,7 +58,7 @@ export class Recorder {
     this.#receipt.prompt(0, digestOf(inputs?.inputsSha256), undefined);
   }
 
-  #work(prompt: GenerateRequest['prompt'] | null): AnswerWork {
+  #work(prompt: GenerateRequest['prompt'] | null, alone = false): AnswerWork {
     const { numerics, contextLength, slots } = this.#info;
     const model = this.#model;
     const tools = prompt?.kind === 'chat' && (prompt.tools ?? []).length > 0;
@@ -70,12 +74,24 @@ export class Recorder {
       engine: {
         cpuVariant: numerics?.cpuVariant ?? 'unknown',
         threads: numerics?.threads ?? 0,
-        replayClass: numerics?.exact === true ? 1 : 0,
+        replayClass: replayClassOf(prompt, alone, numerics?.exact === true),
         context: contextLength,
         batch: slots,
       },
     };
   }
+}
+
+/** How exactly a replay agrees with an answer that ran so (docs/receipts.md §5). */
+function replayClassOf(
+  prompt: GenerateRequest['prompt'] | null,
+  alone: boolean,
+  exact: boolean,
+): AnswerWork['engine']['replayClass'] {
+  if (alone) return 2;
+  // The vectors of images come from a computation of their own, with flash attention.
+  const pictured = prompt?.kind === 'chat' && prompt.messages.some(({ images = [] }) => images.length > 0);
+  return exact && !pictured ? 1 : 0;
 }
 
 function samplingOf({

@@ -5,10 +5,10 @@
 
 import { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ReceiptChannel } from '@assay/attestation/receipt';
 import { ApiError } from '../base/errors.ts';
 import { isRecord } from '../base/shape.ts';
 import type { AnswerReceipt } from '../receipts/answer.ts';
-import type { ShownEvidence } from './connection-pins.ts';
 import { errorBody, toApiError } from './errors.ts';
 import { endOfExchange, type Exchange, openExchange } from './exchange.ts';
 import { type HookContext, recordEnd } from './hooks.ts';
@@ -17,7 +17,7 @@ import type { Replay, Replayed, Route } from './route.ts';
 import type { Shared } from './routing.ts';
 
 export function createReplay(context: HookContext, shared: Shared): Replay {
-  return async ({ route, body, raw, bodyBytes, heapBytes, principal, shown, evidence, signal }) => {
+  return async ({ route, body, raw, bodyBytes, heapBytes, principal, shown, channel, signal }) => {
     const exchange = openExchange({
       given: undefined,
       freshId: freshRequestId,
@@ -30,7 +30,7 @@ export function createReplay(context: HookContext, shared: Shared): Replay {
       bucket: `batch ${principal.bucket}`,
       cacheScope: `batch ${principal.cacheScope}`,
     };
-    exchange.receipt = openReplayed(context, route, { caller: principal.owner, evidence });
+    exchange.receipt = openReplayed(context, route, { caller: principal.owner, channel });
     exchange.receipt?.received(raw);
     const leave = (): void => exchange.abort(() => signal.reason as Error);
     if (signal.aborted) leave();
@@ -75,17 +75,17 @@ function about({ id, usage, receipt }: Exchange): Pick<Replayed, 'requestId' | '
   };
 }
 
-/** Of a line of a batch: on the connection that made the batch, without a nonce. */
+/** Of a line of a batch: by the channel of the request that made the batch, without a nonce. */
 function openReplayed(
   { deps: { receipts = null } }: HookContext,
   { computes, method, path }: Route,
-  { caller, evidence }: { readonly caller: string; readonly evidence: ShownEvidence | undefined },
+  { caller, channel }: { readonly caller: string; readonly channel: ReceiptChannel },
 ): AnswerReceipt | null {
   if (receipts === null || computes !== true) return null;
   return receipts.open({
     ask: { mode: null, nonce: undefined },
     caller,
-    channel: evidence === undefined ? { kind: 'none' } : { kind: 'attested', ...evidence },
+    channel,
     method,
     path,
   });

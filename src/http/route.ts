@@ -2,6 +2,7 @@
 // openapi.json is generated from it.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ReceiptChannel } from '@assay/attestation/receipt';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { ApiCode } from '../base/api-codes.ts';
 import type { JsonSchema, Shape } from '../base/shape.ts';
@@ -9,7 +10,7 @@ import type { ApiError } from '../base/errors.ts';
 import type { Access, Auth, Principal } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
-import type { ConnectionPins, ShownEvidence } from './connection-pins.ts';
+import type { ConnectionPins } from './connection-pins.ts';
 import type { KeptReceipt } from '../receipts/kept.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { SealedHost } from '../sealed/gateway.ts';
@@ -121,8 +122,8 @@ export interface ReplayRequest {
   readonly raw: Uint8Array;
   /** The models its sender was shown: SHA-256 by id. */
   readonly shown: ReadonlyMap<string, string>;
-  /** The evidence of its sender's connection. */
-  readonly evidence: ShownEvidence | undefined;
+  /** Key 7 of its receipt: that of the request that made the batch. */
+  readonly channel: ReceiptChannel;
   readonly signal: AbortSignal;
 }
 

@@ -5,7 +5,7 @@
 import { randomBytes, randomFillSync } from 'node:crypto';
 import type { RequestListener } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
-import { REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
+import { ANY_TYPE, REQUEST_TYPE } from '@assay/attestation/sealed-envelope';
 import { ConfigError } from '../base/errors.ts';
 import { isLoopback } from './address.ts';
 import { createAuth } from './admission/auth.ts';
@@ -272,7 +272,7 @@ function createApp(
       else done(null, payload);
     },
   );
-  app.addContentTypeParser(REQUEST_TYPE, (request, payload, done) => {
+  app.addContentTypeParser([REQUEST_TYPE, ANY_TYPE], (request, payload, done) => {
     if (request.routeOptions.config.assay?.sealed === true) done(null, payload);
     else done(unsupportedMediaType());
   });

@@ -1,15 +1,13 @@
 // The receipt of one answer in the making: opened with the request, begun when the engine begins to work,
-// sealed once, at the answer's end, whatever that is. It holds hashes, never a text. The salt comes in last,
-// so the hashes run while the answer does.
+// sealed once, at the answer's end, whatever that is. It holds hashes, and of a text no more than the last
+// few kilobytes, until they are hashed. The salt comes in last, so the hashes run while the answer does.
 
 import { createHash, randomBytes, type Hash } from 'node:crypto';
 import {
-  commitment,
   type CommittedField,
   digestOfParts,
   logitBiasBytes,
   type Receipt,
-  receiptDigest,
   type ReceiptChannel,
   type ReceiptEnd,
   type ReceiptEngine,
@@ -18,13 +16,19 @@ import {
   stopBytes,
 } from '@assay/attestation/receipt';
 import type { Chains } from './chains.ts';
+import { Commitments } from './commitments.ts';
 import type { KeptReceipt } from './kept.ts';
 import { AnswerOutput } from './output.ts';
+import { TextHash } from './text-hash.ts';
 
 /** How a client asked, by its headers. */
 export interface ReceiptAsk {
   readonly mode: 'final' | 'rolling' | null;
   readonly nonce: Uint8Array | undefined;
+  /** The ids of tokens before the events of a stream. */
+  readonly tokens?: boolean | undefined;
+  /** Computed alone, so that a replay must be equal. */
+  readonly alone?: boolean | undefined;
 }
 
 export interface AnswerRequest {
@@ -83,14 +87,15 @@ export interface ReceiptSigner {
 
 export class AnswerReceipt {
   readonly id = new Uint8Array(randomBytes(16));
-  readonly salt = new Uint8Array(randomBytes(32));
+  readonly salt: Uint8Array;
   readonly ask: ReceiptAsk;
   readonly output = new AnswerOutput();
   readonly #issuer: ReceiptSigner;
+  readonly #commitments: Commitments;
   readonly #request: AnswerRequest;
   readonly #receivedAt: number;
   readonly #body: Hash = createHash('sha256');
-  readonly #transcript: Hash = createHash('sha256');
+  readonly #transcript = new TextHash();
   #events = 0;
   #checkpoints = 0;
   #lastCheckpoint: Uint8Array | undefined;
@@ -100,11 +105,23 @@ export class AnswerReceipt {
   #seed = 0;
   #sealed: SealedReceipt | undefined;
 
-  constructor(issuer: ReceiptSigner, request: AnswerRequest) {
+  /** `salt`: of a receipt that this one is compared with; default: drawn. */
+  constructor(
+    issuer: ReceiptSigner,
+    request: AnswerRequest,
+    salt: Uint8Array = new Uint8Array(randomBytes(32)),
+  ) {
+    this.salt = salt;
+    this.#commitments = new Commitments(salt);
     this.#issuer = issuer;
     this.#request = request;
     this.ask = request.ask;
     this.#receivedAt = issuer.now();
+  }
+
+  /** Milliseconds since 1970, as the receipt says it. */
+  get receivedAt(): number {
+    return this.#receivedAt;
   }
 
   get hexId(): string {
@@ -161,7 +178,7 @@ export class AnswerReceipt {
       outcome: { ...this.#soFar(200), end: null },
     });
     this.#checkpoints += 1;
-    this.#lastCheckpoint = receiptDigest(bytes);
+    this.#lastCheckpoint = sha256(bytes);
     return bytes;
   }
 
@@ -195,7 +212,7 @@ export class AnswerReceipt {
         lastCheckpoint: this.#lastCheckpoint,
         auditHead: this.#issuer.auditHead(),
       });
-      sealed = { bytes, digest: receiptDigest(bytes) };
+      sealed = { bytes, digest: sha256(bytes) };
       return sealed.digest;
     });
     if (sealed === undefined) throw new TypeError('a receipt was to be sealed');
@@ -217,12 +234,12 @@ export class AnswerReceipt {
   }
 
   #soFar(status: number) {
-    const transcript = new Uint8Array(this.#transcript.copy().digest());
+    const transcript = this.#transcript.soFar();
     return {
       status,
       transcript: this.#commit('transcript', transcript),
       events: this.#events,
-      choices: this.output.choices(this.salt),
+      choices: this.output.choices(this.#commitments),
     };
   }
 
@@ -231,7 +248,7 @@ export class AnswerReceipt {
     const { seed, stop, logitBias, grammar, ...given } = this.#sampling;
     const numbers = { ...given, ...withoutMinusZero(given) };
     const committed = (field: CommittedField, bytes: string | Uint8Array): Uint8Array =>
-      this.#commit(field, new Uint8Array(createHash('sha256').update(bytes).digest()));
+      this.#commit(field, sha256(bytes));
     return {
       ...numbers,
       seed: seed ?? this.#seed,
@@ -243,8 +260,12 @@ export class AnswerReceipt {
   }
 
   #commit(field: CommittedField, digest: Uint8Array): Uint8Array {
-    return commitment(this.salt, field, digest);
+    return this.#commitments.of(field, digest);
   }
+}
+
+function sha256(bytes: string | Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest());
 }
 
 /** The numbers a caller gave: JSON knows -0, and a receipt does not. */

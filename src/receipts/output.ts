@@ -1,16 +1,18 @@
 // The output of an answer as its receipt commits to it: of each choice the text the engine gave, in order,
 // and the digest of its tokens. Above 16 choices there is one entry for all.
 
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import {
-  commitment,
   digestOfParts,
   MAX_RECEIPT_CHOICES,
   type ReceiptChoice,
+  tokenRunBytes,
 } from '@assay/attestation/receipt';
+import type { Commitments } from './commitments.ts';
+import { TextHash } from './text-hash.ts';
 
 interface Written {
-  text: Hash | null;
+  text: TextHash | null;
   textDigest: Uint8Array;
   finishReason: string | null;
   tokens: number;
@@ -23,11 +25,27 @@ const NO_TEXT = digest(new Uint8Array(0));
 
 export class AnswerOutput {
   readonly #choices: Written[] = [];
+  /** Ids of tokens that no comment has carried yet, by choice. */
+  #untold = new Map<number, number[]>();
 
   text(index: number, text: string): void {
     const choice = this.#at(index);
-    choice.text ??= createHash('sha256');
+    choice.text ??= new TextHash();
     choice.text.update(text);
+  }
+
+  tokens(index: number, ids: readonly number[]): void {
+    const untold = this.#untold.get(index);
+    if (untold === undefined) this.#untold.set(index, [...ids]);
+    else for (const id of ids) untold.push(id);
+  }
+
+  /** The tokens since the last call, in the form of `assay-tokens`; undefined: none. */
+  takeTokens(): Uint8Array | undefined {
+    if (this.#untold.size === 0) return undefined;
+    const told = tokenRunBytes([...this.#untold]);
+    this.#untold = new Map();
+    return told;
   }
 
   /** `tokensDigest`: absent of an engine that gives none. */
@@ -40,7 +58,7 @@ export class AnswerOutput {
     },
   ): void {
     const choice = this.#at(index);
-    choice.textDigest = choice.text === null ? NO_TEXT : new Uint8Array(choice.text.digest());
+    choice.textDigest = choice.text === null ? NO_TEXT : choice.text.digest();
     choice.text = null;
     choice.finishReason = finish.reason;
     choice.tokens = finish.tokens;
@@ -48,14 +66,14 @@ export class AnswerOutput {
   }
 
   /** As far as it was written. */
-  choices(salt: Uint8Array): readonly ReceiptChoice[] {
+  choices(commitments: Commitments): readonly ReceiptChoice[] {
     if (this.#choices.length <= MAX_RECEIPT_CHOICES)
       return this.#choices.map((choice, index) => ({
         index,
         finishReason: choice.finishReason,
         tokens: choice.tokens,
-        outputTokens: commitment(salt, 'outputTokens', choice.tokensDigest, index),
-        outputText: commitment(salt, 'outputText', textOf(choice), index),
+        outputTokens: commitments.of('outputTokens', choice.tokensDigest, index),
+        outputText: commitments.of('outputText', textOf(choice), index),
       }));
     const all = (of: (choice: Written) => Uint8Array): Uint8Array => digestOfParts(this.#choices.map(of));
     return [
@@ -63,12 +81,11 @@ export class AnswerOutput {
         index: 0,
         finishReason: null,
         tokens: this.#choices.reduce((sum, { tokens }) => sum + tokens, 0),
-        outputTokens: commitment(
-          salt,
+        outputTokens: commitments.of(
           'outputTokens',
           all(({ tokensDigest }) => tokensDigest),
         ),
-        outputText: commitment(salt, 'outputText', all(textOf)),
+        outputText: commitments.of('outputText', all(textOf)),
       },
     ];
   }
@@ -88,7 +105,7 @@ export class AnswerOutput {
 }
 
 function textOf({ text, textDigest }: Written): Uint8Array {
-  return text === null ? textDigest : new Uint8Array(text.copy().digest());
+  return text === null ? textDigest : text.soFar();
 }
 
 function digest(bytes: Uint8Array): Uint8Array {

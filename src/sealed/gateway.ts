@@ -5,6 +5,7 @@
 
 import type { Duplex } from 'node:stream';
 import { AttestationError } from '@assay/attestation';
+import { encodeKeyList } from '@assay/attestation/receipt';
 import {
   AAD,
   ByteReader,
@@ -12,13 +13,14 @@ import {
   ContentReader,
   decodeRequestHead,
   nextChunk,
+  openAny,
   openRequest,
   type OpenedRequest,
   type RequestHead,
 } from '@assay/attestation/sealed-envelope';
 import { ApiError } from '../base/errors.ts';
 import { SealedAnswer } from './answer.ts';
-import { type Entries, replayed } from './entries.ts';
+import { type Entries, replayed, type TimedEntry } from './entries.ts';
 import { InnerSocket } from './inner-socket.ts';
 import type { SealedKeys } from './keys.ts';
 import type { SealedTime } from './time.ts';
@@ -63,9 +65,11 @@ export interface OuterAnswer {
 
 export interface Sealed {
   readonly keys: SealedKeys;
+  /** The X-Wing key, signed with claim 7 by the receipt key; undefined: it is off. */
+  keyList(): Uint8Array | undefined;
   readonly time: SealedTime;
-  /** Rejects for whatever does not open: all such requests have one answer. */
-  open(body: Bytes): Promise<OpenedSealed>;
+  /** Rejects for whatever does not open: all such requests have one answer. `any`: for several replicas. */
+  open(body: Bytes, form?: 'one' | 'any'): Promise<OpenedSealed>;
   close(): void;
 }
 
@@ -78,20 +82,28 @@ export function createSealed({
   keys,
   time,
   entries,
+  sign,
 }: {
   readonly keys: SealedKeys;
   readonly time: SealedTime;
   readonly entries: Entries;
+  /** The 64 bytes of an Ed25519 signature by the receipt key. */
+  readonly sign: (bytes: Uint8Array) => Uint8Array;
 }): Sealed {
   return {
     keys,
     time,
-    async open(body) {
+    keyList() {
+      const xWing = keys.currentXWing();
+      return xWing === undefined ? undefined : encodeKeyList(keys.current(), xWing, sign);
+    },
+    async open(body, form = 'one') {
       const reader = new ByteReader(body);
-      const opened = await openRequest(reader, (keyId) => keys.of(keyId));
+      const any = form === 'any' ? await openAny(reader, (hint, kem) => keys.ofHint(hint, kem)) : undefined;
+      const opened = any ?? (await openRequest(reader, (keyId) => keys.of(keyId)));
       return {
         async serve(outer, host) {
-          const judged = judge(opened, time, entries);
+          const judged = judge(opened, any?.sealedAt, time, entries);
           const content = judged.refusal === null ? contentOf(reader, opened, judged) : undefined;
           await new Serving({ opened, judged, content, entries, outer, host }).run();
         },
@@ -104,8 +116,8 @@ export function createSealed({
 interface Judged {
   readonly head: RequestHead;
   readonly indeterminate: boolean;
-  readonly entries: readonly string[];
-  readonly at: number;
+  /** Its own first. */
+  readonly entries: readonly TimedEntry[];
   readonly model: string | undefined;
   readonly refusal: SealedConnection['refusal'];
 }
@@ -115,10 +127,18 @@ const NO_HEAD: RequestHead = { method: 'GET', path: '/', fields: [] };
 /** Fields of the envelope; the route does not see them. */
 const OWN_FIELDS: ReadonlySet<string> = new Set(['assay-sealed-at', 'assay-sealed-before', 'assay-model']);
 
-/** Repetition first: its answer must not depend on anything else (docs/sealed.md §6). */
-function judge(opened: OpenedRequest, time: SealedTime, known: Entries): Judged {
+/** An entry, and the second it was sealed at; for several replicas the earliest and the latest. */
+const BEFORE = /^(?<entry>[0-9a-f]{32});at=(?<first>\d{1,12})(?:-(?<last>\d{1,12}))?$/;
+
+/** Repetition first: its answer must not depend on anything else (docs/sealed.md §5). */
+function judge(
+  opened: OpenedRequest,
+  wrappedAt: number | undefined,
+  time: SealedTime,
+  known: Entries,
+): Judged {
   const own = Buffer.from(opened.digest.subarray(0, 16)).toString('hex');
-  const nothing = { head: NO_HEAD, indeterminate: false, entries: [own], at: 0, model: undefined };
+  const nothing = { head: NO_HEAD, indeterminate: false, entries: [], model: undefined };
   const refused = (error: ApiError, headers = {}): Judged => ({ ...nothing, refusal: { error, headers } });
   if (known.has(own)) return refused(replayed());
   let read: ReturnType<typeof decodeRequestHead>;
@@ -130,17 +150,27 @@ function judge(opened: OpenedRequest, time: SealedTime, known: Entries): Judged 
   }
   const field = (name: string): string | undefined =>
     read.head.fields.find(([candidate]) => candidate === name)?.[1];
-  const at = field('assay-sealed-at');
+  // Of a request for several replicas each has its own, wrapped.
+  const inside = field('assay-sealed-at');
+  const at = wrappedAt === undefined ? inside : String(wrappedAt);
   const before = field('assay-sealed-before');
+  const { entry, first, last = first } = BEFORE.exec(before ?? '')?.groups ?? {};
   const model = field('assay-model');
   const wrong = [
     /^\d{1,12}$/.test(at ?? '') ? '' : 'assay-sealed-at is no time in seconds',
-    before === undefined || /^[0-9a-f]{32}$/.test(before) ? '' : 'assay-sealed-before is no entry',
+    wrappedAt === undefined || inside === undefined ? '' : 'assay-sealed-at is there, and one in the wrap',
+    before === undefined || entry !== undefined ? '' : 'assay-sealed-before is no entry with its time',
     model === undefined || /^[0-9a-f]{64}$/.test(model) ? '' : 'assay-model is no SHA-256',
     /^\d{1,15}$/.test(field('content-length') ?? '0') ? '' : 'content-length is no length',
   ].find((text) => text !== '');
   if (wrong !== undefined) return refused(new ApiError('sealed_malformed', wrong));
-  if (before !== undefined && known.has(before)) return refused(replayed());
+  // Bytes that may have run unknown to this set, or may still be taken, must not be followed by others.
+  if (
+    entry !== undefined &&
+    (known.has(entry) || known.hasForgotten(Number(first)) || known.isAhead(Number(last)))
+  )
+    return refused(replayed());
+  if (!known.takes(Number(at)) && known.hasForgotten(Number(at))) return refused(replayed());
   if (!known.takes(Number(at)))
     return refused(
       new ApiError('sealed_clock', 'the request was sealed at another time than now', { shouldRetry: false }),
@@ -150,8 +180,7 @@ function judge(opened: OpenedRequest, time: SealedTime, known: Entries): Judged 
   return {
     head: { method, path, fields: fields.filter(([name]) => !OWN_FIELDS.has(name)) },
     indeterminate: read.indeterminate,
-    entries: before === undefined ? [own] : [own, before],
-    at: Number(at),
+    entries: [{ entry: own, at: Number(at) }, ...(entry === undefined ? [] : [{ entry, at: Number(last) }])],
     model,
     refusal: null,
   };
@@ -270,7 +299,7 @@ class Serving {
       model: judged.model,
       refusal: judged.refusal,
       enter: (caller) => {
-        entries.enter(judged.entries, judged.at, caller);
+        entries.enter(judged.entries, caller);
         this.#entered = true;
       },
       begun: () => (this.#routed = true),
@@ -287,7 +316,7 @@ class Serving {
   #cut(answer: SealedAnswer): void {
     const { entries, judged, outer } = this.#options;
     if (this.#entered && !this.#routed && !answer.begun)
-      for (const entry of judged.entries) entries.free(entry);
+      for (const { entry } of judged.entries) entries.free(entry);
     outer.destroy();
     this.#over();
   }

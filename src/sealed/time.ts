@@ -1,4 +1,4 @@
-// Sealed time (docs/sealed.md §6): the wall clock when the process started plus what has passed since by a
+// Sealed time (docs/sealed.md §5): the wall clock when the process started plus what has passed since by a
 // clock that only runs on. A host that moves the guest's wall clock neither opens the window of replays again
 // nor locks a client out.
 

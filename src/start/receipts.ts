@@ -11,7 +11,7 @@ import { nativeLibrary } from '../base/native-library.ts';
 import type { Config } from '../config/read.ts';
 import { llamaFolder, LlamaLibraryError } from '../engine/seam/library-folder.ts';
 import { engineDigest } from '../receipts/engine-digest.ts';
-import { ReceiptIssuer } from '../receipts/issuer.ts';
+import { type IssuerOptions, ReceiptIssuer } from '../receipts/issuer.ts';
 
 interface ReceiptParts {
   readonly audit: Audit | null;
@@ -26,14 +26,19 @@ export async function createReceipts(
   { audit, clock, version }: ReceiptParts,
 ): Promise<ReceiptIssuer | null> {
   if (config.receipts.mode === 'off') return null;
-  const release = `assay ${version}`;
-  const digest = await engineDigest({ release, code: [codeFolder()], libraries: libraryFolders(config) });
   return new ReceiptIssuer({
     privateKey: identity.receipt.privateKey,
-    build: { release, digest },
+    build: await buildOf(config, version),
     now: clock.now,
     auditHead: audit === null ? undefined : () => new Uint8Array(Buffer.from(audit.hash, 'hex')),
   });
+}
+
+/** The release and the digest of what computes here. */
+export async function buildOf(config: Config, version: string): Promise<IssuerOptions['build']> {
+  const release = `assay ${version}`;
+  const digest = await engineDigest({ release, code: [codeFolder()], libraries: libraryFolders(config) });
+  return { release, digest };
 }
 
 /** All of `src/`, from this room; a bundle's chunks are as deep. */

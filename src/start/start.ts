@@ -88,7 +88,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
     signal,
   }));
   signal.throwIfAborted();
-  const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, clock, log));
+  const sealed = (parts.sealed = tee === null ? null : await openSealedBodies(config, identity, clock, log));
   const attester = (parts.attester = createAttester({
     tee,
     identity,

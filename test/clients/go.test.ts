@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { goTool } from '../fixtures/clients/go.ts';
+import { goTool } from '../../scripts/go-toolchain.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const go = goTool();

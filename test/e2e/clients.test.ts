@@ -11,7 +11,7 @@ import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { clientsPython } from '../../scripts/python-clients.ts';
 import { type EndingProxy, startEndingProxy } from '../fixtures/attestation/ending-proxy.ts';
-import { goTool } from '../fixtures/clients/go.ts';
+import { goTool } from '../../scripts/go-toolchain.ts';
 import { pythonSamples } from '../fixtures/e2e/samples.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { seedFiles } from '../fixtures/shared.ts';

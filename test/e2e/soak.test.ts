@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { runAgentLoop } from '../fixtures/e2e/agent-loop.ts';
 import { runSoak } from '../fixtures/e2e/soak.ts';
+import { runReplays } from '../fixtures/e2e/soak-replay.ts';
 import { accounts, growth, type Sample } from '../fixtures/e2e/soak-accounts.ts';
 
 describe('accounting', () => {
@@ -56,4 +57,10 @@ test('turns of an agent over every dialect: each as recorded, no leak', { timeou
   const { problems, turns, calls, compactions, samples } = await runAgentLoop(80);
   expect(problems).toEqual([]);
   expect([turns >= 80, calls > 20, compactions > 5, samples.length > 10]).toEqual([true, true, true, true]);
+});
+
+test('receipts of answers that ran alone replay equal', { timeout: 120_000 }, async () => {
+  const { equal, problems } = await runReplays(12, { withPublished: false });
+  expect(problems).toEqual([]);
+  expect(equal).toBe(12);
 });

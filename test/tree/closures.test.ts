@@ -18,8 +18,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 78,
-    lines: 11_000,
+    files: 85,
+    lines: 11_900,
     without:
       /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -33,7 +33,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'audio child': {
     entry: PROCESSES.audioChild,
     files: 30,
-    lines: 3_660,
+    lines: 3_700,
     without:
       /^(?!src\/engine\/(child\/(audio\/|llama\/(cores|declarations|grammar|library)|confine|harden|prompt|replies)|seam\/)|src\/base\/(api-codes|errors|image-formats|json-scan|native-library)\.ts$)/,
   },
@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 474,
-    lines: 65_300,
+    files: 500,
+    lines: 69_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 291,
-    lines: 41_400,
+    files: 299,
+    lines: 42_200,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,26 +80,26 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 114,
-    lines: 18_500,
+    files: 142,
+    lines: 22_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 86,
-    lines: 14_350,
+    files: 112,
+    lines: 17_800,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 102,
-    lines: 16_500,
+    files: 118,
+    lines: 20_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 67,
-    lines: 11_450,
+    files: 69,
+    lines: 11_850,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

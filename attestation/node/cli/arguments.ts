@@ -3,9 +3,10 @@
 
 import type { ParseArgsConfig } from 'node:util';
 import { canonicalOrigin } from '../proxy/guard.ts';
+import type { ProxyReceiptOptions } from '../proxy/receipts.ts';
 import { helpFor } from './help.ts';
 import { type Accept, acceptOf, type Target, targetOf } from './accept.ts';
-import { boundedCount, parse, wrong } from './options.ts';
+import { boundedCount, keptReceipts, parse, wrong } from './options.ts';
 
 const ACCEPT = {
   policy: { type: 'string' },
@@ -40,6 +41,8 @@ const PROXY = {
   'no-log': { type: 'boolean' },
   receipts: { type: 'string' },
   'with-content': { type: 'boolean' },
+  'with-tokens': { type: 'boolean' },
+  alone: { type: 'boolean' },
 } as const;
 
 const { timeout: _timeout, cache: _cache, bundle: _bundle, ...JUDGED } = ACCEPT;
@@ -80,9 +83,8 @@ export interface ProxyCommand extends Target {
   readonly allowOrigins: readonly string[];
   /** Undefined: when stderr is a terminal. */
   readonly log: boolean | undefined;
-  /** Receipts are asked for, checked and kept here, their texts where `withContent`. */
-  readonly receiptsFolder: string | undefined;
-  readonly withContent: boolean;
+  /** Receipts are asked for, checked and kept there. */
+  readonly receipts: ProxyReceiptOptions | undefined;
 }
 
 export type Command =
@@ -204,8 +206,7 @@ function proxyCommand(argv: readonly string[]): ProxyCommand {
     sameMachine: values['same-machine'] ?? false,
     allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
     log: logging(values.log, values['no-log']),
-    receiptsFolder: values.receipts,
-    withContent: contentKept(values.receipts, values['with-content']),
+    receipts: keptReceipts(values),
   };
 }
 
@@ -274,11 +275,6 @@ function jobCommand(argv: readonly string[]): Command {
   const bad = keys.find((key) => !/^[0-9a-fA-F]{64}$/.test(key));
   if (bad !== undefined) throw wrong(`--key ${bad} is not 64 hex digits`);
   return { kind: 'job', record, evidenceFile, keys, accept, json };
-}
-
-function contentKept(folder: string | undefined, content: boolean | undefined): boolean {
-  if (content === true && folder === undefined) throw wrong('--with-content goes with --receipts DIR');
-  return content ?? false;
 }
 
 function receiptCommand(argv: readonly string[]): Command {

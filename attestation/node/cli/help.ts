@@ -74,6 +74,8 @@ const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then 
                            Default: when stderr is a terminal
   --receipts DIR           ask for receipts, let no answer end that they do not cover, keep each as an archive in DIR
   --with-content           keep the texts of requests and answers in these archives as well
+  --with-tokens            keep the ids of output tokens of streams as well: they are content, too
+  --alone                  ask that answers run alone, so that "assay replay" must find them equal; slower
   --timeout SECONDS        for a connection and for its evidence, each; default 30
 
 ${ACCEPT}
@@ -123,6 +125,7 @@ No network, no clock, no files.
 
 SEV-SNP       tee "snp" · report · vek · chain [ASK or ASVK, ARK] · now, and: crl · roots · policy
 TDX           tee "tdx" · quote · collateral · now, and: event_log · roots · policy
+Clouds        tee "azure-sev-snp" and others: the same with platform, or document; see docs/formats.md
 collateral    tcb_info · tcb_info_issuer_chain · qe_identity · qe_identity_issuer_chain · pck_crl · root_ca_crl, and:
               pck_chain (when the quote names its PCK without carrying it) · pck_crl_issuer_chain
 an archive    what assay-verify https://HOST --save FILE wrote, and: now · policy (else its own time and policy)

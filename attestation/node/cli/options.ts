@@ -2,6 +2,7 @@
 
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { malformed } from '../../transcript/errors.ts';
+import type { ProxyReceiptOptions } from '../proxy/receipts.ts';
 
 /** The value of --allow-simulated where none is given. */
 export const ANY = 'any';
@@ -55,4 +56,19 @@ export function boundedCount(text: string, name: string, maximum: number): numbe
 
 export function wrong(message: string): Error {
   return malformed('wrong_usage', message, { hint: 'see assay-verify --help' });
+}
+
+/** The parts of answers that a proxy keeps; undefined: none. */
+export function keptReceipts(values: {
+  readonly receipts?: string | undefined;
+  readonly 'with-content'?: boolean | undefined;
+  readonly 'with-tokens'?: boolean | undefined;
+  readonly alone?: boolean | undefined;
+}): ProxyReceiptOptions | undefined {
+  const { receipts: folder, 'with-content': withContent = false } = values;
+  const { 'with-tokens': withTokens = false, alone = false } = values;
+  if (folder !== undefined) return { folder, withContent, withTokens, alone };
+  if (withContent || withTokens || alone)
+    throw wrong('--with-content, --with-tokens and --alone go with --receipts DIR');
+  return undefined;
 }

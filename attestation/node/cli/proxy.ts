@@ -37,10 +37,7 @@ export async function commandProxy(
       port: command.port,
       allowNonLoopback: command.allowNonLoopback,
       allowOrigins: command.allowOrigins,
-      receipts:
-        command.receiptsFolder === undefined
-          ? undefined
-          : { folder: command.receiptsFolder, withContent: command.withContent },
+      receipts: command.receipts,
       connections: command.connections,
       sameMachine: command.sameMachine,
       channel: command.channel,

@@ -12,6 +12,8 @@ export interface Answer extends Refusal {
   readonly retry: boolean;
 }
 
+const OF_SIZE: ReadonlySet<string> = new Set(['input_too_large', 'held_too_much']);
+
 export function refusalAnswer(refusal: Refusal): Answer {
   const type = refusal.status < 500 ? 'invalid_request_error' : 'server_error';
   return { ...refusal, type, retry: true };
@@ -21,7 +23,9 @@ export function refusalAnswer(refusal: Refusal): Answer {
 export function failureAnswer(error: unknown): Answer {
   if (error instanceof AttestationError) {
     const retry = error.code === 'connection_failed';
-    const message = retry ? error.message : `attestation refused: ${error.message}`;
+    // A receipt that could not be kept, or an answer too large to hold, is no verdict on the server.
+    const refusal = !retry && error.code !== 'receipt_unkept' && !OF_SIZE.has(error.code);
+    const message = refusal ? `attestation refused: ${error.message}` : error.message;
     return { status: 502, code: error.code, message, type: 'attestation_error', retry };
   }
   const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined;

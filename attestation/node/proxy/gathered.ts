@@ -1,21 +1,16 @@
 // The body of a request that the proxy has to hold whole: to seal it, or to commit to it before it is sent.
 
 import type { Readable } from 'node:stream';
-import { malformed } from '../../transcript/errors.ts';
+import type { HeldShare } from '../../client/held-bytes.ts';
 
-const MAX_BYTES = 64 * 1024 * 1024;
-
-/** Throws `input_too_large` over 64 MiB. */
-export async function gatheredBody(body: Readable): Promise<Buffer<ArrayBuffer>> {
+/** Throws `input_too_large` and `held_too_much`; the caller releases the share. */
+export async function gatheredBody(body: Readable, share: HeldShare): Promise<Buffer<ArrayBuffer>> {
   const pieces: Buffer[] = [];
   let length = 0;
-  for await (const piece of body as AsyncIterable<Buffer>) {
+  // A body that is refused is still on its way: a destroyed one would take the answer with it.
+  for await (const piece of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     length += piece.length;
-    if (length > MAX_BYTES)
-      throw malformed(
-        'input_too_large',
-        `the request body is over ${MAX_BYTES} bytes, the most that is held`,
-      );
+    share.hold(length);
     pieces.push(piece);
   }
   return Buffer.concat(pieces);

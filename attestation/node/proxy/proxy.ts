@@ -8,21 +8,18 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import type { Verified } from '../../appraise/appraise.ts';
-import { malformed, refused } from '../../transcript/errors.ts';
+import { HeldBytes, type HeldShare } from '../../client/held-bytes.ts';
+import { AttestationError, malformed, refused } from '../../transcript/errors.ts';
 import { parsePolicy } from '../../appraise/policy.ts';
-import {
-  AttestedPool,
-  type AttestedFetchOptions,
-  type EvidenceSeen,
-  poolOptions,
-  SeenPool,
-} from '../pool.ts';
+import type { AttestedFetchOptions } from '../pool.ts';
+import { attestedUpstream } from './attested-upstream.ts';
 import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
 import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
 import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
 import { isSandboxField, ProxyConsole, type ProxyConsoleOptions } from './console.ts';
 import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
 import { endToEnd, withoutFields } from './headers.ts';
+import { gatheredBody } from './gathered.ts';
 import { type ProxyReceiptOptions, ProxyReceipts, type ReceiptedRequest } from './receipts.ts';
 import { sealedUpstream, type Upstream } from './upstream.ts';
 
@@ -102,6 +99,7 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
     throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
   const pool = sealed ? sealedUpstreamOf(options, upstream) : attestedUpstream(options, upstream);
+  const held = new HeldBytes();
   const receipts =
     options.receipts === undefined
       ? undefined
@@ -109,12 +107,13 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
           ...options.receipts,
           policy: parsePolicy(options.policy),
           origin: upstream.origin,
+          held,
         });
   const first = await pool.attest();
   const clients = new Clients();
   const log = options.onRequest ?? (() => undefined);
   const page = options.console === undefined ? undefined : new ProxyConsole(options.console, upstream.origin);
-  const route: Route = { pool, door, clients, receipts, page, log };
+  const route: Route = { pool, door, clients, receipts, held, page, log };
   const server = createProxyServer(route);
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
@@ -139,39 +138,17 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 }
 
 function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
-  const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
+  const { policy, memory, endorsements, vtpm, now, connectTimeoutMs = 10_000 } = options;
   const { attestTimeoutMs: evidenceTimeout } = options;
   return sealedUpstream(origin, {
     policy,
     memory,
     endorsements,
+    vtpm,
     now,
     connectTimeoutMs,
     evidenceTimeout,
   });
-}
-
-function attestedUpstream(options: ProxyOptions, { origin, host }: URL): Upstream {
-  const pool = new AttestedPool(origin, poolOptions(options, parsePolicy(options.policy), origin));
-  return {
-    get result() {
-      return pool.result;
-    },
-    attest: () => pool.attest(),
-    async send({ headers, ...request }) {
-      const fields = ['host', host, ...headers];
-      let evidence: Parameters<EvidenceSeen>[0] = () => undefined;
-      const seen = new SeenPool(pool, (shown) => (evidence = shown));
-      const answer = await seen.request({ origin, ...request, headers: fields, responseHeaders: 'raw' });
-      return {
-        evidence: () => evidence(),
-        statusCode: answer.statusCode,
-        headers: answer.headers as unknown as (string | Buffer)[],
-        body: answer.body,
-      };
-    },
-    destroy: () => pool.destroy(),
-  };
 }
 
 interface Route {
@@ -180,6 +157,8 @@ interface Route {
   readonly clients: Clients;
   readonly receipts: ProxyReceipts | undefined;
   readonly page: ProxyConsole | undefined;
+  /** Bytes held of requests and answers of all clients. */
+  readonly held: HeldBytes;
   readonly log: (entry: ProxyLogEntry) => void;
 }
 
@@ -332,7 +311,7 @@ class Exchange {
     this.#response.end();
   }
 
-  async pass({ pool, receipts, page }: Route): Promise<void> {
+  async pass({ pool, receipts, held, page }: Route): Promise<void> {
     const request = this.#request;
     const response = this.#response;
     const gone = new AbortController();
@@ -342,15 +321,20 @@ class Exchange {
     });
     const hasBody =
       request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+    const share = held.share();
     try {
-      const receipted = await receipts?.open(request);
+      const asks = receipts?.asks(request) === true;
+      const whole = hasBody && (asks || pool.whole);
+      const content = whole ? await this.#gathered(share) : null;
+      if (content === undefined) return;
+      const receipted = asks ? receipts?.open(request, content ?? Buffer.alloc(0)) : undefined;
       const fieldsSent = withoutFields(endToEnd(request.rawHeaders), (name) => isReplaced(name, receipted));
       const answer = await pool.send({
         path: request.url ?? '/',
         // Node has parsed it; undici refuses what is not a token.
         method: request.method ?? 'GET',
         headers: [...fieldsSent, ...Object.entries(receipted?.headers ?? {}).flat()],
-        body: receipted?.body ?? (hasBody ? request : null),
+        body: content ?? (hasBody ? request : null),
         signal: gone.signal,
       });
       const fields = endToEnd(answer.headers);
@@ -373,6 +357,21 @@ class Exchange {
       await pipeline(pieces, response);
     } catch (error) {
       this.#fail(error, gone.signal.aborted);
+    } finally {
+      share.release();
+    }
+  }
+
+  /** Undefined: it is too much to hold, and that is answered. No byte of it was sent. */
+  async #gathered(share: HeldShare): Promise<Buffer<ArrayBuffer> | undefined> {
+    try {
+      return await gatheredBody(this.#request, share);
+    } catch (error) {
+      if (!(error instanceof AttestationError)) throw error;
+      const { code, message } = error;
+      const status = code === 'input_too_large' ? 413 : 503;
+      this.answer({ ...refusalAnswer({ status, code, message }), retry: status === 503 });
+      return undefined;
     }
   }
 

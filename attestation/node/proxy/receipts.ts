@@ -12,16 +12,20 @@ import { AttestationError, refused } from '../../transcript/errors.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
 import { type ArrivedAnswer, brokenOff, CheckedAnswer } from '../../client/checked-answer.ts';
 import type { SealedEvidence } from '../../client/evidence.ts';
+import type { HeldBytes } from '../../client/held-bytes.ts';
 import type { ReceiptRecord, ReceiptSettings } from '../../client/receipt-options.ts';
 import type { ReceiptEvidence } from '../receipts/options.ts';
 import { channelOf } from '../receipts/receipted-fetch.ts';
-import { gatheredBody } from './gathered.ts';
 
 /** Where the proxy keeps receipts. */
 export interface ProxyReceiptOptions {
   readonly folder: string;
   /** Keep the texts of requests and answers as well. */
   readonly withContent: boolean;
+  /** Ask streams for the ids of their tokens, and keep these, which are content too. */
+  readonly withTokens?: boolean | undefined;
+  /** Ask that answers run alone, so that a replay must be equal. */
+  readonly alone?: boolean | undefined;
 }
 
 /** Of the connection an answer came on, or of the key its request was sealed to. */
@@ -29,42 +33,53 @@ type ShownEvidence = ReceiptEvidence | SealedEvidence;
 
 export interface ReceiptedRequest {
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: Uint8Array<ArrayBuffer>;
   /** The bytes that may be handed on; undefined: the answer passes as it is. */
   check(arrived: ArrivedAnswer, evidence: ShownEvidence | undefined): AsyncIterable<Uint8Array> | undefined;
 }
 
+export interface ProxyReceiptsOptions extends ProxyReceiptOptions {
+  readonly policy: Policy;
+  readonly origin: string;
+  readonly held: HeldBytes;
+}
+
 export class ProxyReceipts {
-  readonly #options: ProxyReceiptOptions & { readonly policy: Policy; readonly origin: string };
+  readonly #options: ProxyReceiptsOptions;
   readonly #sequence = new ReceiptSequence();
 
-  constructor(options: ProxyReceiptOptions & { readonly policy: Policy; readonly origin: string }) {
+  constructor(options: ProxyReceiptsOptions) {
     this.#options = options;
   }
 
-  /** Undefined: no receipt is asked for, or the client asks itself. */
-  async open(request: IncomingMessage): Promise<ReceiptedRequest | undefined> {
-    const { method = 'GET', url: path = '/' } = request;
-    if (!asksForReceipt({ method, path }) || request.headers['assay-receipts'] !== undefined)
-      return undefined;
-    const body = await gatheredBody(request);
+  /** Whether a receipt is asked for: no, where the client asks itself. */
+  asks({ method = 'GET', url: path = '/', headers }: IncomingMessage): boolean {
+    return asksForReceipt({ method, path }) && headers['assay-receipts'] === undefined;
+  }
+
+  /** `body`: the whole one of a request that it asks for. */
+  open(
+    { method = 'GET', url: path = '/' }: IncomingMessage,
+    body: Uint8Array<ArrayBuffer>,
+  ): ReceiptedRequest {
     const options: ReceiptSettings<ShownEvidence> = {
       keepContent: this.#options.withContent,
+      tokens: this.#options.withTokens,
+      alone: this.#options.alone,
       sink: (answer) => this.#keep(answer),
     };
-    const { nonce, headers } = question();
-    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
+    const { nonce, alone, headers } = question(options, { path, body });
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce, alone };
     return {
       headers,
-      body,
       check: (arrived, evidence) => {
         if (isRefusedBefore(arrived.status, arrived.header)) return undefined;
         if (evidence === undefined)
           throw refused('receipt_evidence', 'the connection of the answer has no evidence');
         const kept = { evidence, url: `${this.#options.origin}${path}`, requestBody: body };
         const expected = expectedBy(evidence.result, channelOf(evidence), sent);
-        const context = { expected, options, sequence: this.#sequence, kept };
-        return new CheckedAnswer(context, { ...arrived, body: whole(arrived.body) }).bytes();
+        const { held } = this.#options;
+        const context = { expected, options, sequence: this.#sequence, held, kept };
+        return new CheckedAnswer(context, { ...arrived, body: unbroken(arrived.body) }).bytes();
       },
     };
   }
@@ -77,6 +92,7 @@ export class ProxyReceipts {
     salt,
     requestBody,
     responseBody,
+    tokens,
   }: ReceiptRecord<ShownEvidence>): Promise<void> {
     const { folder, withContent, policy, origin } = this.#options;
     const { result, evidence: received } = evidence;
@@ -91,7 +107,7 @@ export class ProxyReceipts {
       code: undefined,
     };
     const texts = withContent ? { request: requestBody, response: responseBody } : {};
-    const archive = archiveToJson([witnessed], [{ receipt, salt, ...texts }]);
+    const archive = archiveToJson([witnessed], [{ receipt, salt, ...texts, tokens }]);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const path = join(folder, `${toHex(content.id)}.json`);
     await writeFile(path, `${JSON.stringify(archive)}\n`, { mode: 0o600, flush: true });
@@ -99,7 +115,7 @@ export class ProxyReceipts {
 }
 
 /** A connection that breaks is a refusal: clients send again after other errors, and this request ran. */
-async function* whole(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+async function* unbroken(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   try {
     yield* body;
   } catch (error) {

@@ -1,5 +1,5 @@
 // The upstream of the local proxy: a pool of attested connections, or for `channel: sealed` requests that are
-// sealed one by one. A sealed body is gathered first, since it is sealed whole.
+// sealed one by one, of whole bodies.
 
 import { Readable } from 'node:stream';
 import type { Verified } from '../../appraise/appraise.ts';
@@ -8,7 +8,6 @@ import { sealedFetch, type SealedFetchOptions } from '../../client/sealed-fetch.
 import type { ReceiptEvidence } from '../receipts/options.ts';
 import { refused } from '../../transcript/errors.ts';
 import { sealedTransport } from '../sealed-transport.ts';
-import { gatheredBody } from './gathered.ts';
 
 /** A request on its way up: raw fields, a body that is read once. */
 export interface UpstreamRequest {
@@ -30,6 +29,8 @@ export interface UpstreamAnswer {
 }
 
 export interface Upstream {
+  /** Takes no body that is a stream. */
+  readonly whole: boolean;
   readonly result: Verified | undefined;
   attest(): Promise<Verified>;
   send(request: UpstreamRequest): Promise<UpstreamAnswer>;
@@ -38,20 +39,24 @@ export interface Upstream {
 
 export function sealedUpstream(
   origin: string,
-  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now' | 'evidenceTimeout'> & {
+  options: Pick<
+    SealedFetchOptions,
+    'policy' | 'memory' | 'endorsements' | 'now' | 'vtpm' | 'evidenceTimeout'
+  > & {
     readonly connectTimeoutMs: number;
   },
 ): Upstream {
   const transport = sealedTransport(options.connectTimeoutMs);
   const sealed = sealedFetch({ ...options, fetch: transport.fetch });
   return {
+    whole: true,
     get result() {
       return sealed.result(origin);
     },
     attest: () => sealed.verify(origin),
     async send({ method, path, headers, body, signal }) {
-      const gathered = body === null || body instanceof Uint8Array ? body : await gatheredBody(body);
-      const content = gathered?.length === 0 ? null : gathered;
+      if (body instanceof Readable) throw new TypeError('a body that is a stream cannot be sealed');
+      const content = body?.length === 0 ? null : body;
       refuseUnfetchable(method, content);
       const answer = await sealed(`${origin}${path}`, {
         method,

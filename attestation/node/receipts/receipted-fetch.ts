@@ -13,6 +13,7 @@ import { isAttestationResult } from '../../appraise/appraise.ts';
 import { asksForReceipt, expectedBy, isRefusedBefore, modelIn, question, sha256Digest } from '../../client/asking.ts'; // prettier-ignore
 import { handedOn, type MakeResponse } from '../../client/checked-answer.ts';
 import type { SealedEvidence } from '../../client/evidence.ts';
+import { HeldBytes } from '../../client/held-bytes.ts';
 import type { ReceiptChannel } from '../../receipts/body.ts';
 import { ReceiptSequence } from '../../receipts/sequence.ts';
 import { refused } from '../../transcript/errors.ts';
@@ -23,6 +24,7 @@ import type { ReceiptEvidence, ReceiptOptions } from './options.ts';
 export class ReceiptedFetch {
   readonly #options: ReceiptOptions;
   readonly #sequence = new ReceiptSequence();
+  readonly #held = new HeldBytes();
 
   /** @throws TypeError for a replica that was not verified here */
   constructor(options: ReceiptOptions) {
@@ -43,13 +45,13 @@ export class ReceiptedFetch {
     const dispatcher = dispatcherFor((evidence) => (evidenceOf = evidence));
     if (!asksForReceipt({ method, path })) return await undiciFetch(url, { ...init, dispatcher });
     const { body, headers } = await bytesOf(url, init);
-    const { nonce, headers: asked } = question(this.#options.mode);
+    const { nonce, alone, headers: asked } = question(this.#options, { path, body });
     for (const [name, value] of Object.entries(asked)) headers.set(name, value);
     const response = await undiciFetch(url, { ...init, body, headers, dispatcher });
     const seen = evidenceOf();
     if (isRefusedBefore(response.status, (name) => response.headers.get(name))) return response;
     if (seen === undefined) throw refused('receipt_evidence', 'the connection of the answer has no evidence');
-    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce };
+    const sent = { method, path, bodyDigest: sha256Digest(body), model: modelIn(body), nonce, alone };
     const { replica } = this.#options;
     const context = {
       expected:
@@ -58,6 +60,7 @@ export class ReceiptedFetch {
           : expectedBy(replica, undefined, sent),
       options: this.#options,
       sequence: this.#sequence,
+      held: this.#held,
       kept: { evidence: seen, url: url.href, requestBody: body },
     };
     return await handedOn(response as Response, context, {

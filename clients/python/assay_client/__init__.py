@@ -3,6 +3,7 @@
 >>> client = OpenAI(base_url=f"{url}/v1", http_client=httpx.Client(transport=SealedTransport(url, "policy.json")))
 """
 
+from . import _supported  # noqa: F401  # First: it says what is missing.
 from .answers import Expected, Opened, check_answer
 from .envelope import ResponseOpener, SealedRequest, seal_request
 from .errors import AssayError

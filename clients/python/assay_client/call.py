@@ -17,7 +17,7 @@ from .answers import Expected, asks_for_receipt
 from .bhttp import Field, RequestHead, is_refused_inside
 from .envelope import ENTRY_BYTES, SealedRequest, field_of, seal_request
 from .errors import AssayError
-from .exchange import Answer, Close, Post, Read, Renew, Steps, Wait, open_answer
+from .exchange import MAX_HELD_BYTES, Answer, Close, Post, Read, Renew, Steps, Wait, open_answer
 from .evidence import Evidence, Holder, boot_of
 from .hpke import sha256
 
@@ -100,9 +100,10 @@ class Call:
             if isinstance(outcome, Answer):
                 code = ""
                 if outcome.status == 409:
-                    yield from outcome.read_whole()
+                    yield from outcome.read_whole(MAX_HELD_BYTES)
                     code = _code_in(outcome.content)
-                if code == "attestation_stale":
+                # After sealed_replayed, too: a time this client has wrong would end each of its calls.
+                if code in ("attestation_stale", "sealed_replayed"):
                     holder.spoil()
                 if code not in ("sealed_replayed", "sealed_clock"):
                     return Answered(outcome, self._expected(held, sent.sealed))
@@ -139,16 +140,16 @@ class Call:
                     return _unknown()
                 anew_key = True
                 held = fresh
-            sent = self._seal(held, sent.sealed, at)
+            sent = self._seal(held, sent, at)
 
-    def _seal(self, held: Evidence, before: Optional[SealedRequest], at: int) -> Sent:
+    def _seal(self, held: Evidence, before: Optional[Sent], at: int) -> Sent:
         sealed_at = self._holder.monotonic()
         fields: List[Field] = [*self._head.fields, ("assay-sealed-at", str(at))]
         digest = _digest_for(self._model, held.models)
         if digest is not None:
             fields.append(("assay-model", digest))
         if before is not None:
-            fields.append(("assay-sealed-before", before.digest[:ENTRY_BYTES].hex()))
+            fields.append(("assay-sealed-before", f"{before.sealed.digest[:ENTRY_BYTES].hex()};at={before.at}"))
         sealed = seal_request(held.key, self._head._replace(fields=fields), self._content)
         return Sent(sealed, at, sealed_at)
 

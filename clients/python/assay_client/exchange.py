@@ -16,6 +16,8 @@ from .streams import StreamCheck
 
 #: An answer that is no stream is held whole up to this, so that a cut one is an answer of this client.
 MAX_HELD_BYTES = 16 * 1024 * 1024
+#: An answer whose receipt is to be checked is held whole: one that is longer is refused.
+MAX_CHECKED_BYTES = 64 * 1024 * 1024
 OnReceipt = Callable[[Opened], None]
 
 
@@ -112,9 +114,9 @@ class Answer:
             raise self._error
         return None
 
-    def read_whole(self, most: Optional[int] = None) -> Steps[None]:
-        """Keeps what comes in ``content``; an error comes behind it."""
-        while not self.ended and self._error is None and (most is None or len(self.content) <= most):
+    def read_whole(self, most: int) -> Steps[None]:
+        """Keeps what comes in ``content``, up to about ``most`` bytes; an error comes behind it."""
+        while not self.ended and self._error is None and len(self.content) <= most:
             yield from self._more()
 
     def _more(self) -> Steps[None]:
@@ -150,8 +152,10 @@ class Handed:
             if self._expected is not None:
                 self._check = StreamCheck(self._expected, self._on_receipt)
         else:
-            yield from answer.read_whole(None if self._expected is not None else MAX_HELD_BYTES)
+            yield from answer.read_whole(MAX_HELD_BYTES if self._expected is None else MAX_CHECKED_BYTES)
             answer.failed()
+            if self._expected is not None and not answer.ended:
+                raise AssayError("input_too_large", f"the answer is over {MAX_CHECKED_BYTES} bytes, the most that is held")
             if self._expected is not None:
                 header = field_of(answer.fields, "assay-receipt")
                 opened = check_whole(header, answer.status, answer.content, self._expected)

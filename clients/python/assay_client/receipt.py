@@ -63,6 +63,12 @@ class Receipt(NamedTuple):
     #: The whole payload as it was signed, by the numbers of docs/receipts.md section 1.
     payload: Dict[int, Any]
 
+    @property
+    def chain(self) -> bytes:
+        """Random per boot and caller, 16 bytes."""
+        chain: bytes = self.payload[3]
+        return chain
+
 
 def open_receipt(data: bytes) -> Receipt:
     """The content, once the signature by the key it names holds.

@@ -10,11 +10,13 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from .answers import Opened
 from .call import Answered, Call, Own, head_of, own_of
 from .envelope import REQUEST_TYPE
 from .errors import AssayError, truncated
 from .evidence import Evidence, Holder, Rotated, Verifier, origin_of
 from .exchange import Close, Handed, OnReceipt, Post, Read, Renew, Step, Steps, Wait, Wire
+from .sequence import ReceiptSequence
 
 _HEADERS = {"content-type": REQUEST_TYPE, "incremental": "?1", "cache-control": "no-store"}
 _ASKED = {"off": None, "verify": "final", "rolling": "rolling"}
@@ -34,12 +36,15 @@ class _Sealed:
         verifier: Optional[Any] = None,
         on_rotated: Optional[Callable[[Rotated], None]] = None,
         on_receipt: Optional[OnReceipt] = None,
+        sequence: str = "report",
         transport: Optional[Any] = None,
         wait: Optional[Callable[[float], Any]] = None,
         monotonic: Callable[[], float] = time.monotonic,
     ):
         if receipts not in _ASKED:
             raise ValueError("receipts is off, verify or rolling")
+        if sequence not in ("report", "strict"):
+            raise ValueError("sequence is report or strict")
         if verifier is None:
             if policy is None:
                 raise ValueError("a policy says what to accept: policy=FILE")
@@ -48,6 +53,8 @@ class _Sealed:
         self._once = once
         self._receipts = _ASKED[receipts]
         self._on_receipt = on_receipt
+        self._strict = sequence == "strict"
+        self._sequence = ReceiptSequence()
         self._transport = transport or self._default_transport()
         self._wait = wait or self._default_wait
 
@@ -67,13 +74,25 @@ class _Sealed:
         if isinstance(result, Own):
             return _own_response(result, request)
         assert isinstance(result, Answered)
-        handed = Handed(result.answer, result.expected, self._on_receipt)
+        handed = Handed(result.answer, result.expected, self._accept)
         try:
             yield from handed.begin()
         except Exception as error:
             yield Close(result.answer.wire)
             return _own_response(own_of(error), request)
         return handed
+
+    def _accept(self, opened: Opened) -> None:
+        order = self._sequence.note(opened.receipt, opened.digest)
+        if order == "apart" and self._strict:
+            raise AssayError("receipt_sequence", "the receipt does not follow the one before it")
+        if self._on_receipt is None:
+            return
+        try:
+            self._on_receipt(opened)
+        except Exception as error:
+            # Not as it was raised: SDKs send again what a transport raises, and this request ran.
+            raise AssayError("receipt_unkept", "the receipt of the answer could not be kept") from error
 
     def _outer(self, data: bytes, request: httpx.Request) -> httpx.Request:
         extensions = {key: value for key, value in request.extensions.items() if key == "timeout"}
@@ -117,7 +136,9 @@ class SealedTransport(_Sealed, httpx.BaseTransport):
     Every request goes sealed to ``url``, whatever host it names: only its path counts. ``policy`` is the file
     that ``assay-verify`` judges evidence by; its channel is ``sealed``. ``receipts="verify"`` asks for signed
     receipts and checks them: an answer without one, or of other bytes, never looks complete; ``rolling`` asks
-    for checkpoints, too. ``on_receipt`` is called with each last receipt before its answer ends. ``once``:
+    for checkpoints, too. ``on_receipt`` is called with each last receipt before its answer ends; where it
+    raises, the code is ``receipt_unkept``. ``sequence="strict"`` refuses an answer whose receipt does not
+    follow the one before it: for clients that ask one thing after another. ``once``:
     never seal anew what an earlier boot may have run.
 
     Before anything was sent it raises an ``AssayError`` with its code. What ends a request that was sent is a

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unittest
 from typing import Any, Callable, List
+from unittest import mock
 
 import httpx
 
 from assay_client import AssayError
+from assay_client._supported import require_httpx
 
 from .guest import Guest, json_error, receipt, receipt_header, respond, sealed_answer, stream_pieces
 from .test_transport import ANSWER, BODY, CHAT, World, code_of
@@ -47,6 +49,48 @@ class Receipts(unittest.TestCase):
         }.items():
             response, kept, _ = self.whole(**options)
             self.assertEqual((code_of(response), kept), (code, []))
+
+    def chain(self, places: List[Any], **options: Any) -> List[Any]:
+        """What becomes of answers whose receipts have these places and hashes of the one before."""
+
+        def respond_with(world: World, request: httpx.Request, count: int) -> httpx.Response:
+            inner = world.open(request)
+            seq, prev = places[count - 1]
+            fields = {"assay-receipt": receipt_header(receipt(world.guest, inner, ANSWER, 0, k4=seq, k5=prev))}
+            return respond(sealed_answer(inner, 200, fields, [ANSWER]))
+
+        with World(respond_with, receipts="verify", **options).client() as client:
+            answers = [client.post(CHAT, json=BODY) for _ in places]
+        return [None if each.status_code == 200 else code_of(each) for each in answers]
+
+    def test_the_order_is_refused_where_that_is_asked(self):
+        gap = [(0, bytes(32)), (2, bytes([7] * 32))]
+        self.assertEqual(self.chain(gap), [None, None])
+        self.assertEqual(self.chain(gap, sequence="strict"), [None, "receipt_sequence"])
+        self.assertEqual(self.chain([(5, bytes([7] * 32))], sequence="strict"), [None])
+        # Another hash than that of the receipt that was in its place.
+        self.assertEqual(self.chain([(0, bytes(32)), (1, bytes([7] * 32))]), [None, "receipt_sequence"])
+        self.assertEqual(self.chain([(0, bytes(32)), (0, bytes(32))]), [None, "receipt_sequence"])
+        with self.assertRaises(ValueError):
+            self.chain([], sequence="none")
+
+    def test_a_receipt_that_cannot_be_kept_is_an_answer(self):
+        def full(_opened: Any) -> None:
+            raise OSError("the disk is full")
+
+        self.assertEqual(self.chain([(0, bytes(32))], on_receipt=full), ["receipt_unkept"])
+
+    def test_an_answer_that_is_too_long_to_be_checked(self):
+        with mock.patch("assay_client.exchange.MAX_CHECKED_BYTES", len(ANSWER) - 1):
+            response, kept, _ = self.whole()
+        self.assertEqual((code_of(response), kept), ("input_too_large", []))
+
+    def test_other_versions_of_httpx_are_refused_at_import(self):
+        for version in ("0.25.0", "0.27.2", "0.28.1"):
+            require_httpx(version)
+        for version in ("0.24.1", "0.29.0", "1.0.0", "2.0", "", "dev"):
+            with self.assertRaises(ImportError):
+                require_httpx(version)
 
     def test_another_boots_key(self):
         def respond_with(world: World, request: httpx.Request, _count: int) -> httpx.Response:

@@ -245,7 +245,8 @@ class Tries(unittest.TestCase):
         for response, world in self.run_both(clock):
             self.assertEqual(response.status_code, 200)
             self.assertEqual(len(world.network.sent), 2)
-            before = world.guest.seen[0].digest.hex()[:32]
+            first = world.guest.seen[0]
+            before = f"{first.digest.hex()[:32]};at={first.fields['assay-sealed-at']}"
             self.assertEqual(world.guest.seen[1].fields["assay-sealed-before"], before)
 
         def never(world: World, request: httpx.Request, count: int) -> httpx.Response:
@@ -313,13 +314,13 @@ class Tries(unittest.TestCase):
             header = receipt_header(receipt(world.guest, inner, ANSWER, 0))
             return respond(sealed_answer(inner, 200, {"assay-receipt": header}, [ANSWER]))
 
-        for answer, options in (
-            (rotated, dict(on_rotated=fails)),
-            (broken, {}),
-            (receipted, dict(receipts="verify", on_receipt=fails)),
+        for answer, code, options in (
+            (rotated, "internal", dict(on_rotated=fails)),
+            (broken, "internal", {}),
+            (receipted, "receipt_unkept", dict(receipts="verify", on_receipt=fails)),
         ):
             for response, world in self.run_both(answer, **options):
-                self.assertEqual(code_of(response), "internal")
+                self.assertEqual(code_of(response), code)
                 self.assertNotIn(b"canary", response.content)
                 self.assertEqual(len(world.network.sent), 1)
 

@@ -5,7 +5,8 @@ import { toHex } from '@assay/attestation';
 import { ANY_MODEL } from '../../http/connection-pins.ts';
 import { type Call, type Route, type RouteContext, route } from '../../http/route.ts';
 import { filesDisabled, listAnswer, ownerOf, pageOf, storedFiles } from '../../file-routes/stored.ts';
-import { receiptAsk } from '../../http/receipt-requests.ts';
+import { refuse } from '../../base/shape.ts';
+import { receiptAsk, receiptChannelOf } from '../../http/receipt-requests.ts';
 import { BatchService, type NewBatch } from './service.ts';
 import { batchAnswer, batchListAnswer, batchRequest, ENDPOINTS, batchListQuery, wireBatch } from './wire.ts';
 
@@ -47,17 +48,32 @@ function createBatch(service: () => BatchService): Route {
         metadata: body.metadata,
         outputExpiresAfterMs: after === undefined ? undefined : after * 1000,
         models: shownModels(call),
-        evidence: shownEvidence(call),
-        receipts: receiptAsk(call.request.headers).mode !== null,
+        ...madeBy(call),
+        receipts: asksForLines(call),
       });
       return wireBatch(batch);
     },
   });
 }
 
-function shownEvidence({ connectionPins, request }: Call): NewBatch['evidence'] {
-  const evidence = connectionPins.evidenceOf(request.raw.socket);
-  return evidence && { claims: toHex(evidence.claims), report: toHex(evidence.report) };
+/** Key 7 of the receipts of its lines. */
+function madeBy({ connectionPins, request }: Call): Pick<NewBatch, 'evidence' | 'sealedRequest'> {
+  const channel = receiptChannelOf(request.raw.socket, connectionPins);
+  return {
+    evidence:
+      channel.kind === 'attested'
+        ? { claims: toHex(channel.claims), report: toHex(channel.report) }
+        : undefined,
+    sealedRequest: channel.kind === 'sealed' ? toHex(channel.request) : undefined,
+  };
+}
+
+/** Lines are neither streamed nor run alone. 400 invalid_value. */
+function asksForLines({ request }: Call): boolean {
+  const { mode, tokens, alone } = receiptAsk(request.headers);
+  if (tokens === true || alone === true)
+    throw refuse('invalid_value', 'assay-receipts', 'the lines of a batch take neither tokens nor alone');
+  return mode !== null;
 }
 
 /** SHA-256 by id. A sealed request says one digest: it was shown the models that have it. */

@@ -4,6 +4,7 @@
 // the next start.
 
 import { setMaxListeners } from 'node:events';
+import type { ReceiptChannel } from '@assay/attestation/receipt';
 import type { Clock } from '../../base/clock.ts';
 import type { ApiError } from '../../base/errors.ts';
 import { entryOf } from '../../base/api-codes.ts';
@@ -19,7 +20,6 @@ import type { FileStore } from '../../files/file-store.ts';
 import { newId } from '../../files/ids.ts';
 import type { SealedLog } from '../../files/sealed/log.ts';
 import type { Principal } from '../../http/admission/auth.ts';
-import type { ShownEvidence } from '../../http/connection-pins.ts';
 import type { Replay, Replayed, Route } from '../../http/route.ts';
 import type { KeptReceipt } from '../../receipts/kept.ts';
 import type { FairSlots } from './fair-slots.ts';
@@ -226,7 +226,7 @@ export class BatchRun {
   async #answered({ body, raw, bytes, heapBytes }: LineRequest, signal: AbortSignal): Promise<Replayed> {
     const { slots, replay, routes, clock } = this.#context;
     const { owner, endpoint, models } = this.#batch;
-    const evidence = evidenceOf(this.#batch);
+    const channel = channelOf(this.#batch);
     const route = routes.get(endpoint);
     const { principal } = this.#options;
     if (route === undefined || principal === null) throw new TypeError('a batch of a route that is none');
@@ -243,7 +243,7 @@ export class BatchRun {
           heapBytes,
           principal,
           shown,
-          evidence,
+          channel,
           signal,
         });
       } finally {
@@ -338,9 +338,11 @@ function receiptText({ receipt, salt }: KeptReceipt): string {
   return JSON.stringify({ receipt: base64(receipt), salt: base64(salt) });
 }
 
-function evidenceOf({ evidence }: StoredBatch): ShownEvidence | undefined {
+function channelOf({ evidence, sealedRequest }: StoredBatch): ReceiptChannel {
   const bytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
-  return evidence && { claims: bytes(evidence.claims), report: bytes(evidence.report) };
+  if (sealedRequest !== undefined) return { kind: 'sealed', request: bytes(sealedRequest) };
+  if (evidence === undefined) return { kind: 'none' };
+  return { kind: 'attested', claims: bytes(evidence.claims), report: bytes(evidence.report) };
 }
 
 function isWorthAgain({ code, status }: ApiError, tries: number): boolean {

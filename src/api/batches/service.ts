@@ -20,6 +20,7 @@ export interface NewBatch {
   readonly outputExpiresAfterMs: number | undefined;
   readonly models: Readonly<Record<string, string>>;
   readonly evidence: StoredBatch['evidence'];
+  readonly sealedRequest: StoredBatch['sealedRequest'];
   readonly receipts: boolean;
 }
 

@@ -30,7 +30,12 @@ export function receiptedStream(
     uncovered = 0;
     comment(`assay-receipt ${base64url(receipt.checkpoint())}`);
   };
+  const tokens = (): void => {
+    const written = receipt.output.takeTokens();
+    if (written !== undefined) comment(`assay-tokens ${base64url(written)}`);
+  };
   const event = (data: string, name: string | undefined): void => {
+    tokens();
     receipt.event(name ?? '', data);
     stream.send(data, name);
   };
@@ -54,6 +59,8 @@ export function receiptedStream(
       clearTimeout(timer);
       const covered = name?.startsWith('response.') === true;
       if (data !== undefined && covered) event(data, name);
+      // Of tokens without text, such as the one that ends an answer.
+      tokens();
       const { bytes } = receipt.seal({ status: 200, ...endOfExchange(exchange), usage: exchange.usage });
       comment(`assay-receipt ${base64url(bytes)}`);
       if (covered) stream.end();

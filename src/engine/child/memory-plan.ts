@@ -46,6 +46,28 @@ export function planMemory(model: LoadedModel, needs: MemoryNeeds): MemoryPlan {
   return { cells, unified, exact: needs.exact ?? small, kvType, batchTokens: Math.min(512, length) };
 }
 
+/** Requests that may run alone at once, where there is memory for as many. */
+const MOST_LANES = 2;
+/** Tokens of a chunk of a prompt that is read alone, on every machine. */
+const LANE_CHUNK = 64;
+
+export interface LanePlan {
+  /** 0: the machine has no memory for one. */
+  readonly lanes: number;
+  readonly cells: number;
+  readonly batchTokens: number;
+}
+
+/** Lanes of one sequence with f32 keys and values, in an eighth of the memory. */
+export function planLanes(
+  model: LoadedModel,
+  { contextLength, memory }: Pick<MemoryNeeds, 'contextLength' | 'memory'>,
+): LanePlan {
+  const cells = roundUp(contextLength);
+  const affordable = Math.floor(memory / 8 / (cells * cellNumbers(model) * 4));
+  return { lanes: Math.min(MOST_LANES, affordable), cells, batchTokens: LANE_CHUNK };
+}
+
 /** llama.cpp would answer both with no context, and no reason. */
 function refuseQuantised(model: LoadedModel, { exact }: MemoryNeeds): void {
   if (exact === true)

@@ -33,7 +33,8 @@ export function promptTokens(
 function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): RenderedPrompt {
   if (prompt.kind !== 'chat') return { tokens: plainTokens(model, prompt), phase: 'answer' };
   try {
-    return template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables, prompt.prefill);
+    const { messages, tools = [], templateVariables, prefill, now } = prompt;
+    return template.prompt(messages, tools, templateVariables, { prefill, now });
   } catch (error) {
     // The template does not know the field that the messages came by.
     if (!(error instanceof ApiError && error.code === 'invalid_messages')) throw error;

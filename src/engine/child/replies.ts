@@ -37,11 +37,19 @@ export function endProcess(): boolean {
   return process.kill(process.pid, 'SIGKILL');
 }
 
+/** Contexts for requests that run alone. */
+export interface Lanes {
+  readonly most: number;
+  readonly open: () => LlamaContext;
+}
+
 /** A loaded model with all that its answers need. */
 export interface Serving {
   readonly model: LoadedModel;
   readonly context: LlamaContext;
   readonly template: ChatTemplate;
+  /** Null: no request can run alone. */
+  readonly lanes: Lanes | null;
   /** Null: messages hold no images. */
   readonly images: ImageRoom | null;
   readonly info: EngineInfo;

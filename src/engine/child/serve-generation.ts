@@ -8,27 +8,18 @@ import type { ToChild } from '../seam/wire.ts';
 import type { Job } from './decode/batch.ts';
 import type { ChoiceOptions } from './decode/choice.ts';
 import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
-import { createSampler, seededRandom } from './decode/sampler.ts';
-import { Scheduler } from './decode/scheduler.ts';
 import { tokenDigest } from './decode/token-digest.ts';
 import { Pictures, type MakeJob } from './vision/pictures.ts';
 import { afterReasoning, callsWithin, ReasoningReader } from './decode/reasoning.ts';
+import { pickingOf } from './picking.ts';
 import { checkTokens, promptField, promptTokens } from './prompt.ts';
 import { framingOf } from './template/calls/written.ts';
 import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
+import { notAlone, Schedulers } from './schedulers.ts';
 import { createTurns } from './time-slices.ts';
 
-/** Milliseconds a prompt may hold up running streams per step. */
-const STALL_MS = 60;
-
-/**
- * Measured on demo-context: with a switch at every decode three adapters together take 2.6 times as long as
- * one after another; with turns of this length they take as long.
- */
-const ADAPTER_TURN_MS = 20;
-
 export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8Array) => void {
-  const { model, info, load, send } = serving;
+  const { info, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
   let told = { queued: 0, active: 0 };
   /** Cancelled, and not yet dropped by the scheduler. */
@@ -48,31 +39,14 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
       send({ kind: 'dropped', id });
     }
   };
-  const scheduler = new Scheduler(serving.context, {
-    slots: info.slots,
-    contextLength: info.contextLength,
-    maxQueued: load.maxQueued,
-    reusePrefixes: load.reusePrefixes && !model.recurrent,
-    stallMs: STALL_MS,
-    adapterTurnMs: ADAPTER_TURN_MS,
-    pacing: true,
-    // A recurrent memory cannot forget the tokens of a wrong guess.
-    drafting:
-      !model.recurrent &&
-      (load.drafting === 'always' || (load.drafting === 'exact' && serving.context.exact)),
-    maxChunk: load.maxChunk,
-    now: () => performance.now(),
-    turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep() {
-      flush();
-      tellDropped();
-    },
+  const scheduler = new Schedulers(serving, () => {
+    flush();
+    tellDropped();
   });
-  scheduler.run().catch(serving.fatal);
 
   const toJob = jobMaker(serving);
   const submit = (id: number, job: Omit<Job, 'id' | 'emit' | 'fail'>): void => {
-    const accepted = scheduler.submit({
+    const submitted: Job = {
       ...job,
       id,
       emit: (event) => events.push([id, event]),
@@ -80,16 +54,21 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         flush();
         replyError(send, id, error);
       },
-    });
-    if (accepted) return;
-    job.release?.();
-    throw queueFull();
+    };
+    let accepted = false;
+    try {
+      accepted = scheduler.submit(submitted);
+    } finally {
+      if (!accepted) job.release?.();
+    }
+    if (!accepted) throw queueFull();
   };
   const pictures = new Pictures(serving.images, submit, (id, error) => replyError(send, id, error));
   const generate = (
     { id, request, images = [] }: Extract<ToChild, { kind: 'generate' }>,
     raw: Uint8Array,
   ): void => {
+    if (images.length > 0 && request.alone === true) throw notAlone('a request with images cannot run alone');
     if (images.length === 0)
       submit(
         id,
@@ -109,6 +88,7 @@ export function serveGeneration(serving: Serving): (message: ToChild, raw: Uint8
         pictures.cancel(message.id);
         scheduler.cancel(message.id);
         leaving.add(message.id);
+        flush();
         tellDropped();
       } else if (message.kind === 'pause') scheduler.pause(message.id);
       else if (message.kind === 'resume') scheduler.resume(message.id);
@@ -196,22 +176,24 @@ function jobMaker({ model, template, info, load, startGrammar }: Serving): MakeJ
         },
       };
     };
+    const { alone, recorded } = request;
     return {
       scope: request.cacheScope,
       background: request.background,
       adapter: request.adapter === undefined ? 0 : adapterNumber(adapters, request.adapter),
       prompt: tokens,
       n: request.n,
-      receipt: request.receipt === true ? { promptSha256: tokenDigest(tokens), seed } : undefined,
+      receipt: request.receipt === true ? { promptSha256: tokenDigest(tokens), seed, alone } : undefined,
+      alone,
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       choice: (index) => ({
-        sampler: createSampler(sampling, seededRandom(seed, index), words),
-        ...written(),
+        ...pickingOf(written(), { sampling, seed, index, words, recorded }),
         stop,
         calls,
         logprobs: request.logprobs,
         receipt: request.receipt,
+        tellTokens: request.tokens,
         piece: (token) => model.piece(token, visible(token)),
         rawPiece: vocabulary.piece,
         isEnd: vocabulary.isEnd,

@@ -23,9 +23,9 @@ import { grammarFactory } from './llama/grammar.ts';
 import type { LlamaLibrary } from './llama/declarations.ts';
 import { cpuVariant, growNativeStack, loadLlama } from './llama/library.ts';
 import { loadLlamaModel, ModelLoadError, openModelFile, type LoadedModel } from './llama/model.ts';
-import { lockingNew, openMappings } from './locked-memory.ts';
-import { memoryLimit, planMemory } from './memory-plan.ts';
-import { endProcess, linkToServer, type Load } from './replies.ts';
+import { lockingNew, type Mappings, openMappings } from './locked-memory.ts';
+import { memoryLimit, planLanes, planMemory } from './memory-plan.ts';
+import { endProcess, type Lanes, linkToServer, type Load } from './replies.ts';
 import { serveGeneration } from './serve-generation.ts';
 import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
 import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
@@ -107,14 +107,39 @@ async function start(load: Load): Promise<void> {
           wholeRun,
         }),
     );
-    mappings?.close();
     const images = projector === null ? null : imageRoom(projector, load, machine.memory);
-    const numerics = { cpuVariant: variant, threads, exact: plan.exact && gpuLayers === 0 };
-    handle = serve(llama, model, { load, shape, context, lockedBytes, images, numerics });
+    const onCpu = accelerator.kind === 'cpu';
+    const lanes = onCpu ? lanesOf(llama, model, { shape, adapters, threads, threadpool, mappings }) : null;
+    const alone = lanes !== null;
+    const numerics = { cpuVariant: variant, threads, exact: plan.exact && gpuLayers === 0, alone };
+    handle = serve(llama, model, { load, shape, context, lanes, lockedBytes, images, numerics });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     close();
   }
+}
+
+interface LaneParts extends Pick<ContextOptions, 'adapters' | 'threads' | 'threadpool'> {
+  readonly shape: Shape;
+  readonly mappings: Mappings | null;
+}
+
+/** Null for models that do not generate, and where there is no memory. A lane is opened when one is asked for. */
+function lanesOf(
+  llama: LlamaLibrary,
+  model: LoadedModel,
+  { shape, mappings, ...common }: LaneParts,
+): Lanes | null {
+  if (!shape.generating) return null;
+  const { lanes, cells, batchTokens } = planLanes(model, {
+    contextLength: shape.contextLength,
+    memory: memoryLimit(),
+  });
+  if (lanes === 0) return null;
+  const options = { ...common, cells, batchTokens, sequences: 1, unified: true, exact: true } as const;
+  const open = (): LlamaContext =>
+    new LlamaContext(llama, model, { ...options, embeddings: 'none', fixedThreads: true });
+  return { most: lanes, open: () => lockingNew(mappings, open).value };
 }
 
 /** Loads an adapter, whose file only the launcher's rules let this process open, and closes it. */
@@ -205,12 +230,13 @@ function serve(
     readonly load: Load;
     readonly shape: Shape;
     readonly context: LlamaContext;
+    readonly lanes: Lanes | null;
     readonly lockedBytes: number;
     readonly images: ImageRoom | null;
-    readonly numerics: Pick<EngineNumerics, 'cpuVariant' | 'threads' | 'exact'>;
+    readonly numerics: Pick<EngineNumerics, 'cpuVariant' | 'threads' | 'exact' | 'alone'>;
   },
 ): (message: ToChild, raw: Uint8Array) => void {
-  const { load, shape, context, lockedBytes, images } = loaded;
+  const { load, shape, context, lanes, lockedBytes, images } = loaded;
   const template = chatTemplate(model, load.chatTemplate, shape.generating);
   const info: EngineInfo = {
     type: shape.type,
@@ -234,7 +260,7 @@ function serve(
     },
   };
   const startGrammar = grammarFactory(llama, model);
-  const serving = { model, context, template, images, info, load, startGrammar, send, fatal };
+  const serving = { model, context, lanes, template, images, info, load, startGrammar, send, fatal };
   const answer = shape.generating ? serveGeneration(serving) : servePooling(serving);
   const { kind: backend } = load.accelerator ?? { kind: 'cpu' };
   // Compiles the driver's programs: one that cannot work confined fails the load, not a request.
@@ -272,8 +298,8 @@ function chatTemplate(
     stops: plain.stops,
     source: plain.source,
     toolSource: withTools.source,
-    prompt: (messages, tools, variables) =>
-      (tools.length > 0 ? withTools : plain).prompt(messages, tools, variables),
+    prompt: (messages, tools, variables, how) =>
+      (tools.length > 0 ? withTools : plain).prompt(messages, tools, variables, how),
     tokens: (messages, tools, variables) =>
       (tools.length > 0 ? withTools : plain).tokens(messages, tools, variables),
   };

@@ -62,6 +62,8 @@ export interface EngineNumerics {
   readonly templateSha256: string | null;
   /** The same of conversations with tools. */
   readonly toolTemplateSha256: string | null;
+  /** Requests may run alone (`GenerateRequest.alone`). */
+  readonly alone?: boolean | undefined;
 }
 
 export interface LoadSpec {
@@ -155,6 +157,8 @@ export interface Conversation {
   readonly prefill?: boolean | undefined;
   /** The field of the request it came by, which refusals name; default: `messages`. */
   readonly param?: string | undefined;
+  /** The time that a template is told, milliseconds since 1970; default: now. */
+  readonly now?: number | undefined;
 }
 
 /**
@@ -215,6 +219,44 @@ export interface GenerateRequest {
   readonly background?: boolean | undefined;
   /** Its events carry the fields that a receipt commits to. */
   readonly receipt?: boolean | undefined;
+  /** Its events carry the ids of its tokens. */
+  readonly tokens?: boolean | undefined;
+  /**
+   * In a context of its own: each decode holds this request's sequence only, keys and values are f32, there
+   * is no flash attention, and the prompt is read from 0 in fixed chunks. 400 alone_unavailable where the
+   * engine cannot; one at a time of each scope, others wait.
+   */
+  readonly alone?: boolean | undefined;
+  /** Tokens that each choice writes instead of those it picks; its finish compares them. */
+  readonly recorded?: readonly (readonly number[])[] | undefined;
+}
+
+/** Tokens of an earlier run beside what is picked now. */
+export interface RecordedReport {
+  /** Tokens that were compared. */
+  readonly compared: number;
+  readonly differing: number;
+  /** The first that differs; absent: none does. */
+  readonly first?: RecordedDifference | undefined;
+  /** The largest distance; null: one token can be picked by no change. */
+  readonly farthest: number | null;
+  /** With a grammar, draws after a difference may not be those of the earlier run. */
+  readonly adrift: boolean;
+}
+
+export interface RecordedDifference {
+  /** Counted from 0. */
+  readonly at: number;
+  /** Null: the list of tokens ends here. */
+  readonly recorded: number | null;
+  /** Null: the choice ends here. */
+  readonly picked: number | null;
+  /** The logit of what is picked less that of what was recorded; null where one is missing. */
+  readonly gap: number | null;
+  /**
+   * The least change of logits, by at most so much each, with which the recorded token is picked; null: none.
+   */
+  readonly distance: number | null;
 }
 
 export interface TokenLogprob {
@@ -235,6 +277,8 @@ export type GenerateEvent =
       /** SHA-256 of the prompt's tokens, hex, and the seed, given or drawn: where a receipt is made. */
       readonly promptSha256?: string | undefined;
       readonly seed?: number | undefined;
+      /** It runs alone. */
+      readonly alone?: boolean | undefined;
     }
   /**
    * Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when
@@ -247,6 +291,8 @@ export type GenerateEvent =
       /** The text is reasoning, which comes before the answer and is no part of it. */
       readonly reasoning?: boolean | undefined;
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
+      /** Ids of the tokens picked since the event before, where they are asked for. */
+      readonly tokens?: readonly number[] | undefined;
     }
   /** Once per choice. */
   | {
@@ -260,6 +306,9 @@ export type GenerateEvent =
       readonly reasoningTokens?: number | undefined;
       /** SHA-256 of the tokens, hex, where a receipt is made. */
       readonly tokensSha256?: string | undefined;
+      /** As those of a delta. */
+      readonly tokens?: readonly number[] | undefined;
+      readonly recorded?: RecordedReport | undefined;
     };
 
 export interface Engine {

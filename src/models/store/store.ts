@@ -1,8 +1,8 @@
-// The model store: content-addressed blobs and one JSON manifest per model, in one data folder owned by one process.
-//   models/blobs/sha256-<hex>   models/manifests/<encoded name>.json   pulls/…   lock-<n>
-// Every state survives kill -9: files are written beside their place, fsynced, renamed, and the folder fsynced.
-// Refuses: a folder another live process owns, model names that are not plain ASCII, manifests that we would not write.
-// Changes are made one after another; only the copying of large files runs beside them.
+// The model store: content-addressed blobs and one JSON manifest per model, in one data folder owned by one
+// process. models/blobs/sha256-<hex> models/manifests/<encoded name>.json pulls/… lock-<n> Every state
+// survives kill -9: files are written beside their place, fsynced, renamed, and the folder fsynced. Refuses:
+// a folder another live process owns, model names that are not plain ASCII, manifests that we would not
+// write. Changes are made one after another; only the copying of large files runs beside them.
 
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -58,15 +58,16 @@ export interface ModelStore {
   /** undefined: no such model. Throws 500 `manifest_invalid`, naming the file, when there is one that cannot be read. */
   get(name: string): Promise<ModelManifest | undefined>;
   /**
-   * Writes a manifest. The same name with the same blobs is updated; with other blobs it is 409 `model_already_exists`
-   * unless `replace`. Blobs without a `path` must be in the store (they are: you hold the lease of importFile or adopt).
+   * Writes a manifest. The same name with the same blobs is updated; with other blobs it is 409
+   * `model_already_exists` unless `replace`. Blobs without a `path` must be in the store (they are: you hold
+   * the lease of importFile or adopt).
    */
   put(manifest: ModelManifest, options?: { readonly replace?: boolean | undefined }): Promise<void>;
   /** Deregisters and collects. 404 `model_not_found`. Returns what was removed. */
   remove(name: string): Promise<ModelManifest>;
   /**
-   * Copies a regular file into the store, hashing it on the way; a handle is read from its start and stays open.
-   * 400 `file_not_found` / `digest_mismatch`, 507 `storage_full`.
+   * Copies a regular file into the store, hashing it on the way; a handle is read from its start and stays
+   * open. 400 `file_not_found` / `digest_mismatch`, 507 `storage_full`.
    */
   importFile(source: string | FileHandle, options?: ImportOptions): Promise<StoredBlob>;
   /** A new name for a file under construction, which `adopt` takes; the next start removes what is left. */
@@ -200,7 +201,8 @@ class FolderStore implements ModelStore {
     const held = this.lease([sha256]);
     return this.#serially(async () => {
       try {
-        // Over the same bytes too: a process that has the old file open keeps it, and a damaged one is mended.
+        // Over the same bytes too: a process that has the old file open keeps it, and a damaged one is
+        // mended.
         await rename(path, this.#blobPath(sha256));
         await syncFolder(this.#blobs);
       } catch (error) {

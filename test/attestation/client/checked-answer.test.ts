@@ -112,8 +112,12 @@ describe('answers that hold', () => {
   test('a sink that fails is no throw: the request ran, and SDKs repeat what a fetch throws', async () => {
     await start({ sink: () => Promise.reject(new Error('the disk is full')) });
     const answer = await chat();
-    expect([answer.status, answer.headers.get('x-should-retry'), await code(answer)]).toEqual([502, 'false', 'internal']); // prettier-ignore
+    expect([answer.status, answer.headers.get('x-should-retry'), await code(answer)]).toEqual([502, 'false', 'receipt_unkept']); // prettier-ignore
     expect(guest.api.models.acquired).toHaveLength(1);
+    const stream = await chat(STREAM);
+    // Its words may have been given out by then; an end is not.
+    expect(await stream.text().catch(() => 'an error')).not.toContain('[DONE]');
+    expect(receiptOf(stream)).toMatchObject({ state: 'refused', code: 'receipt_unkept' });
   });
 
   test('other routes are not asked for receipts, and a refusal before work passes as it is', async () => {

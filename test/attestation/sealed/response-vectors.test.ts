@@ -7,10 +7,12 @@ import { fromHex, toHex, concatBytes } from '../../../attestation/encoding/bytes
 import { ContentReader, decodeRequestHead } from '../../../attestation/sealed/bhttp.ts';
 import { AAD, ByteReader, nextChunk } from '../../../attestation/sealed/chunks.ts';
 import { importRecipient, type RecipientKey } from '../../../attestation/sealed/hpke.ts';
+import { KEM } from '../../../attestation/sealed/kem.ts';
 import { paddedLength } from '../../../attestation/sealed/padding.ts';
 import { keyIdOf, openRequest, requestHeader, requestInfo } from '../../../attestation/sealed/request.ts';
 import { openResponse } from '../../../attestation/sealed/response.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
+import { runSealedVectors, type SealedVectorFile } from '../../fixtures/attestation/sealed-vector-run.ts';
 import { SEALED_VECTORS, sealedVectors } from '../../../scripts/sealed-vectors.ts';
 import type { DRAFT_EXAMPLE, RFC_9180_A1 } from '../../../scripts/sealed-vectors-published.ts';
 
@@ -110,7 +112,7 @@ describe('published examples [B4]', () => {
     const reader = new ByteReader(inPieces(fromHex(draft.sealed_request)));
     const header = await reader.take(7);
     const enc = (await reader.take(32))!.slice();
-    expect(header).toEqual(requestHeader(draft.key_id, 1));
+    expect(header).toEqual(requestHeader(draft.key_id, KEM.x25519, 1));
     const context = await pair.receive(enc, requestInfo(header!));
     const opened: Uint8Array[] = [];
     for (let final = false; !final;) {
@@ -127,6 +129,24 @@ describe('published examples [B4]', () => {
     expect(response).toMatchObject({ status: 200, fields: [] });
     for await (const piece of response.content) expect.fail(`content of ${piece.length} bytes`);
   });
+});
+
+describe('the whole file, as every client runs it [B22]', () => {
+  const file = JSON.parse(readFileSync(SEALED_VECTORS, 'utf8')) as SealedVectorFile;
+
+  test.each([1, 7, 1000])('in pieces of %s bytes', async (size) => {
+    const { ran, failed } = await runSealedVectors(file, size);
+    expect(failed).toEqual([]);
+    expect(ran).toBeGreaterThan(100);
+  });
+
+  test.each(['bhttp', 'requests', 'responses', 'sealed_any'] as const)('one wrong expectation of %s fails', async (group) => {
+    for (const at of [0, file[group].length - 1]) {
+      const changed = { ...file, [group]: file[group].map((each, i) => (i === at ? { ...each, expect: 'sealed_clock' } : each)) };
+      const { failed } = await runSealedVectors(changed);
+      expect(failed).toEqual([expect.stringContaining(file[group][at]!.name)]);
+    }
+  }); // prettier-ignore
 });
 
 test('key ids and padded sizes', () => {

@@ -218,7 +218,7 @@ describe('asking', () => {
   test.each([
     ['assay-receipts', 'sometimes'],
     ['assay-receipts', 'final, rolling'],
-    ['assay-receipts', 'final, alone'],
+    ['assay-receipts', 'final, tokens, tokenz'],
     ['assay-receipt-nonce', 'ab'],
     ['assay-receipt-nonce', 'zz'.repeat(16)],
     ['assay-receipt-nonce', 'ab'.repeat(33)],

@@ -3,6 +3,7 @@
 
 import { expect, test } from 'vitest';
 import { commitment, digestOfParts, MAX_RECEIPT_BYTES, openReceipt } from '@assay/attestation/receipt';
+import { Commitments } from '../../../src/receipts/commitments.ts';
 import { AnswerOutput } from '../../../src/receipts/output.ts';
 import { issuer, sha256 } from '../../fixtures/receipts/issued.ts';
 
@@ -19,7 +20,7 @@ function write(output: AnswerOutput, count: number): void {
 test('[R8] 16 choices have an entry each', () => {
   const output = new AnswerOutput();
   write(output, 16);
-  expect(output.choices(SALT)).toEqual(
+  expect(output.choices(new Commitments(SALT))).toEqual(
     Array.from({ length: 16 }, (_, i) => ({
       index: i,
       finishReason: 'length',
@@ -42,9 +43,9 @@ test('[R8] 17 choices have one entry for all, which any change of one changes', 
     outputTokens: commitment(SALT, 'outputTokens', parts('tokens')),
     outputText: commitment(SALT, 'outputText', parts('of')),
   };
-  expect(output.choices(SALT)).toEqual([entry]);
+  expect(output.choices(new Commitments(SALT))).toEqual([entry]);
   output.text(16, '!');
-  expect(output.choices(SALT)).not.toEqual([entry]);
+  expect(output.choices(new Commitments(SALT))).not.toEqual([entry]);
 });
 
 test('[R8] 2048 prompts of eight choices with the longest names fit in a receipt', async () => {

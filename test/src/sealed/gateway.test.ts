@@ -1,4 +1,4 @@
-// Requests that are cut, altered or too large behind their head (docs/sealed.md §6, §7): what is answered,
+// Requests that are cut, altered or too large behind their head (docs/sealed.md §5, §7): what is answered,
 // and whether the same bytes may come again.
 
 import { connect } from 'node:net';

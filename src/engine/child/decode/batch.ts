@@ -44,8 +44,12 @@ export interface Job {
   /** Called once, when the request is over. */
   readonly release?: (() => void) | undefined;
   readonly n: number;
+  /** In a context of its own. */
+  readonly alone?: boolean | undefined;
   /** Fields of its `start` event that a receipt commits to. */
-  readonly receipt?: { readonly promptSha256: string; readonly seed: number } | undefined;
+  readonly receipt?:
+    | { readonly promptSha256: string; readonly seed: number; readonly alone?: boolean | undefined }
+    | undefined;
   readonly echo: boolean;
   /** Makes the writer of choice `index`, once its turn has come. */
   readonly choice: (index: number) => Omit<ChoiceOptions, 'index' | 'limit' | 'emit'>;

@@ -5,10 +5,11 @@
 import { ApiError } from '../../../base/errors.ts';
 import type { Constraint } from './constraint.ts';
 import type { CallMarks, GenerateEvent, TokenLogprob } from '../../seam/engine.ts';
+import type { RecordedTokens } from './recorded.ts';
 import { logprobs, type Sampler } from './sampler.ts';
 import type { ReasoningReader } from './reasoning.ts';
 import { createTextStream } from './text-stream.ts';
-import { tokenDigest } from './token-digest.ts';
+import { WrittenTokens } from './token-digest.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
 
@@ -31,6 +32,10 @@ export interface ChoiceOptions {
   readonly isEnd: (token: number) => boolean;
   /** The finish carries the digest of the tokens. */
   readonly receipt?: boolean | undefined;
+  /** Events carry the ids of tokens. */
+  readonly tellTokens?: boolean | undefined;
+  /** Tokens to write instead of those picked. */
+  readonly recorded?: RecordedTokens | undefined;
   readonly emit: (event: GenerateEvent) => void;
 }
 
@@ -66,8 +71,8 @@ export function createChoice(options: ChoiceOptions): Choice {
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
-  const ids: number[] | null = options.receipt === true ? [] : null;
-  const { reasoning } = options;
+  const ids = new WrittenTokens({ receipt: options.receipt === true, tell: options.tellTokens === true });
+  const { reasoning, recorded } = options;
   /** Tokens that end the reasoning at its budget. */
   let forced: readonly number[] =
     reasoning !== undefined && reasoning.budget === 0 && reasoning.reader.phase === 'thinking'
@@ -77,9 +82,11 @@ export function createChoice(options: ChoiceOptions): Choice {
   /** Sends reasoning with the log probabilities of all tokens so far. */
   const think = (thoughts: string): void => {
     if (thoughts === '') return;
-    const told = options.logprobs === undefined ? undefined : pending.map((each) => each.logprob);
+    const known = options.logprobs === undefined ? undefined : pending.map((each) => each.logprob);
     pending = [];
-    options.emit({ kind: 'delta', index: options.index, text: thoughts, reasoning: true, logprobs: told });
+    const { index } = options;
+    const tokens = ids.take();
+    options.emit({ kind: 'delta', index, text: thoughts, reasoning: true, logprobs: known, tokens });
   };
   /** The bytes of a token that belong to the answer; reasoning among them is sent. */
   const answerOf = (token: number): Uint8Array => {
@@ -101,8 +108,14 @@ export function createChoice(options: ChoiceOptions): Choice {
     const logprobs = pending.slice(0, count).map((each) => each.logprob);
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
-    const told = options.logprobs === undefined ? undefined : logprobs;
-    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: told });
+    const known = options.logprobs === undefined ? undefined : logprobs;
+    options.emit({
+      kind: 'delta',
+      index: options.index,
+      text: released,
+      logprobs: known,
+      tokens: ids.take(),
+    });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     let last = '';
@@ -120,7 +133,9 @@ export function createChoice(options: ChoiceOptions): Choice {
       stop: text.stop,
       completionTokens: written,
       reasoningTokens: reasoning?.reader.tokens,
-      tokensSha256: ids === null ? undefined : tokenDigest(ids),
+      tokensSha256: ids.digest(),
+      tokens: ids.take(),
+      recorded: recorded?.report(),
     });
     return null;
   };
@@ -133,7 +148,9 @@ export function createChoice(options: ChoiceOptions): Choice {
     next(logits) {
       const [next, ...then] = forced;
       forced = then;
-      const token = next ?? options.sampler.pick(logits, options.constraint?.filter());
+      const picked = next ?? options.sampler.pick(logits, options.constraint?.filter());
+      const token = recorded === undefined ? picked : recorded.next(picked, logits);
+      if (token === undefined) return finish('length');
       if (token < 0) {
         // The grammar is complete, and there is no end token that may be picked.
         const refusal =
@@ -144,7 +161,7 @@ export function createChoice(options: ChoiceOptions): Choice {
       options.constraint?.accept(token);
       options.sampler.accept(token);
       written += 1;
-      ids?.push(token);
+      ids.push(token);
       if (options.isEnd(token)) return finish('stop');
       if (options.logprobs !== undefined)
         pending.push({

@@ -1,8 +1,10 @@
-// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's definition).
-// Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
-// The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
+// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's
+// definition). Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p
+// 1 mean the whole vocabulary. The same seed, parameters and logits give the same token. Costs one or two
+// passes over the vocabulary, never a full sort.
 
 import type { Sampling } from '../../seam/engine.ts';
+import { expOf } from './exp.ts';
 
 /** Tells whether the grammar lets a token come next; a batch because asking costs a native call. */
 export type TokenFilter = (tokens: readonly number[]) => boolean[];
@@ -12,6 +14,11 @@ export interface Sampler {
   pick(logits: Float32Array, filter?: TokenFilter): number;
   /** Counts a token for the penalties: every prompt token once at the start, then each chosen one. */
   accept(token: number): void;
+}
+
+export interface InspectedSampler extends Sampler {
+  /** The result of `look` while `logits` are as `pick` sees them, with biases and penalties. */
+  adjusted<T>(logits: Float32Array, look: () => T): T;
 }
 
 export interface Alternative {
@@ -25,14 +32,15 @@ export function createSampler(
   sampling: Sampling,
   random: () => number,
   prompt: readonly number[] = [],
-): Sampler {
+): InspectedSampler {
   const penalties = sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
   const repeat = sampling.repeatPenalty !== 1;
   // OpenAI counts only what was generated; the repeat penalty of llama.cpp also counts the prompt.
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
-  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
+  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits
+  // would touch them all.
   const changed: number[] = [];
   const before: number[] = [];
 
@@ -75,6 +83,14 @@ export function createSampler(
         restore(logits);
       }
     },
+    adjusted(logits, look) {
+      adjust(logits);
+      try {
+        return look();
+      } finally {
+        restore(logits);
+      }
+    },
     accept(token) {
       if (penalties) generated.set(token, (generated.get(token) ?? 0) + 1);
       if (repeat) seen.add(token);
@@ -94,8 +110,9 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
 }
 
 /**
- * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached when the free
- * draw was refused, which with a free draw accepted first gives the same distribution as masking from the start.
+ * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached
+ * when the free draw was refused, which with a free draw accepted first gives the same distribution as
+ * masking from the start.
  */
 function pickFiltered(
   logits: Float32Array,
@@ -256,34 +273,6 @@ function nucleus(
   }
   // One bucket more, so that rounding cannot lose the token at the edge; the caller cuts exactly.
   return { tokens: sorted(logits, above(logits, max - ((last + 2) / 8) * temperature)), total };
-}
-
-/** 2^(−k − ½) by k. */
-const halfPowers = Float64Array.from({ length: 1024 }, (_, i) => 2 ** (-i - 0.5));
-
-/**
- * e^x for x ≤ 0 to within 1e-8 of its value, three times as fast as Math.exp, which is most of what a draw from a large
- * vocabulary costs: 2^(−k − ½) · 2^t with |t| ≤ ½, by the Taylor series of degree 7. Under e^−690, and of NaN, 0.
- */
-export function expOf(exponent: number): number {
-  const y = exponent * Math.LOG2E;
-  if (!(y > -1000)) return 0;
-  const k = -y | 0;
-  const t = y + k + 0.5;
-  const series =
-    1 +
-    t *
-      (0.6931471805599453 +
-        t *
-          (0.2402265069591007 +
-            t *
-              (0.055504108664821576 +
-                t *
-                  (0.009618129107628477 +
-                    t *
-                      (0.0013333558146428441 +
-                        t * (0.00015403530393381606 + t * 0.000015252733804059838))))));
-  return series * halfPowers[k]!;
 }
 
 function above(logits: Float32Array, floor: number): number[] {

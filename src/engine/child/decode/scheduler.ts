@@ -17,6 +17,7 @@ import {
   type Request,
   type Sequence,
 } from './batch.ts';
+import type { DecodeTurns } from './decode-turns.ts';
 import { emitEcho } from './echo.ts';
 import { wholeRuns } from './media-span.ts';
 import { MediaReader } from './media.ts';
@@ -46,6 +47,8 @@ export interface SchedulerOptions {
   readonly asyncAboveMs?: number | undefined;
   /** Most prompt tokens of one step, regardless of time; tests set it. */
   readonly maxChunk?: number | undefined;
+  /** Where other schedulers of this process decode too; absent: none does. */
+  readonly decodes?: DecodeTurns | undefined;
   readonly now: () => number;
   /** Lets other work of the process run. */
   readonly turn: () => Promise<void>;
@@ -244,10 +247,13 @@ export class Scheduler {
   }
 
   async #decode(prompt: number, writers: number): Promise<void> {
+    const { decodes } = this.#options;
+    if (decodes !== undefined && !decodes.tryEnter()) await decodes.enter();
     const started = this.#options.now();
     this.#decoding = true;
     const code = this.#cost.isLong(prompt) ? await this.#context.decode() : this.#context.decodeSync();
     this.#decoding = false;
+    decodes?.leave();
     const took = this.#options.now() - started;
     const guessed = this.#context.batchLength - prompt - writers;
     if (code === 0) {

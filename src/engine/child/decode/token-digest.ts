@@ -22,3 +22,33 @@ function hashOf(tokens: readonly number[]): Buffer {
   for (let i = 0; i < tokens.length; i++) bytes.writeUInt32BE(Math.max(-1, tokens[i] ?? 0) >>> 0, 4 + 4 * i);
   return createHash('sha256').update(bytes).digest();
 }
+
+/** The ids a choice writes: for the digest at its end, and for events that carry them. */
+export class WrittenTokens {
+  readonly #all: number[] | null;
+  /** Ids that no event has carried yet; null: none carries any. */
+  #untold: number[] | null;
+
+  constructor({ receipt, tell }: { readonly receipt: boolean; readonly tell: boolean }) {
+    this.#all = receipt ? [] : null;
+    this.#untold = tell ? [] : null;
+  }
+
+  push(token: number): void {
+    this.#all?.push(token);
+    this.#untold?.push(token);
+  }
+
+  /** Undefined: none, or they are not asked for. */
+  take(): readonly number[] | undefined {
+    if (this.#untold === null || this.#untold.length === 0) return undefined;
+    const ids = this.#untold;
+    this.#untold = [];
+    return ids;
+  }
+
+  /** Lower-case hex; undefined where no receipt is made. */
+  digest(): string | undefined {
+    return this.#all === null ? undefined : tokenDigest(this.#all);
+  }
+}

@@ -8,7 +8,7 @@ import { createThreadCount, type ThreadCount } from './thread-count.ts';
 import { ContextError, NativeRows, NativeTokens, type RowsPlace } from './native-batch.ts';
 import type { LoadedAdapter } from './adapters.ts';
 import type { ContextParams, LlamaLibrary, NativeBatch, Pointer } from './declarations.ts';
-import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
+import { libcSymbol, nativeAlloc, nativeFree, nativeView } from './library.ts';
 import type { LoadedModel } from './model.ts';
 
 export interface ContextOptions {
@@ -35,6 +35,8 @@ export interface ContextOptions {
   readonly vectors?: boolean | undefined;
   /** Most vectors that attend to each other in one decode. */
   readonly wholeRun?: number | undefined;
+  /** Never fewer threads than `threads`, however busy the machine is. */
+  readonly fixedThreads?: boolean | undefined;
 }
 
 /** enum llama_pooling_type */
@@ -111,6 +113,7 @@ export class LlamaContext {
   /** The batch of the next decode. */
   #filled: NativeBatch;
   readonly #aborting: Uint8Array;
+  readonly #flag: Pointer;
   readonly #threadCount: ThreadCount;
   readonly #allThreads: number;
   #threads: number;
@@ -134,6 +137,7 @@ export class LlamaContext {
     // false; "\x01" is 1, true.
     const flag = nativeAlloc(8);
     this.#aborting = new Uint8Array(flag.memory);
+    this.#flag = flag.pointer;
     params.abort_callback = libcSymbol('strlen');
     params.abort_callback_data = flag.pointer;
     const handle = llama.llama_init_from_model(model.handle, params);
@@ -153,7 +157,7 @@ export class LlamaContext {
     this.#filled = this.#batch.native;
     this.#rows = options.vectors === true ? new NativeRows(batchTokens, model.inputSize) : null;
     this.#threadCount = createThreadCount(threads, () => performance.now());
-    this.#allThreads = threads;
+    this.#allThreads = options.fixedThreads === true ? 1 : threads;
     this.#threads = threads;
   }
 
@@ -242,6 +246,20 @@ export class LlamaContext {
       return true;
     this.#llama.llama_memory_seq_rm(this.#memory, sequence, -1, -1);
     return false;
+  }
+
+  /** Forgets all sequences, and overwrites their keys and values. */
+  wipe(): void {
+    if (this.#memory !== null) this.#llama.llama_memory_clear(this.#memory, true);
+  }
+
+  /** Gives all memory back; the context is not used after. */
+  free(): void {
+    this.wipe();
+    this.#views.clear();
+    this.#llama.llama_free(this.#handle);
+    this.#batch.free();
+    nativeFree(this.#flag);
   }
 
   /** Forgets all sequences. */

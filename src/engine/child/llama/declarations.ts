@@ -150,6 +150,7 @@ export interface LlamaLibrary {
   readonly llama_context_default_params: Native<[], ContextParams>;
   readonly llama_model_load_from_file_ptr: Native<[Pointer, ModelParams], Pointer | null>;
   readonly llama_init_from_model: Native<[Pointer, ContextParams], Pointer | null>;
+  readonly llama_free: Native<[Pointer], void>;
   readonly llama_model_get_vocab: Native<[Pointer], Pointer>;
   readonly llama_get_memory: Native<[Pointer], Pointer | null>;
   readonly llama_model_n_ctx_train: Native<[Pointer], number>;
@@ -211,6 +212,7 @@ export const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = 
   llama_context_default_params: [contextParams, []],
   llama_model_load_from_file_ptr: [POINTER, [POINTER, modelParams]],
   llama_init_from_model: [POINTER, [POINTER, contextParams]],
+  llama_free: ['void', [POINTER]],
   llama_model_get_vocab: [POINTER, [POINTER]],
   llama_get_memory: [POINTER, [POINTER]],
   llama_model_n_ctx_train: ['int32', [POINTER]],

@@ -199,12 +199,17 @@ export function nativeView(pointer: Pointer, bytes: number): ArrayBuffer {
   return koffi.view(pointer, bytes);
 }
 
-/** Zeroed native memory that lives as long as the process. */
+/** Zeroed native memory that lives until `nativeFree`. */
 export function nativeAlloc(bytes: number): { readonly pointer: Pointer; readonly memory: ArrayBuffer } {
   const pointer = address(koffi.alloc('uint8', bytes));
   const memory = koffi.view(pointer, bytes);
   new Uint8Array(memory).fill(0);
   return { pointer, memory };
+}
+
+/** Gives memory of `nativeAlloc` back; no view of it may be used after. */
+export function nativeFree(pointer: Pointer): void {
+  koffi.free(pointer);
 }
 
 /** A load-progress callback; returning false ends the load. */

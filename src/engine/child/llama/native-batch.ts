@@ -1,7 +1,7 @@
 // The native arrays of one llama_batch, which is filled again for every decode.
 
 import type { NativeBatch } from './declarations.ts';
-import { nativeAlloc } from './library.ts';
+import { nativeAlloc, nativeFree } from './library.ts';
 
 export class ContextError extends Error {
   override readonly name = 'ContextError';
@@ -15,6 +15,7 @@ export class NativeTokens {
   readonly #positions: Int32Array;
   readonly #sequences: Int32Array;
   readonly #outputs: Int8Array;
+  readonly #memory: readonly NativeMemory[];
   #outputCount = 0;
 
   constructor(capacity: number, maxOutputs: number) {
@@ -31,6 +32,7 @@ export class NativeTokens {
     for (let i = 0; i < capacity; i += 1) pointers[i] = ids.pointer + BigInt(i * 4);
     this.#capacity = capacity;
     this.#maxOutputs = maxOutputs;
+    this.#memory = [token, pos, count, ids, idPointers, output];
     this.#tokens = new Int32Array(token.memory);
     this.#positions = new Int32Array(pos.memory);
     this.#sequences = new Int32Array(ids.memory);
@@ -48,6 +50,11 @@ export class NativeTokens {
 
   get length(): number {
     return this.native.n_tokens;
+  }
+
+  /** The batch is not used after. */
+  free(): void {
+    for (const { pointer } of this.#memory) nativeFree(pointer);
   }
 
   clear(): void {

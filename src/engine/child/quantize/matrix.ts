@@ -1,6 +1,7 @@
 // The importance matrix of a model: for every column of a weight matrix, the mean square of the numbers that
 // are multiplied with it while the model reads a text; of the experts of a model, for each expert over the
-// tokens that were given to it. llama.cpp asks before and after each node of its graph (`cb_eval`). Deterministic: 32-bit keys and values, and the arithmetic of the plain CPU variant.
+// tokens that were given to it. llama.cpp asks before and after each node of its graph (`cb_eval`).
+// Deterministic: 32-bit keys and values, and the arithmetic of the plain CPU variant.
 
 import koffi from 'koffi';
 import { ApiError } from '../../../base/errors.ts';

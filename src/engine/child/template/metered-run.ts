@@ -1,7 +1,8 @@
-// One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step passes `evaluate`, which
-// is replaced here by a counting one. V8 cannot interrupt a native function (join, replace, JSON.stringify), so the text such a
-// function will read and write is counted before the call, and no value grows past the bound of the output.
-// Adds what real templates use and the library lacks: `str.format` here, the rest of Python's values in python.ts.
+// One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step passes
+// `evaluate`, which is replaced here by a counting one. V8 cannot interrupt a native function (join, replace,
+// JSON.stringify), so the text such a function will read and write is counted before the call, and no value
+// grows past the bound of the output. Adds what real templates use and the library lacks: `str.format` here,
+// the rest of Python's values in python.ts.
 
 import { Environment, Interpreter } from '@huggingface/jinja';
 import { overBound, type Meter } from './meter.ts';

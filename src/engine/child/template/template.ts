@@ -48,15 +48,21 @@ export interface ChatTemplate {
    * `variables`: what a request sets for the template (`enable_thinking`); names that the template
    * is always given stay ours.
    */
-  /** `prefill` false: a last message of the assistant is not continued. */
   prompt(
     messages: readonly ChatMessage[],
     tools: readonly ToolSpec[],
     variables?: Variables,
-    prefill?: boolean,
+    how?: Rendering,
   ): RenderedPrompt;
   /** The tokens of that prompt. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
+}
+
+export interface Rendering {
+  /** False: a last message of the assistant is not continued. */
+  readonly prefill?: boolean | undefined;
+  /** The time that a template is told, milliseconds since 1970; default: now. */
+  readonly now?: number | undefined;
 }
 
 const DEFAULT_BOUNDS: TemplateBounds = {
@@ -129,6 +135,8 @@ class Renderer {
   readonly disguise: Disguise;
   /** The template knows content as a list of parts only. */
   parts = false;
+  /** The time it tells, milliseconds since 1970; undefined: that of the clock. */
+  now: number | undefined;
   readonly #program: Program;
   readonly #bounds: TemplateBounds;
   readonly #stopwatch = createStopwatch();
@@ -149,8 +157,9 @@ class Renderer {
 
   render(turns: readonly Shaped[], more: Variables, meter: Meter): string {
     const messages = this.parts ? textParts(turns) : turns;
-    const variables: Record<string, unknown> = { ...more, ...globals(meter) };
-    if ('datetime' in more) variables['datetime'] = strftime(new Date(), '%Y-%m-%d');
+    const date = new Date(this.now ?? Date.now());
+    const variables: Record<string, unknown> = { ...more, ...globals(meter, date) };
+    if ('datetime' in more) variables['datetime'] = strftime(date, '%Y-%m-%d');
     const given = { ...variables, messages, add_generation_prompt: true, ...this.#ends };
     return runTemplate(this.#program, given, meter);
   }
@@ -255,9 +264,10 @@ class JinjaTemplate implements ChatTemplate {
     messages: readonly ChatMessage[],
     tools: readonly ToolSpec[],
     variables: Variables = {},
-    prefill?: boolean,
+    { prefill, now }: Rendering = {},
   ): RenderedPrompt {
     const { disguise } = this.#renderer;
+    this.#renderer.now = now;
     // The names are the template's; their values are text of a request like any other.
     const set = Object.fromEntries(
       Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
@@ -341,7 +351,7 @@ export function templateProblem(source: string): string | null {
 }
 
 /** The names every chat template may use. */
-function globals(meter: Meter): Record<string, unknown> {
+function globals(meter: Meter, date: Date): Record<string, unknown> {
   return {
     true: true,
     false: false,
@@ -353,7 +363,7 @@ function globals(meter: Meter): Record<string, unknown> {
     raise_exception: () => {
       throw new Error('the template refuses');
     },
-    strftime_now: (format: string) => strftime(new Date(), format),
+    strftime_now: (format: string) => strftime(date, format),
     range: (start: number, stop?: number, stride?: number): number[] => {
       const [from, to] = stop === undefined ? [0, start] : [start, stop];
       const by = stride ?? 1;

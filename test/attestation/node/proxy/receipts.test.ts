@@ -59,13 +59,27 @@ describe('the proxy', () => {
 
   test('a body too large to be held is refused, and not sent', async () => {
     const { proxy, server } = await startBoth(signing({}), { receipts: { folder, withContent: false } });
-    const body = Buffer.alloc(64 * 1024 * 1024 + 1, ' ');
+    const body = Buffer.alloc(65 * 1024 * 1024, ' ');
     const response = await fetch(`${proxy.url}/v1/chat/completions`, { method: 'POST', body });
     expect([response.status, await response.text()]).toEqual([
-      502,
+      413,
       expect.stringContaining('input_too_large'),
     ]);
     expect(server.requests()).toHaveLength(0);
+  });
+
+  test('[R10] where an archive cannot be kept, or a whole answer breaks, no SDK sends again', async () => {
+    const { proxy, server } = await startBoth(signing(), {
+      receipts: { folder: join(folder, 'file', 'below'), withContent: false },
+    });
+    writeFileSync(join(folder, 'file'), '');
+    const unkept = await fetch(`${proxy.url}/v1/chat/completions`, { method: 'POST', body: BODY });
+    expect([unkept.status, unkept.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(await unkept.json()).toMatchObject({ error: { code: 'receipt_unkept' } });
+    expect(server.requests()).toHaveLength(1);
+    const { response, text } = await asked({ cutWhole: 40 });
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
+    expect(text).toContain('receipt_truncated');
   });
 
   test('hands on a stream without its comments', async () => {
@@ -115,9 +129,9 @@ describe('the proxy', () => {
     writeFileSync(folder, 'no folder');
     const { response, text } = await asked();
     expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
-    expect(text).toContain('"internal"');
+    expect(text).toContain('"receipt_unkept"');
     const streamed = await asked({}, { stream: true });
-    expect(streamed.text).toContain('"internal"');
+    expect(streamed.text).toContain('"receipt_unkept"');
   });
 });
 

@@ -1,5 +1,5 @@
 // The local proxy with `--channel sealed`, and `assay-verify seal`, through a server that ends TLS with a
-// certificate of its own (docs/sealed.md §9): it carries chats and reads none.
+// certificate of its own (docs/sealed.md §7): it carries chats and reads none.
 
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';

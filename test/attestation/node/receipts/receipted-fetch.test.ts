@@ -94,19 +94,30 @@ describe('answers that hold', () => {
     expect(answer?.evidence.evidence.document.claims.length).toBeGreaterThan(0);
   });
 
-  test('a sink that fails: no answer, and no SDK sends the request again', async () => {
+  const full: ReceiptOptions = { sink: () => Promise.reject(new Error('the disk is full')) };
+
+  test('[R10] a sink that fails is an answer and no throw: no SDK sends again what ran', async () => {
     const how = signing();
     const server = await serve(how);
-    const fetch = client({ receipts: { sink: () => Promise.reject(new Error('the disk is full')) } });
-    const response = await post(server, fetch);
+    const response = await post(server, client({ receipts: full }));
     expect([response.status, response.headers.get('x-should-retry')]).toEqual([502, 'false']);
-    expect(await response.json()).toMatchObject({ error: { code: 'internal' } });
-    const retrying = new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 3 });
-    await expect(retrying.chat.completions.create(say('x'))).rejects.toMatchObject({ code: 'internal' });
+    expect(await response.json()).toMatchObject({ error: { code: 'receipt_unkept' } });
+    expect(receiptOf(response)).toMatchObject({ state: 'refused', code: 'receipt_unkept' });
+    expect(how.ran()).toBe(1);
+    const asked = sdk(server, client({ receipts: full })).chat.completions.create(say('hello'));
+    await expect(asked).rejects.toThrow(APIError);
     expect(how.ran()).toBe(2);
-    const streamed = await post(server, fetch, { stream: true });
-    await streamed.text().catch(() => undefined);
-    expect(receiptOf(streamed)).toEqual({ state: 'refused', code: 'internal' });
+  });
+
+  test('[R10] a sink that fails behind the words of a stream ends it with an error', async () => {
+    const comments = ': x\n\n'.repeat(200_000);
+    const how = signing({ stream: (text) => text.replace('\n\n', `\n\n${comments}`) });
+    const server = await serve(how);
+    const response = await post(server, client({ receipts: full }), { stream: true });
+    expect(response.status).toBe(200);
+    await expect(response.text()).rejects.toThrow();
+    expect(receiptOf(response)).toMatchObject({ state: 'refused', code: 'receipt_unkept' });
+    expect(how.ran()).toBe(1);
   });
 
   test('[R20] a path that a server decodes is asked for receipts, too', async () => {

@@ -7,11 +7,11 @@ import type { Sampling } from '../../../../../src/engine/seam/engine.ts';
 import {
   argmax,
   createSampler,
-  expOf,
   logprobs,
   seededRandom,
   top,
 } from '../../../../../src/engine/child/decode/sampler.ts';
+import { expOf } from '../../../../../src/engine/child/decode/exp.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
 import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 

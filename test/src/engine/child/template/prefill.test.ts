@@ -13,7 +13,7 @@ function said(content: string): ChatMessage {
 
 function prompt(source: string, content: string, prefill?: boolean): string {
   const template = createChatTemplate(source, vocabulary);
-  return show(template.prompt([user('Hi'), said(content)], [], {}, prefill).tokens);
+  return show(template.prompt([user('Hi'), said(content)], [], {}, { prefill }).tokens);
 }
 
 test.each([
