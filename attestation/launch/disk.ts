@@ -19,6 +19,8 @@ const PCRS = [
   'pcr12',
 ] as const satisfies readonly (keyof BootEvents)[];
 type Pcr = (typeof PCRS)[number];
+const REPEATED = ['sha256', 'sha384', 'rtmr1'] as const;
+const AGAIN = { repeatedExit: true } as const;
 
 /** Registers after a boot from the disk, in hex. `pcr7`: with our own firmware; a cloud's has other variables. */
 export interface DiskMeasurements {
@@ -26,6 +28,8 @@ export interface DiskMeasurements {
   readonly sha384: Readonly<Record<Pcr, string>>;
   readonly rtmr1: string;
   readonly rtmr2: string;
+  /** PCR 5 of both banks and RTMR1 where the kernel had to ask twice to leave the firmware. */
+  readonly repeatedExit: { readonly sha256: string; readonly sha384: string; readonly rtmr1: string };
 }
 
 /** The `disk` of an image manifest. */
@@ -49,6 +53,11 @@ export function measureDisk(disk: BootDisk): DiskMeasurements {
     sha384: bank('sha384'),
     rtmr1: toHex(extendAll(events.sha384.rtmr1, 'sha384')),
     rtmr2: toHex(extendAll(events.sha384.rtmr2, 'sha384')),
+    repeatedExit: {
+      sha256: toHex(extendAll(bootEvents(disk, 'sha256', AGAIN).pcr5, 'sha256')),
+      sha384: toHex(extendAll(bootEvents(disk, 'sha384', AGAIN).pcr5, 'sha384')),
+      rtmr1: toHex(extendAll(bootEvents(disk, 'sha384', AGAIN).rtmr1, 'sha384')),
+    },
   };
 }
 
@@ -88,6 +97,11 @@ export function diskFindings(
     ),
     ['disk rtmr1', stated.rtmr1, measured.rtmr1],
     ['disk rtmr2', stated.rtmr2, measured.rtmr2],
+    ...REPEATED.map((key): readonly [string, string, string] => [
+      `disk repeated exit ${key}`,
+      stated.repeatedExit[key],
+      measured.repeatedExit[key],
+    ]),
   ];
 }
 
@@ -100,8 +114,9 @@ export function parseDisk(
     file(value: unknown, name: string): { size: number; sha256: string };
   },
 ): ImageDisk {
-  const disk = read.object(value, 'disk', ['files', 'sha256', 'sha384', 'rtmr1', 'rtmr2']);
+  const disk = read.object(value, 'disk', ['files', 'sha256', 'sha384', 'rtmr1', 'rtmr2', 'repeatedExit']);
   const files = read.object(disk['files'], 'disk files', DISK_FILES);
+  const repeated = read.object(disk['repeatedExit'], 'disk repeatedExit', REPEATED);
   const bank = (name: 'sha256' | 'sha384', digits: number): Record<Pcr, string> => {
     const values = read.object(disk[name], `disk ${name}`, PCRS);
     return Object.fromEntries(
@@ -116,5 +131,11 @@ export function parseDisk(
     sha384: bank('sha384', 96),
     rtmr1: readers.hex(disk['rtmr1'], 'disk rtmr1', 96),
     rtmr2: readers.hex(disk['rtmr2'], 'disk rtmr2', 96),
+    repeatedExit: Object.fromEntries(
+      REPEATED.map((key) => [
+        key,
+        readers.hex(repeated[key], `disk repeatedExit ${key}`, key === 'sha256' ? 64 : 96),
+      ]),
+    ) as unknown as ImageDisk['repeatedExit'],
   };
 }

@@ -30,6 +30,7 @@ export {
 export { GPT_HEAD_BYTES, type Gpt, type GptEntry, readGpt } from './gpt.ts';
 export { type PeFile, type PeSection, readPe, SECTION_HEADER_BYTES } from './pe.ts';
 export {
+  type BootCourse,
   type BootDisk,
   bootEvents,
   type BootEvents,

@@ -69,6 +69,9 @@ export function readUki(image: Uint8Array): UnifiedKernel {
   };
 }
 
+const ASKED = 'Exit Boot Services Invocation';
+const LEFT = 'Exit Boot Services Returned with Success';
+
 /** Digests of the events of a boot, in the order of each register. */
 export interface BootEvents {
   readonly pcr4: readonly Uint8Array[];
@@ -84,6 +87,15 @@ export interface BootEvents {
   readonly rtmr2: readonly Uint8Array[];
 }
 
+/** What may be otherwise from boot to boot of one disk. */
+export interface BootCourse {
+  /**
+   * The firmware's memory changed while the kernel left it, so that it had to ask a second time (UEFI 2.10
+   * §7.4.6; the kernel's EFI stub asks twice at most): PCR 5 and RTMR1 have two events more.
+   */
+  readonly repeatedExit?: boolean | undefined;
+}
+
 /** A disk to boot from. */
 export interface BootDisk {
   /** The file that firmware starts. */
@@ -97,16 +109,22 @@ export interface BootDisk {
  * {@link readGpt} do.
  * @example const { pcr4 } = bootEvents({ uki, head }, 'sha256');
  */
-export function bootEvents({ uki, head }: BootDisk, bank: 'sha256' | 'sha384'): BootEvents {
+export function bootEvents(
+  { uki, head }: BootDisk,
+  bank: 'sha256' | 'sha384',
+  { repeatedExit = false }: BootCourse = {},
+): BootEvents {
   const hash = bank === 'sha256' ? sha256 : sha384;
   const { sections } = readUki(uki);
   const calling = hash(utf8('Calling EFI Application from Boot Option'));
   const separator = hash(fromHex('00000000'));
   const table = hash(readGpt(head).event);
   const programs = [authenticode(uki, hash), authenticode(sections['.linux'], hash)];
-  const exits = ['Exit Boot Services Invocation', 'Exit Boot Services Returned with Success'].map((text) =>
-    hash(utf8(text)),
-  );
+  const exits = [
+    ...(repeatedExit ? [ASKED, 'Exit Boot Services Returned with Failure'] : []),
+    ASKED,
+    LEFT,
+  ].map((text) => hash(utf8(text)));
   const measured = UKI_SECTIONS.flatMap((name) => [hash(utf8(`${name}\0`)), hash(sections[name])]);
   const kernel = [hash(loadOptions(sections['.cmdline'])), hash(sections['.initrd'])];
   return {

@@ -2,7 +2,7 @@
 // and kernel measure this, test/e2e/image-disk shows.
 
 import { describe, expect, test } from 'vitest';
-import { bootEvents, extendAll, readPe, readUki } from '@assay/attestation/launch';
+import { bootEvents, extendAll, measureDisk, readPe, readUki } from '@assay/attestation/launch';
 import { partitionTable } from '../../../image/disk/gpt.ts';
 import { writeUki } from '../../../image/disk/uki.ts';
 import { lockedSources, STUB } from '../../../image/build.ts';
@@ -58,6 +58,19 @@ describe.skipIf(!ready)('a unified kernel image', async () => {
     const before = registers(writeUki(stub, content));
     const after = registers(writeUki(stub, { ...content, [name]: bytes }));
     expect(Object.keys(before).filter((register) => before[register] !== after[register])).toEqual(changed);
+  });
+
+  test('a kernel that leaves the firmware at the second try has another PCR 5 and RTMR1, and both are stated', () => {
+    const disk = { uki: writeUki(stub, content), head };
+    const [once, again] = [bootEvents(disk, 'sha384'), bootEvents(disk, 'sha384', { repeatedExit: true })];
+    expect([again.pcr5.length - once.pcr5.length, again.rtmr1.length - once.rtmr1.length]).toEqual([2, 2]);
+    const hex = (events: readonly Uint8Array[]): string =>
+      Buffer.from(extendAll(events, 'sha384')).toString('hex');
+    expect(measureDisk(disk)).toMatchObject({
+      rtmr1: hex(once.rtmr1),
+      sha384: { pcr5: hex(once.pcr5) },
+      repeatedExit: { rtmr1: hex(again.rtmr1), sha384: hex(again.pcr5) },
+    });
   });
 
   test('another table changes PCR 5 and RTMR1 alone', () => {
