@@ -1,6 +1,6 @@
 // `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline,
-// BOOTX64.EFI, disk.gpt (`make disk` writes the disk), manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
-// cache.
+// BOOTX64.EFI, disk.gpt (`make disk` writes the disk), manifest.json, SHA256SUMS. No root, no container, no
+// network but for locked inputs; ten seconds from the cache.
 //   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model MODEL]…
 //                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
 // --native: the libraries of `make native` go in. --model: models (GGUF or whisper files, folders with a

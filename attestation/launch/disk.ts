@@ -1,4 +1,4 @@
-// What a release states of the disk that boots by itself: two files, and the registers after a boot from it.
+// The part of a release about the disk that boots by itself: two files, and the registers after a boot.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';
@@ -8,6 +8,7 @@ import { type BootDisk, bootEvents, type BootEvents, extendAll, readUki } from '
 
 /** Published beside the other files: what firmware starts, and the beginning of the disk up to its table. */
 export const DISK_FILES = ['BOOTX64.EFI', 'disk.gpt'] as const;
+/** The name of one file of the disk. */
 export type DiskFile = (typeof DISK_FILES)[number];
 
 const PCRS = [
@@ -22,7 +23,9 @@ type Pcr = (typeof PCRS)[number];
 const REPEATED = ['sha256', 'sha384', 'rtmr1'] as const;
 const AGAIN = { repeatedExit: true } as const;
 
-/** Registers after a boot from the disk, in hex. `pcr7`: with our own firmware; a cloud's has other variables. */
+/**
+ * Registers after a boot from the disk, in hex. `pcr7`: with our own firmware; a cloud's has other variables.
+ */
 export interface DiskMeasurements {
   readonly sha256: Readonly<Record<Pcr, string>>;
   readonly sha384: Readonly<Record<Pcr, string>>;
@@ -61,7 +64,7 @@ export function measureDisk(disk: BootDisk): DiskMeasurements {
   };
 }
 
-/** What else a manifest says that its disk has to contain; digests in hex. */
+/** Further content of the disk by its manifest; digests in hex. */
 export interface DiskExpectations {
   readonly cmdline: string;
   readonly vmlinuz: string;

@@ -1,4 +1,5 @@
-// What firmware extends of a GUID partition table (UEFI 2.10 §5.3; TCG PC Client Platform Firmware Profile
+// The part of a GUID partition table that firmware extends (UEFI 2.10 §5.3; TCG PC Client Platform Firmware
+// Profile
 // 1.06 §10.4.8, UEFI_GPT_DATA): the header and the entries in use, not the MBR, not the copy at the end.
 
 import { viewOf } from '../encoding/bytes.ts';

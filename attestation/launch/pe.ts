@@ -4,7 +4,7 @@
 // OvmfPkg/Tcg/TdTcg2Dxe/MeasureBootPeCoff.c). The digest covers all of the file but the checksum, the
 // certificate directory entry and the certificates.
 
-import { sha256, sha384 } from '@noble/hashes/sha2.js';
+import { type sha256, sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 
@@ -19,6 +19,7 @@ const OPTIONAL_HEADER = {
   certificates: 144,
 } as const;
 const PE32_PLUS = 0x20b;
+/** Bytes of a header in the section table. */
 export const SECTION_HEADER_BYTES = 40;
 
 /** A section of a PE file; offsets and sizes in bytes. */

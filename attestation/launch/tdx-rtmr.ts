@@ -5,7 +5,7 @@
 // ACPI tables and memory map tell: those digests are inputs.
 
 import { sha384 } from '@noble/hashes/sha2.js';
-import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { concatBytes, fromHex, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { DirectBootEvents } from './firmware.ts';
 import { authenticodeSha384 } from './pe.ts';

@@ -1,5 +1,5 @@
-// Predicts the registers of a guest that boots a unified kernel image from a disk: PCR 4, 5, 7, 9, 11, 12 of a
-// TPM, and RTMR1 and RTMR2 of a TD (TCG PC Client Platform Firmware Profile 1.06; UEFI 2.10 §38.4.1 for the
+// Predicts the registers of a guest that boots a unified kernel image from a disk: PCR 4, 5, 7, 9, 11, 12 of
+// a TPM, and RTMR1 and RTMR2 of a TD (TCG PC Client Platform Firmware Profile 1.06; UEFI 2.10 §38.4.1 for the
 // registers of a TD; UAPI.5 and UAPI.7 for the sections an EFI stub measures). Which events there are depends
 // on the stub: those of the stubs on our list are known.
 
@@ -13,6 +13,7 @@ import { secureBootOff } from './secure-boot.ts';
 
 /** Sections an EFI stub of our list measures, in the order in which it does. */
 export const UKI_SECTIONS = ['.linux', '.cmdline', '.initrd', '.uname', '.sbat'] as const;
+/** The name of one of them. */
 export type UkiSection = (typeof UKI_SECTIONS)[number];
 
 /** Sections that such a stub would act on, and that ours never have. */
@@ -87,7 +88,7 @@ export interface BootEvents {
   readonly rtmr2: readonly Uint8Array[];
 }
 
-/** What may be otherwise from boot to boot of one disk. */
+/** Differences from boot to boot of one disk. */
 export interface BootCourse {
   /**
    * The firmware's memory changed while the kernel left it, so that it had to ask a second time (UEFI 2.10

@@ -27,8 +27,9 @@ interface Entry {
 }
 
 /**
- * The whole file system of `sectors` sectors. `files`: path of short upper-case names (`EFI/BOOT/BOOTX64.EFI`)
- * → content. Throws ImageError `input` when a name is none or the content does not fit.
+ * The whole file system of `sectors` sectors. `files`: path of short upper-case names
+ * (`EFI/BOOT/BOOTX64.EFI`) → content. Throws ImageError `input` when a name is none or the content does not
+ * fit.
  */
 export function writeFat(files: ReadonlyMap<string, Uint8Array>, sectors: number, label: string): Uint8Array {
   const fatSectors = fatSectorsFor(sectors);

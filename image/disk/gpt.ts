@@ -1,5 +1,5 @@
-// A GUID partition table (UEFI 2.10 §5.3), byte for byte from its inputs: protective MBR, header and entries at
-// the start, the same backwards at the end. 512-byte sectors; 128 entries; partitions begin on whole MiB.
+// A GUID partition table (UEFI 2.10 §5.3), byte for byte from its inputs: protective MBR, header and entries
+// at the start, the same backwards at the end. 512-byte sectors; 128 entries; partitions begin on whole MiB.
 
 import { crc32 } from 'node:zlib';
 import { guidBytes } from '@assay/attestation/launch';

@@ -1,4 +1,4 @@
-// What lies where on the disk that boots by itself, on bare metal and in the clouds: an EFI system partition
+// The layout of the disk that boots by itself, on bare metal and in the clouds: an EFI system partition
 // with the unified kernel image, the root image, the measured configuration, model disks, and room for the
 // operator's configuration. A partition that is measured has a GUID made of its digest, by which the guest
 // finds it; the digest itself decides. All of it follows from the files: no time, no random number.
@@ -23,7 +23,7 @@ const TYPE = {
   linux: '0fc63daf-8483-4772-8e79-3d69d8477de4',
 } as const;
 
-/** What an operator's configuration may have at most (image/disks.ts); written after the disk is made. */
+/** The most that an operator's configuration may have (image/disks.ts); written after the disk is made. */
 const OPERATOR_BYTES = 64 * 1024;
 /** For folders, tables and the clusters a FAT32 file system has at least. */
 const ESP_MIN_BYTES = 40 << 20;
@@ -31,24 +31,24 @@ const ESP_SPARE_BYTES = 4 << 20;
 const BOOT_PATH = 'EFI/BOOT/BOOTX64.EFI';
 
 /** A file that becomes a partition. */
-export interface Content {
+export interface PartContent {
   readonly path: string;
   readonly size: number;
 }
 
 export interface DiskContent {
   readonly uki: Uint8Array;
-  readonly root: Content & { readonly rootHash: string };
+  readonly root: PartContent & { readonly rootHash: string };
   /** `sha256`: of the text, as on the command line. */
-  readonly config: Content & { readonly sha256: string };
-  readonly models: readonly (Content & { readonly name: string; readonly rootHash: string })[];
+  readonly config: PartContent & { readonly sha256: string };
+  readonly models: readonly (PartContent & { readonly name: string; readonly rootHash: string })[];
 }
 
 export interface DiskLayout {
   readonly table: PartitionTable;
   readonly bytes: number;
-  /** What lies in each partition; absent: zeros. */
-  readonly parts: readonly { readonly at: number; readonly content: Content | Uint8Array }[];
+  /** The content of each partition; absent: zeros. */
+  readonly parts: readonly { readonly at: number; readonly content: PartContent | Uint8Array }[];
 }
 
 /** The first 32 of the hex digits of a digest, written as a GUID (as UAPI.2 has it for root hashes). */
@@ -61,27 +61,26 @@ export function guidOf(digest: string): string {
 /** Throws ImageError `input` where two partitions would have one GUID: the same model twice. */
 export function layoutDisk(content: DiskContent): DiskLayout {
   const partitions: Partition[] = [];
-  const parts: { at: number; content: Content | Uint8Array }[] = [];
+  const parts: { at: number; content: PartContent | Uint8Array }[] = [];
   let next = ALIGNMENT_SECTORS;
   const add = (
-    name: string,
-    guid: string,
-    bytes: number,
-    what?: Content | Uint8Array,
-    type: string = TYPE.linux,
+    entry: { name: string; guid: string; type?: string; bytes: number },
+    what?: PartContent | Uint8Array,
   ): void => {
+    const { name, guid, type = TYPE.linux, bytes } = entry;
     const sectors = Math.ceil(bytes / SECTOR_BYTES);
     partitions.push({ name, guid, type, firstSector: next, sectors });
     if (what !== undefined) parts.push({ at: next * SECTOR_BYTES, content: what });
     next += Math.ceil(sectors / ALIGNMENT_SECTORS) * ALIGNMENT_SECTORS;
   };
+  const { root, config, models } = content;
   const esp = espFor(content.uki);
-  add('EFI system', ESP_GUID, esp.length, esp, TYPE.esp);
-  add('assay root', guidOf(content.root.rootHash), content.root.size, content.root);
-  add('assay configuration', guidOf(content.config.sha256), content.config.size, content.config);
-  for (const model of content.models)
-    add(`model ${model.name.slice(0, 30)}`, guidOf(model.rootHash), model.size, model);
-  add('assay operator', guidOf(OPERATOR_DIGEST), OPERATOR_BYTES);
+  add({ name: 'EFI system', guid: ESP_GUID, type: TYPE.esp, bytes: esp.length }, esp);
+  add({ name: 'assay root', guid: guidOf(root.rootHash), bytes: root.size }, root);
+  add({ name: 'assay configuration', guid: guidOf(config.sha256), bytes: config.size }, config);
+  for (const model of models)
+    add({ name: `model ${model.name.slice(0, 30)}`, guid: guidOf(model.rootHash), bytes: model.size }, model);
+  add({ name: 'assay operator', guid: guidOf(OPERATOR_DIGEST), bytes: OPERATOR_BYTES });
   const sectors = next + ALIGNMENT_SECTORS;
   return {
     table: partitionTable(partitions, { guid: DISK_GUID, sectors }),

@@ -6,7 +6,7 @@ import { badInput } from '../errors.ts';
 
 const READ_DATA = 0x40000040;
 
-/** Their order in the file. The kernel is last: nothing follows where it may unpack itself. */
+/** Their order in the file. The kernel is last, so that it may unpack itself behind its own. */
 const ORDER = ['.cmdline', '.uname', '.initrd', '.linux'] as const satisfies readonly UkiSection[];
 
 export type UkiContent = Readonly<Record<(typeof ORDER)[number], Uint8Array>>;

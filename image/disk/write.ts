@@ -10,7 +10,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { badInput } from '../errors.ts';
 import { SECTOR_BYTES } from './gpt.ts';
-import type { Content, DiskLayout } from './layout.ts';
+import type { DiskLayout, PartContent } from './layout.ts';
 
 export const CLOUDS = ['gcp', 'azure', 'aws'] as const;
 export type Cloud = (typeof CLOUDS)[number];
@@ -83,7 +83,7 @@ function* zeros(count: number): Generator<Uint8Array> {
     yield ZEROS.subarray(0, Math.min(left, ZEROS.length));
 }
 
-async function* bytesOf(content: Content | Uint8Array): AsyncGenerator<Uint8Array> {
+async function* bytesOf(content: PartContent | Uint8Array): AsyncGenerator<Uint8Array> {
   if (content instanceof Uint8Array) {
     yield content;
     return;

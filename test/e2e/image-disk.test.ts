@@ -1,6 +1,6 @@
 // The disk boots by itself under OVMF with a software TPM: to a verified answer (the test image, which alone
-// has the simulated TEE), or until it says that there is no TEE (the production image); the registers are those
-// that were predicted; whatever is altered is seen or ends the boot. With ASSAY_IMAGE_TEST=1.
+// has the simulated TEE), or until it says that there is no TEE (the production image); the registers are
+// those that were predicted; whatever is altered is seen or ends the boot. With ASSAY_IMAGE_TEST=1.
 
 import { closeSync, copyFileSync, openSync, readFileSync, readSync, statSync, writeSync } from 'node:fs';
 import { createHash } from 'node:crypto';
@@ -112,7 +112,7 @@ function courseOf(events: Observed['events']): BootCourse {
   return { repeatedExit: events.some(({ sha256 }) => sha256 === FAILED_EXIT) };
 }
 
-/** What was stated of each register, by bank and name. */
+/** The stated value of each register, by bank and name. */
 function stated(disk: ImageDisk, { repeatedExit = false }: BootCourse): Map<string, string> {
   return new Map(
     (['sha256', 'sha384'] as const).flatMap((bank) =>
@@ -184,7 +184,7 @@ describe.skipIf(!ready)('the disk under emulation', () => {
             `${bank} ${pcr}`,
           ).toEqual(of[`pcr${pcr}`].map((digest) => Buffer.from(digest).toString('hex')));
       }
-      // What a TD would extend: PCR 2 to 6 into RTMR1 but for separators and what is no event of the boot,
+      // A TD would extend PCR 2 to 6 into RTMR1 but for separators and what is no event of the boot,
       // PCR 8 to 15 into RTMR2, each in the order of the log.
       const of = bootEvents({ uki, head }, 'sha384', course);
       const inOrder = (wanted: readonly number[], skip: readonly number[]): string[] =>

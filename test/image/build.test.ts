@@ -193,7 +193,7 @@ describe.skipIf(!ready)('a build', () => {
     for (const name of ['vmlinuz', 'initrd.cpio', 'root.img', 'config', 'BOOTX64.EFI', 'disk.gpt'] as const) {
       const report = await measureManifest(manifest, async (asked) => {
         const bytes = new Uint8Array(small.files[asked]);
-        // In the middle: of the table there is nothing, so there the disk's own GUID.
+        // In the middle; of the table, which is zeros there, in the disk's own GUID.
         if (asked === name) bytes[name === 'disk.gpt' ? 512 + 56 : bytes.length >> 1]! ^= 1;
         return bytes;
       });

@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 500,
+    files: 504,
     lines: 69_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
@@ -92,7 +92,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 118,
+    files: 120,
     lines: 20_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },

@@ -1,5 +1,5 @@
-// The predictor of a boot from a disk, without booting: sections, stubs, and what depends on what. That firmware
-// and kernel measure this, test/e2e/image-disk shows.
+// The predictor of a boot from a disk, without booting: sections, stubs, and what depends on what. That
+// firmware and kernel measure this, test/e2e/image-disk shows.
 
 import { describe, expect, test } from 'vitest';
 import { bootEvents, extendAll, measureDisk, readPe, readUki } from '@assay/attestation/launch';
@@ -98,7 +98,7 @@ describe.skipIf(!ready)('a unified kernel image', async () => {
     };
     for (const name of ['.cmdline', '.osrel', '.profile'])
       expect(() => readUki(renamed(name))).toThrow(refusal('malformed_uki'));
-    // One more section of a name that is nothing to a stub of the list is code of another stub.
+    // A section of a name that no stub of the list has is code of another stub.
     expect(() => readUki(renamed('.other'))).toThrow(refusal('malformed_uki'));
   });
 

@@ -1,12 +1,12 @@
-// The FAT32 writer: read back by a reader of this test that follows the specification from the boot sector on,
-// by mtools where they are, and what it refuses. That a firmware reads it, test/e2e/image-disk shows.
+// The FAT32 writer: read back by a reader of this test that follows the specification from the boot sector
+// on, by mtools where they are, and what it refuses. That a firmware reads it, test/e2e/image-disk shows.
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import fc from 'fast-check';
+import { array, assert, pre, property, stringMatching, tuple, uint8Array, uniqueArray } from 'fast-check';
 import { writeFat } from '../../../image/disk/fat.ts';
 
 const SECTORS = 80 * 1024;
@@ -47,12 +47,8 @@ function filesOf(image: Buffer): Map<string, Buffer> {
   return files;
 }
 
-const segment = fc.stringMatching(/^[A-Z0-9_]{1,8}$/);
-const names = fc.tuple(
-  fc.array(segment, { maxLength: 3 }),
-  segment,
-  fc.stringMatching(/^(?:\.[A-Z]{1,3})?$/),
-);
+const segment = stringMatching(/^[A-Z0-9_]{1,8}$/);
+const names = tuple(array(segment, { maxLength: 3 }), segment, stringMatching(/^(?:\.[A-Z]{1,3})?$/));
 
 describe('a FAT32 file system', () => {
   let folder = '';
@@ -62,9 +58,9 @@ describe('a FAT32 file system', () => {
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   test('has every file, whole, whatever their folders and sizes', () => {
-    fc.assert(
-      fc.property(
-        fc.uniqueArray(fc.tuple(names, fc.uint8Array({ maxLength: 5000 })), {
+    assert(
+      property(
+        uniqueArray(tuple(names, uint8Array({ maxLength: 5000 })), {
           maxLength: 6,
           selector: ([[folders, stem, extension]]) => [...folders, stem + extension].join('/'),
         }),
@@ -76,7 +72,7 @@ describe('a FAT32 file system', () => {
             ]),
           );
           // A name that is a file and a folder at once is no tree.
-          fc.pre(
+          pre(
             ![...files.keys()].some((path) =>
               [...files.keys()].some((other) => other.startsWith(`${path}/`)),
             ),

@@ -3,7 +3,7 @@
 
 import { crc32 } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import fc from 'fast-check';
+import { array, assert, integer, property } from 'fast-check';
 import { GPT_HEAD_BYTES, readGpt } from '@assay/attestation/launch';
 import { type Partition, partitionTable, SECTOR_BYTES } from '../../../image/disk/gpt.ts';
 
@@ -31,8 +31,8 @@ function checked(sector: Uint8Array, entries: Uint8Array): void {
 
 describe('a partition table', () => {
   test('is read back with every partition, and both copies have right checksums', () => {
-    fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 500 }), { minLength: 0, maxLength: 128 }), (sizes) => {
+    assert(
+      property(array(integer({ min: 1, max: 500 }), { minLength: 0, maxLength: 128 }), (sizes) => {
         let next = 34;
         const partitions = sizes.map((sectors, index) => {
           const made = partition(index, next, sectors);

@@ -38,7 +38,9 @@ function content(): DiskContent {
   };
 }
 
-const contentBytes = (name: string): Buffer => readFileSync(join(folder, name));
+function contentBytes(name: string): Buffer {
+  return readFileSync(join(folder, name));
+}
 
 describe('a disk', () => {
   test('has each part where the table says, zeros between, and nothing of this build but its files', async () => {
