@@ -122,7 +122,10 @@ function tarHeader(name: string, size: number): Uint8Array {
   return header;
 }
 
-/** The footer of a fixed VHD (Virtual Hard Disk Image Format Specification 1.0); its identifier is the disk's digest. */
+/**
+ * The footer of a fixed VHD (Virtual Hard Disk Image Format Specification 1.0); its identifier is the disk's
+ * digest.
+ */
 function vhdFooter(size: number, digest: Uint8Array): Uint8Array {
   const footer = Buffer.alloc(SECTOR_BYTES);
   footer.write('conectix', 0, 'latin1');
