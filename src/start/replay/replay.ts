@@ -260,13 +260,12 @@ class Comparison {
       return adrift
         ? verdict('undecided', 'under a grammar the draws after a difference are not those of the answer')
         : verdict('different');
+    if (exact) return verdict('undecided', `the candidates are within ${tolerance} of each other`);
     const rest =
       here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
-    if (rest !== undefined)
-      return verdict('different', `with the recorded tokens the ${rest.stage} is another`);
-    return exact
-      ? verdict('undecided', `the candidates are within ${tolerance} of each other`)
-      : verdict('equal', `each recorded token is what is picked here within ${tolerance} in logits`);
+    return rest === undefined
+      ? verdict('equal', `each recorded token is what is picked here within ${tolerance} in logits`)
+      : verdict('different', `with the recorded tokens the ${rest.stage} is another`);
   }
 
   /** The request once more with the recorded tokens, which says where the first difference is. */
