@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { commitment, type FinalReceipt, tokenListBytes } from '@assay/attestation/receipt';
+import type { FinalReceipt } from '@assay/attestation/receipt';
 import { adapterFile, randomPairs, TINY_TARGETS } from '../fixtures/models/gguf-adapter.ts';
 import { tinyGguf } from '../fixtures/models/gguf-tiny.ts';
 import {
@@ -20,7 +20,6 @@ import {
   replayed,
 } from '../fixtures/e2e/replayed.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
-import { sha256 } from '../fixtures/receipts/issued.ts';
 
 const insecure = new Agent({ connect: { rejectUnauthorized: false } });
 let folder: string;
@@ -248,39 +247,6 @@ describe('[R24] files beside a receipt', () => {
 });
 
 describe('[R22] class 1', () => {
-  const claimed = async (kept: Kept, ids: readonly number[]): Promise<Kept> => {
-    const digest = sha256(tokenListBytes(ids));
-    const lie = await lying(kept, (receipt) => ({
-      ...receipt,
-      outcome: {
-        ...receipt.outcome,
-        choices: receipt.outcome.choices.map((each) => ({
-          ...each,
-          outputTokens: commitment(kept.salt, 'outputTokens', digest),
-        })),
-      },
-    }));
-    return { ...lie, tokens: [ids] };
-  };
-
-  test('a wild token after one that rounding explains is different', { timeout: 120_000 }, async () => {
-    const kept = await askedOf(server.url, {
-      ...complete({ temperature: 1.4, stream: true, max_tokens: 40 }),
-      words: 'tokens',
-    });
-    const [ids = []] = kept.tokens ?? [];
-    const lies = await Promise.all(
-      ids.flatMap((id, i) => [claimed(kept, ids.with(i, id - 1)), claimed(kept, ids.with(i, id + 1))]),
-    );
-    const { verdicts } = await replayed(lies);
-    const near = verdicts.findIndex(({ verdict }, i) => verdict === 'undecided' && i < 60);
-    expect(near).toBeGreaterThanOrEqual(0);
-    const [list = []] = lies[near]?.tokens ?? [];
-    const wild = await claimed(kept, list.with(list.length - 1, 1));
-    const judged = await replayed([wild]);
-    expect([judged.code, judged.verdicts[0]?.verdict], judged.err).toEqual([10, 'different']);
-  });
-
   test('a guess by the text proves nothing', { timeout: 60_000 }, async () => {
     const kept = await askedOf(server.url, { ...complete({ temperature: 1.4 }), words: '' });
     const lie = await lying(kept, (receipt) => ({
@@ -309,10 +275,7 @@ describe('[R13] canary', () => {
         Buffer.from(salt).toString('hex'),
         Buffer.from(salt).toString('base64'),
       ]);
-      const written = kept.flatMap(
-        ({ response }) => response.match(/(?<="(?:text|content)":")[^"]{8,}/g) ?? [],
-      );
-      const secrets = [word, ...comments, ...salts, ...written];
+      const secrets = [word, ...comments, ...salts];
       const metrics = await (await plainFetch(`${server.url}/metrics`, { dispatcher: insecure })).text();
       const audit = await Promise.all(
         (await readdir(join(server.dataFolder, 'audit'))).map((name) =>
@@ -335,7 +298,10 @@ describe('[R13] canary', () => {
         different.out,
         different.err,
       ];
-      for (const secret of secrets) for (const sink of sinks) expect(sink.includes(secret)).toBe(false);
+      const found = secrets.flatMap((secret, i) =>
+        sinks.flatMap((sink, at) => (sink.includes(secret) ? [`secret ${i} in ${at}`] : [])),
+      );
+      expect(found).toEqual([]);
     },
   );
 });

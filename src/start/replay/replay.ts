@@ -254,13 +254,14 @@ class Comparison {
     const exact = replayClass === 1;
     const tolerance = exact ? EXACT_TOLERANCE : ROUNDED_TOLERANCE;
     const { distance } = difference ?? {};
-    // The first difference is measured with the draws of the answer, also under a grammar.
-    if (exact && (distance == null || distance > tolerance)) return verdict('different');
+    if (exact)
+      return distance == null || distance > tolerance
+        ? verdict('different')
+        : verdict('undecided', `the candidates are within ${tolerance} of each other`);
     if (farthest == null || farthest > tolerance)
       return adrift
         ? verdict('undecided', 'under a grammar the draws after a difference are not those of the answer')
         : verdict('different');
-    if (exact) return verdict('undecided', `the candidates are within ${tolerance} of each other`);
     const rest =
       here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
     return rest === undefined
