@@ -42,6 +42,7 @@ export default defineConfig({
         replacement: at('./attestation/sealed/envelope.ts'),
       },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
+      { find: /^@assay\/attestation\/vtpm$/, replacement: at('./attestation/appraise/clouds.ts') },
     ],
   },
   test: {

@@ -41,6 +41,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
   '@assay/attestation/receipt': 'attestation/receipts/index.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
+  '@assay/attestation/vtpm': 'attestation/appraise/clouds.ts',
 };
 
 /** The code that makes simulated evidence: an entry of its own, and what it alone imports. */

@@ -29,6 +29,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation/sealed': 'attestation/client/sealed-fetch.ts',
   '@assay/attestation/sealed-envelope': 'attestation/sealed/envelope.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
+  '@assay/attestation/vtpm': 'attestation/appraise/clouds.ts',
 };
 
 /** The processes, and the two packages of the client. */

@@ -9,7 +9,7 @@ not known.
 
 | key | for | value |
 |---|---|---|
-| \`tee\` | both | \`"snp"\` or \`"tdx"\` |
+| \`tee\` | both | \`"snp"\` or \`"tdx"\`; the clouds' are below |
 | \`now\` | both | the time to judge at, RFC 3339 |
 | \`policy\` | both, may be absent | what to ask beyond genuineness; below |
 | \`roots\` | both, may be absent | certificates in PEM that replace the vendor's roots; the output then has \`rootsReplaced\` |

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseSync } from 'oxc-parser';
 import { walk } from './dialect.ts';
+import { CLOUD_FORMATS } from './formats-clouds.ts';
 import { EVIDENCE_CONTRACT } from './formats-evidence.ts';
 import { ATTESTATION_CODES } from '../attestation/transcript/codes.ts';
 import type { Layout } from '../attestation/encoding/layout.ts';
@@ -18,6 +19,7 @@ import {
   TD_BODY_15,
   TD_BODY_15_BYTES,
 } from '../attestation/tdx/quote.ts';
+import { HCL_HEADER_BYTES, HCL_REPORT, TD_REPORT, TD_REPORT_BYTES } from '../attestation/vtpm/hcl.ts';
 
 const top = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/$/, '');
 
@@ -86,6 +88,7 @@ root, nothing revoked. Of those below, each is there only where it could be judg
 `;
 
 const REPORT_FILE = 'attestation/snp/report.ts';
+const HCL_FILE = 'attestation/vtpm/hcl.ts';
 const QUOTE_FILE = 'attestation/tdx/quote.ts';
 const TABLES: readonly Table[] = [
   {
@@ -116,6 +119,21 @@ const TABLES: readonly Table[] = [
     layout: QE_REPORT,
     declared: [QUOTE_FILE, 'QE_REPORT'],
   },
+  {
+    title: 'Azure HCL report',
+    source: 'NV index 0x01400001, 2600 bytes in all: these, then the runtime JSON, then zeros. Its first',
+    size: HCL_HEADER_BYTES,
+    layout: HCL_REPORT,
+    declared: [HCL_FILE, 'HCL_REPORT'],
+  },
+  {
+    title: 'TDREPORT inside it',
+    source:
+      'Only what the TD quote repeats; it is MAC-ed for its own machine and proves nothing without the quote.',
+    size: TD_REPORT_BYTES,
+    layout: TD_REPORT,
+    declared: [HCL_FILE, 'TD_REPORT'],
+  },
 ];
 
 const FORMATS = `# Wire formats
@@ -125,7 +143,8 @@ the verifier decodes by; \`make drift\` fails when it is stale.
 
 ${TABLES.map(table).join('\n')}
 ${TDX_TCB_CLAIMS}
-${EVIDENCE_CONTRACT}`;
+${EVIDENCE_CONTRACT}
+${CLOUD_FORMATS}`;
 
 const CODES = `# Codes
 

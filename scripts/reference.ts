@@ -60,6 +60,11 @@ const ENTRIES = [
     'Sealed bodies as bytes: for whoever opens them, or seals without a fetch; browser-safe.',
   ],
   ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
+  [
+    '@assay/attestation/vtpm',
+    'appraise/clouds',
+    'The verifier of evidence of Azure, AWS and GCP, handed to `verify`; browser-safe.',
+  ],
 ] as const;
 
 const DIST = join(TOP, 'attestation/dist');

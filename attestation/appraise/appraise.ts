@@ -3,7 +3,7 @@
 // network, no clock, no randomness here. Refused: any failed rule. A rule that was skipped is never a pass,
 // and those that must hold fail instead of being skipped.
 
-import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
+import { type CloudVerifier, type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, bindSealed, compareRepeats } from './bind.ts';
 import { toHex } from '../encoding/bytes.ts';
 import { type Check, Transcript } from '../transcript/checks.ts';
@@ -14,6 +14,7 @@ import { type AppraisalPolicy, type Policy, parsePolicy } from './policy.ts';
 import { admitTee, applyPolicy } from './policy-rules.ts';
 import { hintsOnDemand } from './hints-on-demand.ts';
 import { RULES } from './rules.ts';
+import { type SoftwareRoot, softwareRootOf } from './software-root.ts';
 import type { TimeWindow } from '../x509/path.ts';
 
 /** The values {@link verify} compares a document with: this connection, this moment and the policy. */
@@ -43,7 +44,7 @@ export interface SealedVerifyOptions
   readonly channel: 'sealed';
 }
 
-export type { EndorsementRequest, EndorsementSource } from './hardware.ts';
+export type { CloudContext, CloudVerifier, EndorsementRequest, EndorsementSource } from './hardware.ts';
 
 declare const verified: unique symbol;
 
@@ -51,6 +52,8 @@ declare const verified: unique symbol;
 export interface Verified {
   readonly channel: 'exporter' | 'sealed';
   readonly teeType: TeeType;
+  /** Whose word it is which software runs: the CPU's own, or a cloud's that the policy accepts. */
+  readonly softwareRoot: SoftwareRoot;
   /** True: the evidence proves no property of hardware. */
   readonly simulated: boolean;
   /** Freshness and connection are not proven. */
@@ -181,7 +184,7 @@ async function appraiseDocument(
   policy: Policy,
   options: HardwareOptions & Pick<VerifyOptions, 'model'>,
 ): Promise<Appraised> {
-  const roots = admitTee(transcript, document, policy);
+  const roots = admitTee(transcript, document, policy, options.vtpm?.rootsReplaced);
   const hardware = await verifyHardware(transcript, document, { policy, options, roots });
   const from = transcript.checks.length;
   const claims = bindClaims(transcript, document, hardware);
@@ -208,12 +211,16 @@ const ARCHIVED =
  */
 export async function verifyArchived(
   document: AttestationDocument,
-  options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
+  options: {
+    readonly policy: AppraisalPolicy | Policy;
+    readonly now: number;
+    readonly vtpm?: CloudVerifier | undefined;
+  },
 ): Promise<ArchivedResult> {
   const policy = parsePolicy(options.policy);
   const transcript = new Transcript();
   try {
-    const found = await appraiseDocument(transcript, document, policy, { now: options.now });
+    const found = await appraiseDocument(transcript, document, policy, options);
     const { hardware, claims, from } = found;
     for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
     const build = applyPolicy(transcript, document, policy, found);
@@ -294,7 +301,8 @@ async function resultOf(
   return {
     channel,
     teeType: document.teeType,
-    simulated: document.teeType === 'simulated',
+    softwareRoot: softwareRootOf(document.teeType),
+    simulated: document.teeType === 'simulated' || hardware.rootsReplaced === true,
     certificateAlone,
     measurement: toHex(hardware.measurement),
     build,

@@ -4,9 +4,10 @@
 // receipts are judged by receipt-verdict.ts.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
-import { type AttestationDocument, parseDocument } from '../protocol/document.ts';
+import { type AttestationDocument, isCloudTee, parseDocument } from '../protocol/document.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { CloudVerifier } from './hardware.ts';
 import {
   allowAnyModel,
   allowSimulated,
@@ -38,6 +39,8 @@ const ENTRY = [
 export interface ArchiveJudge {
   readonly now?: Date | undefined;
   readonly policy?: Json | undefined;
+  /** `() => import('@assay/attestation/vtpm')`; without it evidence of the clouds is refused. */
+  readonly clouds?: (() => Promise<{ readonly vtpm: CloudVerifier }>) | undefined;
 }
 
 export interface JudgedEntry {
@@ -95,8 +98,10 @@ async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<Judge
   const document = parseDocument(entry['document'] ?? null);
   const now = (judge.now ?? time).getTime();
   const origin = shape.string(entry['origin'], 'origin', 1024);
+  const clouds = isCloudTee(document.teeType) ? await judge.clouds?.() : undefined;
   try {
-    return { origin, at: time, outcome: { result: await verifyArchived(document, { policy, now }) } };
+    const result = await verifyArchived(document, { policy, now, vtpm: clouds?.vtpm });
+    return { origin, at: time, outcome: { result } };
   } catch (error) {
     if (error instanceof AttestationError) return { origin, at: time, outcome: { error } };
     throw error;

@@ -7,14 +7,17 @@
 import { fromBase64, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import type { Check, Transcript } from '../transcript/checks.ts';
 import type { JudgedEntry, judgeArchive } from './archive.ts';
+import type { CloudVerifier } from './hardware.ts';
 import { type HintOf, hintsOnDemand, noHint } from './hints-on-demand.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
-import { TDX_OPTIONAL, TDX_REQUIRED } from '../protocol/document.ts';
+import { isCloudTee, TDX_OPTIONAL, TDX_REQUIRED } from '../protocol/document.ts';
 import type { SnpPolicy } from '../snp/policy.ts';
+import type { SnpEvidence } from '../snp/subject.ts';
 import type { verifySnp } from '../snp/verify.ts';
 import type { TdxPolicy } from '../tdx/policy.ts';
+import type { TdxEvidence } from '../tdx/subject.ts';
 import type { verifyTdx } from '../tdx/verify.ts';
 import { parsePem } from '../x509/pem.ts';
 
@@ -66,6 +69,25 @@ export interface EvidenceVerifiers {
   readonly snp: () => Promise<typeof verifySnp>;
   readonly tdx: () => Promise<typeof verifyTdx>;
   readonly archive: () => Promise<typeof judgeArchive>;
+  /** Absent: evidence of the clouds is refused by its own code. */
+  readonly clouds?: (() => Promise<Clouds>) | undefined;
+}
+
+/** The module that `import('@assay/attestation/vtpm')` gives. */
+export interface Clouds {
+  readonly vtpm: CloudVerifier;
+  readonly judgeCloudEvidence: CloudEvidenceJudge;
+}
+
+/** Judges one evidence input of a cloud; made by `@assay/attestation/vtpm`. */
+export type CloudEvidenceJudge = (json: Json, tee: string) => Promise<EvidenceVerification>;
+
+/** The verdict of a vendor's or cloud's verifier on one piece of evidence. */
+export interface EvidenceVerification {
+  readonly transcript: Transcript;
+  readonly accepted: boolean;
+  readonly rootsReplaced: boolean;
+  readonly claims: Readonly<Record<string, unknown>>;
 }
 
 /** As `runEvidence`, with verifiers that need not be loaded yet. */
@@ -98,8 +120,8 @@ const MAX_ROOTS = 16;
 
 async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<EvidenceResult> {
   if (typeof json === 'object' && json !== null && 'format' in json)
-    return verifyArchive(json, await verifiers.archive());
-  const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX]);
+    return verifyArchive(json, await verifiers.archive(), verifiers.clouds);
+  const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX, ...CLOUD]);
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
     case 'snp':
@@ -112,70 +134,86 @@ async function verifyInput(json: Json, verifiers: EvidenceVerifiers): Promise<Ev
         shape.object(json, 'evidence', ['tee', 'quote', 'collateral', 'now'], [...COMMON, ...TDX]),
         await verifiers.tdx(),
       );
-    default:
-      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx`, {
-        expected: 'snp or tdx',
-        actual: tee,
-      });
+    default: {
+      if (!isCloudTee(tee) && tee !== 'aws-nitro-enclave')
+        throw unsupported(
+          'unsupported_tee',
+          `tee ${JSON.stringify(tee)} is not one of snp, tdx or a cloud’s`,
+          {
+            expected: 'snp or tdx',
+            actual: tee,
+          },
+        );
+      const clouds = await verifiers.clouds?.();
+      if (clouds === undefined)
+        throw unsupported('vtpm_not_given', `evidence of ${tee} has a verifier of its own`);
+      return await finished(await clouds.judgeCloudEvidence(json, tee));
+    }
   }
 }
 
+const CLOUD = ['document', 'platform'] as const;
 const COMMON = ['now', 'policy', 'roots'] as const;
 const SNP = ['report', 'vek', 'chain', 'crl'] as const;
 const TDX = ['quote', 'collateral', 'event_log'] as const;
 
 async function verifySnpInput(given: JsonObject, verify: typeof verifySnp): Promise<EvidenceResult> {
+  const policy = (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy;
+  return await finished(await verify(snpEvidenceOf(given), policy, contextOf(given)));
+}
+
+/** Clock and roots of an input. */
+export function contextOf(given: JsonObject): {
+  readonly now: Date;
+  readonly roots: readonly Uint8Array[] | undefined;
+} {
+  return { now: readNow(given['now']), roots: readRoots(given['roots']) };
+}
+
+/** The members `report`, `vek`, `chain` and `crl` of an input. */
+export function snpEvidenceOf(given: JsonObject): SnpEvidence {
   const chain = shape
     .list(given['chain'], 'chain', 1, 2)
     .flatMap((item, i) =>
       parsePem(shape.string(item, `chain[${i}]`, 2 * MAX_CERTIFICATE), 'CERTIFICATE', 2, `chain[${i}]`),
     );
-  const verification = await verify(
-    {
-      report: base64(given['report'], 'report', MAX_REPORT),
-      vek: base64(given['vek'], 'vek', MAX_CERTIFICATE),
-      chain,
-      crl: given['crl'] === undefined ? undefined : base64OrPem(given['crl'], 'crl', MAX_CRL),
-    },
-    (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
-    { now: readNow(given['now']), roots: readRoots(given['roots']) },
-  );
-  return await finished(verification);
+  return {
+    report: base64(given['report'], 'report', MAX_REPORT),
+    vek: base64(given['vek'], 'vek', MAX_CERTIFICATE),
+    chain,
+    crl: given['crl'] === undefined ? undefined : base64OrPem(given['crl'], 'crl', MAX_CRL),
+  };
 }
 
 async function verifyTdxInput(given: JsonObject, verify: typeof verifyTdx): Promise<EvidenceResult> {
+  const policy = (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy;
+  return await finished(await verify(tdxEvidenceOf(given), policy, contextOf(given)));
+}
+
+/** The members `quote`, `collateral` and `event_log` of an input. */
+export function tdxEvidenceOf(given: JsonObject): TdxEvidence {
   const collateral = shape.object(given['collateral'], 'collateral', TDX_REQUIRED, TDX_OPTIONAL);
   const text = (key: string): string => shape.string(collateral[key], `collateral ${key}`, MAX_COLLATERAL);
   const optional = (key: string): string | undefined =>
     collateral[key] === undefined ? undefined : text(key);
-  const verification = await verify(
-    {
-      quote: base64(given['quote'], 'quote', MAX_REPORT),
-      collateral: {
-        tcbInfo: text('tcb_info'),
-        tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
-        qeIdentity: text('qe_identity'),
-        qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
-        pckChain: optional('pck_chain'),
-        pckCrl: base64OrPem(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
-        rootCaCrl: base64OrPem(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
-        pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
-      },
-      eventLog:
-        given['event_log'] === undefined ? undefined : base64(given['event_log'], 'event_log', MAX_EVENT_LOG),
+  return {
+    quote: base64(given['quote'], 'quote', MAX_REPORT),
+    collateral: {
+      tcbInfo: text('tcb_info'),
+      tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
+      qeIdentity: text('qe_identity'),
+      qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
+      pckChain: optional('pck_chain'),
+      pckCrl: base64OrPem(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
+      rootCaCrl: base64OrPem(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
+      pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
     },
-    (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
-    { now: readNow(given['now']), roots: readRoots(given['roots']) },
-  );
-  return await finished(verification);
+    eventLog:
+      given['event_log'] === undefined ? undefined : base64(given['event_log'], 'event_log', MAX_EVENT_LOG),
+  };
 }
 
-async function finished(verification: {
-  readonly transcript: Transcript;
-  readonly accepted: boolean;
-  readonly rootsReplaced: boolean;
-  readonly claims: Readonly<Record<string, unknown>>;
-}): Promise<EvidenceResult> {
+async function finished(verification: EvidenceVerification): Promise<EvidenceResult> {
   const { transcript, accepted, rootsReplaced, claims } = verification;
   const hintOf = accepted ? noHint : await hintsOnDemand();
   return {
@@ -192,9 +230,13 @@ async function finished(verification: {
 /**
  * An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given.
  */
-async function verifyArchive(json: JsonObject, judge: typeof judgeArchive): Promise<EvidenceResult> {
+async function verifyArchive(
+  json: JsonObject,
+  judge: typeof judgeArchive,
+  clouds: EvidenceVerifiers['clouds'],
+): Promise<EvidenceResult> {
   const now = json['now'] === undefined ? undefined : readNow(json['now']);
-  const judged = await judge(json, { now, policy: json['policy'] });
+  const judged = await judge(json, { now, policy: json['policy'], clouds });
   const errors = judged.flatMap(({ outcome }) => ('error' in outcome ? [outcome.error] : []));
   const unreadable = errors.find(({ kind }) => kind !== 'refused');
   if (unreadable !== undefined) throw unreadable;
@@ -271,7 +313,8 @@ async function failed(error: unknown): Promise<EvidenceResult> {
   };
 }
 
-function base64(value: Json | undefined, name: string, maxLength: number): Uint8Array {
+/** A member that is base64 of bytes; PEM is named for what it is. */
+export function base64(value: Json | undefined, name: string, maxLength: number): Uint8Array {
   const text = shape.string(value, name, maxLength);
   if (text.trimStart().startsWith('-----BEGIN'))
     throw malformed('malformed_base64', `${name} is PEM text, expected base64`, {

@@ -4,6 +4,7 @@
 // software that is not on the list can claim any model, key or nonce.
 
 import type { Verified } from './appraise.ts';
+import type { SoftwareRoot } from './software-root.ts';
 import type { Check } from '../transcript/checks.ts';
 import type { AttestationError } from '../transcript/errors.ts';
 
@@ -40,8 +41,21 @@ const SOFTWARE: ReadonlySet<string> = new Set([
   'E3',
   'P4',
   'P8',
+  'P9',
   'D9',
   'D12',
+  'V5',
+  'V6',
+  'V8',
+  'V9',
+  'Z7',
+  'Z8',
+  'N7',
+  'N9',
+  'N10',
+  'K1',
+  'G4',
+  'G5',
 ]);
 const MODEL: ReadonlySet<string> = new Set(['D5', 'D6', 'D7', 'C4', 'P5', 'P6']);
 const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7', 'C8', 'C10']);
@@ -50,7 +64,7 @@ const FRESH: ReadonlySet<string> = new Set(['C1', 'D10', 'D11']);
  * The rules that bind the claims to the hardware's signature; model, channel and freshness rest on
  * them and on known software.
  */
-const BINDING: ReadonlySet<string> = new Set(['D1', 'D2', 'D3', 'D4', 'D8', 'S32', 'T27']);
+const BINDING: ReadonlySet<string> = new Set(['D1', 'D2', 'D3', 'D4', 'D8', 'S32', 'T27', 'V3', 'N8']);
 /** Rules whose skip leaves the property open; the skip of any other is the policy not asking. */
 const DECISIVE: ReadonlySet<string> = new Set([
   'P2',
@@ -214,7 +228,8 @@ function verdictWords(outcome: Outcome): string[] {
   }
   const { result } = outcome;
   const build = result.build === undefined ? 'a build you list' : `the build you call “${result.build}”`;
-  const vendors = result.product === undefined ? 'an Intel TDX machine' : `an AMD ${result.product} machine`;
+  const intel = result.teeType === 'aws-nitrotpm' ? 'an AWS instance' : 'an Intel TDX machine';
+  const vendors = result.product === undefined ? intel : `an AMD ${result.product} machine`;
   const where = result.simulated ? 'a simulated machine' : vendors;
   const models = [...result.models.keys()].join(', ');
   const fresh = result.certificateAlone
@@ -222,8 +237,20 @@ function verdictWords(outcome: Outcome): string[] {
     : '';
   return [
     `Accepted: ${result.channel === 'sealed' ? 'the holder of the key you seal to' : 'at the other end of this connection'} is ${where} that runs ${build} and serves ${models}.${fresh}`,
+    ROOT_WORDS[result.softwareRoot],
   ];
 }
+
+/** For whom "known software" makes its reader trust, in one sentence. */
+const ROOT_WORDS: Readonly<Record<SoftwareRoot, string>> = {
+  cpu: 'Which software runs is the processor’s own word: it measured the image, and you need to trust its maker alone.',
+  'vendor-firmware':
+    'Which software runs is the word of the cloud’s firmware: the processor measured that firmware, the cloud vouches for it, and it measured the image.',
+  paravisor:
+    'Which software runs is the word of the cloud’s paravisor: the processor measured the paravisor, and that, below the guest, measured the image.',
+  hypervisor:
+    'Which software runs is the word of the cloud’s hypervisor: it keeps the registers that say so, outside of what the processor protects.',
+};
 
 /** How a standing is written for a person. */
 export const STANDING_WORDS: Readonly<Record<Standing, string>> = {

@@ -6,7 +6,12 @@
 import type { SignedFields } from './bind.ts';
 import { isZero, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
-import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
+import {
+  type AttestationDocument,
+  isCloudTee,
+  type SnpEndorsements,
+  type TdxEndorsements,
+} from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type RollbackMemory, stagedMemory } from '../transcript/rollback-memory.ts';
 import type { Policy } from './policy.ts';
@@ -37,17 +42,45 @@ export interface HardwareOptions {
   readonly endorsements?: EndorsementSource | undefined;
   /** Keeps imported vendor keys between verifications. */
   readonly keys?: KeyCache | undefined;
+  /** From `@assay/attestation/vtpm`: judges evidence of the clouds, which is refused without it. */
+  readonly vtpm?: CloudVerifier | undefined;
+}
+
+/** Judges the evidence of a cloud's TEE; made by `@assay/attestation/vtpm` alone. */
+export interface CloudVerifier {
+  /** Other roots than the vendors' are trusted: no property of hardware is proven. */
+  readonly rootsReplaced: boolean;
+  verify(
+    document: AttestationDocument,
+    endorsements: SnpEndorsements | TdxEndorsements | undefined,
+    policy: Policy,
+    context: CloudContext,
+  ): Promise<Hardware>;
+}
+
+/** Clock, memory and key cache of a cloud's verifier. */
+export interface CloudContext {
+  readonly now: Date;
+  readonly memory?: RollbackMemory | undefined;
+  readonly keys?: KeyCache | undefined;
 }
 
 /** The findings of the vendor's verifier. */
 export interface Hardware extends SignedFields {
-  readonly format: 'snp' | 'tdx';
+  /** `nitro`: no CPU signed it. */
+  readonly format: 'snp' | 'tdx' | 'nitro';
   readonly transcript: Transcript;
   readonly accepted: boolean;
   /** Whether a trusted signature covers the fields; else anyone can have written them. */
   readonly authentic: boolean;
   readonly product: string | undefined;
   readonly chip: string | undefined;
+  /** A cloud's only: values of the PCRs that are authentic, by index. */
+  readonly pcrs?: ReadonlyMap<number, Uint8Array> | undefined;
+  /** A cloud's verifier was given other roots. */
+  readonly rootsReplaced?: boolean | undefined;
+  /** The cloud endorsed the firmware that was measured. */
+  readonly endorsedFirmware?: boolean | undefined;
   /** In which all endorsements are valid together; undefined where they were not accepted. */
   readonly window: TimeWindow | undefined;
   readonly evidence: Readonly<Record<string, unknown>>;
@@ -67,29 +100,33 @@ export async function verifyHardware(
   { policy, options, roots }: HardwareJudgement,
 ): Promise<Hardware> {
   const format = formatOf(document);
-  const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {
+  const cloud = isCloudTee(document.teeType);
+  if (cloud && options.vtpm === undefined)
+    throw refused('vtpm_not_given', `evidence of ${document.teeType} is judged by @assay/attestation/vtpm`);
+  const attempt = async (endorsements: SnpEndorsements | TdxEndorsements | undefined): Promise<Hardware> => {
     const memory = options.memory && stagedMemory(options.memory);
     const context = { now: new Date(options.now), roots, memory, keys: options.keys };
     const found =
-      'vek' in endorsements
-        ? await verifySnpDocument(document, endorsements, policy, context)
-        : await verifyTdxDocument(document, endorsements, policy, context);
+      cloud && options.vtpm !== undefined
+        ? await options.vtpm.verify(document, endorsements, policy, context)
+        : await verifyVendors(document, endorsements, policy, context);
     if (found.accepted) await memory?.commit();
     return found;
   };
   const stapled =
     policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
-  const others = document.teeType !== 'simulated' && policy.endorsements !== 'stapled';
+  const others =
+    format !== undefined && document.teeType !== 'simulated' && policy.endorsements !== 'stapled';
   let unreadable: AttestationError | undefined;
   let hardware: Hardware | undefined;
   try {
-    if (stapled !== undefined) hardware = await attempt(stapled);
+    if (stapled !== undefined || format === undefined) hardware = await attempt(stapled);
   } catch (error) {
     // Stapled endorsements are a convenience: where others can be fetched, unreadable ones count as missing.
     if (!others || !(error instanceof AttestationError)) throw error;
     unreadable = error;
   }
-  if (others && hardware?.accepted !== true) {
+  if (others && format !== undefined && hardware?.accepted !== true) {
     const fetched = await fetchEndorsements(format, document, options, stapled !== undefined);
     if (fetched !== undefined) hardware = await attempt(fetched);
   }
@@ -137,9 +174,24 @@ async function fetchEndorsements(
   }
 }
 
-function formatOf(document: AttestationDocument): 'snp' | 'tdx' {
-  if (document.teeType !== 'simulated') return document.teeType === 'tdx' ? 'tdx' : 'snp';
+/** Undefined: the document brings all there is to it. */
+function formatOf(document: AttestationDocument): 'snp' | 'tdx' | undefined {
+  const { teeType } = document;
+  if (teeType === 'aws-nitrotpm') return undefined;
+  if (teeType !== 'simulated') return teeType.endsWith('tdx') ? 'tdx' : 'snp';
   return 'vek' in document.endorsements ? 'snp' : 'tdx';
+}
+
+async function verifyVendors(
+  document: AttestationDocument,
+  endorsements: SnpEndorsements | TdxEndorsements | undefined,
+  policy: Policy,
+  context: SnpContext & TdxContext,
+): Promise<Hardware> {
+  if (endorsements === undefined) throw new AttestationError('internal', 'internal', 'no endorsements');
+  return 'vek' in endorsements
+    ? await verifySnpDocument(document, endorsements, policy, context)
+    : await verifyTdxDocument(document, endorsements, policy, context);
 }
 
 async function verifySnpDocument(

@@ -8,6 +8,7 @@ import type { Json } from '../encoding/json.ts';
 import { type JobRecord, openJobRecord } from '../receipts/job.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { HardwareOptions } from './hardware.ts';
 import { archivedDocuments } from './archive.ts';
 import type { Policy } from './policy.ts';
 
@@ -16,7 +17,8 @@ export interface JobTrust {
   /** Keys that may sign without evidence, 32 bytes each. */
   readonly keys?: readonly Uint8Array[] | undefined;
   /** An archive of evidence (assay/archive/v1), and what it must show. */
-  readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
+  readonly evidence?:
+    ({ readonly archive: Json; readonly policy: Policy } & Pick<HardwareOptions, 'vtpm'>) | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
   readonly now: number;
 }
@@ -51,7 +53,7 @@ export async function judgeJobRecord(bytes: Uint8Array, trust: JobTrust): Promis
 /** Every document must be accepted and bind the key: one that does not was no part of this record. */
 async function binding(
   record: JobRecord,
-  { archive, policy }: NonNullable<JobTrust['evidence']>,
+  { archive, policy, vtpm }: NonNullable<JobTrust['evidence']>,
   now: number,
 ): Promise<ArchivedResult> {
   const key = toHex(record.receiptKey);
@@ -63,7 +65,7 @@ async function binding(
         `the evidence says that it is from ${new Date(at).toISOString()}, which is yet to come`,
       );
     // Evidence has to come with its endorsements; none is fetched here.
-    last = await verifyArchived(document, { policy, now: at });
+    last = await verifyArchived(document, { policy, now: at, vtpm });
     if (last.receiptKey !== key)
       throw refused('record_key', 'the evidence binds another key than the one that signed the record', {
         expected: key,

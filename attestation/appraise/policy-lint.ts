@@ -2,7 +2,11 @@
 
 import { lintGuestPolicy } from '../snp/guest-policy-lint.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
+import { isCloudTee } from '../protocol/document.ts';
+import { AttestationError } from '../transcript/errors.ts';
+import { decideVtpmPolicy } from '../vtpm/policy.ts';
 import type { Policy } from './policy.ts';
+import { softwareRootOf } from './software-root.ts';
 
 /**
  * The questions of a careful reader; empty when there are none.
@@ -33,25 +37,55 @@ export function lintPolicy(policy: Policy): string[] {
     if (open.length > 0)
       remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
   }
-  remarks.push(...lintSections(policy));
-  if (policy.tee.length === 1) {
-    const other =
-      policy.tee[0] === 'tdx'
-        ? policy.measurements.some((reference) => 'measurement' in reference)
-        : policy.measurements.some((reference) => 'mrTd' in reference);
-    if (other) remarks.push('measurements has entries for a tee that is not accepted');
-  } else {
-    if (!policy.measurements.some((reference) => 'measurement' in reference))
-      remarks.push('tee accepts sev-snp but no measurement is listed for it: it will always be refused');
-    if (!policy.measurements.some((reference) => 'mrTd' in reference))
-      remarks.push('tee accepts tdx but no mrTd is listed for it: it will always be refused');
-  }
+  remarks.push(...lintSections(policy), ...lintMeasurements(policy), ...lintClouds(policy));
   if (policy.chips === undefined)
     remarks.push(
       'chips is absent: any genuine machine will do, also one whose owner has physical access to it',
     );
   if (policy.maxEvidenceAge > 86_400)
     remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
+  return remarks;
+}
+
+/** Kinds of reference values, and the TEEs whose evidence shows them. */
+const KINDS = [
+  ['measurement', ['sev-snp']],
+  ['mrTd', ['tdx', 'gcp-tdx']],
+  ['rtmr1', ['gcp-tdx']],
+  ['pcrs', ['azure-sev-snp', 'azure-tdx', 'aws-nitrotpm', 'gcp-sev-snp']],
+] as const;
+
+function lintMeasurements({ tee, measurements }: Policy): string[] {
+  const kindOf = (reference: object): string | undefined => KINDS.find(([key]) => key in reference)?.[0];
+  const listed = new Set(measurements.map(kindOf));
+  const remarks = tee
+    .filter((each) => !KINDS.some(([key, tees]) => listed.has(key) && tees.some((one) => one === each)))
+    .map((each) => `tee accepts ${each} but no ${wanted(each)} is listed for it: it will always be refused`);
+  const stray = KINDS.some(([key, tees]) => listed.has(key) && !tees.some((each) => tee.includes(each)));
+  return stray ? [...remarks, 'measurements has entries for a tee that is not accepted'] : remarks;
+}
+
+function wanted(tee: string): string {
+  return KINDS.find(([, tees]) => tees.some((each) => each === tee))?.[0] ?? 'value';
+}
+
+function lintClouds({ tee, softwareRoot, vtpm }: Policy): string[] {
+  const remarks = tee
+    .filter((each) => !softwareRoot.includes(softwareRootOf(each)))
+    .map((each) => `softwareRoot lacks ${softwareRootOf(each)}: ${each} will always be refused`);
+  for (const root of softwareRoot)
+    if (root !== 'cpu')
+      remarks.push(`softwareRoot accepts ${root}: which software runs is its word, not the CPU’s`);
+  if (vtpm === undefined) return remarks;
+  if (!tee.some(isCloudTee)) remarks.push('vtpm speaks of a tee that is not accepted');
+  try {
+    decideVtpmPolicy(vtpm, 'section');
+  } catch (error) {
+    if (!(error instanceof AttestationError)) throw error;
+    remarks.push(
+      `vtpm cannot be read, so that evidence of the clouds will always be refused: ${error.message}`,
+    );
+  }
   return remarks;
 }
 

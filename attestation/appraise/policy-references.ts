@@ -24,7 +24,14 @@ export interface TdxReference {
   readonly rtmr3?: string | undefined;
   readonly name?: string | undefined;
 }
-export type Reference = SnpReference | TdxReference;
+/** GCP TDX: Google endorses the firmware that MRTD is of, so only the RTMRs are listed. */
+export type GceReference = Omit<TdxReference, 'mrTd'>;
+/** A cloud's TPM: PCRs of a build, 32 or 48 bytes each; 4, 7 and 12 together say what booted and how. */
+export interface PcrReference {
+  readonly pcrs: Readonly<Record<string, string>>;
+  readonly name?: string | undefined;
+}
+export type Reference = SnpReference | TdxReference | GceReference | PcrReference;
 /** Every shape of a published release; resolved by the reference values that go with the policy. */
 export interface ReleaseReference {
   readonly release: string;
@@ -53,22 +60,32 @@ export function readReferences(value: unknown, name: string, releases: Releases)
 
 function readReference(value: unknown, name: string): Reference {
   if (typeof value === 'string') return { measurement: hex(value, name, 48) };
-  const isTdx = typeof value === 'object' && value !== null && 'mrTd' in value;
+  const has = (key: string): boolean => typeof value === 'object' && value !== null && key in value;
+  const isTdx = has('mrTd') || has('rtmr1');
+  const other = has('pcrs') ? 'pcrs' : 'measurement';
   const object = isTdx
-    ? read.object(value, name, ['mrTd', 'rtmr1', 'rtmr2'], ['rtmr0', 'rtmr3', 'name'])
-    : read.object(value, name, ['measurement'], ['name']);
+    ? read.object(value, name, ['rtmr1', 'rtmr2'], ['mrTd', 'rtmr0', 'rtmr3', 'name'])
+    : read.object(value, name, [other], ['name']);
   const label = object['name'] === undefined ? undefined : read.string(object['name'], `${name}.name`, 128);
   const field = (key: string): string => hex(object[key], `${name}.${key}`, 48);
   const optional = (key: string): string | undefined => (object[key] === undefined ? undefined : field(key));
+  if (has('pcrs')) return { pcrs: readPcrs(object['pcrs'], `${name}.pcrs`), name: label };
   if (!isTdx) return { measurement: field('measurement'), name: label };
-  return {
-    mrTd: field('mrTd'),
+  const registers = {
     rtmr0: optional('rtmr0'),
     rtmr1: field('rtmr1'),
     rtmr2: field('rtmr2'),
     rtmr3: optional('rtmr3'),
     name: label,
   };
+  return has('mrTd') ? { mrTd: field('mrTd'), ...registers } : registers;
+}
+
+const PCRS = Array.from({ length: 24 }, (_, i) => String(i));
+
+function readPcrs(value: unknown, name: string): PcrReference['pcrs'] {
+  const given = Object.entries(read.object(value, name, ['4', '7', '12'], PCRS));
+  return Object.fromEntries(given.map(([index, item]) => [index, hex(item, `${name}.${index}`, 32, 48)]));
 }
 
 /** Hex of one of the sizes (bytes), in lower case. */

@@ -13,6 +13,7 @@ import type { Hardware } from './hardware.ts';
 import type { Policy } from './policy.ts';
 import type { Reference } from './policy-references.ts';
 import { RULES } from './rules.ts';
+import { softwareRootOf } from './software-root.ts';
 
 /**
  * P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed.
@@ -21,6 +22,7 @@ export function admitTee(
   transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
+  rootsReplaced = false,
 ): readonly Uint8Array[] | undefined {
   const { teeType } = document;
   if (teeType !== 'simulated') {
@@ -28,11 +30,16 @@ export function admitTee(
       expected: policy.tee.join(' or '),
       actual: teeType,
     });
-    transcript.pass(RULES.simulated, `${teeType}: judged by the pinned vendor roots`);
+    // A verifier of clouds with other roots was handed over in code; a policy still has to take simulation.
+    transcript.expect(
+      RULES.simulated,
+      !rootsReplaced || policy.danger.simulated === true,
+      rootsReplaced ? SIMULATED_CLOUD : `${teeType}: judged by the pinned vendor roots`,
+    );
     return undefined;
   }
-  const root = simulatedRoot(document.endorsements);
-  const digest = root === undefined ? undefined : toHex(sha256(root));
+  const ark = simulatedRoot(document.endorsements);
+  const digest = ark === undefined ? undefined : toHex(sha256(ark));
   const { simulated } = policy.danger;
   const allowed = simulated === true || (simulated !== false && simulated === digest);
   transcript.skip(RULES.tee, 'simulated: policies speak of real TEEs only');
@@ -50,8 +57,10 @@ export function admitTee(
     !isVendors,
     isVendors ? 'document says simulated, its root is a vendor’s' : 'simulated',
   );
-  return allowed && root !== undefined ? [root] : undefined;
+  return allowed && ark !== undefined ? [ark] : undefined;
 }
+
+const SIMULATED_CLOUD = 'evidence is simulated, under roots given in code: nothing about hardware is proven';
 
 function simulatedRoot(endorsements: SnpEndorsements | TdxEndorsements): Uint8Array | undefined {
   if ('vek' in endorsements) return endorsements.chain.at(-1);
@@ -72,14 +81,17 @@ export function applyPolicy(
   policy: Policy,
   { hardware, claims }: { readonly hardware: Hardware; readonly claims: Claims | undefined },
 ): string | undefined {
+  const root = softwareRootOf(document.teeType);
+  transcript.expect(RULES.softwareRoot, policy.softwareRoot.includes(root), root, {
+    expected: policy.softwareRoot.join(' or '),
+    actual: root,
+  });
   const reference = policy.measurements.find((candidate) => isReference(candidate, hardware));
   const found = describeSoftware(hardware);
-  const known = policy.measurements.filter(
-    (candidate) => 'measurement' in candidate === (hardware.format === 'snp'),
-  ).length;
+  const known = policy.measurements.filter((candidate) => isOfKind(candidate, hardware)).length;
   if (reference !== undefined) transcript.pass(RULES.measurement, reference.name ?? found);
   else
-    transcript.fail(RULES.measurement, `${found} is not ${referenceText(known, hardware.format)}`, {
+    transcript.fail(RULES.measurement, `${found} is not ${referenceText(known, hardware)}`, {
       expected: known === 0 ? 'a reference value in the policy' : `one of the ${known} in the policy`,
       actual: found,
     });
@@ -105,9 +117,10 @@ export function applyPolicy(
   return reference?.name;
 }
 
-function referenceText(known: number, format: Hardware['format']): string {
+function referenceText(known: number, { pcrs, format }: Hardware): string {
+  const vendors = format === 'snp' ? 'SEV-SNP' : 'TDX';
   if (known === 0)
-    return `a reference value: the policy lists none for ${format === 'snp' ? 'SEV-SNP' : 'TDX'}`;
+    return `a reference value: the policy lists none for ${pcrs === undefined ? vendors : 'PCRs'}`;
   return known === 1
     ? 'the one reference value of the policy'
     : `one of the ${known} reference values of the policy`;
@@ -156,16 +169,33 @@ function applyModels(transcript: Transcript, document: AttestationDocument, poli
   }
 }
 
+/** Whether a reference value speaks of what this evidence shows: PCRs, RTMRs or a launch measurement. */
+function isOfKind(reference: Reference, { pcrs, format }: Hardware): boolean {
+  if (pcrs !== undefined || format === 'nitro') return 'pcrs' in reference;
+  return format === 'snp' ? 'measurement' in reference : 'rtmr1' in reference;
+}
+
 function isReference(reference: Reference, hardware: Hardware): boolean {
-  if ('measurement' in reference)
-    return hardware.format === 'snp' && reference.measurement === toHex(hardware.measurement);
-  if (hardware.format !== 'tdx' || reference.mrTd !== toHex(hardware.measurement)) return false;
-  return [reference.rtmr0, reference.rtmr1, reference.rtmr2, reference.rtmr3].every(
-    (expected, i) => expected === undefined || expected === toHex(hardware.rtmr?.[i] ?? new Uint8Array()),
+  if (!isOfKind(reference, hardware)) return false;
+  if ('measurement' in reference) return reference.measurement === toHex(hardware.measurement);
+  if ('pcrs' in reference)
+    return Object.entries(reference.pcrs).every(
+      ([index, expected]) => expected === toHex(hardware.pcrs?.get(Number(index)) ?? new Uint8Array()),
+    );
+  const firmware =
+    'mrTd' in reference ? reference.mrTd === toHex(hardware.measurement) : hardware.endorsedFirmware === true;
+  return (
+    firmware &&
+    [reference.rtmr0, reference.rtmr1, reference.rtmr2, reference.rtmr3].every(
+      (expected, i) => expected === undefined || expected === toHex(hardware.rtmr?.[i] ?? new Uint8Array()),
+    )
   );
 }
 
 function describeSoftware(hardware: Hardware): string {
+  const { pcrs } = hardware;
+  if (pcrs !== undefined)
+    return [4, 7, 12].map((index) => `PCR${index} ${toHex(pcrs.get(index) ?? new Uint8Array())}`).join(', ');
   if (hardware.format === 'snp') return `MEASUREMENT ${toHex(hardware.measurement)}`;
   return `MRTD ${toHex(hardware.measurement)}, RTMR0–2 digest ${toHex(sha256(concatBytes(...(hardware.rtmr ?? []).slice(0, 3)))).slice(0, 16)}…`;
 }

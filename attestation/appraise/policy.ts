@@ -13,6 +13,7 @@ import {
   type ReleaseReference,
   type Releases,
 } from './policy-references.ts';
+import { readMinimumTcb, readModels } from './policy-fields.ts';
 import {
   guestPolicyToJson,
   readGuestPolicy,
@@ -29,6 +30,8 @@ import {
   type SnpSection,
 } from '../snp/policy.ts';
 import { type Product, PRODUCTS } from '../snp/tcb.ts';
+import type { VtpmSection } from '../vtpm/policy.ts';
+import { SOFTWARE_ROOTS, type SoftwareRoot } from './software-root.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus } from '../tdx/collateral.ts';
 import {
   decideTdxPolicy,
@@ -48,6 +51,9 @@ export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 /** Accept evidence from the certificate alone: neither freshness nor this connection is proven. */
 export const allowCertificateChannel: unique symbol = Symbol('assay: accept certificate evidence');
 
+/** A TEE that a policy can list. */
+export type RealTee = Exclude<TeeType, 'simulated'>;
+
 /** Statuses that Intel gives a platform and a policy can accept. */
 export type AcceptableTcbStatus = Exclude<TcbStatus, 'Revoked'>;
 const TCB_STATUSES = INTEL_TCB_STATUSES.filter(
@@ -64,7 +70,9 @@ export interface AppraisalPolicy {
    */
   readonly models?: Readonly<Record<string, string>> | undefined;
   /** Default: sev-snp and tdx. */
-  readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
+  readonly tee?: readonly RealTee[] | undefined;
+  /** Whose word "known software" may be. Default: cpu alone. */
+  readonly softwareRoot?: readonly SoftwareRoot[] | undefined;
   /** Default: Genoa and Turin. Milan's VCEK seed has been extracted in software (arXiv 2605.12990). */
   readonly products?: readonly Product[] | undefined;
   readonly minimumTcb?: MinimumTcbs | undefined;
@@ -88,6 +96,8 @@ export interface AppraisalPolicy {
   readonly snp?: SnpSection | undefined;
   /** Further demands on a TDX guest; an absent key is not asked, or has the strict value its type says. */
   readonly tdx?: TdxSection | undefined;
+  /** Further demands on evidence of the clouds; read by the verifier of `@assay/attestation/vtpm`. */
+  readonly vtpm?: VtpmSection | undefined;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
   readonly configs?: readonly string[] | undefined;
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
@@ -109,7 +119,8 @@ export interface Policy {
   readonly measurements: readonly Reference[];
   /** Undefined: any model (by symbol only). */
   readonly models: ReadonlyMap<string, string> | undefined;
-  readonly tee: readonly ('sev-snp' | 'tdx')[];
+  readonly tee: readonly RealTee[];
+  readonly softwareRoot: readonly SoftwareRoot[];
   readonly products: readonly Product[];
   readonly minimumTcb: MinimumTcbs;
   readonly tcbStatus: readonly AcceptableTcbStatus[];
@@ -123,6 +134,7 @@ export interface Policy {
   readonly mrSeam: readonly string[] | undefined;
   readonly snp: SnpSection | undefined;
   readonly tdx: TdxSection | undefined;
+  readonly vtpm: VtpmSection | undefined;
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
   readonly channel: 'exporter' | 'sealed';
@@ -150,7 +162,7 @@ const read = shapeReaders('malformed_policy');
 const DEFAULT_MAX_EVIDENCE_AGE = 3600;
 const LIST_MAX = 1024;
 
-const OPTIONAL = 'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx configs maxEvidenceAge channel endorsements'.split(' '); // prettier-ignore
+const OPTIONAL = 'models tee softwareRoot products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx vtpm configs maxEvidenceAge channel endorsements'.split(' '); // prettier-ignore
 
 /**
  * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are
@@ -203,6 +215,7 @@ export function policyToJson(policy: Policy): JsonObject {
     measurements: policy.measurements.map(written),
     models: policy.models && Object.fromEntries(policy.models),
     tee: policy.tee,
+    softwareRoot: policy.softwareRoot,
     products: policy.products,
     minimumTcb: minimumTcb.length === 0 ? undefined : Object.fromEntries(minimumTcb),
     tcbStatus: policy.tcbStatus,
@@ -220,6 +233,7 @@ export function policyToJson(policy: Policy): JsonObject {
     configs: policy.configs,
     snp: policy.snp && written(policy.snp),
     tdx: policy.tdx && written(policy.tdx),
+    vtpm: policy.vtpm && written(policy.vtpm),
   });
 }
 
@@ -248,6 +262,9 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
       .flatMap((item, i) => readReferences(item, `measurements[${i}]`, releases)),
     models: has('models') ? readModels(object['models']) : undefined,
     tee: has('tee') ? readTees(object['tee']) : ['sev-snp', 'tdx'],
+    softwareRoot: has('softwareRoot')
+      ? readChoices(object['softwareRoot'], 'softwareRoot', SOFTWARE_ROOTS)
+      : ['cpu'],
     products: has('products') ? readChoices(object['products'], 'products', PRODUCTS) : ['Genoa', 'Turin'],
     minimumTcb: has('minimumTcb') ? readMinimumTcb(object['minimumTcb']) : {},
     tcbStatus: has('tcbStatus') ? readChoices(object['tcbStatus'], 'tcbStatus', TCB_STATUSES) : ['UpToDate'],
@@ -263,6 +280,10 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     mrSeam: hexes('mrSeam', 48),
     snp: has('snp') ? notEmpty('snp', readSnpSection(object['snp'])) : undefined,
     tdx: has('tdx') ? notEmpty('tdx', readTdxSection(object['tdx'])) : undefined,
+    // Its verifier, which alone acts on it, reads what is in it.
+    vtpm: has('vtpm')
+      ? notEmpty('vtpm', structuredClone({ ...read.record(object['vtpm'], 'vtpm') }))
+      : undefined,
     configs: hexes('configs', 32),
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)
@@ -345,24 +366,14 @@ function readChannel(value: unknown): Policy['channel'] {
   return read.oneOf(value, 'channel', ['exporter', 'sealed']);
 }
 
-function readModels(value: unknown): ReadonlyMap<string, string> {
-  const ids = typeof value === 'object' && value !== null ? Object.keys(value) : [];
-  const object = read.object(value, 'models', [], ids);
-  if (ids.length === 0 || ids.length > LIST_MAX)
-    throw malformed('malformed_policy', `models has ${ids.length} entries, expected 1 to ${LIST_MAX}`);
-  if (ids.some((id) => id === '' || id === '*'))
-    throw malformed('malformed_policy', 'models has an entry for "" or "*", which no model can have as id');
-  return new Map(ids.map((id) => [id, hex(object[id], `models[${JSON.stringify(id)}]`, 32)]));
-}
-
-function readTees(value: unknown): readonly ('sev-snp' | 'tdx')[] {
+function readTees(value: unknown): readonly RealTee[] {
   if (Array.isArray(value) && value.includes('simulated')) {
     throw malformed('malformed_policy', 'tee lists simulated, which no policy can accept', {
       hint: 'use --allow-simulated on the command line, or [allowSimulated] in code',
     });
   }
-  const vendors = TEE_TYPES.filter((tee): tee is Exclude<TeeType, 'simulated'> => tee !== 'simulated');
-  return readChoices(value, 'tee', vendors);
+  const real = TEE_TYPES.filter((tee): tee is RealTee => tee !== 'simulated');
+  return readChoices(value, 'tee', real);
 }
 
 /** An empty section is a mistake: its author meant to ask for something. */
@@ -381,19 +392,4 @@ function readChoices<const T extends string>(
     .map((item, i) => read.oneOf<T>(item, `${name}[${i}]`, allowed));
   if (new Set(items).size !== items.length) throw malformed('malformed_policy', `${name} has an entry twice`);
   return items;
-}
-
-function readMinimumTcb(value: unknown): MinimumTcbs {
-  const object = read.object(value, 'minimumTcb', [], PRODUCTS);
-  const products = PRODUCTS.filter((product) => object[product] !== undefined);
-  if (products.length === 0) throw malformed('malformed_policy', 'minimumTcb is empty');
-  return Object.fromEntries(
-    products.map((product) => {
-      const components = ['bootloader', 'tee', 'snp', 'microcode', ...(product === 'Turin' ? ['fmc'] : [])];
-      const minimum = read.object(object[product], `minimumTcb.${product}`, [], components);
-      const given = components.filter((component) => minimum[component] !== undefined);
-      if (given.length === 0) throw malformed('malformed_policy', `minimumTcb.${product} is empty`);
-      return [product, Object.fromEntries(given.map((component) => [component, read.integer(minimum[component], `minimumTcb.${product}.${component}`, 0, 255)]))]; // prettier-ignore
-    }),
-  );
 }

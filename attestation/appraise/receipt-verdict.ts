@@ -12,6 +12,7 @@ import { openReceipt } from '../receipts/receipt.ts';
 import { TranscriptHash } from '../receipts/transcript-hash.ts';
 import { AttestationError, malformed, refused } from '../transcript/errors.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
+import type { HardwareOptions } from './hardware.ts';
 import { archivedDocuments } from './archive.ts';
 import type { Policy } from './policy.ts';
 
@@ -30,7 +31,8 @@ export interface ReceiptFile {
 /** The evidence and time a receipt is judged by. */
 export interface ReceiptTrust {
   /** An archive of evidence (assay/archive/v1), and what it must show. */
-  readonly evidence?: { readonly archive: Json; readonly policy: Policy } | undefined;
+  readonly evidence?:
+    ({ readonly archive: Json; readonly policy: Policy } & Pick<HardwareOptions, 'vtpm'>) | undefined;
   /** Milliseconds since 1970 to judge evidence at; default: the archive's own time. */
   readonly at?: number | undefined;
   /** Milliseconds since 1970: no evidence may be from later. */
@@ -79,7 +81,7 @@ export async function judgeReceipt(file: ReceiptFile, trust: ReceiptTrust): Prom
 /** The first document that is accepted and binds the key; each that is refused has its reason. */
 async function binding(
   { receiptKey }: Receipt,
-  { archive, policy }: NonNullable<ReceiptTrust['evidence']>,
+  { archive, policy, vtpm }: NonNullable<ReceiptTrust['evidence']>,
   { at: wanted, now }: ReceiptTrust,
 ): Promise<{ readonly result: ArchivedResult; readonly at: number }> {
   const key = toHex(receiptKey);
@@ -92,7 +94,7 @@ async function binding(
         `the evidence is to be judged at ${new Date(at).toISOString()}, which is yet to come`,
       );
     try {
-      const result = await verifyArchived(document, { policy, now: at });
+      const result = await verifyArchived(document, { policy, now: at, vtpm });
       if (result.receiptKey === key) return { result, at };
       refusal ??= refused(
         'receipt_key',

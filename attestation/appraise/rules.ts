@@ -134,5 +134,11 @@ export const RULES = {
     'every model served has the digest the policy lists',
   ),
   chips: rule('P7', 'chip_not_listed', `${PROTOCOL} §7`, 'machine is on the allow-list'),
+  softwareRoot: rule(
+    'P9',
+    'software_root_not_accepted',
+    `${PROTOCOL} §7 [M24]`,
+    'policy accepts the party whose word known software is',
+  ),
   configs: rule('P8', 'config_not_listed', `${PROTOCOL} §7`, 'effective configuration is on the allow-list'),
 } as const satisfies Record<string, Rule>;

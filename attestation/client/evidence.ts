@@ -51,7 +51,7 @@ export interface HeldEvidence {
   readonly keyId: number;
 }
 
-interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+interface HolderOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory' | 'vtpm'> {
   readonly policy: Policy;
   /** `require`: the key is X-Wing's, or there is none. */
   readonly postQuantum?: 'off' | 'require' | undefined;
@@ -145,7 +145,7 @@ export class EvidenceHolder {
   }
 
   async #judged(): Promise<Pick<HeldEvidence, 'result' | 'evidence'>> {
-    const { policy, now, endorsements, keys, memory } = this.#options;
+    const { policy, now, endorsements, keys, memory, vtpm } = this.#options;
     const nonce = crypto.getRandomValues(new Uint8Array(32));
     const body = await this.#answer(
       `/v1/attestation?nonce=${toHex(nonce)}&channel=sealed`,
@@ -160,6 +160,7 @@ export class EvidenceHolder {
       endorsements,
       keys,
       memory,
+      vtpm,
     });
     if (!isSealedResult(result))
       throw new AttestationError('internal', 'internal', 'a key was to be used without a result for it');

@@ -27,7 +27,10 @@ export { type AnsweredBy, answererOf } from './answerer.ts';
 export { receiptOf } from './checked-answer.ts';
 
 /** Settings of {@link sealedFetch}; times are milliseconds. */
-export interface SealedFetchOptions extends Pick<HardwareOptions, 'endorsements' | 'keys' | 'memory'> {
+export interface SealedFetchOptions extends Pick<
+  HardwareOptions,
+  'endorsements' | 'keys' | 'memory' | 'vtpm'
+> {
   /** Its `channel` is `sealed`. */
   readonly policy: AppraisalPolicy | Policy;
   /** Origin that the sealed bytes go to; default that of each request. */

@@ -23,6 +23,10 @@ const DIGEST_BYTES: ReadonlyMap<number, number> = new Map([
   [0x000d, 64],
   [0x0012, 32],
 ]);
+const BANK_NAMES: ReadonlyMap<number, string> = new Map([
+  [0x000b, 'SHA-256'],
+  [SHA_384, 'SHA-384'],
+]);
 const SIGNATURE = utf8('Spec ID Event03\0');
 
 export interface CcEvent {
@@ -45,12 +49,23 @@ export type EventContent = 'hashed' | 'described' | 'contradicted';
  * Parses a CCEL. Sub-views share memory with `bytes`; padding after the last event has to be 0xff or 0x00.
  */
 export function parseEventLog(bytes: Uint8Array): readonly CcEvent[] {
+  return parseTcgLog(bytes, { bank: SHA_384, last: 4 });
+}
+
+/** Which digest of each event is read, by TCG algorithm id, and the last register there is. */
+export interface LogForm {
+  readonly bank: number;
+  readonly last: number;
+}
+
+/** As `parseEventLog`, for the registers and the bank of a form: a TPM's log has 24 PCRs. */
+export function parseTcgLog(bytes: Uint8Array, form: LogForm): readonly CcEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {
       check: 'E1',
     });
   }
-  const reader = { bytes, view: viewOf(bytes), at: 0 };
+  const reader = { ...form, bytes, view: viewOf(bytes), at: 0 };
   specification(reader);
   const events: CcEvent[] = [];
   while (reader.at < bytes.length) {
@@ -83,11 +98,11 @@ export async function replayEventLog(events: readonly CcEvent[]): Promise<readon
  * Whether the data of an event can be believed once its digest is: see `HASHED_WHOLE` and the exceptions
  * below.
  */
-export async function eventContent(event: CcEvent): Promise<EventContent> {
+export async function eventContent(event: CcEvent, hash: EventHash = sha384): Promise<EventContent> {
   if (event.type === EV_NO_ACTION) return 'described';
-  if (equalBytes(await sha384(event.data), event.digest)) return 'hashed';
+  if (equalBytes(await hash(event.data), event.digest)) return 'hashed';
   const part = hashedPart(event);
-  if (part !== undefined && equalBytes(await sha384(part), event.digest)) return 'hashed';
+  if (part !== undefined && equalBytes(await hash(part), event.digest)) return 'hashed';
   return HASHED_WHOLE.has(event.type) || part !== undefined ? 'contradicted' : 'described';
 }
 
@@ -159,7 +174,10 @@ function variableData(data: Uint8Array): Uint8Array | undefined {
   return data.subarray(Number(from));
 }
 
-interface Reader {
+/** The digest of a bank. */
+export type EventHash = (bytes: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+
+interface Reader extends LogForm {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   at: number;
@@ -182,15 +200,15 @@ function specification(reader: Reader): void {
   if (algorithms > 16 || spec.length < vendorAt + 1 || spec.length !== vendorAt + 1 + (spec[vendorAt] ?? 0)) {
     throw broken('event log specification header has the wrong length');
   }
-  let sha384Listed = false;
+  let listed = false;
   for (let i = 0; i < algorithms; i++) {
     const id = view.getUint16(32 + 28 + 4 * i, true);
     const bytesOf = view.getUint16(32 + 30 + 4 * i, true);
     if (DIGEST_BYTES.get(id) !== bytesOf)
       throw broken(`event log digest algorithm 0x${id.toString(16)} of ${bytesOf} bytes is not known`);
-    sha384Listed ||= id === SHA_384;
+    listed ||= id === reader.bank;
   }
-  if (!sha384Listed) throw broken('event log has no SHA-384 bank');
+  if (!listed) throw broken(`event log has no ${BANK_NAMES.get(reader.bank)} bank`);
   reader.at = 32 + size;
 }
 
@@ -203,7 +221,8 @@ function event(reader: Reader, index: number): CcEvent {
   const register = view.getUint32(reader.at, true);
   const type = view.getUint32(reader.at + 4, true);
   const digests = view.getUint32(reader.at + 8, true);
-  if (register > 4) throw broken(`event ${index} is for register ${register}, expected 0 to 4`);
+  if (register > reader.last)
+    throw broken(`event ${index} is for register ${register}, expected 0 to ${reader.last}`);
   if (digests > DIGEST_BYTES.size) throw broken(`event ${index} has ${digests} digests`);
   reader.at += 12;
   let digest: Uint8Array | undefined;
@@ -215,13 +234,13 @@ function event(reader: Reader, index: number): CcEvent {
       throw broken(`event ${index} has a digest of unknown algorithm 0x${id.toString(16)}`);
     reader.at += 2;
     need(reader, size);
-    if (id === SHA_384) {
-      if (digest !== undefined) throw broken(`event ${index} has two SHA-384 digests`);
+    if (id === reader.bank) {
+      if (digest !== undefined) throw broken(`event ${index} has two ${BANK_NAMES.get(id)} digests`);
       digest = bytes.subarray(reader.at, reader.at + size);
     }
     reader.at += size;
   }
-  if (digest === undefined) throw broken(`event ${index} has no SHA-384 digest`);
+  if (digest === undefined) throw broken(`event ${index} has no ${BANK_NAMES.get(reader.bank)} digest`);
   need(reader, 4);
   const size = view.getUint32(reader.at, true);
   reader.at += 4;

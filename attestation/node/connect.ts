@@ -31,7 +31,7 @@ export interface ReceivedEvidence {
 }
 
 /** Settings of {@link connectAttested}; times are milliseconds. */
-export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys'> {
+export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys' | 'vtpm'> {
   readonly policy: Policy;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -179,6 +179,7 @@ async function attest(
     keys: options.keys,
     memory: options.memory,
     endorsements: options.endorsements,
+    vtpm: options.vtpm,
   });
   return { result, evidence };
 }

@@ -368,12 +368,13 @@ export function poolOptions(
     keys: createKeyCache(),
     memory: options.memory,
     endorsements: options.endorsements,
+    vtpm: options.vtpm,
     onResult: onResult === undefined ? undefined : (result) => onResult(result, origin),
   };
 }
 
 /** Settings of {@link attestedFetch}; times are milliseconds. */
-export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
+export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'vtpm'> {
   readonly policy: AppraisalPolicy | Policy;
   /** Attest this model alone; requests must then name it. Default: all models the server serves. */
   readonly model?: string | undefined;

@@ -16,9 +16,17 @@ export const MAX_DOCUMENT_BYTES = 1024 * 1024;
 /** TCG DICE "tcg-dice-conceptual-message-wrapper", the extension RA-TLS implementations use. */
 export const CERTIFICATE_EXTENSION_OID = '2.23.133.5.4.9';
 
-export const TEE_TYPES = ['sev-snp', 'tdx', 'simulated'] as const;
+/** TEEs that a cloud's TPM or endorsement speaks for, too; `@assay/attestation/vtpm` judges them. */
+export const CLOUD_TEES = ['azure-sev-snp', 'azure-tdx', 'aws-nitrotpm', 'gcp-sev-snp', 'gcp-tdx'] as const;
+export type CloudTee = (typeof CLOUD_TEES)[number];
+export const TEE_TYPES = ['sev-snp', 'tdx', 'simulated', ...CLOUD_TEES] as const;
 /** The hardware a document says it comes from; `simulated` carries the formats of either vendor. */
 export type TeeType = (typeof TEE_TYPES)[number];
+
+/** Whether a TEE is one of a cloud. */
+export function isCloudTee(tee: string): tee is CloudTee {
+  return CLOUD_TEES.some((each) => each === tee);
+}
 
 /** Stapled for SEV-SNP: DER certificates, the chain as ASK or ASVK, then ARK. */
 export interface SnpEndorsements {
@@ -59,14 +67,23 @@ interface DocumentFields {
   readonly rtmr?: readonly Uint8Array[] | undefined;
   /** TDX only: the CCEL event log. */
   readonly eventLog?: Uint8Array | undefined;
+  /** A cloud's only: what its TPM and firmware say, in CBOR (docs/formats.md). */
+  readonly platform?: Uint8Array | undefined;
 }
 
 /**
  * A simulated document carries the formats of either vendor; its endorsements, which it must have, say which.
  */
 export type AttestationDocument =
-  | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements | undefined })
-  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements | undefined })
+  | (DocumentFields & {
+      readonly teeType: 'sev-snp' | 'azure-sev-snp' | 'gcp-sev-snp';
+      readonly endorsements?: SnpEndorsements | undefined;
+    })
+  | (DocumentFields & {
+      readonly teeType: 'tdx' | 'azure-tdx' | 'gcp-tdx';
+      readonly endorsements?: TdxEndorsements | undefined;
+    })
+  | (DocumentFields & { readonly teeType: 'aws-nitrotpm'; readonly endorsements?: undefined })
   | (DocumentFields & {
       readonly teeType: 'simulated';
       readonly endorsements: SnpEndorsements | TdxEndorsements;
@@ -113,6 +130,7 @@ const CERTIFICATE_MAX = 16 * 1024;
 const CRL_MAX = 256 * 1024;
 const TEXT_MAX = 256 * 1024;
 const EVENT_LOG_MAX = 512 * 1024;
+const PLATFORM_MAX = 256 * 1024;
 const MODELS_MAX = 256;
 const BLOBS_MAX = 64;
 const MODEL_ID_MAX = 256;
@@ -128,7 +146,7 @@ const REQUIRED = [
   'inclusion',
   'models',
 ];
-const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
+const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'platform', 'endorsements'];
 
 export const TDX_REQUIRED = [
   'tcb_info',
@@ -185,16 +203,19 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
       read.list(list, 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
     ),
     eventLog: unlessAbsent(object['event_log'], (item) => bytes(item, 'event_log', 'base64', EVENT_LOG_MAX)),
+    platform: unlessAbsent(object['platform'], (item) => bytes(item, 'platform', 'base64', PLATFORM_MAX)),
   };
   const stapled = object['endorsements'];
   const isTdx =
-    teeType === 'tdx' ||
+    teeType.endsWith('tdx') ||
     (teeType === 'simulated' &&
       stapled !== undefined &&
       !('vek' in read.object(stapled, 'endorsements', [], ALL_ENDORSEMENTS)));
   if (!isTdx && (fields.rtmr !== undefined || fields.eventLog !== undefined)) {
     throw malformed('malformed_document', `a ${teeType} document has rtmr or event_log, which only tdx has`);
   }
+  if (fields.platform !== undefined && !isCloudTee(teeType))
+    throw malformed('malformed_document', `a ${teeType} document has platform, which only a cloud’s has`);
   if (stapled === undefined) {
     if (teeType === 'simulated')
       throw malformed(
@@ -203,13 +224,14 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
       );
     return { ...fields, teeType };
   }
-  if (teeType === 'sev-snp') return { ...fields, teeType, endorsements: readSnpEndorsements(stapled, bytes) };
-  if (teeType === 'tdx') return { ...fields, teeType, endorsements: readTdxEndorsements(stapled, bytes) };
-  return {
-    ...fields,
-    teeType,
-    endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes),
-  };
+  if (teeType === 'aws-nitrotpm')
+    throw malformed(
+      'malformed_document',
+      'a Nitro document carries its certificates: endorsements are not read',
+    );
+  const endorsements = isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes);
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the TEE and its endorsements were read together
+  return { ...fields, teeType, endorsements } as AttestationDocument;
 }
 
 function unlessAbsent<T>(item: Json | undefined, from: (item: Json) => T): T | undefined {

@@ -146,12 +146,19 @@ function writeDocument(document: AttestationDocument, bytes: WriteBytes): { read
         size: blob.size,
       })),
     })),
-    ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
-    ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
-    ...(document.endorsements === undefined
-      ? {}
-      : { endorsements: writeEndorsements(document.endorsements, bytes) }),
+    ...present({
+      rtmr: document.rtmr?.map((item) => bytes(item, 'hex')),
+      event_log: document.eventLog && bytes(document.eventLog, 'base64'),
+      platform: document.platform && bytes(document.platform, 'base64'),
+      endorsements: document.endorsements && writeEndorsements(document.endorsements, bytes),
+    }),
   };
+}
+
+/** Without the members that are absent. */
+function present(members: { readonly [key: string]: Loose | undefined }): { readonly [key: string]: Loose } {
+  const entries = Object.entries(members).filter((entry): entry is [string, Loose] => entry[1] !== undefined);
+  return Object.fromEntries(entries);
 }
 
 function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, bytes: WriteBytes): Loose {

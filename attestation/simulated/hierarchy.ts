@@ -9,3 +9,4 @@ export * from './intel-eventlog.ts';
 export * from './intel-pck.ts';
 export * from './intel-quote.ts';
 export * from './issue.ts';
+export * from './tpm.ts';

@@ -26,6 +26,8 @@ export interface Report {
   readonly measurement: Uint8Array;
   readonly rtmr?: readonly Uint8Array[] | undefined;
   readonly eventLog?: Uint8Array | undefined;
+  /** A cloud's: what its TPM and firmware say, as `encodePlatform` writes it. */
+  readonly platform?: Uint8Array | undefined;
   readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined;
 }
 
@@ -116,6 +118,22 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
   switch (parts.teeType) {
     case 'sev-snp':
       return { ...fields, teeType: 'sev-snp', endorsements: snp };
+    case 'azure-sev-snp':
+    case 'gcp-sev-snp':
+      return { ...fields, teeType: parts.teeType, platform: made.platform, endorsements: snp };
+    case 'azure-tdx':
+      return { ...fields, teeType: parts.teeType, platform: made.platform, endorsements: tdx };
+    case 'gcp-tdx':
+      return {
+        ...fields,
+        teeType: parts.teeType,
+        rtmr: made.rtmr,
+        eventLog: made.eventLog,
+        platform: made.platform,
+        endorsements: tdx,
+      };
+    case 'aws-nitrotpm':
+      return { ...fields, teeType: parts.teeType };
     case 'simulated':
       // A simulated document shows the vendor of its report by its endorsements alone.
       if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');

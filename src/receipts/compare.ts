@@ -37,9 +37,6 @@ export interface StageResult {
 
 type Side = Pick<FinalReceipt, 'engine' | 'model' | 'request' | 'sampling' | 'outcome' | 'usage'>;
 
-/** Where what is here must be what answered. */
-export const COMPARED_PLACES = ['build', 'cpu', 'threads', 'model', 'template'] as const;
-
 export function comparePlaces(receipt: Side, here: Side): readonly StageResult[] {
   const { engine, model } = receipt;
   const other = here.engine;

@@ -60,7 +60,7 @@ const ON_DEMAND = ['./hints.ts'];
 /** A page that splits loads this much before it can verify. */
 const GOAL_GZIP_BYTES = 62_000;
 /** All of it in one file, for a page that does not split. */
-const ONE_FILE_GZIP_BYTES = 62_600;
+const ONE_FILE_GZIP_BYTES = 63_700;
 
 /** As an application would bundle it for browsers: Node's modules are an error and get no substitutes. */
 async function bundle(

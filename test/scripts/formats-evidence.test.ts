@@ -5,6 +5,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { decideSnpPolicy } from '../../attestation/snp/policy.ts';
 import { decideTdxPolicy } from '../../attestation/tdx/policy.ts';
+import { decideVtpmPolicy } from '../../attestation/vtpm/policy.ts';
+import { CLOUD_FORMATS } from '../../scripts/formats-clouds.ts';
 import { EVIDENCE_CONTRACT } from '../../scripts/formats-evidence.ts';
 import { helpFor } from '../../attestation/node/cli/help.ts';
 
@@ -16,7 +18,8 @@ function documented(tee: string): string[] {
 /** Members of an interface in a source file. */
 function declared(path: string, name: string): string[] {
   const source = readFileSync(new URL(`../../attestation/${path}`, import.meta.url), 'utf8');
-  const body = source.split(`export interface ${name} {`)[1]?.split('\n}')[0] ?? '';
+  const body =
+    source.split(new RegExp(`export interface ${name} (?:extends \\w+ )?{`))[1]?.split('\n}')[0] ?? '';
   return [...body.matchAll(/^ {2}readonly (\w+)\?:/gm)].map(([, key = '']) => key);
 }
 
@@ -36,6 +39,21 @@ describe('the evidence contract in docs/formats.md', () => {
   ])('keys of %s', (tee, path, name) => {
     expect(documented(tee).toSorted()).toEqual(declared(path, name).toSorted());
     expect(documented(tee).length).toBeGreaterThan(15);
+  });
+
+  test('keys of the part vtpm and members of platform', () => {
+    const table = CLOUD_FORMATS.split('| key, part `vtpm` | value |')[1]?.split('\n\n')[0] ?? '';
+    const keys = [...table.matchAll(/^\| `(\w+)` \|/gm)].map(([, key = '']) => key);
+    const read = ['VtpmSection', 'VtpmPolicy'].flatMap((name) => declared('vtpm/policy.ts', name));
+    expect(keys.toSorted()).toEqual(read.toSorted());
+    for (const key of keys)
+      expect(problem(() => decideVtpmPolicy({ [key]: {} }, 'one'))).not.toMatch(/unknown key/);
+    const members = [...CLOUD_FORMATS.matchAll(/^\| `([a-z_]+)` \| (?:bytes|list)/gm)].map(
+      ([, name = '']) => name,
+    );
+    const source = readFileSync(new URL('../../attestation/vtpm/platform.ts', import.meta.url), 'utf8');
+    const names = [...source.matchAll(/name: '([a-z_]+)'/g)].map(([, name = '']) => name);
+    expect(members.toSorted()).toEqual(names.toSorted());
   });
 
   test('every key is one the reader knows', () => {

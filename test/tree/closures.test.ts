@@ -61,14 +61,14 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 500,
+    files: 504,
     lines: 69_500,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },
   workshop: {
     entry: PROCESSES.workshop,
-    files: 298,
-    lines: 41_900,
+    files: 299,
+    lines: 42_200,
     without: /^src\/(api|cli|engine\/child)\/|simulated/,
   },
   'workshop, its program in a jail': {
@@ -80,26 +80,26 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   },
   client: {
     entry: PROCESSES.client,
-    files: 132,
-    lines: 20_200,
+    files: 142,
+    lines: 22_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   'browser, sealing': {
     entry: 'attestation/client/sealed-fetch.ts',
-    files: 102,
-    lines: 16_000,
+    files: 112,
+    lines: 17_800,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   'browser, the console': {
     entry: PROCESSES.console,
-    files: 118,
-    lines: 18_200,
+    files: 120,
+    lines: 20_000,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 67,
-    lines: 11_500,
+    files: 69,
+    lines: 11_850,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

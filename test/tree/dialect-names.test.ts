@@ -8,7 +8,6 @@ import { FOLDERS } from '../../scripts/dialect.ts';
 
 /** File and property → the specification that names it, or why it stays for now. */
 const DISCRIMINANTS: Readonly<Record<string, string>> = {
-  'attestation/protocol/document.ts teeType': 'docs/protocol.md names tee_type',
   'src/models/seam.ts status': 'docs/api.md names the events of a pull by status',
 };
 

@@ -44,6 +44,8 @@ const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/simulated/': 4,
   'attestation/snp/': 3,
   'attestation/tdx/': 3,
+  'attestation/vtpm/': 3,
+  'attestation/gcp/': 3,
   'attestation/receipts/': 3,
   'attestation/sealed/': 3,
   'attestation/protocol/': 2,

@@ -9,6 +9,7 @@ import { printableJson } from './printable.ts';
 const verifiers: EvidenceVerifiers = {
   snp: async () => (await import('../../snp/verify.ts')).verifySnp,
   tdx: async () => (await import('../../tdx/verify.ts')).verifyTdx,
+  clouds: async () => import('../../appraise/clouds.ts'),
   archive: async () => (await import('../../appraise/archive.ts')).judgeArchive,
 };
 

@@ -125,6 +125,7 @@ No network, no clock, no files.
 
 SEV-SNP       tee "snp" · report · vek · chain [ASK or ASVK, ARK] · now, and: crl · roots · policy
 TDX           tee "tdx" · quote · collateral · now, and: event_log · roots · policy
+Clouds        tee "azure-sev-snp" and others: the same with platform, or document; see docs/formats.md
 collateral    tcb_info · tcb_info_issuer_chain · qe_identity · qe_identity_issuer_chain · pck_crl · root_ca_crl, and:
               pck_chain (when the quote names its PCK without carrying it) · pck_crl_issuer_chain
 an archive    what assay-verify https://HOST --save FILE wrote, and: now · policy (else its own time and policy)

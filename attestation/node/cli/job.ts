@@ -9,6 +9,7 @@ import { type JobTrust, type JobVerdict, judgeJobRecord } from '../../appraise/j
 import { policyOf } from './accept.ts';
 import type { Command } from './arguments.ts';
 import { errorInFlags } from './flags.ts';
+import { cloudVerifier } from './judging-options.ts';
 import { printable, printableJson } from './printable.ts';
 import { columns } from './table.ts';
 import { type CliWorld, EXIT, type ExitCode, readNamed, readReleases, readTextFile } from './world.ts';
@@ -48,7 +49,8 @@ async function trustOf(command: JobCommand, world: CliWorld): Promise<JobTrust> 
   const policyText = file === undefined ? undefined : await readTextFile(file, 'policy file', world);
   const policy = policyOf(accept, policyText, await readReleases(accept.referenceFile, world));
   const archive = parseJson(text, 'evidence', MAX_ARCHIVE_CHARACTERS);
-  return { evidence: { archive, policy }, now: world.now() };
+  const vtpm = await cloudVerifier(policy);
+  return { evidence: { archive, policy, vtpm }, now: world.now() };
 }
 
 /** Names and hex: a view, never read back. */

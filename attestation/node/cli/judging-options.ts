@@ -4,6 +4,7 @@
 import { join } from 'node:path';
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Policy } from '../../appraise/policy.ts';
+import { isCloudTee } from '../../protocol/document.ts';
 import type { ConnectOptions } from '../connect.ts';
 import { bundleStore } from '../endorsements/bundle.ts';
 import { fileRollbackMemory } from '../memory-file.ts';
@@ -17,7 +18,7 @@ export const FOUND_POLICY = '.assay/policy.json';
 
 export type Connecting = Extract<Command, { kind: 'verify' | 'proxy' | 'seal' | 'score' }>;
 
-export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
+export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory' | 'vtpm'> {
   readonly policy: Policy;
   readonly close: () => Promise<void>;
 }
@@ -33,7 +34,8 @@ export async function readJudgingOptions(command: Connecting, world: CliWorld): 
     throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR');
   const memory =
     cacheFolder === undefined ? undefined : await fileRollbackMemory(join(cacheFolder, 'seen.json'));
-  if (mode === 'stapled') return { policy, memory, close: () => Promise.resolve() };
+  const vtpm = await cloudVerifier(policy);
+  if (mode === 'stapled') return { policy, memory, vtpm, close: () => Promise.resolve() };
   const { createEndorsements } = await import('../endorsements/endorsements.ts');
   const bundle = bundleFile === undefined ? undefined : await readTextFile(bundleFile, 'bundle', world);
   const endorsements = createEndorsements({
@@ -44,7 +46,7 @@ export async function readJudgingOptions(command: Connecting, world: CliWorld): 
       bundle !== undefined || cacheFolder === undefined ? undefined : join(cacheFolder, 'endorsements'),
     proxy: world.proxy,
   });
-  return { policy, memory, endorsements: endorsements.source, close: () => endorsements.close() };
+  return { policy, memory, vtpm, endorsements: endorsements.source, close: () => endorsements.close() };
 }
 
 /**
@@ -58,6 +60,11 @@ async function policyText({ accept, origin }: Connecting, world: CliWorld): Prom
   const text = await readIfThere(FOUND_POLICY, 'policy file', world);
   if (text !== undefined) world.stderr(`policy: ${FOUND_POLICY}, found in this folder\n`);
   return text;
+}
+
+/** Loaded only for a policy that takes a cloud's evidence: other evidence never needs it. */
+export async function cloudVerifier(policy: Policy): Promise<ConnectOptions['vtpm']> {
+  return policy.tee.some(isCloudTee) ? (await import('../../appraise/clouds.ts')).vtpm : undefined;
 }
 
 export function wrongUsage(message: string): AttestationError {

@@ -17,6 +17,7 @@ import { AttestationError, malformed } from '../../transcript/errors.ts';
 import { policyOf } from './accept.ts';
 import type { Command } from './arguments.ts';
 import { errorInFlags } from './flags.ts';
+import { cloudVerifier } from './judging-options.ts';
 import { printable, printableJson } from './printable.ts';
 import { columns } from './table.ts';
 import { type CliWorld, EXIT, type ExitCode, readNamed, readReleases, readTextFile } from './world.ts';
@@ -100,7 +101,8 @@ async function trustOf(
   const file = accept.policyFile;
   const policyText = file === undefined ? undefined : await readTextFile(file, 'policy file', world);
   const policy = policyOf(accept, policyText, await readReleases(accept.referenceFile, world));
-  return { evidence: { archive: given, policy }, at, now: world.now() };
+  const vtpm = await cloudVerifier(policy);
+  return { evidence: { archive: given, policy, vtpm }, at, now: world.now() };
 }
 
 /** Names and hex: a view, never read back. */

@@ -19,13 +19,21 @@ import { type CliWorld, EXIT, type ExitCode } from './world.ts';
 type Seal = Extract<Command, { kind: 'seal' }>;
 
 export async function commandSeal(command: Seal, world: CliWorld): Promise<ExitCode> {
-  const { close, policy, memory, endorsements } = await readJudgingOptions(command, world);
+  const { close, policy, memory, endorsements, vtpm } = await readJudgingOptions(command, world);
   const transport = sealedTransport(command.timeoutMs);
   const { origin } = command.origin;
   try {
     const { fetch } = transport;
     const { timeoutMs: evidenceTimeout } = command;
-    const sealed = sealedFetch({ policy, memory, endorsements, fetch, now: world.now, evidenceTimeout });
+    const sealed = sealedFetch({
+      policy,
+      memory,
+      endorsements,
+      vtpm,
+      fetch,
+      now: world.now,
+      evidenceTimeout,
+    });
     const result = await sealed.verify(origin);
     if (command.json) world.stdout(`${printableJson(keyOf(result, policy), 2)}\n`);
     else world.stdout(`${renderVerdict(origin, { result }).join('\n')}\n`);

@@ -138,12 +138,13 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 }
 
 function sealedUpstreamOf(options: ProxyOptions, { origin }: URL): Upstream {
-  const { policy, memory, endorsements, now, connectTimeoutMs = 10_000 } = options;
+  const { policy, memory, endorsements, vtpm, now, connectTimeoutMs = 10_000 } = options;
   const { attestTimeoutMs: evidenceTimeout } = options;
   return sealedUpstream(origin, {
     policy,
     memory,
     endorsements,
+    vtpm,
     now,
     connectTimeoutMs,
     evidenceTimeout,

@@ -39,7 +39,10 @@ export interface Upstream {
 
 export function sealedUpstream(
   origin: string,
-  options: Pick<SealedFetchOptions, 'policy' | 'memory' | 'endorsements' | 'now' | 'evidenceTimeout'> & {
+  options: Pick<
+    SealedFetchOptions,
+    'policy' | 'memory' | 'endorsements' | 'now' | 'vtpm' | 'evidenceTimeout'
+  > & {
     readonly connectTimeoutMs: number;
   },
 ): Upstream {

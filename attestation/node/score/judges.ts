@@ -57,7 +57,7 @@ function transcriptOf({ outcome }: Attempt): readonly Check[] {
 
 function formatOf(document: AttestationDocument | undefined): 'snp' | 'tdx' {
   if (document === undefined) return 'snp';
-  if (document.teeType !== 'simulated') return document.teeType === 'tdx' ? 'tdx' : 'snp';
+  if (document.teeType !== 'simulated') return document.teeType.endsWith('tdx') ? 'tdx' : 'snp';
   return 'vek' in document.endorsements ? 'snp' : 'tdx';
 }
 
@@ -170,6 +170,8 @@ const softwareReleased: Judge = (seen) => {
 
 function isBuild(reference: Reference, { measurement, rtmr }: AttestationDocument): boolean {
   if ('measurement' in reference) return rtmr === undefined && reference.measurement === toHex(measurement);
+  // Releases list launch measurements: PCRs and endorsed firmware are of no release yet.
+  if (!('mrTd' in reference)) return false;
   const { rtmr0, rtmr1, rtmr2, rtmr3 } = reference;
   if (rtmr === undefined || reference.mrTd !== toHex(measurement)) return false;
   return [rtmr0, rtmr1, rtmr2, rtmr3].every(

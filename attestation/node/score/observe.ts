@@ -141,8 +141,8 @@ async function askSealed(
     };
   try {
     const document = parseDocument(fromUtf8(answer.body, 'attestation document'));
-    const { policy, keys, memory, endorsements } = options;
-    const judging = { nonce, policy: onChannel(policy, 'sealed'), keys, memory, endorsements };
+    const { policy, keys, memory, endorsements, vtpm } = options;
+    const judging = { nonce, policy: onChannel(policy, 'sealed'), keys, memory, endorsements, vtpm };
     await verify(document, { channel: 'sealed', ...judging, now: options.now() });
     return {
       verified: true,

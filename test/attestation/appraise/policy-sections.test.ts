@@ -207,6 +207,17 @@ describe('the shape of the sections', () => {
   });
 
   test.each<[RegExp, AppraisalPolicy]>([
+    [/^vtpm speaks of a tee that is not accepted$/m, { ...BASE, vtpm: { ramGib: 16 } }],
+    [
+      /^vtpm cannot be read, .*unknown key "pcr"/m,
+      { ...BASE, tee: ['azure-tdx'], vtpm: { pcr: 1 } as never },
+    ],
+    [/^softwareRoot lacks paravisor: azure-tdx will always be refused$/m, { ...BASE, tee: ['azure-tdx'] }],
+    [
+      /^softwareRoot accepts hypervisor: which software runs is its word/m,
+      { ...BASE, softwareRoot: ['hypervisor'] },
+    ],
+    [/^tee accepts aws-nitrotpm but no pcrs is listed for it/m, { ...BASE, tee: ['aws-nitrotpm'] }],
     [/^snp speaks of a tee that is not accepted$/m, { ...BASE, tee: ['tdx'], snp: { minimumGuestSvn: 1 } }],
     [/^tdx speaks of a tee that is not accepted$/m, { ...BASE, tee: ['sev-snp'], tdx: { xfam: zero(8) } }],
     [/tdx\.allowMigratable/, { ...BASE, tdx: { allowMigratable: true } }],

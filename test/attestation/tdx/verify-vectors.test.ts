@@ -256,7 +256,7 @@ describe.skipIf(!haveVectors)('real event logs', () => {
       ['measure/ccel/trustee-CCEL_data_ovmf', 12],
     ] as const) {
       const contents = await Promise.all(
-        parseEventLog(new Uint8Array(readFileSync(vectorPath(path)))).map(eventContent),
+        parseEventLog(new Uint8Array(readFileSync(vectorPath(path)))).map((event) => eventContent(event)),
       );
       expect(contents).not.toContain('contradicted');
       expect(contents.filter((content) => content === 'hashed').length).toBe(hashed);
