@@ -63,7 +63,11 @@ export class ChatView {
     this.#send.disabled = !open || this.#answering !== undefined;
     this.#stop.hidden = this.#answering === undefined;
     this.#new.disabled = this.#log.childElementCount === 0;
-    if (focused instanceof HTMLElement && this.#form.contains(focused) && (focused.matches(':disabled') || focused.hidden))
+    if (
+      focused instanceof HTMLElement &&
+      this.#form.contains(focused) &&
+      (focused.matches(':disabled') || focused.hidden)
+    )
       (open ? this.#text : byId('verdict', HTMLElement)).focus();
     const { outcome } = verdict;
     const ids = outcome !== undefined && 'result' in outcome ? [...outcome.result.models.keys()] : [];

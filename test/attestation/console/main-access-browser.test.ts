@@ -126,7 +126,8 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
     await tab.ask('w'.repeat(3000));
     await tab.page.waitForSelector('#chat-log .seal.good');
     await tab.page.evaluate("document.documentElement.style.fontSize = '200%', document.body.style.fontSize = '2rem', document.querySelectorAll('details').forEach((each) => { each.open = true })"); // prettier-ignore
-    const wide = "[...document.querySelectorAll('main *, header *, footer *')].filter((each) => each.getBoundingClientRect().right > 320 && each.checkVisibility()).map((each) => each.tagName + '#' + each.id + '.' + each.className)";
+    const wide =
+      "[...document.querySelectorAll('main *, header *, footer *')].filter((each) => each.getBoundingClientRect().right > 320 && each.checkVisibility()).map((each) => each.tagName + '#' + each.id + '.' + each.className)";
     expect(await tab.page.evaluate(wide)).toEqual([]);
     expect(await tab.page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(320);
   });
