@@ -86,6 +86,15 @@ test.each<[string, (port: string) => Record<string, string>, number, string | un
   expect(server.requests()).toHaveLength(status === 200 ? 1 : 0);
 }); // prettier-ignore
 
+test('a preflight of its own page is answered sandboxed, too [B25]', async () => {
+  const { proxy, server } = await started();
+  const headers = { origin: proxy.url, 'access-control-request-method': 'POST' };
+  const answer = await fetch(`${proxy.url}/v1/sealed`, { method: 'OPTIONS', headers });
+  expect(answer.status).toBe(204);
+  expect(Object.fromEntries(answer.headers)).toMatchObject(SANDBOXED);
+  expect(server.requests()).toHaveLength(0);
+});
+
 test('what is no request is answered sandboxed, too [B25]', async () => {
   const { proxy } = await started();
   const text = await speak(proxy, 'nonsense\r\n\r\n');
