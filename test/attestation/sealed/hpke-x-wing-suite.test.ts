@@ -3,9 +3,8 @@
 // none.
 
 import { spawnSync } from 'node:child_process';
-import { generateKeyPairSync, sign } from 'node:crypto';
+import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import { sha3_256 } from '@noble/hashes/sha3.js';
 import { afterEach, describe, expect, test } from 'vitest';
 import { keyHintOf, openAny, sealToAny } from '../../../attestation/sealed/any.ts';
 import { fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
@@ -65,7 +64,7 @@ describe.skipIf(!HAVE_ML_KEM)('X-Wing [B17]', () => {
 
   test.each(X_WING_VECTORS)('known answers: $secret', async (vector) => {
     const key = await importKem(KEM.xWing, fromHex(vector.privateKey));
-    expect(toHex(sha3_256(key.publicKey))).toBe(vector.publicKeySha3);
+    expect(createHash('sha3-256').update(key.publicKey).digest('hex')).toBe(vector.publicKeySha3);
     const enc = fromHex(vector.ciphertext);
     expect(toHex(await key.decapsulate(enc))).toBe(vector.secret);
     // A changed half gives another secret, and none that tells which half it was.
