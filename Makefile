@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image image-lock image-test measure reproduce pack client clean convert-oracle prove pictures
+.PHONY: help install build native native-check audio-peer python-clients bench-audio bench-clients models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-convert bench-scale bench-verify llama-server gpu-test image disk image-lock image-test measure reproduce pack client clean convert-oracle prove pictures
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -175,6 +175,9 @@ image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/input
 
 image: build ## build the VM image into out/; NATIVE=dist/native/linux-x64: with those, into out/native/; VARIANT=test: with the simulated TEE, into out/test/
 	@$(NODE) dist/image/build.js $(if $(NATIVE),--native $(NATIVE) --out out/native) $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
+
+disk: build ## one disk that boots by itself, from what make image built; CLOUD=gcp|azure|aws, IMAGE=out
+	@$(NODE) dist/image/disk/main.js --image $(or $(IMAGE),out) $(if $(CLOUD),--cloud $(CLOUD))
 
 image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js

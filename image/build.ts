@@ -1,6 +1,6 @@
 // `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline,
-// manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
-// cache.
+// BOOTX64.EFI, disk.gpt (`make disk` writes the disk), manifest.json, SHA256SUMS. No root, no container, no
+// network but for locked inputs; ten seconds from the cache.
 //   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model MODEL]…
 //                       [--commit HEX] [--native FOLDER] [--with-simulated-tee]
 // --native: the libraries of `make native` go in. --model: models (GGUF or whisper files, folders with a
@@ -13,6 +13,9 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { CONSOLE_PATH, type ImageModel } from '@assay/attestation/launch';
 import { writeCpio } from './cpio.ts';
+import { layoutDisk } from './disk/layout.ts';
+import { builtParts } from './disk/parts.ts';
+import { writeUki } from './disk/uki.ts';
 import { measuredConfig, textDisk, writeVerityImage } from './disks.ts';
 import { badInput, ImageError } from './errors.ts';
 import { initramfsTree } from './initramfs.ts';
@@ -25,6 +28,9 @@ import { type Hooks, rootfsTree } from './rootfs.ts';
 import { openSources, type Sources } from './sources.ts';
 import { TOP } from './top.ts';
 import type { Tree } from './tree.ts';
+
+/** Of systemd-boot-efi: what a firmware starts, and what starts the kernel. */
+export const STUB = 'usr/lib/systemd/boot/efi/linuxx64.efi.stub';
 
 export interface BuildOptions {
   readonly out: string;
@@ -67,6 +73,8 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   const config = Buffer.from(
     measuredConfig(models, options.toml ?? readFileSync(join(top, 'image/config.default.toml'), 'utf8')).text,
   );
+  put('config', config);
+  put('config.img', textDisk(config.toString(), 'config'));
   const manifest = buildManifest({
     variant: variantOf(options),
     release: (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string }).version,
@@ -86,18 +94,28 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
     root: { rootHash: root.rootHash, blocks: root.blocks },
     console: page,
     models,
+    disk: (cmdline) => {
+      const uki = writeUki(sources.debian('systemd-boot-efi', STUB), {
+        '.cmdline': Buffer.from(cmdline),
+        '.uname': Buffer.from(sources.kernelRelease),
+        '.initrd': initrd,
+        '.linux': sources.kernel,
+      });
+      const { head } = layoutDisk({ uki, ...builtParts(out, root.rootHash, sha256(config), models) }).table;
+      put('BOOTX64.EFI', uki);
+      put('disk.gpt', head);
+      return { uki, head };
+    },
   });
   put('vmlinuz', sources.kernel);
   put('initrd.cpio', initrd);
   put('OVMF.snp.fd', firmware.snp);
   put('OVMF.tdx.fd', firmware.tdx);
-  put('config', config);
-  put('config.img', textDisk(config.toString(), 'config'));
   put('cmdline', manifest.cmdline);
   put('manifest.json', manifestText(manifest));
   put('console.html', page);
   const sums = new Map(
-    Object.entries(manifest.files)
+    Object.entries({ ...manifest.files, ...manifest.disk?.files })
       .map(([name, file]) => [name, file.sha256] as const)
       .concat([
         ['cmdline', sha256(Buffer.from(manifest.cmdline))],

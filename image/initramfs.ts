@@ -27,6 +27,26 @@ export const MODULES: readonly string[] = [
   'erofs',
 ];
 
+/**
+ * In loading order, and loaded only where no disk has our serial: SCSI, Hyper-V, and the network cards of
+ * Google Cloud, AWS and Azure (NVMe is in the kernel).
+ */
+export const CLOUD_MODULES: readonly string[] = [
+  'scsi_common',
+  'scsi_mod',
+  'sd_mod',
+  'virtio_scsi',
+  'scsi_transport_fc',
+  'hv_vmbus',
+  'hv_storvsc',
+  'hv_netvsc',
+  'pci-hyperv-intf',
+  'pci-hyperv',
+  'gve',
+  'ena',
+  'mana',
+];
+
 /** Shared libraries of dmsetup: package and file, all in one folder. */
 const LIBRARIES: readonly (readonly [string, string])[] = [
   ['libc6', 'libc.so.6'],
@@ -55,16 +75,29 @@ export async function initramfsTree(sources: Sources, options: InitramfsOptions 
     addFile(tree, `${LIBRARY_FOLDER}/${file}`, sources.debian(name, `${LIBRARY_FOLDER}/${file}`), 0o755);
   addLink(tree, 'bin', 'usr/bin');
   addLink(tree, 'lib64', 'usr/lib/x86_64-linux-gnu');
-  for (const name of MODULES) addFile(tree, `lib/modules/${name}.ko`, await sources.module(name));
+  for (const name of [...MODULES, ...CLOUD_MODULES])
+    addFile(tree, `lib/modules/${name}.ko`, await sources.module(name));
   for (const [name, module] of options.extraModules ?? []) addFile(tree, `lib/modules/${name}.ko`, module);
   const modules = [...MODULES, ...(options.extraModules?.keys() ?? [])].join(' ');
   addFile(
     tree,
     'init',
-    Buffer.from(guestScript('initramfs-init.sh', { MODULES: modules, SALT: VERITY_SALT })),
+    Buffer.from(
+      guestScript('initramfs-init.sh', {
+        MODULES: modules,
+        CLOUDMODULES: CLOUD_MODULES.join(' '),
+        SALT: VERITY_SALT,
+        FINDDISK: findDisk(),
+      }),
+    ),
     0o755,
   );
   return tree;
+}
+
+/** The part both scripts have. */
+export function findDisk(): string {
+  return guestScript('find-disk.sh').trimEnd();
 }
 
 /** A script of image/guest with its `@NAME@` places filled; every place has to be known, every value used. */

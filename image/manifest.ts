@@ -6,6 +6,7 @@ import {
   type ImageManifest,
   IMAGE_FILES,
   type ImageModel,
+  measureDisk,
   measureImage,
 } from '@assay/attestation/launch';
 import { cmdline } from './cmdline.ts';
@@ -20,6 +21,8 @@ export interface ManifestInputs {
   /** The console, as it went into the root image; absent: into none. */
   readonly console?: Uint8Array | undefined;
   readonly models: readonly ImageModel[];
+  /** The unified kernel image for that command line, and the beginning of the disk with it. */
+  readonly disk?: ((cmdline: string) => { readonly uki: Uint8Array; readonly head: Uint8Array }) | undefined;
 }
 
 export function buildManifest(inputs: ManifestInputs): ImageManifest {
@@ -45,7 +48,16 @@ export function buildManifest(inputs: ManifestInputs): ImageManifest {
     cmdline: line,
     models: inputs.models,
     ...measured,
+    disk: inputs.disk && diskOf(inputs.disk(line)),
   };
+}
+
+function diskOf(disk: { readonly uki: Uint8Array; readonly head: Uint8Array }): ImageManifest['disk'] {
+  const file = (bytes: Uint8Array): { size: number; sha256: string } => ({
+    size: bytes.length,
+    sha256: sha256(bytes),
+  });
+  return { files: { 'BOOTX64.EFI': file(disk.uki), 'disk.gpt': file(disk.head) }, ...measureDisk(disk) };
 }
 
 export function manifestText(manifest: ImageManifest): string {

@@ -39,6 +39,8 @@ export const WANTED: readonly Wanted[] = [
   { package: 'libcap2', suites: STABLE, use: 'image' },
   { package: 'util-linux', suites: STABLE, use: 'image' },
   { package: 'libcap-ng0', suites: STABLE, use: 'image' },
+  // One file: the EFI stub of the unified kernel image on the disk.
+  { package: 'systemd-boot-efi', suites: STABLE, use: 'image' },
   // Architecture-independent firmware files; trixie's own have no measured direct boot.
   { package: 'ovmf-amdsev', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
   { package: 'ovmf-generic', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },

@@ -3,7 +3,8 @@
 
 import { VERITY_SALT } from '@assay/attestation/launch';
 import { addServer, type BundleOptions } from './bundle.ts';
-import { guestScript, LIBRARY_FOLDER } from './initramfs.ts';
+import { OPERATOR_DIGEST } from './disk/layout.ts';
+import { findDisk, guestScript, LIBRARY_FOLDER } from './initramfs.ts';
 import type { Sources } from './sources.ts';
 import { addDirectory, addFile, addLink, newTree, type Tree } from './tree.ts';
 
@@ -71,14 +72,15 @@ export async function rootfsTree(sources: Sources, options: RootfsOptions = {}):
  */
 export function initScript(hooks: Hooks = {}): string {
   const unused = new Set(Object.keys(hooks));
-  const script = guestScript('init.sh', { SALT: VERITY_SALT }).replace(
-    /^#@([a-z-]+)\n([\s\S]*?)^#@end\n/gm,
-    (_match, name: string, own: string) => {
-      unused.delete(name);
-      const hook = hooks[name];
-      return hook === undefined ? own : `${hook}\n`;
-    },
-  );
+  const script = guestScript('init.sh', {
+    SALT: VERITY_SALT,
+    FINDDISK: findDisk(),
+    OPERATOR: OPERATOR_DIGEST,
+  }).replace(/^#@([a-z-]+)\n([\s\S]*?)^#@end\n/gm, (_match, name: string, own: string) => {
+    unused.delete(name);
+    const hook = hooks[name];
+    return hook === undefined ? own : `${hook}\n`;
+  });
   if (unused.size > 0) throw new Error(`the init script has no place for ${[...unused].join(', ')}`);
   return script;
 }

@@ -13,14 +13,22 @@ const MAX_LINE = 4 * 1024 * 1024;
 /** Throws where a line is over its bound. Bytes may be cut anywhere. */
 export async function* answerEvents(body: AsyncIterable<Uint8Array>): AsyncGenerator<AnswerEvent> {
   const decoder = new TextDecoder();
-  let rest = '';
+  let held: string[] = [];
+  let length = 0;
   for await (const bytes of body) {
-    const lines = (rest + decoder.decode(bytes, { stream: true })).split(/\r\n|\n/);
-    rest = lines.pop() ?? '';
-    if (rest.length > MAX_LINE) throw new RangeError('an event of the answer is too long');
-    for (const line of lines) yield* eventsOf(line);
+    const text = decoder.decode(bytes, { stream: true });
+    held.push(text);
+    length += text.length;
+    if (text.includes('\n')) {
+      const lines = held.join('').split(/\r\n|\n/);
+      const rest = lines.pop() ?? '';
+      held = [rest];
+      length = rest.length;
+      for (const line of lines) yield* eventsOf(line);
+    }
+    if (length > MAX_LINE) throw new RangeError('an event of the answer is too long');
   }
-  yield* eventsOf(rest + decoder.decode());
+  yield* eventsOf(held.join('') + decoder.decode());
 }
 
 function* eventsOf(line: string): Generator<AnswerEvent> {

@@ -1,6 +1,7 @@
 // The two things this page keeps, in IndexedDB of its origin: the policy, and the highest versions it has
 // seen (numbers of revocation lists and of collateral, and of releases), so that older ones are noticed. A
-// verdict, a key or a text has no place here. Where there is no IndexedDB the page forgets.
+// verdict, a key or a text has no place here. Where IndexedDB is not there, or fails, the page
+// forgets with its end.
 
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
 
@@ -44,20 +45,35 @@ export async function openStorage(): Promise<ConsoleStorage> {
   };
 }
 
-/** One transaction for the look and the write, so that two tabs never lower a number. */
+/**
+ * One transaction for the look and the write, so that two tabs never lower a number. A storage that is full,
+ * or was taken away, is as none: this page remembers for as long as it is open.
+ */
 function memoryIn(database: IDBDatabase | undefined): RollbackMemory {
+  const own = new Map<string, bigint>();
+  const raise = (key: string, value: unknown): void => {
+    if (typeof value === 'bigint' && value > (own.get(key) ?? -1n)) own.set(key, value);
+  };
   return {
     async highest(key) {
-      if (database === undefined) return undefined;
-      const store = database.transaction(SEEN, 'readonly').objectStore(SEEN);
-      const value: unknown = await settled(store.get(key));
-      return typeof value === 'bigint' ? value : undefined;
+      try {
+        if (database !== undefined)
+          raise(key, await settled(database.transaction(SEEN, 'readonly').objectStore(SEEN).get(key)));
+      } catch {
+        // As without one.
+      }
+      return own.get(key);
     },
     async remember(key, value) {
-      if (database === undefined) return;
-      const store = database.transaction(SEEN, 'readwrite').objectStore(SEEN);
-      const before: unknown = await settled(store.get(key));
-      if (typeof before !== 'bigint' || value > before) await settled(store.put(value, key));
+      raise(key, value);
+      try {
+        if (database === undefined) return;
+        const store = database.transaction(SEEN, 'readwrite').objectStore(SEEN);
+        const before: unknown = await settled(store.get(key));
+        if (typeof before !== 'bigint' || value > before) await settled(store.put(value, key));
+      } catch {
+        // As without one.
+      }
     },
   };
 }

@@ -1,9 +1,11 @@
 // Text of servers and models as it is shown: characters that reorder what stands around them, or that show
-// as empty, are written out (Unicode UAX #9, §2; UTS #39). Marks of a direction alone stay: languages
-// written from right to left need them, and each text is a block with a direction of its own.
+// as empty, are written out (Unicode UAX #9, §2; UTS #39 §3.1.1; of ideographs also the selectors of a
+// variant). Marks of a direction alone and joiners stay: languages need them, and each text is a block with a
+// direction of its own.
 
-// eslint-disable-next-line no-control-regex
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\u{e0000}-\u{e007f}]/gu;
+const HIDDEN =
+  // eslint-disable-next-line no-control-regex, no-misleading-character-class
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u115f\u1160\u17b4\u17b5\u180e\u200b\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
 
 /** Line feeds and tabs stay. */
 export function visibleText(text: string): string {
@@ -11,6 +13,12 @@ export function visibleText(text: string): string {
     const point = character.codePointAt(0) ?? 0;
     return `⟨U+${point.toString(16).toUpperCase().padStart(4, '0')}⟩`;
   });
+}
+
+/** The part of a growing text that can be shown: at its end may be half of a character, or of a line end. */
+export function shownPart(text: string): { readonly ready: string; readonly held: string } {
+  const held = /[\r\ud800-\udbff]$/.exec(text)?.[0] ?? '';
+  return { ready: text.slice(0, text.length - held.length), held };
 }
 
 /** `3 minutes ago`. */

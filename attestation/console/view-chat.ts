@@ -8,7 +8,7 @@ import type { FinalReceipt } from '../receipts/body.ts';
 import type { ReceiptVerdict } from '../client/receipt-options.ts';
 import { byId, element, setText } from './elements.ts';
 import { AnswerError, type Turn, LockedError, type Session } from './session.ts';
-import { counted, visibleText } from './text.ts';
+import { counted, shownPart, visibleText } from './text.ts';
 
 const LOCKED: Readonly<Record<Session['verdict']['kind'], string>> = {
   asking: 'Nothing can be sent before the evidence is accepted.',
@@ -23,6 +23,7 @@ const LOCKED: Readonly<Record<Session['verdict']['kind'], string>> = {
 export class ChatView {
   readonly #session: Session;
   readonly #onReceipt: () => void;
+  readonly #form = byId('chat-form', HTMLFormElement);
   readonly #log = byId('chat-log', HTMLElement);
   readonly #text = byId('chat-text', HTMLTextAreaElement);
   readonly #send = byId('chat-send', HTMLButtonElement);
@@ -36,7 +37,7 @@ export class ChatView {
   constructor(session: Session, onReceipt: () => void) {
     this.#session = session;
     this.#onReceipt = onReceipt;
-    byId('chat-form', HTMLFormElement).addEventListener('submit', (event) => {
+    this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
       void this.#ask();
     });
@@ -56,11 +57,18 @@ export class ChatView {
 
   show(): void {
     const { open, verdict } = this.#session;
+    const focused = document.activeElement;
     setText(byId('chat-state', HTMLElement), LOCKED[verdict.kind]);
     this.#text.disabled = !open;
     this.#send.disabled = !open || this.#answering !== undefined;
     this.#stop.hidden = this.#answering === undefined;
     this.#new.disabled = this.#log.childElementCount === 0;
+    if (
+      focused instanceof HTMLElement &&
+      this.#form.contains(focused) &&
+      (focused.matches(':disabled') || focused.hidden)
+    )
+      (open ? this.#text : byId('verdict', HTMLElement)).focus();
     const { outcome } = verdict;
     const ids = outcome !== undefined && 'result' in outcome ? [...outcome.result.models.keys()] : [];
     const shown = [...this.#model.options].map(({ value }) => value);
@@ -91,7 +99,6 @@ export class ChatView {
         if (event.kind === 'receipt') verdict = event.verdict;
         else if (event.kind === 'end') answer.complete(event.reason, verdict);
         else answer.add(event.kind, event.text);
-        keepInView(answer.item);
       }
       this.#messages = [...messages, { role: 'assistant', content: answer.text }];
       this.#onReceipt();
@@ -108,15 +115,15 @@ export class ChatView {
 /** One answer under way. */
 class AnswerItem {
   readonly item: HTMLLIElement;
-  readonly #words = element('p', { class: 'words' });
-  readonly #thoughts = element('p', { class: 'words' });
+  readonly #words = new GrowingText();
+  readonly #thoughts = new GrowingText();
   readonly #thinking = element('details', { hidden: '' }, element('summary', {}, 'Its reasoning'));
   #text = '';
-  #thought = '';
+  #frame: number | undefined;
 
   constructor(model: string) {
-    this.#thinking.append(this.#thoughts);
-    this.item = element('li', { 'aria-busy': 'true' }, element('p', { class: 'speaker' }, model), this.#thinking, this.#words); // prettier-ignore
+    this.#thinking.append(this.#thoughts.element);
+    this.item = element('li', { 'aria-busy': 'true' }, element('p', { class: 'speaker' }, model), this.#thinking, this.#words.element); // prettier-ignore
   }
 
   get text(): string {
@@ -124,17 +131,22 @@ class AnswerItem {
   }
 
   add(kind: 'text' | 'thought', text: string): void {
-    if (kind === 'text') {
-      this.#text += text;
-      this.#words.textContent = visibleText(this.#text);
-      return;
-    }
-    this.#thought += text;
-    this.#thinking.hidden = false;
-    this.#thoughts.textContent = visibleText(this.#thought);
+    if (kind === 'text') this.#text += text;
+    (kind === 'text' ? this.#words : this.#thoughts).add(text);
+    this.#frame ??= requestAnimationFrame(() => this.#show());
+  }
+
+  /** At most once a frame, however many pieces come. */
+  #show(): void {
+    if (this.#frame !== undefined) cancelAnimationFrame(this.#frame);
+    this.#frame = undefined;
+    this.#words.show();
+    this.#thinking.hidden = !this.#thoughts.show();
+    keepInView(this.item);
   }
 
   complete(reason: string | undefined, verdict: ReceiptVerdict | undefined): void {
+    this.#show();
     this.item.removeAttribute('aria-busy');
     const cut = reason === 'length' ? ' It ends at the length limit.' : '';
     const receipt = verdict?.receipt;
@@ -143,10 +155,34 @@ class AnswerItem {
   }
 
   broken(why: string): void {
+    this.#show();
     this.item.removeAttribute('aria-busy');
     this.item.classList.add('broken');
     const rest = this.#text === '' ? '' : ' What came before is not covered by a receipt: do not rely on it.';
     this.item.append(element('p', { class: 'seal bad', role: 'alert' }, `✕ ${why}${rest}`));
+  }
+}
+
+/** A text that comes in pieces, each shown once: a long answer costs as much as its pieces. */
+class GrowingText {
+  readonly element = element('p', { class: 'words' });
+  readonly #node = document.createTextNode('');
+  #waiting: string[] = [];
+
+  constructor() {
+    this.element.append(this.#node);
+  }
+
+  add(piece: string): void {
+    this.#waiting.push(piece);
+  }
+
+  /** False while there is none. */
+  show(): boolean {
+    const { ready, held } = shownPart(this.#waiting.join(''));
+    this.#waiting = [held];
+    if (ready !== '') this.#node.appendData(visibleText(ready));
+    return this.#node.length > 0;
   }
 }
 
@@ -196,11 +232,11 @@ function wordsOf(error: unknown): string {
   const { code, message } = error;
   const known = CODES[code];
   const words = code.startsWith('receipt_') ? `The receipt of the answer does not hold: ${message}` : message;
-  return sentence(`${known ?? words}${code === '' ? '' : ` (${code})`}`);
+  return code === '' ? sentence(known ?? words) : `${sentence(known ?? words).slice(0, -1)} (${code}).`;
 }
 
 function sentence(text: string): string {
-  return `${text.replace(/^./, (first) => first.toUpperCase())}.`;
+  return `${text.replace(/^./, (first) => first.toUpperCase()).replace(/[.!?]$/, '')}.`;
 }
 
 function announce(text: string): void {

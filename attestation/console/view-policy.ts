@@ -60,7 +60,12 @@ export class PolicyView {
   }
 
   async #forget(): Promise<void> {
-    await this.#options.storage.forgetPolicy();
+    try {
+      await this.#options.storage.forgetPolicy();
+    } catch {
+      setText(this.#error, 'The browser could not forget it.');
+      return;
+    }
     this.#kept.replaceChildren();
     this.#state();
   }
@@ -82,6 +87,8 @@ export class PolicyView {
     storage.keepPolicy({ text, at: now() }).catch(() => undefined);
     this.#kept.replaceChildren();
     this.#state();
+    // The button that was used is gone or folded away.
+    byId('verdict', HTMLElement).focus();
     onUse();
   }
 

@@ -65,7 +65,9 @@ export class VerdictView {
     setText(byId('verdict-sign', HTMLElement), sign);
     setText(byId('verdict-word', HTMLElement), word);
     setText(byId('verdict-text', HTMLElement), `${reasonOf(verdict)}${text}`);
+    const hadFocus = this.#buttons.contains(document.activeElement);
     this.#buttons.replaceChildren(...this.#actionsOf(verdict, hasPolicy));
+    if (hadFocus) this.#card.focus();
     setText(byId('announce', HTMLElement), `${word}. ${text}`);
   }
 

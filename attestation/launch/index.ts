@@ -12,9 +12,11 @@ export {
   type MeasureFinding,
   type MeasureReport,
   parseManifest,
+  type ReleaseFile,
   snpMeasurementsOf,
 } from './manifest.ts';
-export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
+export { DISK_FILES, type DiskFile, type DiskMeasurements, type ImageDisk, measureDisk } from './disk.ts';
+export { acceptFirmware, guidBytes, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
 export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './snp.ts';
 export { measureMrTd, type MrTd } from './tdx.ts';
 export {
@@ -25,4 +27,16 @@ export {
   rtmr1Events,
   rtmr2Events,
 } from './tdx-rtmr.ts';
+export { GPT_HEAD_BYTES, type Gpt, type GptEntry, readGpt } from './gpt.ts';
+export { type PeFile, type PeSection, readPe, SECTION_HEADER_BYTES } from './pe.ts';
+export {
+  type BootCourse,
+  type BootDisk,
+  bootEvents,
+  type BootEvents,
+  extendAll,
+  readUki,
+  type UkiSection,
+  type UnifiedKernel,
+} from './uki.ts';
 export { VERITY_SALT, verityRootHash } from './verity.ts';

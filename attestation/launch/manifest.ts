@@ -6,6 +6,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
 import { malformed, refused } from '../transcript/errors.ts';
+import { DISK_FILES, type DiskFile, diskFindings, type ImageDisk, parseDisk } from './disk.ts';
 import { erofsFile } from './erofs.ts';
 import { acceptFirmware } from './firmware.ts';
 import { type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
@@ -25,6 +26,8 @@ export const IMAGE_FILES = [
 ] as const;
 /** The name of one file of a release, by its part. */
 export type ImageFile = (typeof IMAGE_FILES)[number];
+/** With those of the disk. */
+export type ReleaseFile = ImageFile | DiskFile;
 
 /** The shapes of SNP guests a manifest lists. */
 export const SNP_VCPU_TYPES = ['EPYC-v4', 'EPYC-Milan', 'EPYC-Genoa', 'EPYC-Turin'] as const;
@@ -75,6 +78,8 @@ export interface ImageManifest {
   readonly models: readonly ImageModel[];
   readonly snp: readonly SnpMeasurements[];
   readonly tdx: TdxMeasurements;
+  /** The disk that boots by itself; absent in manifests of releases before it. */
+  readonly disk?: ImageDisk | undefined;
 }
 
 /** The console in the root image (image/bundle.ts puts it there). */
@@ -93,7 +98,7 @@ export function parseManifest(text: string): ImageManifest {
     parseJson(text, 'manifest', MAX_MANIFEST_CHARACTERS),
     'manifest',
     ['version', 'release', 'source', 'files', 'root', 'cmdline', 'models', 'snp', 'tdx'],
-    ['variant', 'console'],
+    ['variant', 'console', 'disk'],
   );
   read.integer(top['version'], 'manifest version', 1, 1);
   const source = read.object(top['source'], 'source', ['commit', 'inputs', 'packages']);
@@ -141,6 +146,7 @@ export function parseManifest(text: string): ImageManifest {
       rtmr1: hex(tdx['rtmr1'], 'tdx rtmr1', HEX48),
       rtmr2: hex(tdx['rtmr2'], 'tdx rtmr2', HEX48),
     },
+    disk: top['disk'] === undefined ? undefined : parseDisk(top['disk'], read, { hex, file: parseFile }),
   };
 }
 
@@ -228,7 +234,7 @@ export interface MeasureReport {
  */
 export async function measureManifest(
   manifestBytes: Uint8Array,
-  readFile: (name: ImageFile) => Promise<Uint8Array>,
+  readFile: (name: ReleaseFile) => Promise<Uint8Array>,
 ): Promise<MeasureReport> {
   const manifest = parseManifest(fromUtf8(manifestBytes, 'manifest', 'malformed_manifest'));
   const findings: MeasureFinding[] = [];
@@ -286,6 +292,32 @@ export async function measureManifest(
   compare('number of snp shapes', String(manifest.snp.length), String(measured.snp.length));
   for (const key of ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const)
     compare(`tdx ${key}`, manifest.tdx[key], measured.tdx[key]);
+  if (manifest.disk !== undefined) {
+    const { disk } = manifest;
+    const [uki, head] = await Promise.all(DISK_FILES.map((name) => readFile(name)));
+    for (const [name, bytes] of [
+      ['BOOTX64.EFI', uki],
+      ['disk.gpt', head],
+    ] as const)
+      compare(`sha256 of ${name}`, disk.files[name].sha256, toHex(sha256(bytes ?? new Uint8Array(0))));
+    const partitions = new Map([
+      ['root.img', manifest.root.rootHash],
+      ['config', manifest.files.config.sha256],
+      ...manifest.models.map(({ name, rootHash }) => [`model ${name}`, rootHash] as const),
+    ]);
+    const expected = {
+      cmdline: manifest.cmdline,
+      vmlinuz: manifest.files.vmlinuz.sha256,
+      initrd: manifest.files['initrd.cpio'].sha256,
+      partitions,
+    };
+    for (const found of diskFindings(
+      disk,
+      { uki: uki ?? new Uint8Array(0), head: head ?? new Uint8Array(0) },
+      expected,
+    ))
+      compare(...found);
+  }
   return {
     manifest,
     manifestSha256: toHex(sha256(manifestBytes)),

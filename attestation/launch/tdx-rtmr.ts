@@ -5,11 +5,13 @@
 // ACPI tables and memory map tell: those digests are inputs.
 
 import { sha384 } from '@noble/hashes/sha2.js';
-import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { concatBytes, fromHex, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
-import { type DirectBootEvents, guidBytes } from './firmware.ts';
-import { authenticodeSha384 } from './tdx-authenticode.ts';
+import type { DirectBootEvents } from './firmware.ts';
+import { authenticodeSha384 } from './pe.ts';
+import { secureBootOff } from './secure-boot.ts';
 import { parseTdvfSections, TDVF_TYPE } from './tdx.ts';
+import { utf16 } from './utf16.ts';
 
 /** The files QEMU boots directly (`-kernel`, `-initrd`, `-append`); RTMR1 and RTMR2 measure it. */
 export interface DirectBoot {
@@ -91,7 +93,7 @@ export function rtmr0Events(firmware: Uint8Array, shape: Rtmr0Shape): readonly U
   return [
     shape.tdHob,
     configurationVolume(firmware),
-    ...SECURE_BOOT_OFF,
+    ...secureBootOff(sha384),
     SEPARATOR,
     ...shape.acpi,
     ...shape.bootVariables,
@@ -109,27 +111,3 @@ export function configurationVolume(firmware: Uint8Array): Uint8Array {
 }
 
 const SEPARATOR = sha384(fromHex('00000000'));
-const GLOBAL_VARIABLE = guidBytes('8be4df61-93ca-11d2-aa0d-00e098032b8c');
-const IMAGE_SECURITY_DATABASE = guidBytes('d719b2cb-3d3a-4596-a3bc-dad00e67656f');
-
-/** UEFI_VARIABLE_DATA with no data: GUID, name length in characters, data length, name. */
-function emptyVariable(guid: Uint8Array, name: string): Uint8Array {
-  const lengths = new Uint8Array(16);
-  viewOf(lengths).setBigUint64(0, BigInt(name.length), true);
-  return sha384(concatBytes(guid, lengths, utf16(name)));
-}
-
-const SECURE_BOOT_OFF = [
-  emptyVariable(GLOBAL_VARIABLE, 'SecureBoot'),
-  emptyVariable(GLOBAL_VARIABLE, 'PK'),
-  emptyVariable(GLOBAL_VARIABLE, 'KEK'),
-  emptyVariable(IMAGE_SECURITY_DATABASE, 'db'),
-  emptyVariable(IMAGE_SECURITY_DATABASE, 'dbx'),
-];
-
-function utf16(text: string): Uint8Array {
-  const bytes = new Uint8Array(2 * text.length);
-  const view = viewOf(bytes);
-  for (let i = 0; i < text.length; i++) view.setUint16(2 * i, text.charCodeAt(i), true);
-  return bytes;
-}

@@ -7,7 +7,7 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
 import { dhkemSecret } from './key-schedule.ts';
 import { isUsablePoint, KEY_BYTES } from './points.ts';
 import { agreed, type Encapsulated, importPrivate, newPair, publicOf } from './x25519.ts';
-import { decapsulateXWing, encapsulateXWing, importXWing } from './x-wing.ts';
+import { decapsulateXWing, encapsulateXWing, hasMlKem, importXWing } from './x-wing.ts';
 
 /** KEMs by their id (RFC 9180 §7.1, draft-ietf-hpke-pq). */
 export const KEM = { x25519: 0x0020, xWing: 0x647a } as const;
@@ -59,7 +59,7 @@ export async function importKem(kem: Kem, privateKey: Uint8Array): Promise<KemKe
     const key = await importPrivate(privateKey);
     return dhkemKey(key, await publicOf(key));
   }
-  const pair = await importXWing(privateKey).catch(withoutMlKem);
+  const pair = await importXWing(privateKey).catch(notXWing);
   return {
     kem,
     publicKey: pair.publicKey,
@@ -88,7 +88,7 @@ export async function encapsulate(publicKey: Uint8Array): Promise<Encapsulated> 
   if (!hasUsablePoint(publicKey, KEM_BYTES[kem].publicKey))
     throw malformed('sealed_malformed', 'public key has no point of X25519 that can be used');
   const own = publicKey.slice();
-  if (kem === KEM.xWing) return encapsulateXWing(own).catch(withoutMlKem);
+  if (kem === KEM.xWing) return encapsulateXWing(own).catch(notXWing);
   const { privateKey, publicKey: enc } = await newPair();
   return { enc, secret: dhkemSecret({ dh: await agreed(privateKey, own), enc, publicKey: own }) };
 }
@@ -102,9 +102,12 @@ function noPoint(): AttestationError {
   return malformed('sealed_malformed', 'the encapsulated key has no point of X25519 that can be used');
 }
 
-function withoutMlKem(cause: unknown): never {
+/** Of X-Wing: a platform without it, or bytes that are no key of it (FIPS 203 §7.2). */
+function notXWing(cause: unknown): never {
+  if (cause instanceof AttestationError) throw cause;
+  if (hasMlKem()) throw malformed('sealed_malformed', 'the key is none of X-Wing', { cause });
   throw new AttestationError('unsupported', 'sealed_unsupported', 'X-Wing could not be used', {
-    hint: 'WebCrypto needs ML-KEM-768 (Node 24.7), and a key that is of X-Wing',
+    hint: 'WebCrypto needs ML-KEM-768 (Node 24.7)',
     cause,
   });
 }

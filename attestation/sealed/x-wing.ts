@@ -33,11 +33,16 @@ export interface XWingPair {
 /** GenerateKeyPairDerand (§5.2): 32 bytes → the pair. */
 export async function importXWing(privateKey: Uint8Array): Promise<XWingPair> {
   const expanded = shake256(privateKey, { dkLen: SEED_BYTES + KEY_BYTES });
-  const seed = expanded.subarray(0, SEED_BYTES);
-  const mlKem = await subtle().importKey('raw-seed', seed, ML_KEM, false, ['decapsulateBits']);
+  let mlKem: CryptoKey;
+  let x25519: CryptoKey;
+  try {
+    const seed = expanded.subarray(0, SEED_BYTES);
+    mlKem = await subtle().importKey('raw-seed', seed, ML_KEM, false, ['decapsulateBits']);
+    x25519 = await importPrivate(expanded.subarray(SEED_BYTES));
+  } finally {
+    expanded.fill(0);
+  }
   const encapsulation = await subtle().getPublicKey(mlKem, ['encapsulateBits']);
-  const x25519 = await importPrivate(expanded.subarray(SEED_BYTES));
-  expanded.fill(0);
   const publicKey = concatBytes(
     new Uint8Array(await subtle().exportKey('raw-public', encapsulation)),
     await publicOf(x25519),
@@ -72,6 +77,11 @@ export async function decapsulateXWing(pair: XWingPair, enc: Uint8Array): Promis
 /** Combiner (§5.3): both secrets, and the ciphertext and public key of X25519. */
 function combined(shared: Uint8Array, dh: Uint8Array, sent: Uint8Array, point: Uint8Array): Uint8Array {
   return sha3_256(concatBytes(shared, dh, sent, point, LABEL));
+}
+
+/** Whether this runtime has ML-KEM. */
+export function hasMlKem(): boolean {
+  return 'encapsulateBits' in crypto.subtle;
 }
 
 function subtle(): ModernSubtle {

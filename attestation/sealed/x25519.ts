@@ -30,9 +30,13 @@ export async function newPair(): Promise<X25519Pair> {
   return { privateKey: pair.privateKey, publicKey: new Uint8Array(raw) };
 }
 
-export function importPrivate(scalar: Uint8Array): Promise<CryptoKey> {
-  const pkcs8 = concatBytes(PKCS8_PREFIX, scalar) as BufferSource;
-  return crypto.subtle.importKey('pkcs8', pkcs8, X25519, false, ['deriveBits']);
+export async function importPrivate(scalar: Uint8Array): Promise<CryptoKey> {
+  const pkcs8 = concatBytes(PKCS8_PREFIX, scalar);
+  try {
+    return await crypto.subtle.importKey('pkcs8', pkcs8 as BufferSource, X25519, false, ['deriveBits']);
+  } finally {
+    pkcs8.fill(0);
+  }
 }
 
 /** RFC 7748 §6.1. */

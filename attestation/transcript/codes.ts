@@ -45,6 +45,9 @@ export const ATTESTATION_CODES = {
   malformed_launch:
     'a launch description has a vCPU type, count, feature or machine outside what can be predicted',
   malformed_manifest: 'an image manifest has an unknown key, a missing value or a value of the wrong type',
+  malformed_gpt: 'a disk does not begin with a GUID partition table of 512-byte sectors',
+  malformed_uki: 'a unified kernel image lacks a section, has one twice or one that is not expected',
+  stub_not_listed: 'it is not known what the EFI stub of a unified kernel image measures',
   firmware_not_listed: 'the firmware is not on the list of files known to enforce what they measure',
   kernel_hashes_missing: 'a kernel is given, but the firmware has no measured table for its hashes',
   // TDX: input (exit 20 or 30)

@@ -35,22 +35,7 @@ address() {
   [ ${#1} -le 15 ]
 }
 
-# Sets `device` to the disk with serial $1, or to nothing.
-find_disk() {
-  device=''
-  set +f
-  for block in /sys/block/vd*; do
-    [ -r "$block/serial" ] || continue
-    serial=''
-    IFS= read -r serial < "$block/serial"
-    [ "$serial" = "$1" ] || continue
-    [ -z "$device" ] || refuse "two disks have the serial $1"
-    device=/dev/${block##*/}
-    IFS= read -r sectors < "$block/size"
-  done
-  set -f
-}
-
+@FINDDISK@
 # Copies the text of disk $device, at most $1 KiB and padded with NULs, to $2.
 read_disk() {
   [ "$sectors" -le $(($1 * 2)) ] || refuse "the disk for $2 is over $1 KiB"
@@ -106,8 +91,8 @@ for word in $line; do
   case "$word" in assay.cfg=*) config=${word#*=} ;; esac
 done
 $bb mkdir -p /run/assay /run/models
-find_disk assay-config
-[ -n "$device" ] || refuse 'there is no disk with the serial assay-config'
+find_disk assay-config "$config"
+[ -n "$device" ] || refuse 'there is no disk with the serial assay-config, and no partition of its digest'
 read_disk 1024 /run/assay/measured
 sum=$($bb sha256sum < /run/assay/measured)
 sum=${sum%% *}
@@ -126,7 +111,7 @@ while IFS= read -r line <&3; do
       [ $# -eq 4 ] || refuse 'a model line of the configuration is malformed'
       case "$2" in '' | *[!a-z0-9._-]* | .*) refuse 'a model name of the configuration is malformed' ;; esac
       hex64 "$3" && count "$4" || refuse "the root hash or size of model $2 is malformed"
-      find_disk "m-$(echo "$3" | $bb cut -c 1-16)"
+      find_disk "m-$(echo "$3" | $bb cut -c 1-16)" "$3"
       [ -n "$device" ] || refuse "the disk of model $2 is missing (serial m-$(echo "$3" | $bb cut -c 1-16))"
       [ "$sectors" -gt $(($4 * 8)) ] || refuse "the disk of model $2 is smaller than the configuration says"
       DM_DISABLE_UDEV=1 /usr/sbin/dmsetup create "model-$2" --readonly --table \
@@ -147,9 +132,13 @@ $bb mount -o remount,ro /run/models
 # --- operator configuration: not measured, so it can only say where we are, and only in these words ----------------------------
 ip='' gateway='' dns=''
 operator=''
-find_disk assay-operator
+find_disk assay-operator @OPERATOR@
 if [ -n "$device" ]; then
   read_disk 64 /run/assay/operator
+  # Zeros: the disk's own place for it, which nothing was written to.
+  [ -s /run/assay/operator ] || device=''
+fi
+if [ -n "$device" ]; then
   exec 3< /run/assay/operator
   IFS= read -r line <&3
   [ "$line" = '# assay operator configuration 1' ] || refuse 'the operator configuration is not of version 1'
@@ -171,6 +160,11 @@ fi
 
 # --- network ----------------------------------------------------------------------------------------------------------------
 $bb ip link set lo up
+tries=0
+while [ ! -d /sys/class/net/eth0 ] && [ $tries -lt 300 ]; do
+  $bb usleep 100000
+  tries=$((tries + 1))
+done
 [ -d /sys/class/net/eth0 ] || refuse 'there is no network interface'
 $bb ip link set eth0 up
 if [ -n "$ip" ]; then

@@ -54,20 +54,21 @@ for module in @MODULES@; do
   esac
 done
 
-# A disk is found by its serial, which the host chooses: it is trusted for nothing but where to look.
-device=''
-set +f
-for block in /sys/block/vd*; do
-  [ -r "$block/serial" ] || continue
-  serial=''
-  IFS= read -r serial < "$block/serial"
-  [ "$serial" = assay-root ] || continue
-  [ -z "$device" ] || refuse 'two disks have the serial assay-root'
-  device=/dev/${block##*/}
-  IFS= read -r sectors < "$block/size"
-done
-set -f
-[ -n "$device" ] || refuse 'there is no disk with the serial assay-root'
+@FINDDISK@
+find_disk assay-root "$root"
+if [ -z "$device" ]; then
+  # Not a direct boot: the disk of a cloud, or of a machine that boots it by itself. Its drivers find their devices in their own time.
+  for module in @CLOUDMODULES@; do
+    $bb insmod "/lib/modules/$module.ko" 2> /dev/null
+  done
+  tries=0
+  while [ -z "$device" ] && [ $tries -lt 300 ]; do
+    $bb usleep 100000
+    tries=$((tries + 1))
+    find_disk assay-root "$root"
+  done
+fi
+[ -n "$device" ] || refuse 'there is no disk with the serial assay-root, and no partition of the root hash'
 [ "$sectors" -gt $((blocks * 8)) ] || refuse 'the root disk is smaller than assay.blocks says'
 
 DM_DISABLE_UDEV=1 /usr/sbin/dmsetup create assay-root --readonly --table \

@@ -20,7 +20,8 @@ import { createLog } from '../base/log.ts';
 import { systemReason } from '../base/system-error.ts';
 import { checkTemplate, openEngine } from '../engine/open.ts';
 import type { ReplayStage, StageResult } from '../receipts/compare.ts';
-import { Replayer, type ReplayVerdict } from '../start/replay/replay.ts';
+import { Replayer } from '../start/replay/replay.ts';
+import type { ReplayVerdict } from '../start/replay/verdict.ts';
 import {
   CONFIG_OPTIONS,
   currentFolder,
@@ -86,7 +87,7 @@ export async function replayCommand(args: readonly string[]): Promise<number> {
     let worst = 0;
     for (const file of files) {
       const code = await replayOne(await withFiles(file, values), { replayer, values, allow, archive });
-      if (worst === 0) worst = code;
+      if (worst === 0 || code === EXIT.different) worst = code;
     }
     return worst;
   } catch (error) {

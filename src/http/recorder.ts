@@ -89,8 +89,10 @@ function replayClassOf(
   exact: boolean,
 ): AnswerWork['engine']['replayClass'] {
   if (alone) return 2;
+  // Vectors, scores and sound: inputs are packed together.
+  if (prompt === null) return 0;
   // The vectors of images come from a computation of their own, with flash attention.
-  const pictured = prompt?.kind === 'chat' && prompt.messages.some(({ images = [] }) => images.length > 0);
+  const pictured = prompt.kind === 'chat' && prompt.messages.some(({ images = [] }) => images.length > 0);
   return exact && !pictured ? 1 : 0;
 }
 

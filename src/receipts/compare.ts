@@ -14,6 +14,7 @@ export type ReplayStage =
   | 'cpu'
   | 'threads'
   | 'model'
+  | 'context'
   | 'request'
   | 'response'
   | 'recorded tokens'
@@ -38,8 +39,6 @@ export interface StageResult {
 type Side = Pick<FinalReceipt, 'engine' | 'model' | 'request' | 'sampling' | 'outcome' | 'usage'>;
 
 /** Where what is here must be what answered. */
-export const COMPARED_PLACES = ['build', 'cpu', 'threads', 'model', 'template'] as const;
-
 export function comparePlaces(receipt: Side, here: Side): readonly StageResult[] {
   const { engine, model } = receipt;
   const other = here.engine;
@@ -48,6 +47,7 @@ export function comparePlaces(receipt: Side, here: Side): readonly StageResult[]
     apart('cpu', engine.cpuVariant, other.cpuVariant),
     apart('threads', String(engine.threads), String(other.threads)),
     apart('model', modelText(model), modelText(here.model)),
+    apart('context', contextText(engine), contextText(other)),
   ];
 }
 
@@ -94,6 +94,10 @@ function usageText({ usage }: Side): string {
 
 function buildText({ release, digest }: FinalReceipt['engine']): string {
   return `${release} ${toHex(digest)}`;
+}
+
+function contextText({ context, batch }: FinalReceipt['engine']): string {
+  return `${context} tokens, ${batch} at once`;
 }
 
 function modelText({ form, sha256, adapters }: FinalReceipt['model']): string {

@@ -34,12 +34,15 @@ export interface ModelsStart {
   readonly onEvent: (event: LifecycleEvent) => void;
   /** Ends measuring, which takes as long as the files are large. */
   readonly signal: AbortSignal;
+  /** Models that are added are not written down for the next start. */
+  readonly unwritten?: boolean | undefined;
 }
 
 /** Registers every model of the configuration; one that cannot be read ends the start. */
 export async function createConfiguredModels(options: ModelsStart): Promise<Models<Engine>> {
   const { config, openEngine, hardware, clock, log, onEvent, signal } = options;
-  const store = await openStore({ folder: dataDir(config) });
+  const opened = await openStore({ folder: dataDir(config) });
+  const store = options.unwritten === true ? withoutWriting(opened) : opened;
   const deriver = new Deriver(store, options.converters);
   const models = createModels<Engine>({
     openEngine,
@@ -80,6 +83,24 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
     throw error;
   }
   return models;
+}
+
+/** The same store, where a manifest that is put stays in memory. */
+function withoutWriting(store: ModelStore): ModelStore {
+  return {
+    folder: store.folder,
+    list: () => store.list(),
+    get: (name) => store.get(name),
+    put: () => Promise.resolve(),
+    remove: () => Promise.reject(new TypeError('this store is not to be changed')),
+    importFile: (...given) => store.importFile(...given),
+    temporary: () => store.temporary(),
+    adopt: (...given) => store.adopt(...given),
+    blob: (sha256) => store.blob(sha256),
+    lease: (sha256s) => store.lease(sha256s),
+    collect: () => store.collect(),
+    close: () => store.close(),
+  };
 }
 
 type Entry = Config['modelEntries'] extends ReadonlyMap<string, infer E> ? E : never;

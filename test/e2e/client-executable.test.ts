@@ -119,6 +119,10 @@ describe.skipIf(!ready)('the executable of one file', () => {
       );
       expect(body.choices[0]?.message.content).toBe(answer);
       expect(proxy.err()).toContain('policy: .assay/policy.json, found in this folder');
+      // It carries the console, and the one of the server is the same.
+      const check = ['console', '--check', server.url];
+      const page = watched(spawn('chroot', [root, '/assay-verify', ...check], { env: { PATH: process.env['PATH'] } })); // prettier-ignore
+      expect(await page.ended).toEqual([0, null]);
       proxy.child.kill('SIGTERM');
       expect(await proxy.ended).toEqual([0, null]);
       expect(await server.stop()).toBe(0);

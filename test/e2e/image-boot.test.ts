@@ -3,9 +3,7 @@
 // refuses. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are
 // in the cache.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, mkdirSync, watch, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import { describe, expect, test } from 'vitest';
@@ -16,6 +14,7 @@ import { initScript } from '../../image/rootfs.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { attestedClient } from '../fixtures/image/attested-client.ts';
 import { type Disk, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
+import { startTpm } from '../fixtures/image/tpm.ts';
 import { tpmEvents } from '../fixtures/image/tpm-log.ts';
 import {
   WANTED,
@@ -38,10 +37,6 @@ const { manifestOf, disks, bootToEnd } = fixture;
 
 function hex(digests: readonly Uint8Array[]): string[] {
   return digests.map((digest) => Buffer.from(digest).toString('hex'));
-}
-
-function ended(child: ChildProcess): Promise<unknown> {
-  return once(child, 'exit');
 }
 
 describe.skipIf(!ready)('the image under emulation', () => {
@@ -186,42 +181,17 @@ describe.skipIf(!ready)('the image under emulation', () => {
     { timeout: 600_000 },
     async () => {
       const probe = join(fixture.folder, 'probe');
-      const state = join(fixture.folder, 'tpm');
-      mkdirSync(state, { recursive: true });
-      const control = join(state, 'control');
-      const [program, args] = fixture.emulator.command('swtpm', [
-        'socket',
-        '--tpm2',
-        '--tpmstate',
-        `dir=${state}`,
-        '--ctrl',
-        `type=unixio,path=${control}`,
-      ]);
-      const tpm = spawn(program, args, { stdio: 'ignore' });
-      await new Promise<void>((resolve, reject) => {
-        const watcher = watch(state, (_event, name) => name === 'control' && resolve());
-        tpm.on('exit', () => reject(new Error('swtpm ended')));
-        if (existsSync(control)) resolve();
-        void ended(tpm).then(() => watcher.close());
-      });
+      const tpm = await startTpm(fixture.emulator, join(fixture.folder, 'tpm'));
       const machine = ['-machine', 'q35,smm=off', '-bios', join(probe, 'OVMF.tdx.fd')];
-      const device = [
-        '-chardev',
-        `socket,id=tpm,path=${control}`,
-        '-tpmdev',
-        'emulator,id=tpm0,chardev=tpm',
-        '-device',
-        'tpm-crb,tpmdev=tpm0',
-      ];
       fixture.guest = await startGuest({
         emulator: fixture.emulator,
         folder: probe,
         disks: [...standardDisks(probe), fixture.modelDisk],
-        extra: [...machine, ...device],
+        extra: [...machine, ...tpm.device],
       });
       const [, log = ''] = /probe: tpm (\S+)/.exec(await fixture.guest.line(/probe: tpm/)) ?? [];
       await fixture.guest.stop();
-      tpm.kill('SIGKILL');
+      tpm.stop();
       const events = tpmEvents(new Uint8Array(Buffer.from(log, 'base64')));
       const inPcr = (...pcrs: number[]): string[] =>
         events.filter(({ pcr }) => pcrs.includes(pcr)).map(({ sha384 }) => sha384);

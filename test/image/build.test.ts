@@ -8,14 +8,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { AttestationError } from '@assay/attestation';
-import { CONSOLE_PATH, type ImageFile, measureManifest, parseManifest } from '@assay/attestation/launch';
+import { CONSOLE_PATH, measureManifest, parseManifest, type ReleaseFile } from '@assay/attestation/launch';
 import { erofsFile } from '../../attestation/launch/erofs.ts';
-import { buildImage, lockedSources } from '../../image/build.ts';
+import { buildImage, lockedSources, STUB } from '../../image/build.ts';
 import { bundleServer } from '../../image/bundle.ts';
 import { buildConsole } from '../../image/console.ts';
+import { layoutDisk } from '../../image/disk/layout.ts';
+import { writeUki } from '../../image/disk/uki.ts';
 import { measuredConfig, writeVerityImage } from '../../image/disks.ts';
 import { initramfsTree, MODULES } from '../../image/initramfs.ts';
-import { buildManifest, manifestText } from '../../image/manifest.ts';
+import { buildManifest, manifestText, sha256 } from '../../image/manifest.ts';
 import { referenceValues } from '../../image/reference.ts';
 import { compareFolders, copySources } from '../../image/reproduce.ts';
 import { rootfsTree } from '../../image/rootfs.ts';
@@ -39,13 +41,13 @@ function out(name: string): string {
   return join(folder, 'out', name);
 }
 
-function readOut(name: ImageFile): Promise<Uint8Array> {
+function readOut(name: ReleaseFile): Promise<Uint8Array> {
   return Promise.resolve(readFileSync(out(name)));
 }
 
 interface Release {
   readonly manifest: string;
-  readonly files: Readonly<Record<ImageFile, Uint8Array>>;
+  readonly files: Readonly<Record<ReleaseFile, Uint8Array>>;
 }
 
 /** A release with a root image of a few blocks: recomputing it takes a moment. */
@@ -55,13 +57,15 @@ async function smallRelease(sources: Sources): Promise<Release> {
   addFile(tree, CONSOLE_PATH, CONSOLE);
   const path = join(folder, 'small.img');
   const root = await writeVerityImage(tree, path);
-  const files = {
+  const files: Record<ReleaseFile, Uint8Array> = {
     vmlinuz: sources.kernel,
     'initrd.cpio': Buffer.from('an initramfs'),
     'root.img': readFileSync(path),
     'OVMF.snp.fd': sources.debian('ovmf-amdsev', 'usr/share/ovmf/OVMF.amdsev.fd'),
     'OVMF.tdx.fd': sources.debian('ovmf-generic', 'usr/share/ovmf/OVMF.fd'),
     config: Buffer.from(measuredConfig([], '[log]\nlevel = "warn"\n').text),
+    'BOOTX64.EFI': new Uint8Array(0),
+    'disk.gpt': new Uint8Array(0),
   };
   const source = { commit: '', inputs: '0'.repeat(64), packages: '0'.repeat(64) };
   return {
@@ -74,6 +78,23 @@ async function smallRelease(sources: Sources): Promise<Release> {
         root: { rootHash: root.rootHash, blocks: root.blocks },
         console: CONSOLE,
         models: [],
+        disk: (line) => {
+          const uki = writeUki(sources.debian('systemd-boot-efi', STUB), {
+            '.cmdline': Buffer.from(line),
+            '.uname': Buffer.from(sources.kernelRelease),
+            '.initrd': files['initrd.cpio'],
+            '.linux': files.vmlinuz,
+          });
+          const { head } = layoutDisk({
+            uki,
+            root: { path, size: files['root.img'].length, rootHash: root.rootHash },
+            config: { path, size: files.config.length, sha256: sha256(files.config) },
+            models: [],
+          }).table;
+          files['BOOTX64.EFI'] = uki;
+          files['disk.gpt'] = head;
+          return { uki, head };
+        },
       }),
     ),
   };
@@ -169,10 +190,11 @@ describe.skipIf(!ready)('a build', () => {
 
   test('measure finds a changed file, whichever it is, and what follows from it', async () => {
     const manifest = Buffer.from(small.manifest);
-    for (const name of ['vmlinuz', 'initrd.cpio', 'root.img', 'config'] as const) {
+    for (const name of ['vmlinuz', 'initrd.cpio', 'root.img', 'config', 'BOOTX64.EFI', 'disk.gpt'] as const) {
       const report = await measureManifest(manifest, async (asked) => {
         const bytes = new Uint8Array(small.files[asked]);
-        if (asked === name) bytes[bytes.length >> 1]! ^= 1;
+        // In the middle; of the table, which is zeros there, in the disk's own GUID.
+        if (asked === name) bytes[name === 'disk.gpt' ? 512 + 56 : bytes.length >> 1]! ^= 1;
         return bytes;
       });
       const wrong = report.findings.filter(({ ok }) => !ok).map((finding) => finding.name);
@@ -183,6 +205,8 @@ describe.skipIf(!ready)('a build', () => {
         'initrd.cpio': 'tdx rtmr2',
         'root.img': 'root hash of root.img',
         config: 'assay.cfg of the command line',
+        'BOOTX64.EFI': 'disk rtmr1',
+        'disk.gpt': 'disk sha384 pcr5',
       };
       expect(wrong).toContain(follows[name]);
     }
@@ -236,10 +260,12 @@ describe.skipIf(!ready)('a build', () => {
 
   test('measure finds a manifest that states other values', async () => {
     const text = small.manifest;
-    const { snp, tdx, root: rootOf } = parseManifest(text);
+    const { snp, tdx, disk, root: rootOf } = parseManifest(text);
     for (const [from, name] of [
       [snp[3]!.digests[17]!, 'snp EPYC-Milan, features 0x21'],
       [tdx.rtmr2, 'tdx rtmr2'],
+      [disk!.rtmr2, 'disk rtmr2'],
+      [disk!.sha256.pcr11, 'disk sha256 pcr11'],
       [rootOf.rootHash, 'root hash of root.img'],
     ] as const) {
       const report = await measureManifest(

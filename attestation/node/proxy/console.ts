@@ -80,7 +80,7 @@ export class ProxyConsole {
 
 const OWN: ReadonlySet<string> = new Set(['/', '/console.json']);
 /** Segments that a server could take for another path. */
-const DOTS = /[/\\](?:\.|%2e){1,2}(?:[/\\]|$)/i;
+const DOTS = /(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|$)/i;
 
 function pathOf(url: string): string {
   return url.split(/[?#]/, 1)[0] ?? '';

@@ -237,7 +237,7 @@ async function forward(
       ? TOO_MANY
       : (refusal ?? refusalOf(request, route.door) ?? route.page?.refusalOf(request));
   if (objection !== undefined) exchange.answer(refusalAnswer(objection));
-  else if (isPreflight(request)) exchange.preflight();
+  else if (isPreflight(request)) exchange.preflight(route);
   else if (route.page?.answers(request, response) === true) request.resume();
   else await exchange.pass(route);
 }
@@ -306,9 +306,9 @@ class Exchange {
     send(this.#request, this.#response, answer, this.#fields);
   }
 
-  preflight(): void {
+  preflight({ page }: Route): void {
     this.#request.resume();
-    this.#response.writeHead(204, preflightFields(this.#request));
+    this.#response.writeHead(204, [...preflightFields(this.#request), ...(page?.fields ?? [])]);
     this.#response.end();
   }
 

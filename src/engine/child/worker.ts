@@ -110,8 +110,11 @@ async function start(load: Load): Promise<void> {
     const images = projector === null ? null : imageRoom(projector, load, machine.memory);
     const onCpu = accelerator.kind === 'cpu';
     const lanes = onCpu ? lanesOf(llama, model, { shape, adapters, threads, threadpool, mappings }) : null;
+    // A lane that is opened later locks its memory, too.
+    if (lanes === null) mappings?.close();
     const alone = lanes !== null;
-    const numerics = { cpuVariant: variant, threads, exact: plan.exact && gpuLayers === 0, alone };
+    // A build for graphics cards may compute there with no layer on them, too.
+    const numerics = { cpuVariant: variant, threads, exact: onCpu && plan.exact, alone };
     handle = serve(llama, model, { load, shape, context, lanes, lockedBytes, images, numerics });
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });

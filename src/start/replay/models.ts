@@ -39,17 +39,22 @@ export interface ReplayModels {
   close(): Promise<void>;
 }
 
+/** Types of models that an adapter can be for. */
+const WRITING: ReadonlySet<string> = new Set(['chat', 'completion']);
+const NOT_ITS_BASE: ReadonlySet<string> = new Set(['adapter_mismatch', 'too_many_adapters']);
+
 /** Models that stay open for further receipts. */
 const MOST_HELD = 4;
 
-/** Models stay open for the next receipt of the same model, context and slots. */
+/** Models stay open for the next receipt of the same model, scales, context and slots. */
 export class ReplayModelsCache {
   /** The longest unused first. */
   readonly #held = new Map<string, ReplayModels>();
 
   async of(options: ReplayModelsOptions): Promise<ReplayModels> {
     const { model, engine } = options.receipt;
-    const key = JSON.stringify([model.id, engine.context, engine.batch, options.adapter ?? null]);
+    const scales = model.adapters.map(({ scale }) => scale);
+    const key = JSON.stringify([model.id, engine.context, engine.batch, options.adapter ?? null, scales]);
     const held = this.#held.get(key);
     this.#held.delete(key);
     if (this.#held.size >= MOST_HELD) await this.#drop([...this.#held.keys()].slice(0, 1));
@@ -116,6 +121,7 @@ async function configured(options: ReplayModelsOptions, folder: string): Promise
     log,
     onEvent: () => undefined,
     signal: new AbortController().signal,
+    unwritten: true,
   };
   const config = configOf(options);
   try {
@@ -153,12 +159,23 @@ function configOf({ config, receipt, adapter }: ReplayModelsOptions): Config {
   };
 }
 
+/** Over each model that it can be for, until one is the model of the receipt. */
 async function addAdapter(models: Models<Engine>, { model }: FinalReceipt, path: string): Promise<void> {
   const [applied] = model.adapters;
   if (applied === undefined || model.adapters.length > 1)
     throw new ConfigError('--adapter goes with a receipt of one adapter');
+  const { scale } = applied;
   const signal = new AbortController().signal;
-  await models.addAdapter({ name: model.id, path, scale: applied.scale }, signal);
+  const bases = models.list().filter(({ parent, type }) => parent === undefined && WRITING.has(type));
+  for (const [i, { id: base }] of bases.entries()) {
+    try {
+      const { model: added } = await models.addAdapter({ name: `replay-${i}`, base, path, scale }, signal);
+      if (added.sha256 === toHex(model.sha256)) return;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (!NOT_ITS_BASE.has(error.code)) throw new ConfigError(`--adapter: ${error.message} (${error.code})`);
+    }
+  }
 }
 
 /** One model, under the id of the receipt. */

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { equalBytes, toHex } from '@assay/attestation';
 import { commitment, type FinalReceipt, opensTokens } from '@assay/attestation/receipt';
 import { answerOpens } from '@assay/attestation/receipt-verdict';
+import { ApiError } from '../../base/errors.ts';
 import type { Engine, RecordedDifference } from '../../engine/seam/engine.ts';
 import {
   compareAnswer,
@@ -22,11 +23,14 @@ import { ReplayModelsCache, type ReplayModelsOptions } from './models.ts';
 import { recordedBy, textsIn } from './recorded-text.ts';
 import { type ReplayServer, RequestRefused, startReplayServer } from './server.ts';
 import { VECTOR_TOLERANCE, vectorDistance } from './vectors.ts';
+import { Ended, type FoundDifference, type ReplayVerdict } from './verdict.ts';
 
 /** Class 1: candidates that such a change of logits exchanges are undecided. */
 export const EXACT_TOLERANCE = 1e-3;
 /** Class 0: the change of logits that f16 or q8 keys and values, and another batch, explain. */
 export const ROUNDED_TOLERANCE = 0.5;
+
+const ELSEWHERE = 'what answered is not what is here, so a difference proves nothing';
 
 export interface ReplayOptions extends ReplayModelsOptions {
   readonly version: string;
@@ -39,36 +43,6 @@ export interface ReplayOptions extends ReplayModelsOptions {
   readonly allow: ReadonlySet<ReplayStage>;
   /** Whether the texts of the tokens that differ are told. */
   readonly showText: boolean;
-}
-
-export interface FoundDifference extends RecordedDifference {
-  readonly choice: number;
-  /** By what the recorded token is known; that of a text is a guess. */
-  readonly by: 'tokens' | 'response';
-  /** Texts of the tokens, where they are told. */
-  readonly texts?: { readonly recorded: string | null; readonly picked: string | null } | undefined;
-}
-
-export interface ReplayVerdict {
-  readonly verdict: 'equal' | 'different' | 'not comparable' | 'undecided';
-  /** The first that is not equal. */
-  readonly stage?: ReplayStage | undefined;
-  readonly why?: string | undefined;
-  readonly stages: readonly StageResult[];
-  readonly difference?: FoundDifference | undefined;
-  /** The largest change of logits that a recorded token needed. */
-  readonly farthest?: number | null | undefined;
-}
-
-/** Ends the comparison at a stage. */
-class Ended extends Error {
-  override readonly name = 'Ended';
-  readonly verdict: ReplayVerdict;
-
-  constructor(verdict: ReplayVerdict) {
-    super('ended');
-    this.verdict = verdict;
-  }
 }
 
 /** Replays receipts one after the other; a model stays loaded for the next receipt of it. */
@@ -200,15 +174,16 @@ class Comparison {
       });
       throw new TypeError('a replay needs its model');
     }
-    const lease = await service.acquire(receipt.model.id, { signal: new AbortController().signal });
+    const lease = await this.#loaded(service);
     this.#release = () => lease.release();
     const { engine, model } = lease;
-    const { cpuVariant = 'unknown', threads = 0, alone } = engine.info.numerics ?? {};
+    const { contextLength: context, slots: batch, numerics } = engine.info;
+    const { cpuVariant = 'unknown', threads = 0, alone } = numerics ?? {};
     const { kind: form, adapters = [] } = model;
     const applied = adapters.map(({ sha256, scale }) => ({ sha256: bytesOf(sha256), scale }));
     const places = comparePlaces(receipt, {
       ...receipt,
-      engine: { ...receipt.engine, cpuVariant, threads },
+      engine: { ...receipt.engine, cpuVariant, threads, context, batch },
       model: { ...receipt.model, form, sha256: bytesOf(model.sha256), adapters: applied },
     });
     for (const result of places.slice(1)) this.#note(result);
@@ -217,6 +192,16 @@ class Comparison {
     this.#server = await this.#shared.server(this.#options);
     this.#service = service;
     return engine;
+  }
+
+  /** With the context and the slots that the receipt says. */
+  async #loaded(service: ModelService<Engine>): Promise<Awaited<ReturnType<typeof service.acquire>>> {
+    try {
+      return await service.acquire(this.#options.receipt.model.id, { signal: new AbortController().signal });
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      return this.#end('not comparable', 'context', `it cannot be loaded here: ${error.message}`);
+    }
   }
 
   #runOptions({ engine, sampling }: FinalReceipt): ReplayRun['options'] {
@@ -249,12 +234,11 @@ class Comparison {
     const verdict = (name: ReplayVerdict['verdict'], why?: string): ReplayVerdict => {
       const stages = name === 'equal' && here !== undefined ? compareAnswer(receipt, here) : answer;
       const { stage } = first;
-      const apart = this.#stages.some(({ state }) => state === 'apart');
-      const softened = apart && name === 'different' ? 'undecided' : name;
+      const softened = this.#elsewhere && name === 'different' ? 'undecided' : name;
       return {
         verdict: softened,
         stage: softened === 'equal' ? undefined : stage,
-        why: softened === name ? why : 'what answered is not what is here, so a difference proves nothing',
+        why: softened === name ? why : ELSEWHERE,
         stages: [...this.#stages, ...stages],
         difference,
         farthest,
@@ -265,22 +249,24 @@ class Comparison {
     if (replayClass === 2) return verdict('different');
     if (difference === undefined && farthest === undefined)
       return verdict('undecided', 'class 1 and 0 are decided by the recorded tokens: give --tokens FILE');
-    if (replayClass === 1)
-      return difference?.distance != null && difference.distance <= EXACT_TOLERANCE
-        ? verdict('undecided', `the candidates are within ${EXACT_TOLERANCE} of each other`)
-        : verdict('different');
     if (difference?.by === 'response')
-      return verdict('undecided', 'class 0 is decided by the recorded tokens: give --tokens FILE');
-    if (farthest != null && farthest <= ROUNDED_TOLERANCE) {
-      const rest =
-        here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
-      return rest === undefined
-        ? verdict('equal', `each recorded token is what is picked here within ${ROUNDED_TOLERANCE} in logits`)
-        : verdict('different', `with the recorded tokens the ${rest.stage} is another`);
-    }
-    return adrift
-      ? verdict('undecided', 'under a grammar the draws after a difference are not those of the answer')
-      : verdict('different');
+      return verdict('undecided', 'a text does not tell its tokens: give --tokens FILE');
+    const exact = replayClass === 1;
+    const tolerance = exact ? EXACT_TOLERANCE : ROUNDED_TOLERANCE;
+    const { distance } = difference ?? {};
+    if (exact)
+      return distance == null || distance > tolerance
+        ? verdict('different')
+        : verdict('undecided', `the candidates are within ${tolerance} of each other`);
+    if (farthest == null || farthest > tolerance)
+      return adrift
+        ? verdict('undecided', 'under a grammar the draws after a difference are not those of the answer')
+        : verdict('different');
+    const rest =
+      here === undefined ? undefined : compareAnswer(receipt, here).find(({ state }) => state !== 'equal');
+    return rest === undefined
+      ? verdict('equal', `each recorded token is what is picked here within ${tolerance} in logits`)
+      : verdict('different', `with the recorded tokens the ${rest.stage} is another`);
   }
 
   /** The request once more with the recorded tokens, which says where the first difference is. */
@@ -361,13 +347,28 @@ class Comparison {
     if (result.state === 'equal' || result.state === 'skipped') return;
     if (result.state === 'apart' && this.#options.allow.has(result.stage)) return;
     const verdict = result.state === 'apart' ? 'not comparable' : 'different';
-    throw new Ended({ verdict, stage: result.stage, stages: this.#stages });
+    this.#stop(verdict, result.stage);
+  }
+
+  /** What answered is not what is here, and is compared all the same. */
+  get #elsewhere(): boolean {
+    return this.#stages.some(({ state }) => state === 'apart');
+  }
+
+  #stop(verdict: ReplayVerdict['verdict'], stage: ReplayStage, why?: string): never {
+    const softened = verdict === 'different' && this.#elsewhere;
+    throw new Ended({
+      verdict: softened ? 'undecided' : verdict,
+      stage,
+      why: softened ? ELSEWHERE : why,
+      stages: this.#stages,
+    });
   }
 
   #end(verdict: ReplayVerdict['verdict'], stage: ReplayStage, why: string): never {
     const state = verdict === 'undecided' ? 'undecided' : 'apart';
     this.#stages.push({ stage, state: verdict === 'different' ? 'different' : state });
-    throw new Ended({ verdict, stage, why, stages: this.#stages });
+    this.#stop(verdict, stage, why);
   }
 }
 

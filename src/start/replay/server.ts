@@ -17,6 +17,9 @@ import { AnswerReceipt, type ReceiptSigner } from '../../receipts/answer.ts';
 import { Chains } from '../../receipts/chains.ts';
 import { serverConfig } from '../http.ts';
 
+/** All routes that compute take a POST; of others no receipt is made. */
+const PATH = /^\/[!-~]*$/;
+
 export interface ReplayServer {
   /** Body of the last answer. */
   readonly lastAnswer: Uint8Array;
@@ -87,7 +90,7 @@ export async function startReplayServer(options: ReplayServerOptions): Promise<R
       log: options.log,
       version: options.version,
     },
-    (context) => allRoutes(context),
+    (context) => allRoutes(context).filter(({ computes }) => computes === true),
   );
   const { port } = await server.listen();
   let lastAnswer = new Uint8Array(0);
@@ -100,6 +103,7 @@ export async function startReplayServer(options: ReplayServerOptions): Promise<R
       current = asked;
       const { receipt, request } = asked;
       const { method, path } = receipt.request;
+      if (method !== 'POST' || !PATH.test(path)) throw new RequestRefused('no_such_route');
       const { status, body } = await sent({ port, method, path, headers: headersOf(request, key) }, request);
       lastAnswer = new Uint8Array(body);
       // Written by the server meanwhile.

@@ -3,6 +3,7 @@
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { answererOf, receiptOf, type SealedFetchOptions } from '../../../attestation/client/sealed-fetch.ts';
+import { allowAnyModel } from '../../../attestation/appraise/policy.ts';
 import { requestDigest } from '../../../attestation/sealed/request.ts';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
 import type { ReceiptIssuer } from '../../../src/receipts/issuer.ts';
@@ -172,6 +173,20 @@ describe('[B18] only listed replicas', () => {
     const before = sealedSent().length;
     expect((await refusalOf(() => chat()))?.kind).toBe('refused');
     expect(sealedSent()).toHaveLength(before);
+  });
+
+  test('replicas that show two digests of the model that is named are not sealed to', async () => {
+    await guests.pop()!.close();
+    guests.push(await startGuest({ attests: 'other', receiptKey: signers[2]!.publicKey }, 3));
+    // The one policy that accepts both digests of a name.
+    const policy = { ...SEALED_POLICY, models: undefined, [allowAnyModel]: true as const };
+    client = replicaClient({ policy });
+    const refused = await refusalOf(() => chat());
+    expect([refused?.kind, refused?.code]).toEqual(['refused', 'sealed_replicas']);
+    expect(refused?.message).toContain('do not all show one digest');
+    expect(sealedSent()).toEqual([]);
+    const agree = replicaClient({ policy, replicas: ['https://r0.example', 'https://r1.example'] });
+    expect((await chat(BODY, agree)).status).toBe(200);
   });
 
   test('two names of one guest are one replica', async () => {

@@ -2,13 +2,10 @@
 // through a party that ends TLS with a certificate of its own, and then alters, cuts, repeats, answers itself
 // and redirects. Skipped, loudly, where Chromium or its driver is not installed.
 
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, request as httpsRequest, type Server } from 'node:https';
-import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
@@ -18,30 +15,14 @@ import { SEALED_VECTORS } from '../../../scripts/sealed-vectors.ts';
 import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import type { SealedVectorFile, VectorRun } from '../../fixtures/attestation/sealed-vector-run.ts';
+import {
+  type Browser,
+  type Context,
+  haveBrowser,
+  launchChromium,
+  type Page,
+} from '../../fixtures/console/chromium.ts';
 import { type RealServer, startRealServer } from '../../fixtures/e2e/real-server.ts';
-
-const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
-const DRIVER = fileURLToPath(new URL('../../browser/node_modules/playwright-core', import.meta.url));
-const HAVE_CHROMIUM = existsSync(CHROMIUM) && existsSync(DRIVER);
-if (!HAVE_CHROMIUM)
-  console.warn(
-    `\n! ${existsSync(CHROMIUM) ? DRIVER : CHROMIUM} is not here: sealed bodies are bundled and measured, but not run in a browser\n`,
-  );
-
-/** The part of playwright-core that this test uses. */
-interface Tab {
-  goto(url: string): Promise<unknown>;
-  evaluate<T>(script: string): Promise<T>;
-  on(event: 'pageerror', listener: (error: Error) => void): void;
-}
-interface Driver {
-  readonly chromium: {
-    launchPersistentContext(
-      folder: string,
-      options: object,
-    ): Promise<{ newPage(): Promise<Tab>; close(): Promise<void> }>;
-  };
-}
 
 function at(path: string): string {
   return fileURLToPath(new URL(path, import.meta.url));
@@ -77,13 +58,13 @@ type Meddle = (
   response: ServerResponse,
 ) => Promise<void>; // prettier-ignore
 
-describe.skipIf(!HAVE_CHROMIUM)('in headless Chromium', () => {
+describe.skipIf(!haveBrowser)('in headless Chromium', () => {
   let server: RealServer;
   let between: Server;
   let origin: string;
-  let context: { newPage(): Promise<Tab>; close(): Promise<void> };
-  let tab: Tab;
-  const folder = mkdtempSync(join(tmpdir(), 'assay-sealed-chromium-'));
+  let browser: Browser;
+  let context: Context;
+  let tab: Page;
   const seen: Buffer[] = [];
   const complaints: string[] = [];
   let requests: string[] = [];
@@ -146,22 +127,17 @@ describe.skipIf(!HAVE_CHROMIUM)('in headless Chromium', () => {
     });
     await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
     origin = `https://127.0.0.1:${(between.address() as AddressInfo).port}`;
-    const { chromium } = createRequire(import.meta.url)(DRIVER) as Driver;
-    context = await chromium.launchPersistentContext(folder, {
-      executablePath: CHROMIUM,
-      headless: true,
-      ignoreHTTPSErrors: true,
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    }); // prettier-ignore
+    browser = await launchChromium();
+    context = await browser.newContext({ ignoreHTTPSErrors: true });
     tab = await context.newPage();
     tab.on('pageerror', (error) => complaints.push(error.message));
     await tab.goto(origin);
   });
   afterAll(async () => {
     await context.close();
+    await browser.close();
     between.closeAllConnections();
     between.close();
-    rmSync(folder, { recursive: true, force: true });
     expect(complaints).toEqual([]);
     expect(await server.stop()).toBe(0);
   });

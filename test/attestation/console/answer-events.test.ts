@@ -1,7 +1,7 @@
 // Streamed chat answers as the page reads them, cut anywhere and of any form.
 
 import * as fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { type AnswerEvent, answerEvents, errorMessage } from '../../../attestation/console/answer-events.ts';
 
 async function read(bytes: Uint8Array, pieceBytes: number): Promise<AnswerEvent[]> {
@@ -40,6 +40,16 @@ test('an error event is an error; comments, other fields and other JSON are noth
 
 test('an event that does not end is refused at its bound', async () => {
   await expect(read(Buffer.alloc(5 * 1024 * 1024, 'x'), 65_536)).rejects.toThrow('too long');
+});
+
+test('a long event costs as much as its bytes, however small its pieces are', async () => {
+  const split = vi.spyOn(String.prototype, 'split');
+  const bytes = stream(delta({ content: 'x'.repeat(1 << 20) }));
+  const [event] = await read(bytes, 1024);
+  const looked = split.mock.contexts.reduce<number>((sum, text) => sum + String(text).length, 0);
+  split.mockRestore();
+  expect(event).toMatchObject({ kind: 'text' });
+  expect(looked).toBeLessThan(3 * bytes.length);
 });
 
 test('property: any bytes are read to their end', async () => {

@@ -8,7 +8,7 @@ import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { guidBytes } from '../../../attestation/launch/firmware.ts';
 import { parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
-import { authenticodeSha384 } from '../../../attestation/launch/tdx-authenticode.ts';
+import { authenticodeSha384 } from '../../../attestation/launch/pe.ts';
 import {
   configurationVolume,
   replay,

@@ -76,6 +76,13 @@ describe('tokens of an answer', () => {
     expect(opensTokens(outcome([[]]), salt, [])).toBe(true);
     expect(opensTokens(outcome([[1], [2]]), salt, [[1]])).toBe(false);
   });
+
+  test.each([0, 1, 3, 17])('nor do the last of twenty choices, of which %d wrote', (wrote) => {
+    const all = Array.from({ length: 20 }, (_, i) => (i < wrote ? [i] : []));
+    expect(opensTokens(outcome(all), salt, all.slice(0, wrote))).toBe(true);
+    expect(opensTokens(outcome(all), salt, all)).toBe(true);
+    expect(opensTokens(outcome(all), salt, [...all.slice(0, wrote), [7]])).toBe(false);
+  });
 });
 
 test('lists in an archive are base64 or numbers', () => {

@@ -3,14 +3,14 @@
 // none.
 
 import { spawnSync } from 'node:child_process';
-import { generateKeyPairSync, sign } from 'node:crypto';
+import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
 import { keyHintOf, openAny, sealToAny } from '../../../attestation/sealed/any.ts';
 import { fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { ByteReader } from '../../../attestation/sealed/chunks.ts';
 import { generateRecipient, importRecipient, sendTo } from '../../../attestation/sealed/hpke.ts';
-import { KEM } from '../../../attestation/sealed/kem.ts';
+import { encapsulate, importKem, KEM } from '../../../attestation/sealed/kem.ts';
 import { encodeKeyList } from '../../../attestation/receipts/key-list.ts';
 import { generateOneTime, publicKeyOf } from '../../../attestation/sealed/one-time.ts';
 import { openRequest, sealRequest, xWingKeyIdOf } from '../../../attestation/sealed/request.ts';
@@ -19,6 +19,7 @@ import { type Client, type Guest, type GuestOptions, sealedClient, startGuest } 
 import { goTool } from '../../../scripts/go-toolchain.ts';
 import { codeOf, seal, send } from '../../fixtures/http/sealed.ts';
 import { HAVE_ML_KEM } from '../../fixtures/ml-kem/node.ts';
+import { X_WING_VECTORS } from '../../fixtures/ml-kem/x-wing-vectors.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
 
 const HEAD = { method: 'GET', path: '/v1/models', fields: [] };
@@ -60,6 +61,28 @@ describe.skipIf(!HAVE_ML_KEM)('X-Wing [B17]', () => {
     const context = await recipient.receive(fromHex(made?.['enc'] ?? ''), info);
     expect(toHex(await context.open(fromHex(made?.['sealed'] ?? ''), EMPTY))).toBe(toHex(utf8('from Go')));
   }, 300_000); // prettier-ignore
+
+  test.each(X_WING_VECTORS)('known answers: $secret', async (vector) => {
+    const key = await importKem(KEM.xWing, fromHex(vector.privateKey));
+    expect(createHash('sha3-256').update(key.publicKey).digest('hex')).toBe(vector.publicKeySha3);
+    const enc = fromHex(vector.ciphertext);
+    expect(toHex(await key.decapsulate(enc))).toBe(vector.secret);
+    // A changed half gives another secret, and none that tells which half it was.
+    for (const at of [0, 1087, 1088])
+      expect(toHex(await key.decapsulate(enc.map((byte, i) => (i === at ? byte ^ 1 : byte))))).not.toBe(vector.secret); // prettier-ignore
+  });
+
+  test('a key or a ciphertext that is none is told from a platform without ML-KEM', async () => {
+    const { publicKey } = await generateRecipient(KEM.xWing);
+    // A coefficient beyond the prime (FIPS 203 §7.2), and a point that gives everyone one secret.
+    const beyond = publicKey.map((byte, i) => (i < 2 ? 0xff : byte));
+    const zero = publicKey.map((byte, i) => (i < 1184 ? byte : 0));
+    for (const key of [beyond, zero, publicKey.slice(1)])
+      await expect(encapsulate(key)).rejects.toMatchObject({ code: 'sealed_malformed' });
+    const key = await importKem(KEM.xWing, new Uint8Array(32).fill(7));
+    for (const enc of [new Uint8Array(1120), new Uint8Array(1119).fill(9), new Uint8Array(32).fill(9)])
+      await expect(key.decapsulate(enc)).rejects.toMatchObject({ code: 'sealed_malformed' });
+  });
 
   test('sizes, and a private key has one public key', async () => {
     const { kem, publicKey } = await generateRecipient(KEM.xWing);

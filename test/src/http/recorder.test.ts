@@ -86,3 +86,25 @@ test.each([false, true])(
     expect(receipt.model.sha256).toEqual(bytes(digestOf('demo')));
   },
 );
+
+test('[R22] vectors are of class 0, also of an engine that computes exactly', async () => {
+  api = await startApi({ deps: { receipts } });
+  const acquire = api.models.acquire.bind(api.models);
+  const numerics = {
+    cpuVariant: 'libggml-cpu-x64',
+    threads: 1,
+    exact: true,
+    templateSha256: null,
+    toolTemplateSha256: null,
+  };
+  api.models.acquire = async (id, options) => {
+    const lease = await acquire(id, options);
+    const { engine } = lease;
+    Object.defineProperty(engine, 'info', { value: { ...engine.info, numerics } });
+    return lease;
+  };
+  const chatted = await madeBy(api, receipts, PATH, CHAT);
+  expect(chatted.receipt.engine.replayClass).toBe(1);
+  const embedded = await madeBy(api, receipts, '/v1/embeddings', { model: 'text-embed', input: 'hello' });
+  expect(embedded.receipt.engine.replayClass).toBe(0);
+});

@@ -79,14 +79,17 @@ export function createChoice(options: ChoiceOptions): Choice {
       ? reasoning.close
       : [];
 
+  const tell = (said: string, known: readonly Logprob[], isReasoning?: true): void => {
+    const logprobs = options.logprobs === undefined ? undefined : known;
+    const { index } = options;
+    options.emit({ kind: 'delta', index, text: said, reasoning: isReasoning, logprobs, tokens: ids.take() });
+  };
   /** Sends reasoning with the log probabilities of all tokens so far. */
   const think = (thoughts: string): void => {
     if (thoughts === '') return;
-    const known = options.logprobs === undefined ? undefined : pending.map((each) => each.logprob);
+    const known = pending.map((each) => each.logprob);
     pending = [];
-    const { index } = options;
-    const tokens = ids.take();
-    options.emit({ kind: 'delta', index, text: thoughts, reasoning: true, logprobs: known, tokens });
+    tell(thoughts, known, true);
   };
   /** The bytes of a token that belong to the answer; reasoning among them is sent. */
   const answerOf = (token: number): Uint8Array => {
@@ -108,14 +111,7 @@ export function createChoice(options: ChoiceOptions): Choice {
     const logprobs = pending.slice(0, count).map((each) => each.logprob);
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
-    const known = options.logprobs === undefined ? undefined : logprobs;
-    options.emit({
-      kind: 'delta',
-      index: options.index,
-      text: released,
-      logprobs: known,
-      tokens: ids.take(),
-    });
+    tell(released, logprobs);
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     let last = '';

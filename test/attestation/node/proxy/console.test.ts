@@ -52,7 +52,7 @@ test('forwards /v1/ alone, and sandboxes what comes back, whatever it says [B25]
   expect([answer.status, answer.body]).toEqual([200, '<script>']);
   expect(answer.headers).toMatchObject(SANDBOXED);
   expect(server.requests()).toHaveLength(1);
-  for (const path of ['/health', '/metrics', '/v1', '/V1/models', '//v1/models', '/v1/../metrics', '/v1/%2e%2E/metrics', '/v1/..%2fx/..', '/v1/\\..\\x', '/index.html', '/console.js']) {
+  for (const path of ['/health', '/metrics', '/v1', '/V1/models', '//v1/models', '/v1/../metrics', '/v1/%2e%2E/metrics', '/v1/..%2fx/..', '/v1/%2e%2e%2fmetrics', '/v1%2f..%2Fmetrics/', '/v1/x/..%5Cy', '/v1/..;/metrics', '/v1/\\..\\x', '/index.html', '/console.js']) {
     const refused = await finish(raw(proxy, { path }));
     expect([path, refused.status, codeIn(refused.body)]).toEqual([path, 404, 'unknown_url']);
     expect(refused.headers).toMatchObject(SANDBOXED);
@@ -85,6 +85,15 @@ test.each<[string, (port: string) => Record<string, string>, number, string | un
   }
   expect(server.requests()).toHaveLength(status === 200 ? 1 : 0);
 }); // prettier-ignore
+
+test('a preflight of its own page is answered sandboxed, too [B25]', async () => {
+  const { proxy, server } = await started();
+  const headers = { origin: proxy.url, 'access-control-request-method': 'POST' };
+  const answer = await fetch(`${proxy.url}/v1/sealed`, { method: 'OPTIONS', headers });
+  expect(answer.status).toBe(204);
+  expect(Object.fromEntries(answer.headers)).toMatchObject(SANDBOXED);
+  expect(server.requests()).toHaveLength(0);
+});
 
 test('what is no request is answered sandboxed, too [B25]', async () => {
   const { proxy } = await started();

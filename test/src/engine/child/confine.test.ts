@@ -54,13 +54,16 @@ describe.skipIf(!supported)('a real engine child', () => {
     if (mayLock || unlimited) expect(locked).toBeGreaterThan(1024 * 1024);
   });
 
-  test('open descriptors: standard streams, the server’s socket, the loop’s own; no network, no file but the model', () => {
+  test('open descriptors: standard streams, the server’s socket, the loop’s own, its own mappings; no network, no file but the model', () => {
     const open = readdirSync(`/proc/${engine.pid}/fd`).map(
       (fd) => [Number(fd), readlinkSync(`/proc/${engine.pid}/fd/${fd}`)] as const,
     );
     // Pipes and anonymous inodes are the event loop's; a harness may leak a pipe of its own,
     // which no shell can prevent.
-    const other = open.filter(([, target]) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));
+    const other = open.filter(
+      ([, target]) =>
+        !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target) && target !== `/proc/${engine.pid}/maps`,
+    );
     expect(other.map(([fd]) => fd).toSorted((a, b) => a - b)).toEqual([2, 3]);
     for (const [, target] of other) expect(target).toMatch(/^socket:/);
     const inodes = new Set(open.flatMap(([, target]) => /^socket:\[(\d+)\]$/.exec(target)?.[1] ?? []));
@@ -158,7 +161,7 @@ test.skipIf(!supported)(
       expect(
         own
           .filter((target) => !target.startsWith('socket:'))
-          .filter((target) => !/\(deleted\)$|demo-context\.gguf$/.test(target)),
+          .filter((target) => !/\(deleted\)$|demo-context\.gguf$/.test(target) && target !== `${child}/maps`),
       ).toEqual([]);
       const shared = new Set(
         targets(`/proc/${server.process.pid}`).filter((target) => target.startsWith('socket:')),
