@@ -19,8 +19,9 @@ export async function openGpus(
 ): Promise<GpuSource | undefined> {
   const { gpuCollect, gpuCount } = config.tee;
   const now = (): Date => new Date(clock.now());
-  const isSimulated = tee?.simulated !== undefined && gpuCollect === undefined && gpuCount !== undefined;
-  if (tee === null || (gpuCollect === undefined && !isSimulated)) return undefined;
+  const hasTool = gpuCollect.length > 0;
+  const isSimulated = tee?.simulated !== undefined && !hasTool && gpuCount !== undefined;
+  if (tee === null || (!hasTool && !isSimulated)) return undefined;
   const made = isSimulated ? await simulated(config, gpuCount, now) : tool(config, clock, tee);
   const source = await openGpuSource(
     {
@@ -55,15 +56,15 @@ function tool(config: Config, clock: Clock, tee: Tee): Made {
     collector: helperCollector({ command: commandOf(config, 'tee.gpu_collect', gpuCollect), timeoutMs }),
     endorse: (devices) => endorsements.for(devices),
     ready: async (signal) => {
-      if (gpuReady === undefined) return;
+      if (gpuReady.length === 0) return;
       await runHelper({ command: commandOf(config, 'tee.gpu_ready', gpuReady), timeoutMs }, '', signal);
     },
     close: () => endorsements.close(),
   };
 }
 
-function commandOf(config: Config, key: string, given: readonly string[] | undefined): HelperCommand {
-  const [program, ...args] = given ?? [];
+function commandOf(config: Config, key: string, given: readonly string[]): HelperCommand {
+  const [program, ...args] = given;
   if (program === undefined || !program.startsWith('/'))
     throw refusedValue(config, [key], 'the program needs its absolute path');
   return [program, ...args];

@@ -91,10 +91,11 @@ beforeAll(async () => {
   );
   let err = '';
   server.stderr!.setEncoding('utf8').on('data', (part: string) => (err += part));
-  while (!err.includes('"listening"')) {
-    if (server.exitCode !== null) throw new Error(err);
-    await once(server.stderr!, 'data');
-  }
+  const ended = once(server, 'close').then(() => {
+    throw new Error(err);
+  });
+  while (!err.includes('"listening"')) await Promise.race([once(server.stderr!, 'data'), ended]);
+  ended.catch(() => undefined);
   url = /"url":"(https:[^"]+)"/.exec(err)![1]!;
 });
 afterAll(async () => {
