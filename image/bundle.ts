@@ -72,6 +72,7 @@ export interface Bundle {
 
 export async function bundleServer(options: BundleOptions = {}): Promise<Bundle> {
   const { top = TOP, simulatedTee = false } = options;
+  const aliases = simulatedTee ? { ...ALIASES, ...SIMULATED_ALIASES } : ALIASES;
   const result = await build({
     absWorkingDir: top,
     entryPoints: simulatedTee ? { ...ENTRIES, ...SIMULATED_ENTRIES } : ENTRIES,
@@ -94,10 +95,8 @@ export async function bundleServer(options: BundleOptions = {}): Promise<Bundle>
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);",
     },
-    plugins: [
-      workspace(top, simulatedTee ? { ...ALIASES, ...SIMULATED_ALIASES } : ALIASES),
-      ...(simulatedTee ? [] : [WITHOUT_SIMULATED_TEE]),
-    ],
+    alias: Object.fromEntries(Object.entries(aliases).map(([name, target]) => [name, join(top, target)])),
+    plugins: [onlyEntries(aliases), ...(simulatedTee ? [] : [WITHOUT_SIMULATED_TEE])],
   });
   const files = result.outputFiles.map(
     (file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const,
@@ -108,14 +107,17 @@ export async function bundleServer(options: BundleOptions = {}): Promise<Bundle>
   };
 }
 
-function workspace(top: string, aliases: Readonly<Record<string, string>>): Plugin {
+/**
+ * Refuses what is no entry of the workspace. The path itself comes from `alias`: one that a plugin gives lacks
+ * the module type of its package, and which of two importers came first would then show in the output.
+ */
+function onlyEntries(aliases: Readonly<Record<string, string>>): Plugin {
   return {
-    name: 'workspace',
+    name: 'only entries',
     setup(plugin) {
       plugin.onResolve({ filter: /^@assay\// }, ({ path }) => {
-        const target = aliases[path];
-        if (target === undefined) throw badInput(`${path} is not an entry of the attestation package`);
-        return { path: join(top, target) };
+        if (aliases[path] === undefined) throw badInput(`${path} is not an entry of the attestation package`);
+        return undefined;
       });
     },
   };

@@ -3,6 +3,7 @@
 // installed, so it needs no locked inputs.
 
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   mkdirSync,
   mkdtempSync,
@@ -57,6 +58,15 @@ function markersOf({ files }: Bundle): readonly string[] {
 }
 
 describe('what code a bundle has', () => {
+  test('the same bytes each time, whichever of two files that import a third is read first', async () => {
+    const shown = ({ files }: Bundle): string[] =>
+      [...files].map(([path, bytes]) => `${path} ${createHash('sha256').update(bytes).digest('hex')}`);
+    // Several at once, so that their reading interleaves differently.
+    for (let round = 0; round < 3; round++)
+      for (const again of await Promise.all([bundleServer(), bundleServer(), bundleServer()]))
+        expect(shown(again)).toEqual(shown(production));
+  });
+
   test('production: nothing of the simulation, neither a source nor a word of one', () => {
     expect(production.sources).toContain('src/start/tee.ts');
     expect(production.sources.filter(isSimulation)).toEqual([]);
