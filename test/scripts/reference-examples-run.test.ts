@@ -12,6 +12,7 @@ import * as issue from '@assay/attestation/issue';
 import * as launch from '@assay/attestation/launch';
 import * as node from '@assay/attestation/node';
 import * as simulated from '@assay/attestation/simulated';
+import { partitionTable } from '../../image/disk/gpt.ts';
 import { TOP } from '../../scripts/closures.ts';
 import { MEASUREMENT, MODEL_ID, MODEL_SHA256 } from '../fixtures/attestation/attested-server.ts';
 import { CHANNEL, simulatedIntel, snpDocument } from '../fixtures/attestation/documents.ts';
@@ -26,10 +27,14 @@ const PAGES = [
 ];
 
 const FIRMWARE = 'needs the firmware of a distribution; the same calls are in test/attestation/launch';
+const STUB = 'needs the EFI stub of a distribution; the same calls are in test/attestation/launch/uki';
 const NETWORK = 'needs a server at the address it names; the same calls are in test/attestation/node';
 const DISK = 'works on a folder of the reader; the same calls are in test/attestation/node/endorsements';
 const NOT_RUN: Readonly<Record<string, string>> = {
   acceptFirmware: FIRMWARE,
+  bootEvents: STUB,
+  measureDisk: STUB,
+  readUki: STUB,
   measureImage: FIRMWARE,
   measureManifest: FIRMWARE,
   measureMrTd: FIRMWARE,
@@ -149,7 +154,20 @@ beforeAll(async () => {
     chain: evidence.chain.map((each) => core.toBase64(each)),
     policy: { requireCrl: false },
   });
+  const runtime = simulated.encodeRuntime({ modulus: new Uint8Array(256).fill(0xd7) });
   own = {
+    encodeHclReport: { report, json: runtime },
+    encodeRuntime: { tpm: { modulus: new Uint8Array(256).fill(0xd7) } },
+    encodeTdReport: {
+      reportData: new Uint8Array(64),
+      tdAttributes: new Uint8Array(8),
+      mrTd: new Uint8Array(48),
+      rtmrs: new Uint8Array(192),
+    },
+    runtimeReportData: { json: runtime },
+    readGpt: {
+      disk: partitionTable([], { guid: 'a55a7000-c0de-4a55-81a9-000000000010', sectors: 100 }).head,
+    },
     decodeCbor: { bytes: core.encodeCbor('claims') },
     decodeDocumentCbor: { bytes: issue.encodeDocumentCbor(document) },
     encodeDocument: { bytes: issue.encodeDocumentCbor(document) },
