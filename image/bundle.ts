@@ -108,8 +108,8 @@ export async function bundleServer(options: BundleOptions = {}): Promise<Bundle>
 }
 
 /**
- * Refuses what is no entry of the workspace. The path itself comes from `alias`: one that a plugin gives lacks
- * the module type of its package, and which of two importers came first would then show in the output.
+ * Refuses what is no entry of the workspace. The path itself comes from `alias`: one that a plugin gives
+ * lacks the module type of its package, and which of two importers came first would then show in the output.
  */
 function onlyEntries(aliases: Readonly<Record<string, string>>): Plugin {
   return {

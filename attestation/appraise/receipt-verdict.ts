@@ -52,7 +52,7 @@ export type ReceiptJudgement = {
 /**
  * @throws AttestationError receipt_malformed, receipt_version; refused receipt_… and everything evidence can
  * be refused for
- * @example const judged = await judgeReceipt({ receipt: bytes, salt }, { evidence: archive, now: Date.now() });
+ * @example const judged = await judgeReceipt({ receipt: bytes, salt }, { evidence: { archive, policy }, now: Date.now() });
  */
 export async function judgeReceipt(file: ReceiptFile, trust: ReceiptTrust): Promise<ReceiptJudgement> {
   const receipt = await openReceipt(file.receipt);
@@ -129,7 +129,7 @@ function openRequest({ request }: FinalReceipt, salt: Uint8Array, body: Uint8Arr
 
 /**
  * Whether that is the answer of a receipt: the body as it was received, of a stream its events.
- * @example const opens = answerOpens(receipt, salt, body);
+ * @example const opens = answerOpens(final, salt, bytes);
  */
 export function answerOpens({ outcome }: FinalReceipt, salt: Uint8Array, response: Uint8Array): boolean {
   // A stream that failed before its first event has none, as an answer that was not streamed.
@@ -185,7 +185,10 @@ const shape = shapeReaders('receipt_malformed');
 const MAX_TEXT = 96 * 1024 * 1024;
 const SALT_BYTES = 32;
 
-/** The receipts of an archive, of `{receipt, salt}` as the server gives it, or of one entry of either. */
+/**
+ * The receipts of an archive, of `{receipt, salt}` as the server gives it, or of one entry of either.
+ * @example const [first] = receiptsIn(JSON.parse(text));
+ */
 export function receiptsIn(json: Json): readonly ReceiptFile[] {
   const isArchive = typeof json === 'object' && json !== null && 'format' in json;
   if (!isArchive) return [receiptOfJson(json)];

@@ -46,7 +46,7 @@ const BELOW_HOLE = 0xc000_0000n;
 
 /**
  * RTMR0 to RTMR2 of a machine with this memory.
- * @example const { rtmr1, rtmr2 } = await predictGceRegisters(16, firmware, image);
+ * @example const { rtmr1, rtmr2 } = await predictGceRegisters(16, gceFirmware, gceImage);
  */
 export async function predictGceRegisters(
   ramGib: number,
@@ -84,7 +84,10 @@ export async function predictGceRegisters(
   };
 }
 
-/** SHA-384 of a command line as the stub measures it: UTF-16 with its NUL. */
+/**
+ * SHA-384 of a command line as the stub measures it: UTF-16 with its NUL.
+ * @example const measured = await commandLineDigest(cmdline);
+ */
 export function commandLineDigest(commandLine: string): Promise<Uint8Array> {
   const bytes = new Uint8Array(2 * commandLine.length + 2);
   for (let i = 0; i < commandLine.length; i++)

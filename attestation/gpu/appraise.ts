@@ -52,7 +52,7 @@ export function createGpuAppraiser(manifests: ManifestCache = createManifestCach
 /**
  * The same without a cache of its own: `verify(document, { ...options, gpu: appraiseGpu })`.
  * @throws AttestationError as verifyGpu does, and `malformed_document`
- * @example const result = await verify(document, { ...options, gpu: appraiseGpu });
+ * @example const judged = await appraiseGpu(...appraiseParts);
  */
 export function appraiseGpu(question: GpuQuestion): Promise<GpuFindings> {
   return appraise(question, undefined);

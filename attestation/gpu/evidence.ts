@@ -35,7 +35,7 @@ export function gpuNonce(nonce: Uint8Array): Uint8Array {
 /**
  * Claim 9: SHA-256 over the canonical CBOR of [`assay/gpu-evidence/v1`, [[arch, report, [certificate, …]],
  * …]], devices in the order of the document.
- * @example const claim = gpuEvidenceDigest(evidence.devices);
+ * @example const claim = gpuEvidenceDigest(devices);
  */
 export function gpuEvidenceDigest(devices: readonly DeviceEvidence[]): Uint8Array {
   const list = devices.map(({ arch, report, certificates }) => [arch, report, [...certificates]]);
@@ -46,7 +46,7 @@ export function gpuEvidenceDigest(devices: readonly DeviceEvidence[]): Uint8Arra
  * A container as NVIDIA's tools write it, parsed from JSON: a list, or an object with `evidences` or
  * `evidence_list`. `code` names what a fault is of.
  * @throws AttestationError `code`, `malformed_base64`, `malformed_certificate`
- * @example const devices = readDeviceEvidence(JSON.parse(await readFile('evidence.json', 'utf8')));
+ * @example const devices = readDeviceEvidence(JSON.parse(text));
  */
 export function readDeviceEvidence(
   json: Json,
@@ -95,7 +95,7 @@ export const GPU_ENDORSEMENT_KEYS = ['rims', 'ocsp'] as const;
  * The section `gpu` of a document: `evidences`, `rims` ({id, rim: base64 of the XML}) and `ocsp` (base64 of
  * DER).
  * @throws AttestationError `code` and the codes of encodings
- * @example const evidence = readGpuEvidence(document.gpu);
+ * @example const evidence = readGpuEvidence(JSON.parse(text));
  */
 export function readGpuEvidence(json: Json, code: AttestationCode = 'malformed_document'): GpuEvidence {
   const read = shapeReaders(code);
@@ -125,7 +125,7 @@ function readOcsp(json: Json | undefined, read: ShapeReaders): readonly Uint8Arr
 
 /**
  * The same as JSON, for a document: what {@link readGpuEvidence} reads.
- * @example const section = writeGpuEvidence(evidence);
+ * @example const section = writeGpuEvidence(gpuEvidence);
  */
 export function writeGpuEvidence({ devices, manifests, ocsp }: GpuEvidence): JsonObject {
   return {

@@ -12,7 +12,10 @@ const shape = shapeReaders('malformed_evidence');
 /** Members of the input besides `evidences` and `nonce`. */
 const COMMON = ['tee', 'now', 'policy', 'roots', ...GPU_ENDORSEMENT_KEYS];
 
-/** Judges one input object; `now` and `roots` as the contract reads them. */
+/**
+ * Judges one input object; `now` and `roots` as the contract reads them.
+ * @example const { accepted } = await verifyGpuInput(JSON.parse(text), { now: new Date(), roots: undefined });
+ */
 export function verifyGpuInput(
   json: JsonObject,
   { now, roots }: { readonly now: Date; readonly roots: readonly Uint8Array[] | undefined },

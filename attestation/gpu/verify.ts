@@ -48,7 +48,7 @@ export interface GpuVerification {
  * @throws AttestationError malformed (`gpu_format`, `malformed_certificate`, `malformed_ocsp`,
  * `malformed_policy`, `malformed_evidence`) or unsupported (`gpu_arch`); never for evidence that is wrong
  * @example
- * const { accepted, claims } = await verifyGpu(evidence, { count: 1, mode: ['spt'] }, { now: new Date(), nonce });
+ * const { accepted, claims } = await verifyGpu(gpuEvidence, { count: 1, mode: ['spt'] }, { now: new Date(), nonce });
  */
 export async function verifyGpu(
   evidence: GpuEvidence,

@@ -146,7 +146,10 @@ export function guidAt(bytes: Uint8Array, at: number): string {
   return `${hex(view.getUint32(at, true), 8)}-${hex(view.getUint16(at + 4, true), 4)}-${hex(view.getUint16(at + 6, true), 4)}-${tail.slice(0, 4)}-${tail.slice(4)}`;
 }
 
-/** The mixed-endian bytes of a GUID written as text (a constant of ours, so not checked further). */
+/**
+ * The mixed-endian bytes of a GUID written as text (a constant of ours, so not checked further).
+ * @example const type = guidBytes('c12a7328-f81f-11d2-ba4b-00a0c93ec93b');
+ */
 export function guidBytes(guid: string): Uint8Array {
   const digits = guid.replaceAll('-', '');
   const byte = (index: number): number => Number.parseInt(digits.slice(2 * index, 2 * index + 2), 16);

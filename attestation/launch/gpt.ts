@@ -32,7 +32,7 @@ export interface Gpt {
 /**
  * Reads the beginning of a disk of 512-byte sectors. Throws `malformed_gpt`; its checksums are for the
  * firmware to judge.
- * @example const { entries } = readGpt(disk.subarray(0, GPT_HEAD_BYTES));
+ * @example const { entries } = readGpt(disk);
  */
 export function readGpt(head: Uint8Array): Gpt {
   if (head.length < GPT_HEAD_BYTES)

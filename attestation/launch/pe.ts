@@ -44,7 +44,10 @@ export interface PeFile {
   readonly sections: readonly PeSection[];
 }
 
-/** `malformed_firmware` for anything but a PE32+ file whose tables and sections lie in the file. */
+/**
+ * `malformed_firmware` for anything but a PE32+ file whose tables and sections lie in the file.
+ * @example const { sections } = readPe(image);
+ */
 export function readPe(image: Uint8Array): PeFile {
   if (image.length > MAX_IMAGE_BYTES)
     throw malformed(

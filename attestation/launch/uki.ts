@@ -140,7 +140,10 @@ export function bootEvents(
   };
 }
 
-/** The register after events from zeros, with the hash of its bank: 32 or 48 bytes. */
+/**
+ * The register after events from zeros, with the hash of its bank: 32 or 48 bytes.
+ * @example const register = extendAll([digest], 'sha256');
+ */
 export function extendAll(events: readonly Uint8Array[], bank: 'sha256' | 'sha384'): Uint8Array {
   const hash = bank === 'sha256' ? sha256 : sha384;
   return events.reduce(

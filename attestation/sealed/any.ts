@@ -33,7 +33,10 @@ export interface Replica {
   readonly sealedAt: number;
 }
 
-/** SHA-256(public key)[0..8). */
+/**
+ * SHA-256(public key)[0..8).
+ * @example const hint = keyHintOf(publicKey);
+ */
 export function keyHintOf(publicKey: Uint8Array): Uint8Array {
   return sha256(publicKey).subarray(0, HINT_BYTES);
 }
@@ -41,7 +44,7 @@ export function keyHintOf(publicKey: Uint8Array): Uint8Array {
 /**
  * Seals head and content so that each of the replicas can open them, and no other. Its digest is of the
  * one-time key. Throws `sealed_malformed` for none, more than 8, one twice, or keys of two KEMs.
- * @example const { bytes, context } = await sealToAny([{ publicKey, sealedAt }], { method, path, fields }, body);
+ * @example const { bytes, context } = await sealToAny([{ publicKey, sealedAt: 0 }], head, first);
  */
 export async function sealToAny(
   replicas: readonly Replica[],
@@ -125,7 +128,10 @@ export async function openAny(
   return { ...opened, sealedAt: timeOf(wrapped.subarray(PRIVATE_KEY_BYTES)) };
 }
 
-/** Whether the hint is of that key. */
+/**
+ * Whether the hint is of that key.
+ * @example const isMine = isHintOf(keyHintOf(publicKey), publicKey);
+ */
 export function isHintOf(hint: Uint8Array, publicKey: Uint8Array): boolean {
   return equalBytes(hint, keyHintOf(publicKey));
 }

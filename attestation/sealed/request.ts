@@ -29,7 +29,10 @@ export function keyIdOf(publicKey: Uint8Array): number {
   return (sha256(publicKey)[0] ?? 0) % 128;
 }
 
-/** The id of the X-Wing key that belongs to claim 7. */
+/**
+ * The id of the X-Wing key that belongs to claim 7.
+ * @example const keyId = xWingKeyIdOf(publicKey);
+ */
 export function xWingKeyIdOf(publicKey: Uint8Array): number {
   return keyIdOf(publicKey) + 128;
 }

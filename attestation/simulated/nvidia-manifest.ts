@@ -48,7 +48,10 @@ const ALGORITHM = {
   digest: 'http://www.w3.org/2001/04/xmldsig-more#sha384',
 } as const;
 
-/** The signed document, UTF-8. */
+/**
+ * The signed document, UTF-8.
+ * @example const xml = await signManifest(...manifestParts);
+ */
 export async function signManifest(parts: ManifestParts): Promise<Uint8Array> {
   const written = (digest: string, signature: string): string => {
     const xml = documentText(parts, signatureText(digest, signature, parts.chain));

@@ -39,7 +39,10 @@ export function simulatedMeasurement(index: number): Uint8Array {
   return sha384(utf8(`assay simulated measurement ${index}`));
 }
 
-/** SPDM blocks of a device: 64 of GPUs, 31 of switches. */
+/**
+ * SPDM blocks of a device: 64 of GPUs, 31 of switches.
+ * @example const blocks = blockCount(...blockParts);
+ */
 export function blockCount(arch: GpuArchitecture): number {
   return arch === 'LS10' ? 31 : 64;
 }
@@ -50,7 +53,10 @@ function ascii(text: string, size: number): Uint8Array {
   return bytes;
 }
 
-/** The opaque fields of a device in the field, by id; links are joined by the caller. */
+/**
+ * The opaque fields of a device in the field, by id; links are joined by the caller.
+ * @example const fields = regularOpaque(...opaqueParts);
+ */
 export function regularOpaque(
   arch: GpuArchitecture,
   fwid: Uint8Array,
@@ -71,7 +77,10 @@ export function regularOpaque(
   ]);
 }
 
-/** A report for the nonce, signed by the leaf's key. */
+/**
+ * A report for the nonce, signed by the leaf's key.
+ * @example const signed = await signNvidiaReport(...reportParts);
+ */
 export async function signNvidiaReport(
   nonce: Uint8Array,
   {

@@ -17,7 +17,10 @@ export interface OcspChanges {
   readonly responder?: Uint8Array | undefined;
 }
 
-/** An answer about `certificate`. @example const der = await issueOcsp(leaf, issuer, { signer: key }); */
+/**
+ * An answer about `certificate`.
+ * @example const ocsp = await issueOcsp(...ocspParts);
+ */
 export async function issueOcsp(
   certificate: Certificate,
   issuer: Certificate,
@@ -75,7 +78,10 @@ export function ocspService(url = 'http://ocsp.invalid'): IssueExtension {
   return { oid: '1.3.6.1.5.5.7.1.1', value: encodeDer(TAG.sequence, concatBytes(access)) };
 }
 
-/** extendedKeyUsage id-kp-OCSPSigning. @example const extension = ocspSigning(); */
+/**
+ * extendedKeyUsage id-kp-OCSPSigning.
+ * @example const extension = ocspSigning();
+ */
 export function ocspSigning(): IssueExtension {
   return { oid: '2.5.29.37', value: encodeDer(TAG.sequence, encodeOid('1.3.6.1.5.5.7.3.9')) };
 }

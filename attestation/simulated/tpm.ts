@@ -264,7 +264,7 @@ export function encodeHclReport(parts: {
 
 /**
  * A TDREPORT that says what a TD quote says.
- * @example const tdReport = encodeTdReport({ reportData, tdAttributes, mrTd, rtmrs });
+ * @example const tdReport = encodeTdReport({ reportData: bytes, tdAttributes, mrTd, rtmrs });
  */
 export function encodeTdReport(fields: {
   readonly reportData: Uint8Array;

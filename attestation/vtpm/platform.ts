@@ -94,7 +94,10 @@ export function readPlatform(tee: CloudTee, value: unknown): PlatformEvidence {
   });
 }
 
-/** Bytes of the member `platform` of a document. */
+/**
+ * Bytes of the member `platform` of a document.
+ * @example const platform = encodePlatform(...platformParts);
+ */
 export function encodePlatform(evidence: PlatformEvidence): Uint8Array {
   const members = NAMES.flatMap((member): (readonly [string, Cbor])[] => {
     const value = evidence[member];

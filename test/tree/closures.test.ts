@@ -61,7 +61,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   server: {
     entry: PROCESSES.server,
     // The console is read as a file: four files that find and serve it.
-    files: 534,
+    files: 540,
     lines: 72_900,
     without: /^src\/(engine\/child|workshop)\/|simulated/,
   },

@@ -23,7 +23,7 @@ import { ReplayModelsCache, type ReplayModelsOptions } from './models.ts';
 import { recordedBy, textsIn } from './recorded-text.ts';
 import { type ReplayServer, RequestRefused, startReplayServer } from './server.ts';
 import { VECTOR_TOLERANCE, vectorDistance } from './vectors.ts';
-import { Ended, type FoundDifference, type ReplayVerdict } from './verdict.ts';
+import { ReplayEnded, type FoundDifference, type ReplayVerdict } from './verdict.ts';
 
 /** Class 1: candidates that such a change of logits exchanges are undecided. */
 export const EXACT_TOLERANCE = 1e-3;
@@ -54,7 +54,7 @@ export class Replayer {
     try {
       return await comparison.run();
     } catch (error) {
-      if (error instanceof Ended) return error.verdict;
+      if (error instanceof ReplayEnded) return error.verdict;
       throw error;
     } finally {
       comparison.close();
@@ -350,14 +350,14 @@ class Comparison {
     this.#stop(verdict, result.stage);
   }
 
-  /** What answered is not what is here, and is compared all the same. */
+  /** Another build, processor, model or template answered, and is compared all the same. */
   get #elsewhere(): boolean {
     return this.#stages.some(({ state }) => state === 'apart');
   }
 
   #stop(verdict: ReplayVerdict['verdict'], stage: ReplayStage, why?: string): never {
     const softened = verdict === 'different' && this.#elsewhere;
-    throw new Ended({
+    throw new ReplayEnded({
       verdict: softened ? 'undecided' : verdict,
       stage,
       why: softened ? ELSEWHERE : why,

@@ -23,8 +23,8 @@ export interface ReplayVerdict {
 }
 
 /** Ends the comparison at a stage. */
-export class Ended extends Error {
-  override readonly name = 'Ended';
+export class ReplayEnded extends Error {
+  override readonly name = 'ReplayEnded';
   readonly verdict: ReplayVerdict;
 
   constructor(verdict: ReplayVerdict) {

@@ -1,6 +1,6 @@
-// The console in headless Chromium for whoever has no mouse, small or large letters, no light, or a browser
-// that keeps nothing (docs/console.md): the whole way by keyboard, where the focus goes, contrast, and what
-// an assistive technology is told. Skipped, loudly, without Chromium.
+// The console in headless Chromium for readers without a mouse, with small or large letters, without light,
+// or with a browser that keeps no storage (docs/console.md): the way by keyboard, where the focus goes,
+// contrast, and the tree of an assistive technology. Skipped, loudly, without Chromium.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Guest } from '../../fixtures/attestation/sealed-guest.ts';
