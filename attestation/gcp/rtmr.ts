@@ -3,8 +3,10 @@
 // variables, disks and machine type are given; what the firmware makes by itself is computed: the HOB list
 // from the memory, BootOrder from the number of disks, separators and actions from their texts.
 
-import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { fromHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { sha384 } from '../eventlog/tcg.ts';
+import { extendAll } from '../launch/registers.ts';
+import { utf16 } from '../launch/utf16.ts';
 
 /** SHA-384 digests of what differs between firmwares, images and machine types; 48 bytes each. */
 export interface GceFirmwareDigests {
@@ -57,30 +59,36 @@ export async function predictGceRegisters(
   const text = (words: string): Promise<Uint8Array> => sha384(utf8(words));
   const { secureBoot, pk, kek, db, dbx, acpiLoader, acpiRsdp, acpiTables, bootEntries } = firmware;
   return {
-    rtmr0: await extendAll([
-      await sha384(gceHobList(ramGib)),
-      firmware.cfv,
-      secureBoot,
-      pk,
-      kek,
-      db,
-      dbx,
-      separator,
-      acpiLoader,
-      acpiRsdp,
-      acpiTables,
-      await sha384(bootOrder(bootEntries.length)),
-      ...bootEntries,
-    ]),
-    rtmr1: await extendAll([
-      await text('Calling EFI Application from Boot Option'),
-      separator,
-      image.gpt,
-      ...image.applications,
-      await text('Exit Boot Services Invocation'),
-      await text('Exit Boot Services Returned with Success'),
-    ]),
-    rtmr2: await extendAll(image.stub),
+    rtmr0: extendAll(
+      [
+        await sha384(gceHobList(ramGib)),
+        firmware.cfv,
+        secureBoot,
+        pk,
+        kek,
+        db,
+        dbx,
+        separator,
+        acpiLoader,
+        acpiRsdp,
+        acpiTables,
+        await sha384(bootOrder(bootEntries.length)),
+        ...bootEntries,
+      ],
+      'sha384',
+    ),
+    rtmr1: extendAll(
+      [
+        await text('Calling EFI Application from Boot Option'),
+        separator,
+        image.gpt,
+        ...image.applications,
+        await text('Exit Boot Services Invocation'),
+        await text('Exit Boot Services Returned with Success'),
+      ],
+      'sha384',
+    ),
+    rtmr2: extendAll(image.stub, 'sha384'),
   };
 }
 
@@ -89,18 +97,7 @@ export async function predictGceRegisters(
  * @example const measured = await commandLineDigest(cmdline);
  */
 export function commandLineDigest(commandLine: string): Promise<Uint8Array> {
-  const bytes = new Uint8Array(2 * commandLine.length + 2);
-  for (let i = 0; i < commandLine.length; i++)
-    viewOf(bytes).setUint16(2 * i, commandLine.charCodeAt(i), true);
-  return sha384(bytes);
-}
-
-/** Extends a register from zero. */
-async function extendAll(digests: readonly Uint8Array[]): Promise<Uint8Array> {
-  let register: Uint8Array = new Uint8Array(48);
-  // oxlint-disable-next-line no-await-in-loop -- each extension is over the one before
-  for (const digest of digests) register = await sha384(concatBytes(register, digest));
-  return register;
+  return sha384(utf16(`${commandLine}\0`));
 }
 
 /** Boot0001, the disks, Boot0000, as u16. */

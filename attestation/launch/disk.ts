@@ -4,24 +4,17 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';
 import type { shapeReaders } from '../encoding/json.ts';
 import { readGpt } from './gpt.ts';
-import { type BootDisk, bootEvents, type BootEvents, extendAll, readUki } from './uki.ts';
+import { extendAll } from './registers.ts';
+import { type BootDisk, bootEvents, readUki } from './uki.ts';
 
 /** Published beside the other files: what firmware starts, and the beginning of the disk up to its table. */
 export const DISK_FILES = ['BOOTX64.EFI', 'disk.gpt'] as const;
 /** The name of one file of the disk. */
 export type DiskFile = (typeof DISK_FILES)[number];
 
-const PCRS = [
-  'pcr4',
-  'pcr5',
-  'pcr7',
-  'pcr9',
-  'pcr11',
-  'pcr12',
-] as const satisfies readonly (keyof BootEvents)[];
+const PCRS = ['pcr4', 'pcr5', 'pcr7', 'pcr9', 'pcr11', 'pcr12'] as const;
 type Pcr = (typeof PCRS)[number];
 const REPEATED = ['sha256', 'sha384', 'rtmr1'] as const;
-const AGAIN = { repeatedExit: true } as const;
 
 /**
  * Registers after a boot from the disk, in hex. `pcr7`: with our own firmware; a cloud's has other variables.
@@ -57,9 +50,9 @@ export function measureDisk(disk: BootDisk): DiskMeasurements {
     rtmr1: toHex(extendAll(events.sha384.rtmr1, 'sha384')),
     rtmr2: toHex(extendAll(events.sha384.rtmr2, 'sha384')),
     repeatedExit: {
-      sha256: toHex(extendAll(bootEvents(disk, 'sha256', AGAIN).pcr5, 'sha256')),
-      sha384: toHex(extendAll(bootEvents(disk, 'sha384', AGAIN).pcr5, 'sha384')),
-      rtmr1: toHex(extendAll(bootEvents(disk, 'sha384', AGAIN).rtmr1, 'sha384')),
+      sha256: toHex(extendAll(events.sha256.repeatedExit.pcr5, 'sha256')),
+      sha384: toHex(extendAll(events.sha384.repeatedExit.pcr5, 'sha384')),
+      rtmr1: toHex(extendAll(events.sha384.repeatedExit.rtmr1, 'sha384')),
     },
   };
 }

@@ -30,13 +30,12 @@ export {
 export { GPT_HEAD_BYTES, type Gpt, type GptEntry, readGpt } from './gpt.ts';
 export { type PeFile, type PeSection, readPe, SECTION_HEADER_BYTES } from './pe.ts';
 export {
-  type BootCourse,
   type BootDisk,
   bootEvents,
   type BootEvents,
-  extendAll,
   readUki,
   type UkiSection,
   type UnifiedKernel,
 } from './uki.ts';
+export { extendAll } from './registers.ts';
 export { VERITY_SALT, verityRootHash } from './verity.ts';

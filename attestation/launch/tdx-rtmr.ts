@@ -5,10 +5,11 @@
 // ACPI tables and memory map tell: those digests are inputs.
 
 import { sha384 } from '@noble/hashes/sha2.js';
-import { concatBytes, fromHex, utf8 } from '../encoding/bytes.ts';
+import { fromHex, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { DirectBootEvents } from './firmware.ts';
 import { authenticodeSha384 } from './pe.ts';
+import { extendAll } from './registers.ts';
 import { secureBootOff } from './secure-boot.ts';
 import { parseTdvfSections, TDVF_TYPE } from './tdx.ts';
 import { utf16 } from './utf16.ts';
@@ -27,10 +28,7 @@ export interface DirectBoot {
  * @example const rtmr1 = replay(rtmr1Events({ kernel }));
  */
 export function replay(digests: readonly Uint8Array[]): Uint8Array {
-  return digests.reduce(
-    (register: Uint8Array, digest) => sha384(concatBytes(register, digest)),
-    new Uint8Array(48),
-  );
+  return extendAll(digests, 'sha384');
 }
 
 /**

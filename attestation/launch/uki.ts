@@ -4,7 +4,7 @@
 // on the stub: those of the stubs on our list are known.
 
 import { sha256, sha384 } from '@noble/hashes/sha2.js';
-import { concatBytes, fromHex, toHex, utf8 } from '../encoding/bytes.ts';
+import { fromHex, toHex, utf8 } from '../encoding/bytes.ts';
 import { malformed, refused } from '../transcript/errors.ts';
 import { utf16 } from './utf16.ts';
 import { readGpt } from './gpt.ts';
@@ -71,6 +71,7 @@ export function readUki(image: Uint8Array): UnifiedKernel {
 }
 
 const ASKED = 'Exit Boot Services Invocation';
+const FAILED = 'Exit Boot Services Returned with Failure';
 const LEFT = 'Exit Boot Services Returned with Success';
 
 /** Digests of the events of a boot, in the order of each register. */
@@ -86,15 +87,11 @@ export interface BootEvents {
   /** In the order of RTMR1 (PCR 2 to 6) and RTMR2 (PCR 8 to 15) of a TD. */
   readonly rtmr1: readonly Uint8Array[];
   readonly rtmr2: readonly Uint8Array[];
-}
-
-/** Differences from boot to boot of one disk. */
-export interface BootCourse {
   /**
-   * The firmware's memory changed while the kernel left it, so that it had to ask a second time (UEFI 2.10
-   * §7.4.6; the kernel's EFI stub asks twice at most): PCR 5 and RTMR1 have two events more.
+   * The same where the firmware's memory changed while the kernel left it, so that it had to ask a second time
+   * (UEFI 2.10 §7.4.6; the kernel's EFI stub asks twice at most): two events more.
    */
-  readonly repeatedExit?: boolean | undefined;
+  readonly repeatedExit: Readonly<Record<'pcr5' | 'rtmr1', readonly Uint8Array[]>>;
 }
 
 /** A disk to boot from. */
@@ -110,46 +107,31 @@ export interface BootDisk {
  * {@link readGpt} do.
  * @example const { pcr4 } = bootEvents({ uki, head }, 'sha256');
  */
-export function bootEvents(
-  { uki, head }: BootDisk,
-  bank: 'sha256' | 'sha384',
-  { repeatedExit = false }: BootCourse = {},
-): BootEvents {
+export function bootEvents({ uki, head }: BootDisk, bank: 'sha256' | 'sha384'): BootEvents {
   const hash = bank === 'sha256' ? sha256 : sha384;
   const { sections } = readUki(uki);
   const calling = hash(utf8('Calling EFI Application from Boot Option'));
   const separator = hash(fromHex('00000000'));
   const table = hash(readGpt(head).event);
   const programs = [authenticode(uki, hash), authenticode(sections['.linux'], hash)];
-  const exits = [
-    ...(repeatedExit ? [ASKED, 'Exit Boot Services Returned with Failure'] : []),
-    ASKED,
-    LEFT,
-  ].map((text) => hash(utf8(text)));
-  const measured = UKI_SECTIONS.flatMap((name) => [hash(utf8(`${name}\0`)), hash(sections[name])]);
-  const kernel = [hash(loadOptions(sections['.cmdline'])), hash(sections['.initrd'])];
+  const [asked, failed, left] = [hash(utf8(ASKED)), hash(utf8(FAILED)), hash(utf8(LEFT))];
+  const initrd = hash(sections['.initrd']);
+  const contentOf = (name: UkiSection): Uint8Array => (name === '.initrd' ? initrd : hash(sections[name]));
+  const measured = UKI_SECTIONS.flatMap((name) => [hash(utf8(`${name}\0`)), contentOf(name)]);
+  const kernel = [hash(loadOptions(sections['.cmdline'])), initrd];
+  const pcr5 = [separator, table, asked];
+  const rtmr1 = [calling, separator, table, ...programs, asked];
   return {
     pcr4: [calling, separator, ...programs],
-    pcr5: [separator, table, ...exits],
+    pcr5: [...pcr5, left],
     pcr7: [...secureBootOff(hash), separator],
     pcr9: kernel,
     pcr11: measured,
     pcr12: [],
-    rtmr1: [calling, separator, table, ...programs, ...exits],
+    rtmr1: [...rtmr1, left],
     rtmr2: [...measured, ...kernel],
+    repeatedExit: { pcr5: [...pcr5, failed, asked, left], rtmr1: [...rtmr1, failed, asked, left] },
   };
-}
-
-/**
- * The register after events from zeros, with the hash of its bank: 32 or 48 bytes.
- * @example const register = extendAll([digest], 'sha256');
- */
-export function extendAll(events: readonly Uint8Array[], bank: 'sha256' | 'sha384'): Uint8Array {
-  const hash = bank === 'sha256' ? sha256 : sha384;
-  return events.reduce(
-    (register: Uint8Array, event) => hash(concatBytes(register, event)),
-    new Uint8Array(hash.outputLen),
-  );
 }
 
 /** The kernel is given its section as UTF-16LE, and measures that with a final NUL. */

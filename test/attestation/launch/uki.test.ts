@@ -44,10 +44,11 @@ describe.skipIf(!ready)('a unified kernel image', async () => {
 
   const registers = (image: Uint8Array, table = head): Record<string, string> =>
     Object.fromEntries(
-      Object.entries(bootEvents({ uki: image, head: table }, 'sha384')).map(([name, events]) => [
-        name,
-        Buffer.from(extendAll(events, 'sha384')).toString('hex'),
-      ]),
+      Object.entries(bootEvents({ uki: image, head: table }, 'sha384')).flatMap(([name, events]) =>
+        Array.isArray(events)
+          ? [[name, Buffer.from(extendAll(events as Uint8Array[], 'sha384')).toString('hex')]]
+          : [],
+      ),
     );
 
   test.each([
@@ -62,7 +63,8 @@ describe.skipIf(!ready)('a unified kernel image', async () => {
 
   test('a kernel that leaves the firmware at the second try has another PCR 5 and RTMR1, and both are stated', () => {
     const disk = { uki: writeUki(stub, content), head };
-    const [once, again] = [bootEvents(disk, 'sha384'), bootEvents(disk, 'sha384', { repeatedExit: true })];
+    const once = bootEvents(disk, 'sha384');
+    const again = once.repeatedExit;
     expect([again.pcr5.length - once.pcr5.length, again.rtmr1.length - once.rtmr1.length]).toEqual([2, 2]);
     const hex = (events: readonly Uint8Array[]): string =>
       Buffer.from(extendAll(events, 'sha384')).toString('hex');
