@@ -27,7 +27,8 @@ export interface ModelDisk {
 
 const SECTOR = 512;
 const MAX_CONFIG_BYTES = 1024 * 1024;
-const MAX_OPERATOR_BYTES = 64 * 1024;
+/** Of an operator's configuration; the disk that boots by itself has so much room for it. */
+export const MAX_OPERATOR_BYTES = 64 * 1024;
 
 /** The measured configuration's text, and its SHA-256 for the command line. */
 export function measuredConfig(

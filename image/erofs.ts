@@ -3,10 +3,18 @@
 // file data in tree order; so the same tree gives the same bytes everywhere, whatever mkfs.erofs is
 // installed. Files may be larger than memory.
 
-import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
 import { modeOf } from './cpio.ts';
-import { childNames, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
+import {
+  bytesOf,
+  childNames,
+  type Content,
+  type Node,
+  parentOf,
+  sizeOf,
+  sortedEntries,
+  type Tree,
+} from './tree.ts';
 
 export const BLOCK_BYTES = 4096;
 
@@ -71,20 +79,9 @@ export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Arra
   yield layout.metadata;
   for (const content of layout.files) {
     const size = sizeOf(content);
-    if (content instanceof Uint8Array) yield content;
-    else yield* fileBytes(content);
+    yield* bytesOf(content);
     if (size % BLOCK_BYTES !== 0) yield new Uint8Array(BLOCK_BYTES - (size % BLOCK_BYTES));
   }
-}
-
-async function* fileBytes({ path, size }: { path: string; size: number }): AsyncGenerator<Uint8Array> {
-  let read = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
-    read += chunk.length;
-    if (read > size) break;
-    yield chunk;
-  }
-  if (read !== size) throw badInput(`${path} changed while it was read: expected ${size} bytes, got ${read}`);
 }
 
 function blocksFor(bytes: number): number {

@@ -3,6 +3,7 @@
 // device nodes or hard links, by construction. Refuses paths that are absolute, climb, repeat or
 // cannot be written in every format.
 
+import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
 
 /** File content: bytes, or a file on disk too large to hold (a model). */
@@ -44,6 +45,22 @@ export function addLink(tree: Tree, path: string, target: string): void {
 
 export function sizeOf(content: Content): number {
   return content instanceof Uint8Array ? content.length : content.size;
+}
+
+/** Throws ImageError `input` for a file that is not the size it was. */
+export async function* bytesOf(content: Content): AsyncGenerator<Uint8Array> {
+  if (content instanceof Uint8Array) {
+    yield content;
+    return;
+  }
+  const { path, size } = content;
+  let read = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
+    read += chunk.length;
+    if (read > size) break;
+    yield chunk;
+  }
+  if (read !== size) throw badInput(`${path} changed while it was read: expected ${size} bytes, got ${read}`);
 }
 
 /** Entries by the bytes of their paths' components, parents before children: one order on every machine. */

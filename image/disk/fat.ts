@@ -44,7 +44,7 @@ export function writeFat(files: ReadonlyMap<string, Uint8Array>, sectors: number
   let next = ROOT_CLUSTER;
   /** Puts bytes into the next clusters; gives the first. */
   const place = (bytes: Uint8Array): number => {
-    const count = Math.max(1, Math.ceil(bytes.length / CLUSTER_BYTES));
+    const count = clustersOf(bytes);
     const first = next;
     if (first + count > clusters + 2)
       throw badInput(`the files do not fit a file system of ${sectors} sectors`);
@@ -57,12 +57,11 @@ export function writeFat(files: ReadonlyMap<string, Uint8Array>, sectors: number
   const folders = foldersOf(files);
   // Folders first, so that the root is cluster 2, where the boot sector says it is.
   const at = new Map(folders.map((path, index) => [path, ROOT_CLUSTER + index]));
-  const firstFile = ROOT_CLUSTER + folders.length;
-  let fileCluster = firstFile;
+  let fileCluster = ROOT_CLUSTER + folders.length;
   const fileAt = new Map<string, number>();
   for (const [path, bytes] of files) {
     fileAt.set(path, fileCluster);
-    fileCluster += Math.max(1, Math.ceil(bytes.length / CLUSTER_BYTES));
+    fileCluster += clustersOf(bytes);
   }
   for (const folder of folders) {
     const entries = childrenOf(folder, { folders, files, at, fileAt });
@@ -87,6 +86,11 @@ export function writeFat(files: ReadonlyMap<string, Uint8Array>, sectors: number
   for (let copy = 0; copy < FAT_COPIES; copy++)
     image.set(fat, (RESERVED_SECTORS + copy * fatSectors) * SECTOR_BYTES);
   return image;
+}
+
+/** A file has one cluster at least, also when it is empty. */
+function clustersOf(bytes: Uint8Array): number {
+  return Math.max(1, Math.ceil(bytes.length / CLUSTER_BYTES));
 }
 
 /** The formula of the specification: it may give a little more than is needed. */

@@ -3,7 +3,9 @@
 // operator's configuration. A partition that is measured has a GUID made of its digest, by which the guest
 // finds it; the digest itself decides. All of it follows from the files: no time, no random number.
 
+import { MAX_OPERATOR_BYTES } from '../disks.ts';
 import { badInput } from '../errors.ts';
+import type { Content } from '../tree.ts';
 import { writeFat } from './fat.ts';
 import {
   ALIGNMENT_SECTORS,
@@ -23,32 +25,27 @@ const TYPE = {
   linux: '0fc63daf-8483-4772-8e79-3d69d8477de4',
 } as const;
 
-/** The most that an operator's configuration may have (image/disks.ts); written after the disk is made. */
-const OPERATOR_BYTES = 64 * 1024;
 /** For folders, tables and the clusters a FAT32 file system has at least. */
 const ESP_MIN_BYTES = 40 << 20;
 const ESP_SPARE_BYTES = 4 << 20;
 const BOOT_PATH = 'EFI/BOOT/BOOTX64.EFI';
 
 /** A file that becomes a partition. */
-export interface PartContent {
-  readonly path: string;
-  readonly size: number;
-}
+export type FileContent = Exclude<Content, Uint8Array>;
 
 export interface DiskContent {
   readonly uki: Uint8Array;
-  readonly root: PartContent & { readonly rootHash: string };
+  readonly root: FileContent & { readonly rootHash: string };
   /** `sha256`: of the text, as on the command line. */
-  readonly config: PartContent & { readonly sha256: string };
-  readonly models: readonly (PartContent & { readonly name: string; readonly rootHash: string })[];
+  readonly config: FileContent & { readonly sha256: string };
+  readonly models: readonly (FileContent & { readonly name: string; readonly rootHash: string })[];
 }
 
 export interface DiskLayout {
   readonly table: PartitionTable;
   readonly bytes: number;
   /** The content of each partition; absent: zeros. */
-  readonly parts: readonly { readonly at: number; readonly content: PartContent | Uint8Array }[];
+  readonly parts: readonly { readonly at: number; readonly content: Content }[];
 }
 
 /** The first 32 of the hex digits of a digest, written as a GUID (as UAPI.2 has it for root hashes). */
@@ -61,12 +58,9 @@ export function guidOf(digest: string): string {
 /** Throws ImageError `input` where two partitions would have one GUID: the same model twice. */
 export function layoutDisk(content: DiskContent): DiskLayout {
   const partitions: Partition[] = [];
-  const parts: { at: number; content: PartContent | Uint8Array }[] = [];
+  const parts: { at: number; content: Content }[] = [];
   let next = ALIGNMENT_SECTORS;
-  const add = (
-    entry: { name: string; guid: string; type?: string; bytes: number },
-    what?: PartContent | Uint8Array,
-  ): void => {
+  const add = (entry: { name: string; guid: string; type?: string; bytes: number }, what?: Content): void => {
     const { name, guid, type = TYPE.linux, bytes } = entry;
     const sectors = Math.ceil(bytes / SECTOR_BYTES);
     partitions.push({ name, guid, type, firstSector: next, sectors });
@@ -80,7 +74,7 @@ export function layoutDisk(content: DiskContent): DiskLayout {
   add({ name: 'assay configuration', guid: guidOf(config.sha256), bytes: config.size }, config);
   for (const model of models)
     add({ name: `model ${model.name.slice(0, 30)}`, guid: guidOf(model.rootHash), bytes: model.size }, model);
-  add({ name: 'assay operator', guid: guidOf(OPERATOR_DIGEST), bytes: OPERATOR_BYTES });
+  add({ name: 'assay operator', guid: guidOf(OPERATOR_DIGEST), bytes: MAX_OPERATOR_BYTES });
   const sectors = next + ALIGNMENT_SECTORS;
   return {
     table: partitionTable(partitions, { guid: DISK_GUID, sectors }),

@@ -3,7 +3,7 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageModel } from '@assay/attestation/launch';
-import type { DiskContent, PartContent } from './layout.ts';
+import type { DiskContent, FileContent } from './layout.ts';
 
 /** `config`: SHA-256 of the measured configuration, hex. */
 export function builtParts(
@@ -12,7 +12,7 @@ export function builtParts(
   config: string,
   models: readonly ImageModel[],
 ): Omit<DiskContent, 'uki'> {
-  const content = (name: string): PartContent => {
+  const content = (name: string): FileContent => {
     const path = join(folder, name);
     return { path, size: statSync(path).size };
   };

@@ -3,14 +3,14 @@
 // follows the table's last sector, where a cloud rounds up, is zeros.
 
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
-import { PassThrough, type Readable } from 'node:stream';
+import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { badInput } from '../errors.ts';
+import { bytesOf } from '../tree.ts';
 import { SECTOR_BYTES } from './gpt.ts';
-import type { DiskLayout, PartContent } from './layout.ts';
+import type { DiskLayout } from './layout.ts';
 
 export const CLOUDS = ['gcp', 'azure', 'aws'] as const;
 export type Cloud = (typeof CLOUDS)[number];
@@ -81,22 +81,6 @@ async function* diskBytes(layout: DiskLayout, size: number): AsyncGenerator<Uint
 function* zeros(count: number): Generator<Uint8Array> {
   for (let left = count; left > 0; left -= ZEROS.length)
     yield ZEROS.subarray(0, Math.min(left, ZEROS.length));
-}
-
-async function* bytesOf(content: PartContent | Uint8Array): AsyncGenerator<Uint8Array> {
-  if (content instanceof Uint8Array) {
-    yield content;
-    return;
-  }
-  let read = 0;
-  const source: Readable = createReadStream(content.path, { highWaterMark: 1 << 20 });
-  for await (const chunk of source as AsyncIterable<Buffer>) {
-    read += chunk.length;
-    if (read > content.size) break;
-    yield chunk;
-  }
-  if (read !== content.size)
-    throw badInput(`${content.path} changed while it was read: expected ${content.size} bytes, got ${read}`);
 }
 
 /** ustar (POSIX.1-1988), with no owner and no time. */
