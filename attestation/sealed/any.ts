@@ -9,7 +9,7 @@ import type { RequestHead } from './bhttp.ts';
 import type { ByteReader } from './chunks.ts';
 import { AEAD_TAG_BYTES, importRecipient, type RecipientKey, sendTo } from './hpke.ts';
 import { type Kem, KEM, KEM_BYTES, kemOf, PRIVATE_KEY_BYTES } from './kem.ts';
-import { generateOneTime, type OneTimeKey, publicKeyOf } from './one-time.ts';
+import { generateOneTime, type OneTimeKey } from './one-time.ts';
 import { openRequest, type OpenedRequest, sealRequest, type SealedRequest } from './request.ts';
 
 /** Media type of a request for several replicas. */
@@ -123,7 +123,7 @@ export async function openAny(
   const wrapped = await context.open(mine.rest.slice(enc), aad);
   if (wrapped.length !== PRIVATE_KEY_BYTES + TIME_BYTES) throw wrong('a wrap has another length');
   const privateKey = wrapped.slice(0, PRIVATE_KEY_BYTES);
-  const oneTime = await importRecipient(privateKey, await publicKeyOf(kem, privateKey));
+  const oneTime = await importRecipient(privateKey, { kem });
   const opened = await openRequest(reader, (keyId) => (keyId === ONE_TIME_ID ? oneTime : undefined));
   return { ...opened, sealedAt: timeOf(wrapped.subarray(PRIVATE_KEY_BYTES)) };
 }

@@ -62,11 +62,9 @@ export async function generateRecipient(kem: Kem = KEM.x25519, opener?: ChunkOpe
 /** The pair of a private key of 32 bytes: for the published examples, and for one-time recipients. */
 export async function importRecipient(
   privateKey: Uint8Array,
-  publicKey: Uint8Array,
-  aead: Aead = 'aes-256-gcm',
+  { kem = KEM.x25519, aead = 'aes-256-gcm' }: { readonly kem?: Kem; readonly aead?: Aead } = {},
 ): Promise<RecipientKey> {
-  const key = await importKem(kemOf(publicKey), privateKey);
-  return recipientOf({ ...key, publicKey: publicKey.slice() }, aead);
+  return recipientOf(await importKem(kem, privateKey), aead);
 }
 
 function recipientOf(key: KemKey, aead: Aead, opener?: ChunkOpener): RecipientKey {

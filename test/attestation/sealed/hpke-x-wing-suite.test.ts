@@ -57,7 +57,7 @@ describe.skipIf(!HAVE_ML_KEM)('X-Wing [B17]', () => {
     ]);
     expect(shown?.['public_key']).toBe(toHex(own.publicKey));
     expect(opened?.['plaintext']).toBe(toHex(utf8('from here')));
-    const recipient = await importRecipient(own.privateKey, own.publicKey);
+    const recipient = await importRecipient(own.privateKey, { kem: KEM.xWing });
     const context = await recipient.receive(fromHex(made?.['enc'] ?? ''), info);
     expect(toHex(await context.open(fromHex(made?.['sealed'] ?? ''), EMPTY))).toBe(toHex(utf8('from Go')));
   }, 300_000); // prettier-ignore
