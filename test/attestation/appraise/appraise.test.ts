@@ -358,14 +358,19 @@ function parsed(text: string): AttestationDocument | undefined {
 
 /**
  * What a result vouches for, without what it does not: the spelling of the nonce, a blob's size (its digest
- * says it already), and endorsements, which carry their own signatures and may be written in several ways.
+ * says it already), and endorsements, which carry their own signatures and may be written in several ways;
+ * so may the white space of the PEM behind a quote.
  */
-function vouched({ nonce, models, endorsements: _endorsements, ...rest }: AttestationDocument): string {
+function vouched({ nonce, models, report, endorsements: _, ...rest }: AttestationDocument): string {
+  const bytes = Buffer.from(report).toString('latin1');
+  const pem = bytes.indexOf('-----BEGIN');
+  const spaced = pem < 0 ? '' : bytes.slice(pem).replaceAll(/[\r\t ]/g, '\n');
+  const told = [pem < 0 ? bytes : bytes.slice(0, pem), spaced];
   const plain = models.map(({ blobs, ...model }) => ({
     ...model,
     blobs: blobs.map(({ role, sha256 }) => ({ role, sha256 })),
   }));
-  return JSON.stringify({ ...rest, nonce: [...parseNonce(nonce ?? '')], models: plain });
+  return JSON.stringify({ ...rest, report: told, nonce: [...parseNonce(nonce ?? '')], models: plain });
 }
 
 /** A CCEL with no more than its header. */
