@@ -6,7 +6,7 @@
 import { badInput } from './errors.ts';
 import { modeOf } from './cpio.ts';
 import {
-  bytesOf,
+  contentBytes,
   childNames,
   type Content,
   type Node,
@@ -79,7 +79,7 @@ export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Arra
   yield layout.metadata;
   for (const content of layout.files) {
     const size = sizeOf(content);
-    yield* bytesOf(content);
+    yield* contentBytes(content);
     if (size % BLOCK_BYTES !== 0) yield new Uint8Array(BLOCK_BYTES - (size % BLOCK_BYTES));
   }
 }

@@ -48,7 +48,7 @@ export function sizeOf(content: Content): number {
 }
 
 /** Throws ImageError `input` for a file that is not the size it was. */
-export async function* bytesOf(content: Content): AsyncGenerator<Uint8Array> {
+export async function* contentBytes(content: Content): AsyncGenerator<Uint8Array> {
   if (content instanceof Uint8Array) {
     yield content;
     return;

@@ -12,7 +12,7 @@ import { decodePlatform } from '../vtpm/platform.ts';
 import { decideVtpmPolicy } from '../vtpm/policy.ts';
 import { type CpuFinding, judgeAzure, judgeGcp, judgeNitro, verifyCpu } from './cloud-judges.ts';
 import type { CloudContext, CloudVerifier, Hardware } from './hardware.ts';
-import type { Policy } from './policy.ts';
+import { type Policy, snpTermsOf, tdxTermsOf } from './policy.ts';
 
 export { judgeCloudEvidence } from './clouds-evidence.ts';
 export { commandLineDigest, predictGceRegisters } from '../gcp/rtmr.ts';
@@ -89,30 +89,10 @@ async function judge(judgement: Judgement): Promise<Hardware> {
  * policy's `measurements`: `vtpm.paravisorMeasurements` or an endorsement lists them.
  */
 function cpuOf({ document, endorsements, policy, context }: Judgement): Promise<CpuFinding> {
-  const chips = (bytes: number): readonly string[] | undefined =>
-    unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * bytes));
-  const snp = {
-    ...policy.snp,
-    chipIds: chips(64),
-    hostData: policy.hostData,
-    idKeyDigest: policy.idKeyDigests,
-    authorKeyDigest: policy.authorKeyDigests,
-    guestPolicy: policy.guestPolicy,
-    vmpl: policy.vmpl,
-    products: policy.products,
+  const decided = {
+    snp: decideSnpPolicy(snpTermsOf(policy), { minimums: policy.minimumTcb }),
+    tdx: decideTdxPolicy(tdxTermsOf(policy)),
   };
-  const tdx = {
-    ...policy.tdx,
-    ppid: chips(16),
-    mrSeam: policy.mrSeam,
-    minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
-    tcbStatus: policy.tcbStatus,
-  };
-  const decided = { snp: decideSnpPolicy(snp, { minimums: policy.minimumTcb }), tdx: decideTdxPolicy(tdx) };
   const { report, eventLog } = document;
   return verifyCpu({ report, eventLog }, endorsements, decided, context);
-}
-
-function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
-  return list === undefined || list.length === 0 ? undefined : list;
 }

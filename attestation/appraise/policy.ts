@@ -303,40 +303,41 @@ function keep(policy: Omit<Policy, 'decided'>): Policy {
   return frozen;
 }
 
-function decideSnp(policy: Omit<Policy, 'decided'>): DecidedSnpPolicy {
-  const measurement = policy.measurements.flatMap((build) =>
-    'measurement' in build ? [build.measurement] : [],
-  );
-  return decideSnpPolicy(
-    {
-      ...policy.snp,
-      measurement: unlessEmpty(measurement),
-      chipIds: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 64)),
-      hostData: policy.hostData,
-      idKeyDigest: policy.idKeyDigests,
-      authorKeyDigest: policy.authorKeyDigests,
-      guestPolicy: policy.guestPolicy,
-      vmpl: policy.vmpl,
-      products: policy.products,
-    } satisfies SnpPolicy,
-    { minimums: policy.minimumTcb },
-  );
+/** The policy in the terms of SNP, but for launch measurements, which a cloud's firmware has of its own. */
+export function snpTermsOf(policy: Omit<Policy, 'decided'>): SnpPolicy {
+  const { hostData, guestPolicy, vmpl, products } = policy;
+  const { idKeyDigests: idKeyDigest, authorKeyDigests: authorKeyDigest } = policy;
+  const chipIds = unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 64));
+  return { ...policy.snp, chipIds, hostData, idKeyDigest, authorKeyDigest, guestPolicy, vmpl, products };
 }
 
-function decideTdx(policy: Omit<Policy, 'decided'>): DecidedTdxPolicy {
-  return decideTdxPolicy({
+/** As {@link snpTermsOf}, of TDX. */
+export function tdxTermsOf(policy: Omit<Policy, 'decided'>): TdxPolicy {
+  return {
     ...policy.tdx,
-    mrTd: unlessEmpty(policy.measurements.flatMap((build) => ('mrTd' in build ? [build.mrTd] : []))),
     ppid: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 16)),
     mrSeam: policy.mrSeam,
     minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
     tcbStatus: policy.tcbStatus,
-  } satisfies TdxPolicy);
+  };
 }
 
 /** A list without a value for this vendor is not asked here: the appraisal as a whole judges it. */
 function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
   return list === undefined || list.length === 0 ? undefined : list;
+}
+
+function decideSnp(policy: Omit<Policy, 'decided'>): DecidedSnpPolicy {
+  const measurement = policy.measurements.flatMap((build) =>
+    'measurement' in build ? build.measurement : [],
+  );
+  const terms = { ...snpTermsOf(policy), measurement: unlessEmpty(measurement) };
+  return decideSnpPolicy(terms, { minimums: policy.minimumTcb });
+}
+
+function decideTdx(policy: Omit<Policy, 'decided'>): DecidedTdxPolicy {
+  const mrTd = policy.measurements.flatMap((build) => ('mrTd' in build ? [build.mrTd] : []));
+  return decideTdxPolicy({ ...tdxTermsOf(policy), mrTd: unlessEmpty(mrTd) });
 }
 
 function symbolsOf(input: AppraisalPolicy | Policy): Dangers {

@@ -88,8 +88,8 @@ export interface BootEvents {
   readonly rtmr1: readonly Uint8Array[];
   readonly rtmr2: readonly Uint8Array[];
   /**
-   * The same where the firmware's memory changed while the kernel left it, so that it had to ask a second time
-   * (UEFI 2.10 §7.4.6; the kernel's EFI stub asks twice at most): two events more.
+   * The same where the firmware's memory changed while the kernel left it, so that it had to ask a second
+   * time (UEFI 2.10 §7.4.6; the kernel's EFI stub asks twice at most): two events more.
    */
   readonly repeatedExit: Readonly<Record<'pcr5' | 'rtmr1', readonly Uint8Array[]>>;
 }

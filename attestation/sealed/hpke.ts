@@ -62,7 +62,10 @@ export async function generateRecipient(kem: Kem = KEM.x25519, opener?: ChunkOpe
 /** The pair of a private key of 32 bytes: for the published examples, and for one-time recipients. */
 export async function importRecipient(
   privateKey: Uint8Array,
-  { kem = KEM.x25519, aead = 'aes-256-gcm' }: { readonly kem?: Kem; readonly aead?: Aead } = {},
+  {
+    kem = KEM.x25519,
+    aead = 'aes-256-gcm',
+  }: { readonly kem?: Kem | undefined; readonly aead?: Aead | undefined } = {},
 ): Promise<RecipientKey> {
   return recipientOf(await importKem(kem, privateKey), aead);
 }

@@ -8,7 +8,7 @@ import { rename, rm } from 'node:fs/promises';
 import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { bytesOf } from '../tree.ts';
+import { contentBytes } from '../tree.ts';
 import { SECTOR_BYTES } from './gpt.ts';
 import type { DiskLayout } from './layout.ts';
 
@@ -67,7 +67,7 @@ async function* diskBytes(layout: DiskLayout, size: number): AsyncGenerator<Uint
   for (const { at: start, content } of layout.parts) {
     yield* zeros(start - at);
     at = start;
-    for await (const bytes of bytesOf(content)) {
+    for await (const bytes of contentBytes(content)) {
       at += bytes.length;
       yield bytes;
     }

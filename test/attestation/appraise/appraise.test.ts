@@ -361,7 +361,13 @@ function parsed(text: string): AttestationDocument | undefined {
  * says it already), and endorsements, which carry their own signatures and may be written in several ways;
  * so may the white space of the PEM behind a quote.
  */
-function vouched({ nonce, models, report, endorsements: _, ...rest }: AttestationDocument): string {
+function vouched({
+  nonce,
+  models,
+  report,
+  endorsements: _endorsements,
+  ...rest
+}: AttestationDocument): string {
   const bytes = Buffer.from(report).toString('latin1');
   const pem = bytes.indexOf('-----BEGIN');
   const spaced = pem < 0 ? '' : bytes.slice(pem).replaceAll(/[\r\t ]/g, '\n');
