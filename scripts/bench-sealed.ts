@@ -18,8 +18,6 @@ import {
 import { sealedFetch } from '../attestation/client/sealed-fetch.ts';
 import { sealRequest } from '../attestation/sealed/request.ts';
 import { openResponse } from '../attestation/sealed/response.ts';
-import { issueServerCertificate } from '../src/attester/certificate.ts';
-import { createIdentity } from '../src/attester/identity.ts';
 import type { Engine } from '../src/engine/seam/engine.ts';
 import { SealedAnswer } from '../src/sealed/answer.ts';
 import { SEALED_POLICY, startGuest } from '../test/fixtures/attestation/sealed-guest.ts';
@@ -27,6 +25,7 @@ import { openDemo } from '../test/fixtures/engine/demo-engine.ts';
 import { createFakeEngine } from '../test/fixtures/engine/fake-engine.ts';
 import { NOW_SECONDS } from '../test/fixtures/http/sealed.ts';
 import { inTurns, median, pairedDifference, pairedRatio } from './bench-turns.ts';
+import { ownCertificate } from '../test/fixtures/attester/own-certificate.ts';
 
 const CONTENT = Buffer.from(
   JSON.stringify({ model: 'demo', messages: [{ role: 'user', content: 'x'.repeat(500) }] }),
@@ -69,15 +68,8 @@ async function sealedRound(recipient: Awaited<ReturnType<typeof generateRecipien
 }
 
 async function primitives(): Promise<void> {
-  const identity = await createIdentity();
-  const { pem } = await issueServerCertificate({
-    identity,
-    names: ['localhost'],
-    now: new Date(),
-    lifetimeMs: 3_600_000,
-    evidence: undefined,
-  });
-  const server = createServer({ key: identity.tls.keyPem, cert: pem, minVersion: 'TLSv1.3' }, (socket) => {
+  const own = await ownCertificate();
+  const server = createServer({ ...own, minVersion: 'TLSv1.3' }, (socket) => {
     socket.on('error', () => undefined);
     socket.resume();
   });
@@ -87,7 +79,7 @@ async function primitives(): Promise<void> {
   const recipient = await generateRecipient();
   const made = await inTurns(600, 50, {
     handshake: async () => {
-      const socket = connect({ port, host: '127.0.0.1', servername: 'localhost', ca: pem });
+      const socket = connect({ port, host: '127.0.0.1', servername: 'localhost', ca: own.cert });
       await once(socket, 'secureConnect');
       socket.destroy();
     },

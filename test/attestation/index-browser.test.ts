@@ -2,57 +2,17 @@
 // Node on the real SEV-SNP and TDX evidence, in headless Chromium. Skipped, loudly, where Chromium or the
 // recorded evidence is not installed.
 
-import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build, type BuildOptions, type Metafile } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runEvidence, type EvidenceResult } from '../../attestation/appraise/evidence-contract.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
+import { type Browser, haveBrowser, launchChromium, type Page } from '../fixtures/console/chromium.ts';
 import { haveVectors } from '../fixtures/shared.ts';
 import { tdxInput, pem, INPUTS } from '../fixtures/attestation/evidence-inputs.ts';
-
-const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
-
-/**
- * The part of playwright-core that these tests use; it is installed where Chromium is
- * (`make optional` with CI=true).
- */
-interface Page {
-  on(event: 'pageerror', listener: (error: Error) => void): void;
-  goto(url: string): Promise<unknown>;
-  evaluate<T, A>(run: (argument: A) => T | Promise<T>, argument?: A): Promise<T>;
-}
-
-interface BrowserContext {
-  pages(): readonly Page[];
-  newPage(): Promise<Page>;
-  close(): Promise<void>;
-}
-
-interface Playwright {
-  readonly chromium: {
-    launchPersistentContext(
-      folder: string,
-      options: Readonly<Record<string, unknown>>,
-    ): Promise<BrowserContext>;
-  };
-}
-
-const driver = fileURLToPath(new URL('../browser/node_modules/playwright-core', import.meta.url));
-
-const haveChromium = existsSync(CHROMIUM) && existsSync(driver);
-
-if (!haveChromium)
-  console.warn(
-    `\n! ${existsSync(CHROMIUM) ? driver : CHROMIUM} is not here: the core is bundled and measured, but not run in a browser\n`,
-  );
 
 const entry = fileURLToPath(new URL('../../attestation/index.ts', import.meta.url));
 /** Imported when asked for: the hints of a refusal. */
@@ -124,11 +84,10 @@ describe('the browser bundle', () => {
   });
 });
 
-describe.skipIf(!haveChromium)('in headless Chromium', () => {
-  let context: BrowserContext;
+describe.skipIf(!haveBrowser)('in headless Chromium', () => {
+  let browser: Browser;
   let page: Page;
   let server: Server;
-  let profile: string;
   const complaints: string[] = [];
 
   beforeAll(async () => {
@@ -146,31 +105,16 @@ describe.skipIf(!haveChromium)('in headless Chromium', () => {
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
-    profile = await mkdtemp(join(tmpdir(), 'assay-chromium-'));
-    const { chromium } = createRequire(import.meta.url)(driver) as Playwright;
-    context = await chromium.launchPersistentContext(profile, {
-      executablePath: CHROMIUM,
-      headless: true,
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
-    });
-    page = context.pages()[0] ?? (await context.newPage());
+    browser = await launchChromium();
+    page = await (await browser.newContext()).newPage();
     page.on('pageerror', (error) => complaints.push(error.message));
     await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   });
 
   afterAll(async () => {
-    await context.close();
+    await browser.close();
     server.closeAllConnections();
     server.close();
-    await rm(profile, { recursive: true, force: true });
   });
 
   const runThere = (input: string): Promise<EvidenceResult> =>

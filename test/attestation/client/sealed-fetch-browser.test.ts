@@ -12,8 +12,6 @@ import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXPECTED } from '../../../scripts/demo-model/text.ts';
 import { SEALED_VECTORS } from '../../../scripts/sealed-vectors.ts';
-import { issueServerCertificate } from '../../../src/attester/certificate.ts';
-import { createIdentity } from '../../../src/attester/identity.ts';
 import type { SealedVectorFile, VectorRun } from '../../fixtures/attestation/sealed-vector-run.ts';
 import {
   type Browser,
@@ -23,6 +21,7 @@ import {
   type Page,
 } from '../../fixtures/console/chromium.ts';
 import { type RealServer, startRealServer } from '../../fixtures/e2e/real-server.ts';
+import { ownCertificate } from '../../fixtures/attester/own-certificate.ts';
 
 function at(path: string): string {
   return fileURLToPath(new URL(path, import.meta.url));
@@ -114,15 +113,7 @@ describe.skipIf(!haveBrowser)('in headless Chromium', () => {
   beforeAll(async () => {
     server = await startRealServer();
     const page = await bundled(at('../../fixtures/browser/sealed-page.ts'), 'iife');
-    const identity = await createIdentity();
-    const { pem } = await issueServerCertificate({
-      identity,
-      names: ['127.0.0.1'],
-      now: new Date(),
-      lifetimeMs: 3_600_000,
-      evidence: undefined,
-    });
-    between = createServer({ key: identity.tls.keyPem, cert: pem }, (request, response) => {
+    between = createServer(await ownCertificate('127.0.0.1'), (request, response) => {
       serve(request, response, page).catch(() => response.destroy());
     });
     await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));

@@ -7,12 +7,11 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { EXPORTER_LABEL, toHex } from '@assay/attestation';
 import { ApiError } from '../../../src/base/errors.ts';
 import type { Attester, AttestRequest } from '../../../src/attester/attester.ts';
-import { issueServerCertificate } from '../../../src/attester/certificate.ts';
-import { createIdentity } from '../../../src/attester/identity.ts';
 import { attestationAnswer } from '../../../src/http/attestation.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, startApi } from '../../fixtures/http/api-server.ts';
 import { latch } from '../../fixtures/latch.ts';
+import { ownCertificate } from '../../fixtures/attester/own-certificate.ts';
 
 let api: ApiServer;
 let asked: AttestRequest[] = [];
@@ -73,14 +72,7 @@ async function start(
   attester: Attester | null = fakeAttester(),
   config: Partial<ServerConfig> = {},
 ): Promise<void> {
-  const identity = await createIdentity();
-  const { pem } = await issueServerCertificate({
-    identity,
-    names: ['localhost'],
-    now: new Date(),
-    lifetimeMs: 3_600_000,
-  });
-  api = await startApi({ config, deps: { tls: { key: identity.tls.keyPem, cert: pem }, attester } });
+  api = await startApi({ config, deps: { tls: await ownCertificate(), attester } });
 }
 
 async function dial(options: object = {}): Promise<TLSSocket> {

@@ -6,10 +6,9 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { connect as secure } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
-import { issueServerCertificate } from '../../../src/attester/certificate.ts';
-import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
+import { ownCertificate } from '../../fixtures/attester/own-certificate.ts';
 
 let api: ApiServer;
 const CHILDREN: ChildProcess[] = [];
@@ -63,19 +62,12 @@ test(
   'a thousand idle TLS connections harm nobody, and those beyond the limit are dropped',
   { timeout: 180_000 },
   async () => {
-    const identity = await createIdentity();
-    const { pem } = await issueServerCertificate({
-      identity,
-      names: ['localhost'],
-      now: new Date(),
-      lifetimeMs: 3_600_000,
-    });
     api = await startApi({
       config: {
         limits: { ...DEFAULT_CONFIG.limits, maxConnections: 1001 },
         timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 },
       },
-      deps: { tls: { key: identity.tls.keyPem, cert: pem } },
+      deps: { tls: await ownCertificate() },
     });
     const to = { host: '127.0.0.1', port: Number(new URL(api.url).port), rejectUnauthorized: false };
     const kept = secure(to);

@@ -2,11 +2,10 @@
 // port, get one answer at most, and no part of them is executed.
 
 import { afterEach, describe, expect, test } from 'vitest';
-import { issueServerCertificate } from '../../../src/attester/certificate.ts';
-import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
 import { raw } from '../../fixtures/http/raw.ts';
+import { ownCertificate } from '../../fixtures/attester/own-certificate.ts';
 
 let api: ApiServer;
 
@@ -94,14 +93,7 @@ describe('a request that two parsers could read differently', () => {
 });
 
 test('plain HTTP and noise on the TLS port end that connection and nothing else', async () => {
-  const identity = await createIdentity();
-  const { pem } = await issueServerCertificate({
-    identity,
-    names: ['localhost'],
-    now: new Date(),
-    lifetimeMs: 3_600_000,
-  });
-  api = await startApi({ deps: { tls: { key: identity.tls.keyPem, cert: pem } } });
+  api = await startApi({ deps: { tls: await ownCertificate() } });
   for (const bytes of [
     'GET /health HTTP/1.1\r\nhost: x\r\n\r\n',
     Buffer.alloc(4096, 0x16),

@@ -9,11 +9,10 @@ import { connect as secure } from 'node:tls';
 import { Agent, fetch as undiciFetch } from 'undici';
 import { afterEach, describe, expect, test } from 'vitest';
 import { allRoutes } from '../../../src/api/routes.ts';
-import { issueServerCertificate } from '../../../src/attester/certificate.ts';
-import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
 import { raw } from '../../fixtures/http/raw.ts';
+import { ownCertificate } from '../../fixtures/attester/own-certificate.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
@@ -29,14 +28,7 @@ function envelopeOf(text: string): ErrorAnswer['error'] & { status: number; head
 }
 
 async function startSecure(): Promise<void> {
-  const identity = await createIdentity();
-  const { pem } = await issueServerCertificate({
-    identity,
-    names: ['localhost'],
-    now: new Date(),
-    lifetimeMs: 3_600_000,
-  });
-  api = await startApi({ deps: { tls: { key: identity.tls.keyPem, cert: pem } } });
+  api = await startApi({ deps: { tls: await ownCertificate() } });
 }
 
 describe('405 names the methods there are', () => {
